@@ -1,1 +1,55 @@
-//! Skeleton.
+//! The decisions of a cache mesh, pure: no sockets, no clock, no async, no telemetry.
+//!
+//! Every type here is told what time it is and is handed its random numbers, so a whole cluster can be replayed from a
+//! seed. State machines take input through `handle_*` and are asked what to do next through `poll`. The crate `mesh`
+//! gives them sockets and time.
+
+mod id;
+mod key;
+mod time;
+
+mod slot;
+mod version;
+
+mod record;
+mod ring;
+
+mod gossip;
+mod membership;
+mod weight;
+
+mod latency;
+mod read;
+mod write;
+
+mod handoff;
+mod repair;
+mod store;
+
+mod codec;
+mod frame;
+
+mod event;
+
+pub use codec::{Decoder, WireError, encode_into};
+pub use event::{Event, LegOutcome, LegRecord, Op, OpOutcome, OpRecord};
+pub use frame::{
+    ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RejectReason, RequestId, SlotPage,
+    TraceContext, WriteAnswer,
+};
+pub use gossip::{GossipBody, GossipMessage, MemberUpdate};
+pub use handoff::{HintSink, NoHints};
+pub use id::{Incarnation, NodeId};
+pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
+pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
+pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput};
+pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
+pub use record::{Body, Expiry, Record};
+pub use repair::{RepairPlan, SlotSync};
+pub use ring::{Ring, RingHash};
+pub use slot::{SLOTS, Slot};
+pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
+pub use time::{Monotonic, UnixMillis};
+pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
+pub use weight::{Weight, WeightSampler};
+pub use write::{ConcernError, LegFailure, ReplicationFactor, Write, WriteConcern, WriteOutcome, WriteStep};

@@ -1,0 +1,179 @@
+//! What the mesh tells about itself, in closed types: rare events, and one flight record per operation. Nothing here knows
+//! how they are counted, logged or traced.
+use crate::{MemberState, NodeId, RingHash, TraceContext, Version};
+use arrayvec::ArrayVec;
+use std::time::Duration;
+
+/// Something rare happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A member's state changed in this node's view.
+    Member {
+        /// Whom.
+        peer: NodeId,
+        /// Its address.
+        addr: String,
+        /// Before; nothing if it is new.
+        from: Option<MemberState>,
+        /// Now.
+        to: MemberState,
+    },
+    /// This node refuted a claim that it was suspect or dead.
+    Refuted {
+        /// What was claimed.
+        claimed: MemberState,
+    },
+    /// A new ring is in force.
+    Ring {
+        /// Its hash.
+        hash: RingHash,
+        /// How many members.
+        members: usize,
+        /// How many slots this node owns.
+        slots_owned: usize,
+    },
+    /// A gossip round ended.
+    GossipRound {
+        /// Who was probed.
+        peer: NodeId,
+        /// How long it took, or nothing if there was no answer.
+        rtt: Option<Duration>,
+        /// Whether others had to be asked.
+        indirect: bool,
+    },
+    /// A connection to a peer came up.
+    PeerUp {
+        /// Whom.
+        peer: NodeId,
+    },
+    /// A connection to a peer broke.
+    PeerDown {
+        /// Whom.
+        peer: NodeId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A handshake or greeting failed.
+    PeerRefused {
+        /// The other side's address.
+        addr: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A peer sent what no honest peer sends; its connection was closed.
+    ProtocolViolation {
+        /// Whom.
+        peer: NodeId,
+        /// What.
+        reason: String,
+    },
+    /// A version too far in the future was refused.
+    DriftRefused {
+        /// Who sent it; nothing if it came over HTTP.
+        peer: Option<NodeId>,
+        /// How far ahead.
+        ahead: Duration,
+    },
+    /// A resync or repair round ended.
+    Repair {
+        /// The peer it ran against.
+        peer: NodeId,
+        /// Slots that differed.
+        slots: usize,
+        /// Records taken.
+        keys: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// This node is in sync for all slots it owns.
+    InSync {
+        /// Since start or since it fell out of sync.
+        after: Duration,
+    },
+    /// A write leg failed after the caller was answered, or before: its owner may lack the write.
+    MissedWrite {
+        /// The owner.
+        peer: NodeId,
+        /// The write.
+        version: Version,
+    },
+}
+
+/// An operation's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// GET.
+    Get,
+    /// SET.
+    Set,
+    /// DELETE.
+    Delete,
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpOutcome {
+    /// Read from this node's replica.
+    HitLocal,
+    /// Read from another owner.
+    HitRemote,
+    /// Enough owners say there is none.
+    Miss,
+    /// A write was acknowledged.
+    Acknowledged,
+    /// Too few owners reachable; nothing was written.
+    Refused,
+    /// Too few owners could answer a read.
+    Unavailable,
+    /// The time was up, or the outcome of a write is unknown.
+    Indeterminate,
+    /// Turned away because too much was in flight.
+    Overloaded,
+}
+
+/// How one leg of an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LegOutcome {
+    /// Its answer made the result.
+    Won,
+    /// Answered, but was not needed.
+    Lost,
+    /// Given up before it answered.
+    Cancelled,
+    /// Did not answer in time.
+    TimedOut,
+    /// Could not be sent, or the connection broke, or the peer refused.
+    Failed,
+    /// Still in flight when the operation ended.
+    Pending,
+}
+
+/// One leg of an operation. Times are since the operation's start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LegRecord {
+    /// Who was asked.
+    pub peer: NodeId,
+    /// Whether it was a hedge.
+    pub hedged: bool,
+    /// How it ended.
+    pub outcome: LegOutcome,
+    /// When it was sent.
+    pub started: Duration,
+    /// When it answered or failed; the operation's own duration if it is still pending.
+    pub ended: Duration,
+}
+
+/// The flight record of one operation: what the request path pays for telemetry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpRecord {
+    /// What was done.
+    pub op: Op,
+    /// How it ended.
+    pub outcome: OpOutcome,
+    /// From first to last byte of the mesh's part.
+    pub took: Duration,
+    /// The caller's trace.
+    pub trace: Option<TraceContext>,
+    /// The legs to other nodes.
+    pub legs: ArrayVec<LegRecord, 8>,
+}

@@ -1,0 +1,230 @@
+//! What nodes send each other on a stream.
+use crate::{Digest, Expiry, KeyHash, Member, NodeId, Record, RingHash, Slot, Version};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Pairs a reply with its request on one stream. Zero for frames that are not answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u32);
+
+/// 26 bytes that join the work on a peer to the caller's trace: version (0), trace id (16), span id (8), flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext(pub [u8; 26]);
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// Pairs request and reply.
+    pub request: RequestId,
+    /// The sender's ring.
+    pub ring: RingHash,
+    /// The trace it belongs to.
+    pub trace: Option<TraceContext>,
+    /// What it says.
+    pub body: FrameBody,
+}
+
+/// The kinds of frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FrameBody {
+    /// First frame of a dialler.
+    Hello(Hello),
+    /// First frame of an accepter.
+    HelloReply(Result<Hello, RejectReason>),
+    /// Read one key from this owner's replica.
+    Read {
+        /// The key's hash.
+        hash: KeyHash,
+        /// The key.
+        key: Bytes,
+    },
+    /// Answer to `Read`.
+    ReadReply {
+        /// Echo of the key's hash.
+        hash: KeyHash,
+        /// The answer.
+        answer: ReadAnswer,
+    },
+    /// Apply one record to this owner's replica.
+    Write(Record),
+    /// Answer to `Write`.
+    WriteReply {
+        /// Echo of the key's hash.
+        hash: KeyHash,
+        /// The answer.
+        answer: WriteAnswer,
+    },
+    /// The caller no longer wants the answer to this request.
+    Cancel,
+    /// Low-rate request, in postcard.
+    Control(ControlRequest),
+    /// Answer to `Control`, in postcard.
+    ControlReply(ControlReply),
+    /// Answer to `ControlRequest::Pull`.
+    Page(SlotPage),
+}
+
+/// Who speaks, and how it is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`Hello::PROTOCOL`].
+    pub protocol: u16,
+    /// Must equal the id in the sender's certificate.
+    pub id: NodeId,
+    /// The sender's public address.
+    pub addr: String,
+    /// Random per process start.
+    pub start: u64,
+    /// REPLICATION_FACTOR: all nodes of a mesh must agree.
+    pub replicas: u8,
+    /// WRITE_CONCERN: all nodes of a mesh must agree.
+    pub concern: u8,
+}
+
+impl Hello {
+    /// The version of the wire protocol.
+    pub const PROTOCOL: u16 = 1;
+}
+
+/// Why an accepter turns a dialler away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum RejectReason {
+    /// Another protocol version.
+    #[error("peer speaks protocol {theirs}, this node speaks {}", Hello::PROTOCOL)]
+    Protocol {
+        /// The accepter's.
+        theirs: u16,
+    },
+    /// The dialler's id belongs to a live node at another address.
+    #[error("node id is already used by the live node at {addr}: give each node its own CACHE_PUBLIC or NODE_ID")]
+    DuplicateId {
+        /// Where that node is.
+        addr: String,
+    },
+    /// The dialler is the accepter.
+    #[error("that address is this node itself")]
+    Itself,
+    /// REPLICATION_FACTOR or WRITE_CONCERN differ.
+    #[error("peer runs REPLICATION_FACTOR={replicas} WRITE_CONCERN={concern}: all nodes of a mesh must agree")]
+    Concern {
+        /// The accepter's.
+        replicas: u8,
+        /// The accepter's.
+        concern: u8,
+    },
+    /// The id in the frame is not the one in the certificate.
+    #[error("the node id in the greeting is not the one in the certificate")]
+    Identity,
+}
+
+/// What an owner's replica says about a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadAnswer {
+    /// A live value.
+    Value {
+        /// Which write.
+        version: Version,
+        /// When it expires.
+        expiry: Expiry,
+        /// The value; on the wire with a checksum.
+        value: Bytes,
+    },
+    /// Deleted or expired.
+    Gone {
+        /// The version of the deletion, or of the value that expired.
+        version: Version,
+    },
+    /// Not here, and this owner is in sync.
+    Absent,
+    /// Not here, but this owner is not in sync, so that means nothing.
+    Unknown,
+    /// The owner sees another ring; its member list.
+    WrongRing(Vec<Member>),
+}
+
+/// What became of a write at one owner.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteAnswer {
+    /// Applied.
+    Applied,
+    /// A newer version is there.
+    Stale {
+        /// That version.
+        newer: Version,
+    },
+    /// The version is too far in the future of the owner's clock.
+    Drift {
+        /// How far, in milliseconds.
+        ahead_ms: u64,
+    },
+    /// It does not fit the owner's store.
+    TooLarge,
+    /// The owner sees another ring; its member list.
+    WrongRing(Vec<Member>),
+}
+
+/// Low-rate requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// Here is whom I know; whom do you know?
+    Members(Vec<Member>),
+    /// The digests of the slots `first .. first + count`.
+    Digests {
+        /// First slot.
+        first: Slot,
+        /// How many.
+        count: u16,
+    },
+    /// Key hashes and versions in these slots.
+    Versions {
+        /// The slots.
+        slots: Vec<Slot>,
+    },
+    /// Records of a slot, after a hash.
+    Pull {
+        /// The slot.
+        slot: Slot,
+        /// Where to go on.
+        after: Option<KeyHash>,
+        /// About how many bytes, at most 1 MiB.
+        bytes_max: u32,
+    },
+    /// Keep the records of this trace.
+    KeepTrace([u8; 16]),
+}
+
+/// Answers to [`ControlRequest`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ControlReply {
+    /// To `Members`.
+    Members(Vec<Member>),
+    /// To `Digests`.
+    Digests(DigestPage),
+    /// To `Versions`: per slot.
+    Versions(Vec<(Slot, Vec<(KeyHash, Version)>)>),
+    /// To `KeepTrace`, and to anything that needs no data.
+    Done,
+    /// The request cannot be served.
+    Refused,
+}
+
+/// Digests of consecutive slots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestPage {
+    /// First slot.
+    pub first: Slot,
+    /// One per slot.
+    pub digests: Vec<Digest>,
+}
+
+/// Records of one slot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotPage {
+    /// The slot.
+    pub slot: Slot,
+    /// In the order of their hash.
+    pub records: Vec<Record>,
+    /// Where to go on, or nothing at the end.
+    pub next: Option<KeyHash>,
+}

@@ -1,0 +1,163 @@
+//! What the mesh needs of a network, and its two forms: QUIC, and a simulated network for tests. Both pass the same
+//! conformance suite, `tests/transport.rs`.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mesh_proto::NodeId;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+mod quic;
+mod simulated;
+mod tls;
+
+pub use quic::{QuicConfig, QuicTransport};
+pub use simulated::{LinkFault, SimulatedNetwork};
+pub use tls::{ClusterSecret, Credentials, TlsError};
+
+/// A boxed future, so that transports can be chosen at run time. None of them is on the request path.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The sending half of a stream.
+pub type SendHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// The receiving half of a stream.
+pub type ReceiveHalf = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A network to be part of.
+pub trait Transport: Send + Sync {
+    /// Opens sockets on the current runtime: once per worker with `listen`, once for upkeep without.
+    ///
+    /// # Errors
+    /// [`TransportError`] if that is impossible.
+    fn open(&self, listen: bool) -> Result<Arc<dyn Endpoint>, TransportError>;
+}
+
+/// One runtime's sockets.
+pub trait Endpoint: Send + Sync {
+    /// Connects and authenticates both ways. `expect` is who must be there, if that is known.
+    fn dial<'a>(
+        &'a self,
+        addr: &'a str,
+        expect: Option<NodeId>,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>>;
+
+    /// The next authenticated connection, or a refused attempt; nothing once the endpoint is closed. Handshakes run
+    /// beside it, so that a slow one holds up nobody.
+    fn accept(&self) -> BoxFuture<'_, Option<Accepted>>;
+
+    /// Closes all connections and sockets. Tells the peers if `notify`, else falls silent like a killed process.
+    fn close(&self, notify: bool);
+}
+
+/// What came in.
+pub enum Accepted {
+    /// An authenticated peer.
+    Connection(Arc<dyn Connection>),
+    /// Somebody who could not be let in.
+    Refused {
+        /// The other side's address.
+        addr: String,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// One connection to an authenticated peer.
+pub trait Connection: Send + Sync {
+    /// Who is at the other end, as its certificate says.
+    fn peer(&self) -> NodeId;
+
+    /// The other side's address.
+    fn remote_addr(&self) -> String;
+
+    /// Opens a two-way stream. The other side sees it once something was written.
+    fn open_stream(&self) -> BoxFuture<'_, Result<(SendHalf, ReceiveHalf), ConnectionLost>>;
+
+    /// The next stream that the other side has opened.
+    fn accept_stream(&self) -> BoxFuture<'_, Result<(SendHalf, ReceiveHalf), ConnectionLost>>;
+
+    /// Sends one datagram, at most once, unordered; drops it if it cannot be sent now.
+    fn send_datagram(&self, datagram: Bytes);
+
+    /// The next datagram.
+    fn receive_datagram(&self) -> BoxFuture<'_, Result<Bytes, ConnectionLost>>;
+
+    /// Waits until the connection is gone.
+    fn closed(&self) -> BoxFuture<'_, ConnectionLost>;
+
+    /// Closes it, telling the peer why.
+    fn close(&self, reason: &str);
+
+    /// Figures of the path.
+    fn path(&self) -> PathStats;
+}
+
+/// Figures of a connection's path since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathStats {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Congestion window, in bytes.
+    pub cwnd_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Packets lost.
+    pub lost_packets: u64,
+    /// Times that the window shrank.
+    pub congestion_events: u64,
+}
+
+/// The connection is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("connection lost: {reason}")]
+pub struct ConnectionLost {
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Sockets could not be opened.
+#[derive(Debug, Error)]
+pub enum TransportError {
+    /// The address cannot be used.
+    #[error("cannot listen for peers on udp {addr}: {source}; set CACHE_BIND to a free address")]
+    Bind {
+        /// CACHE_BIND.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Keys or certificates are unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A connection could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DialError {
+    /// The address does not resolve.
+    #[error("cannot resolve {addr}: {reason}")]
+    Resolve {
+        /// What was asked for.
+        addr: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Nobody answered.
+    #[error("no answer from {addr}: {reason}")]
+    Unreachable {
+        /// Who was asked.
+        addr: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Somebody answered whom we do not trust, or who does not trust us: another CACHE_AUTH, most likely.
+    #[error("{addr} is not of this mesh: {reason}; do all nodes have the same CACHE_AUTH?")]
+    Untrusted {
+        /// Who was asked.
+        addr: String,
+        /// Why, in words.
+        reason: String,
+    },
+}
