@@ -129,6 +129,8 @@ pub enum ReadAnswer {
         expiry: Expiry,
         /// The value; on the wire with a checksum.
         value: Bytes,
+        /// Whether the owner is in sync for the slot; a value of one that is not may be older than it should be.
+        in_sync: bool,
     },
     /// Deleted or expired.
     Gone {

@@ -1,7 +1,257 @@
-//! Which slots this node may speak for, and which ones it has to fetch from a peer.
-/// TODO
+//! Which slots this node may speak for, and what it still has to learn from whom before it may.
+//!
+//! A node is *in sync* for a slot once it has compared its digest with every other owner's and taken what it lacked. Until
+//! then its silence about a key means nothing, and it says "unknown" rather than "absent".
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use crate::{Digest, NodeId, Ring, SLOTS, Slot};
+
+/// One bit per slot: whether this node may say "absent". Shared with the request path.
 #[derive(Debug)]
-pub struct SlotSync {}
-/// TODO
-#[derive(Debug)]
-pub struct RepairPlan {}
+pub struct SlotSync {
+    words: [AtomicU64; SLOTS / 64],
+    /// Whether any bit of an owned slot is clear, so that a node in sync pays one load to know it.
+    complete: AtomicBool,
+}
+
+impl Default for SlotSync {
+    fn default() -> Self {
+        Self { words: std::array::from_fn(|_| AtomicU64::new(0)), complete: AtomicBool::new(false) }
+    }
+}
+
+impl SlotSync {
+    /// Whether this node may say "absent" for keys of this slot.
+    #[must_use]
+    pub fn is_in_sync(&self, slot: Slot) -> bool {
+        // Acquire pairs with the release in `confirm`: whoever sees the bit sees the records it stands for.
+        self.words[slot.index() / 64].load(Ordering::Acquire) >> (slot.index() % 64) & 1 == 1
+    }
+
+    /// Whether all owned slots are in sync.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    fn set(&self, slot: Slot, in_sync: bool) {
+        let bit = 1 << (slot.index() % 64);
+        let word = &self.words[slot.index() / 64];
+        if in_sync {
+            word.fetch_or(bit, Ordering::Release)
+        } else {
+            word.fetch_and(!bit, Ordering::Release)
+        };
+    }
+}
+
+/// What has to be compared with whom. Driven by upkeep: tell it of each new ring and of each finished comparison.
+#[derive(Debug, Default)]
+pub struct RepairPlan {
+    /// For each owned slot out of sync: the owners it has not been compared with.
+    awaited: HashMap<Slot, Vec<NodeId>>,
+    owned: Vec<Slot>,
+    /// Whether this node was the only one in the ring: what it then held proves nothing about what others hold.
+    was_alone: bool,
+    /// Slots that differed from a peer at the last look. Under load digests always differ a little, because writes are in
+    /// flight; only what differs twice in a row is repaired.
+    suspected: HashMap<(NodeId, Slot), (Digest, Digest)>,
+    /// Pairs of digests that a repair could not bring together, such as after an eviction; not tried again until one changes.
+    settled: HashMap<(NodeId, Slot), (Digest, Digest)>,
+}
+
+impl RepairPlan {
+    /// A new ring is in force. Slots that `me` owned before keep their state; new ones have to be compared with every other
+    /// owner. All have to with `distrust`, because the others believed this node dead, and after it was alone.
+    pub fn handle_ring(&mut self, me: NodeId, ring: &Ring, distrust: bool, sync: &SlotSync) {
+        let distrust = distrust || self.was_alone;
+        self.was_alone = ring.members().len() == 1;
+        let owned: Vec<Slot> = Slot::all().filter(|slot| ring.owns(me, *slot)).collect();
+        if distrust {
+            self.awaited.clear();
+        }
+        let mut awaited = HashMap::new();
+        for &slot in &owned {
+            let others = ring.owners(slot).iter().copied().filter(|owner| *owner != me);
+            let was_owned = self.owned.binary_search(&slot).is_ok();
+            let mut missing: Vec<NodeId> = match self.awaited.get(&slot) {
+                _ if distrust || !was_owned => others.collect(),
+                Some(before) => others.filter(|owner| before.contains(owner)).collect(),
+                None => Vec::new(),
+            };
+            missing.sort_unstable();
+            sync.set(slot, missing.is_empty());
+            if !missing.is_empty() {
+                awaited.insert(slot, missing);
+            }
+        }
+        for slot in self.owned.iter().filter(|slot| owned.binary_search(slot).is_err()) {
+            sync.set(*slot, false);
+        }
+        let in_ring = |peer: NodeId| ring.members().binary_search_by_key(&peer, |(id, _)| *id).is_ok();
+        self.suspected.retain(|(peer, _), _| in_ring(*peer));
+        self.settled.retain(|(peer, _), _| in_ring(*peer));
+        self.awaited = awaited;
+        self.owned = owned;
+        self.publish(sync);
+    }
+
+    /// Slots that still have to be compared with `peer`.
+    #[must_use]
+    pub fn awaited_from(&self, peer: NodeId) -> Vec<Slot> {
+        let mut slots: Vec<Slot> =
+            self.awaited.iter().filter(|(_, peers)| peers.contains(&peer)).map(|(slot, _)| *slot).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    /// Everything that `peer` had for `slot` is here now.
+    pub fn handle_confirmed(&mut self, peer: NodeId, slot: Slot, sync: &SlotSync) {
+        let Some(peers) = self.awaited.get_mut(&slot) else { return };
+        peers.retain(|awaited| *awaited != peer);
+        if peers.is_empty() {
+            self.awaited.remove(&slot);
+            sync.set(slot, true);
+            self.publish(sync);
+        }
+    }
+
+    /// Takes one comparison with `peer`; says whether the slot should be pulled from it now.
+    pub fn handle_digests(&mut self, peer: NodeId, slot: Slot, ours: Digest, theirs: Digest) -> bool {
+        let place = (peer, slot);
+        if ours == theirs {
+            self.suspected.remove(&place);
+            self.settled.remove(&place);
+            return false;
+        }
+        if self.settled.get(&place) == Some(&(ours, theirs)) {
+            return false;
+        }
+        self.settled.remove(&place);
+        self.suspected.insert(place, (ours, theirs)).is_some()
+    }
+
+    /// A pull from `peer` is done and changed nothing: do not try again until a digest changes.
+    pub fn handle_fruitless(&mut self, peer: NodeId, slot: Slot, ours: Digest, theirs: Digest) {
+        self.suspected.remove(&(peer, slot));
+        self.settled.insert((peer, slot), (ours, theirs));
+    }
+
+    /// How many owned slots are in sync, and how many are owned.
+    #[must_use]
+    pub fn progress(&self) -> (usize, usize) {
+        (self.owned.len() - self.awaited.len(), self.owned.len())
+    }
+
+    fn publish(&self, sync: &SlotSync) {
+        sync.complete.store(self.awaited.is_empty() && !self.owned.is_empty(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+    use super::*;
+    use crate::{ReplicationFactor, Weight};
+
+    fn ring(names: &[&str], replicas: u64) -> Ring {
+        let members: Vec<_> = names.iter().map(|name| (NodeId::from_name(name), Weight::MAX)).collect();
+        Ring::new(&members, ReplicationFactor::new(replicas).unwrap())
+    }
+
+    fn confirm_all(plan: &mut RepairPlan, peer: &str, sync: &SlotSync) {
+        let peer = NodeId::from_name(peer);
+        for slot in plan.awaited_from(peer) {
+            plan.handle_confirmed(peer, slot, sync);
+        }
+    }
+
+    #[test]
+    fn a_lone_node_is_in_sync_at_once() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        assert!(!sync.is_complete());
+        plan.handle_ring(NodeId::from_name("a"), &ring(&["a"], 3), false, &sync);
+        assert!(sync.is_complete());
+        assert!(Slot::all().all(|slot| sync.is_in_sync(slot)));
+    }
+
+    #[test]
+    fn every_other_owner_has_to_confirm() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        plan.handle_ring(NodeId::from_name("a"), &ring(&["a", "b", "c"], 3), false, &sync);
+        confirm_all(&mut plan, "b", &sync);
+        assert!(!sync.is_complete());
+        assert_eq!(plan.progress(), (0, SLOTS));
+        confirm_all(&mut plan, "c", &sync);
+        assert!(sync.is_complete());
+        assert_eq!(plan.progress(), (SLOTS, SLOTS));
+    }
+
+    #[test]
+    fn an_owner_that_dies_need_not_confirm() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let me = NodeId::from_name("a");
+        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        confirm_all(&mut plan, "b", &sync);
+        plan.handle_ring(me, &ring(&["a", "b"], 3), false, &sync);
+        assert!(sync.is_complete());
+    }
+
+    #[test]
+    fn company_after_being_alone_has_to_be_compared_with() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let me = NodeId::from_name("a");
+        plan.handle_ring(me, &ring(&["a"], 3), false, &sync);
+        assert!(sync.is_complete());
+        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        assert_eq!(plan.progress(), (0, SLOTS));
+    }
+
+    #[test]
+    fn a_newcomer_does_not_unsettle_those_in_sync_but_new_slots_and_distrust_do() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let me = NodeId::from_name("a");
+        plan.handle_ring(me, &ring(&["a", "b"], 1), false, &sync);
+        assert!(sync.is_complete(), "with one replica there is nobody to compare with");
+        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        assert!(!sync.is_complete(), "slots that only b owned are new here");
+        confirm_all(&mut plan, "b", &sync);
+        confirm_all(&mut plan, "c", &sync);
+        assert!(sync.is_complete());
+        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), true, &sync);
+        assert_eq!(plan.progress().0, 0);
+    }
+
+    #[test]
+    fn a_slot_given_up_and_taken_back_is_new() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let me = NodeId::from_name("a");
+        plan.handle_ring(me, &ring(&["a"], 2), false, &sync);
+        plan.handle_ring(me, &ring(&["a", "b", "c", "d"], 2), false, &sync);
+        let lost = Slot::all().find(|slot| !ring(&["a", "b", "c", "d"], 2).owns(me, *slot)).unwrap();
+        assert!(!sync.is_in_sync(lost));
+        plan.handle_ring(me, &ring(&["a", "b"], 2), false, &sync);
+        assert!(!sync.is_in_sync(lost));
+        confirm_all(&mut plan, "b", &sync);
+        assert!(sync.is_in_sync(lost));
+    }
+
+    #[test]
+    fn only_what_differs_twice_is_pulled_and_a_fruitless_pull_is_not_repeated() {
+        let mut plan = RepairPlan::default();
+        let (peer, slot) = (NodeId::from_name("b"), Slot::new(7).unwrap());
+        assert!(!plan.handle_digests(peer, slot, Digest(1), Digest(2)));
+        assert!(plan.handle_digests(peer, slot, Digest(3), Digest(2)));
+        plan.handle_fruitless(peer, slot, Digest(3), Digest(2));
+        assert!(!plan.handle_digests(peer, slot, Digest(3), Digest(2)));
+        assert!(!plan.handle_digests(peer, slot, Digest(4), Digest(2)), "a change starts over");
+        assert!(plan.handle_digests(peer, slot, Digest(4), Digest(2)));
+        assert!(!plan.handle_digests(peer, slot, Digest(4), Digest(4)));
+        assert!(!plan.handle_digests(peer, slot, Digest(4), Digest(5)));
+    }
+}

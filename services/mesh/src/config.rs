@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mesh_proto::{KEY_BYTES_MAX, NodeId, ReplicationFactor, StoreConfig, VALUE_BYTES_MAX, WriteConcern};
 
+use crate::WallClock;
+
 /// A node's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,7 +47,11 @@ pub struct Config {
     pub store: StoreConfig,
     /// The expiry of a write that asks for the node's default; nothing means never.
     pub default_ttl: Option<Duration>,
-    /// Seeds all random choices of this node.
+    /// How often a node compares its digests with another owner's.
+    pub repair_interval: Duration,
+    /// Where wall-clock time comes from.
+    pub wall_clock: WallClock,
+    /// Seeds all random choices of this node; 0 draws a seed from the system.
     pub seed: u64,
 }
 
@@ -83,6 +89,8 @@ impl Config {
                 tombstone_horizon: Duration::from_secs(600),
             },
             default_ttl: None,
+            repair_interval: Duration::from_secs(1),
+            wall_clock: WallClock::System,
             seed: 0,
         }
     }

@@ -1,15 +1,30 @@
 //! One mesh node on tokio, quinn and rustls. Read `node` first.
 
-mod config;
 mod node;
+mod worker;
+
+mod call;
+mod core;
+mod gossip_routes;
+mod link;
+mod peer;
+mod peers;
+mod resync;
+mod serve;
+mod upkeep;
+
+mod clock;
+mod config;
 mod observer;
 mod operation;
 mod view;
 
 pub mod transport;
 
+pub use clock::WallClock;
 pub use config::{Config, Ttl};
-pub use node::{Node, StartError, Worker};
+pub use node::{Node, StartError};
 pub use observer::{NoObserver, Observer};
 pub use operation::{GetError, GetOptions, Hit, Lookup, WriteError, WriteOptions, Written};
 pub use view::{ClusterView, MemberView, Readiness, Stats, SyncView};
+pub use worker::Worker;

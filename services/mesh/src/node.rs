@@ -1,15 +1,26 @@
-//! One mesh node.
+//! One mesh node: start here. A [`Node`] is the shared heart with its upkeep; a [`Worker`] is one runtime's way into it.
+//! What a worker does for a GET or a SET stands in `worker`.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::NodeId;
+use mesh_proto::{HintSink, NoHints, NodeId};
+use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::{
-    ClusterView, Config, GetError, GetOptions, Lookup, Observer, Readiness, Stats, WriteError, WriteOptions, Written,
-    transport::{Transport, TransportError},
+    ClusterView, Config, GetError, GetOptions, Lookup, Observer, Readiness, Stats, Worker, WriteError, WriteOptions,
+    Written,
+    core::Core,
+    peers::{Peers, Purpose},
+    serve,
+    transport::{Endpoint, Transport, TransportError},
+    upkeep, view,
 };
+
+/// How long a graceful stop lets its good-bye and its last writes travel.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -19,132 +30,190 @@ pub enum StartError {
     Transport(#[from] TransportError),
 }
 
-/// A running node. Dropping it is a crash.
+/// A running node. It crashes when its last handle is dropped; [`Node::stop`] is the polite way.
 #[derive(Clone)]
 pub struct Node {
-    worker: Worker,
+    inner: Arc<Inner>,
 }
 
-/// One thread's way into the node: its own peer connections, the shared store. Its futures must be polled on the runtime
-/// that it was made on.
-#[derive(Clone)]
-pub struct Worker {
-    _todo: Arc<()>,
+struct Inner {
+    core: Arc<Core>,
+    transport: Arc<dyn Transport>,
+    upkeep_peers: Arc<Peers>,
+    workers: Mutex<Vec<Worker>>,
+    endpoints: Mutex<Vec<Arc<dyn Endpoint>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.halt(false);
+    }
+}
+
+impl Inner {
+    fn halt(&self, notify: bool) {
+        self.core.stopped.cancel();
+        for endpoint in self.endpoints.lock().iter() {
+            endpoint.close(notify);
+        }
+    }
 }
 
 impl Node {
-    /// Starts a node with one worker on the current runtime; upkeep (gossip, resync, sweep) runs on this runtime too.
+    /// Starts a node with upkeep (gossip, resync, sweep) and one worker on the current runtime.
     ///
     /// # Errors
     /// [`StartError`] if the transport cannot be opened, such as for a port in use.
-    pub async fn start(
-        _config: Config,
-        _transport: Arc<dyn Transport>,
-        _observer: Arc<dyn Observer>,
+    pub fn start(
+        config: Config,
+        transport: Arc<dyn Transport>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        todo!()
+        let node = Self::start_upkeep(config, transport, observer)?;
+        node.add_worker()?;
+        Ok(node)
     }
 
-    /// Adds a worker on the current runtime, which must not be the one that has one already.
+    /// Starts a node with upkeep on the current runtime and no worker yet: it serves nobody until [`Node::add_worker`].
     ///
     /// # Errors
     /// [`StartError`] if the transport cannot be opened.
-    pub async fn add_worker(&self) -> Result<Worker, StartError> {
-        todo!()
+    pub fn start_upkeep(
+        config: Config,
+        transport: Arc<dyn Transport>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        Self::start_with_hints(config, transport, observer, Arc::new(NoHints))
     }
 
-    /// The worker that was made at the start.
+    fn start_with_hints(
+        config: Config,
+        transport: Arc<dyn Transport>,
+        observer: Arc<dyn Observer>,
+        hints: Arc<dyn HintSink>,
+    ) -> Result<Self, StartError> {
+        let endpoint = transport.open(false)?;
+        let (joins, joins_wanted) = mpsc::channel(Core::joins_waiting_max());
+        let core = Arc::new(Core::new(config, observer, hints, joins));
+        let upkeep_peers = Peers::start(&core, Arc::clone(&endpoint), Purpose::Upkeep);
+        let inner = Inner {
+            core: Arc::clone(&core),
+            transport,
+            upkeep_peers: Arc::clone(&upkeep_peers),
+            workers: Mutex::default(),
+            endpoints: Mutex::new(vec![endpoint]),
+        };
+        core.build_ring(false);
+        upkeep::start(&core, &upkeep_peers, joins_wanted);
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Adds a worker on the current runtime: it listens to peers, and has connections of its own to them.
+    ///
+    /// # Errors
+    /// [`StartError`] if the transport cannot be opened.
+    pub fn add_worker(&self) -> Result<Worker, StartError> {
+        let endpoint = self.inner.transport.open(true)?;
+        self.inner.endpoints.lock().push(Arc::clone(&endpoint));
+        let core = &self.inner.core;
+        tokio::spawn(serve::accept(Arc::clone(core), Arc::clone(&endpoint)));
+        let worker = Worker::new(Arc::clone(core), Peers::start(core, endpoint, Purpose::Data));
+        self.inner.workers.lock().push(worker.clone());
+        Ok(worker)
+    }
+
+    /// The first worker, if there is one.
     #[must_use]
-    pub fn worker(&self) -> &Worker {
-        &self.worker
+    pub fn worker(&self) -> Option<Worker> {
+        self.inner.workers.lock().first().cloned()
     }
 
     /// This node's identity.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        todo!()
+        self.inner.core.id
     }
 
     /// [`Worker::get`] on the first worker.
     ///
     /// # Errors
-    /// As there.
+    /// As there; [`GetError::Stopped`] without a worker.
     pub async fn get(&self, key: &Bytes, options: GetOptions) -> Result<Lookup, GetError> {
-        self.worker.get(key, options).await
+        let Some(worker) = self.worker() else { return Err(GetError::Stopped) };
+        worker.get(key, options).await
     }
 
     /// [`Worker::set`] on the first worker.
     ///
     /// # Errors
-    /// As there.
+    /// As there; [`WriteError::Stopped`] without a worker.
     pub async fn set(&self, key: Bytes, value: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
-        self.worker.set(key, value, options).await
+        let Some(worker) = self.worker() else { return Err(WriteError::Stopped) };
+        worker.set(key, value, options).await
     }
 
     /// [`Worker::delete`] on the first worker.
     ///
     /// # Errors
-    /// As there.
+    /// As there; [`WriteError::Stopped`] without a worker.
     pub async fn delete(&self, key: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
-        self.worker.delete(key, options).await
+        let Some(worker) = self.worker() else { return Err(WriteError::Stopped) };
+        worker.delete(key, options).await
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.inner.core.stats()
     }
 
     /// The mesh as this node sees it.
     #[must_use]
     pub fn view(&self) -> ClusterView {
-        todo!()
+        view::cluster(&self.inner.core, &self.inner.upkeep_peers, &self.inner.workers.lock())
     }
 
     /// Whether it should be given traffic.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        todo!()
+        view::readiness(&self.inner.core, &self.inner.workers.lock())
+    }
+
+    /// Waits until the mesh turns this node away for good, and says why: there is nothing left to do but to stop.
+    pub async fn refused(&self) -> String {
+        let mut refused = self.inner.core.refused.subscribe();
+        match refused.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+            Ok(Some(reason)) => reason,
+            // The sender lives in the core, which this handle keeps alive.
+            _ => std::future::pending().await,
+        }
     }
 
     /// Says good-bye, waits for writes in flight, closes connections.
     pub async fn stop(&self) {
-        todo!()
+        let core = &self.inner.core;
+        core.with_membership(|membership, now| membership.handle_leave(now));
+        tokio::time::sleep(FAREWELL).await;
+        self.inner.halt(true);
     }
 
     /// Stops at once, without a word to anyone.
     pub fn crash(&self) {
-        todo!()
+        self.inner.halt(false);
     }
 
     /// Answers no peer and no caller for a while, as a stopped process would.
-    pub fn pause(&self, _time: Duration) {
-        todo!()
-    }
-}
-
-impl Worker {
-    /// Reads a key.
-    ///
-    /// # Errors
-    /// [`GetError`]; nothing was changed.
-    pub async fn get(&self, _key: &Bytes, _options: GetOptions) -> Result<Lookup, GetError> {
-        todo!()
+    pub fn pause(&self, time: Duration) {
+        let core = Arc::clone(&self.inner.core);
+        core.paused.send_replace(true);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            core.paused.send_replace(false);
+        });
     }
 
-    /// Writes a value.
-    ///
-    /// # Errors
-    /// [`WriteError`]; each variant says whether anything was written.
-    pub async fn set(&self, _key: Bytes, _value: Bytes, _options: WriteOptions) -> Result<Written, WriteError> {
-        todo!()
-    }
-
-    /// Deletes a key, whether or not it is there.
-    ///
-    /// # Errors
-    /// [`WriteError`]; each variant says whether anything was written.
-    pub async fn delete(&self, _key: Bytes, _options: WriteOptions) -> Result<Written, WriteError> {
-        todo!()
+    /// Waits while the node is paused; at once if it is not.
+    pub async fn unpaused(&self) {
+        self.inner.core.unpaused().await;
     }
 }

@@ -1,7 +1,11 @@
 //! What a node says about itself and its mesh, ready to be written as JSON.
 
-use mesh_proto::StoreStats;
+use std::{collections::HashMap, time::Duration};
+
+use mesh_proto::{MemberState, StoreStats};
 use serde::Serialize;
+
+use crate::{core::Core, peers::Peers, worker::Worker};
 
 /// The mesh as one node sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -99,4 +103,61 @@ pub struct Stats {
     pub peers_refused: u64,
     /// Connections closed for breaking the protocol.
     pub protocol_violations: u64,
+}
+
+/// The mesh as `core` sees it.
+pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker]) -> ClusterView {
+    let ring = core.ring();
+    let rtt: HashMap<_, Duration> =
+        upkeep.links().iter().map(|link| (link.peer.id, link.connection.path().rtt)).collect();
+    let in_flight = |id| workers.iter().filter_map(|worker| worker.peers.link(id)).map(|link| link.in_flight()).sum();
+    let member_view = |member: &mesh_proto::Member| MemberView {
+        id: member.id.to_string(),
+        addr: member.addr.clone(),
+        state: state_name(member.state),
+        incarnation: member.incarnation.get(),
+        weight: member.weight.get(),
+        slots_owned: ring.slots_owned(member.id),
+        connected: member.id == core.id || workers.iter().any(|worker| worker.peers.is_up(member.id)),
+        rtt_us: rtt.get(&member.id).and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
+        in_flight: in_flight(member.id),
+    };
+    let (slots_in_sync, slots_owned) = core.plan.lock().progress();
+    ClusterView {
+        id: core.id.to_string(),
+        name: core.config.name.clone(),
+        ring: format!("{:016x}", ring.hash().get()),
+        replication_factor: core.config.replicas.get(),
+        write_concern: core.config.concern.get(),
+        sync: SyncView { slots_owned, slots_in_sync, keys_pulled: core.stats().repaired },
+        members: core.members().iter().map(member_view).collect(),
+    }
+}
+
+/// Whether `core` should be given traffic.
+pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
+    if let Some(reason) = core.refused.borrow().as_ref() {
+        return Readiness::Refused(reason.clone());
+    }
+    if core.stopped.is_cancelled() || *core.paused.borrow() {
+        return Readiness::Stopping;
+    }
+    let alone = core.ring().members().len() < 2;
+    if (alone && !core.is_seed()) || workers.is_empty() || !workers.iter().all(|worker| worker.peers.all_up()) {
+        return Readiness::Joining;
+    }
+    if core.sync.is_complete() {
+        return Readiness::Ready;
+    }
+    let (done, owned) = core.plan.lock().progress();
+    if owned == 0 && !alone { Readiness::Ready } else { Readiness::Resyncing { done, owned } }
+}
+
+fn state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Dead => "dead",
+        MemberState::Left => "left",
+    }
 }

@@ -1,0 +1,264 @@
+//! One operation in flight. Its legs' answers come in on connection readers; its caller waits in a future. Both sides meet in
+//! a small lock that holds the pure state machine, so no task or channel stands between them.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use mesh_proto::{
+    HedgeBudget, LegFailure, LegOutcome, LegRecord, Monotonic, NodeId, Read, ReadAnswer, ReadOutcome, ReadStep, Record,
+    Version, Write, WriteAnswer, WriteOutcome, WriteStep,
+};
+use parking_lot::Mutex;
+use tokio::time::Sleep;
+
+use crate::core::Core;
+
+/// The legs of one operation, as its flight record will show them.
+pub(crate) type Legs = ArrayVec<LegRecord, 8>;
+
+/// A read in flight.
+pub(crate) struct ReadCall {
+    started: Monotonic,
+    state: Mutex<ReadState>,
+}
+
+struct ReadState {
+    machine: Read,
+    waker: Option<Waker>,
+    legs: Legs,
+    /// For each leg sent, in the order of `legs`: the machine's number for it.
+    numbers: ArrayVec<usize, 8>,
+}
+
+impl ReadCall {
+    pub(crate) fn new(machine: Read, started: Monotonic) -> Arc<Self> {
+        let state = ReadState { machine, waker: None, legs: Legs::new(), numbers: ArrayVec::new() };
+        Arc::new(Self { started, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn handle_answer(&self, now: Monotonic, leg: usize, answer: ReadAnswer) {
+        let mut state = self.state.lock();
+        state.end_leg(leg, LegOutcome::Lost, now.since(self.started));
+        state.machine.handle_answer(now, leg, answer);
+        state.wake();
+    }
+
+    pub(crate) fn handle_failure(&self, now: Monotonic, leg: usize, failure: LegFailure) {
+        let mut state = self.state.lock();
+        let outcome = if failure == LegFailure::TimedOut { LegOutcome::TimedOut } else { LegOutcome::Failed };
+        state.end_leg(leg, outcome, now.since(self.started));
+        state.machine.handle_failure(now, leg, failure);
+        state.wake();
+    }
+
+    /// Drives the read to its end. `send` puts one leg on its way.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        core: &Core,
+        budget: &Mutex<HedgeBudget>,
+        mut send: impl FnMut(&Arc<Self>, usize, NodeId, Monotonic) -> Result<(), LegFailure>,
+    ) -> ReadOutcome {
+        let mut sleep = pin!(None::<Sleep>);
+        std::future::poll_fn(|context| {
+            loop {
+                let now = core.clock.now();
+                match self.step(now, budget, context) {
+                    ReadStep::Send { leg, peer, hedged } => {
+                        if hedged {
+                            crate::core::count(&core.counters.hedges);
+                        }
+                        self.start_leg(leg, peer, hedged, now);
+                        if let Err(failure) = send(self, leg, peer, now) {
+                            self.handle_failure(now, leg, failure);
+                        }
+                    }
+                    ReadStep::Wait(until) => {
+                        let deadline = core.clock.instant(until);
+                        if sleep.as_ref().as_pin_ref().is_none_or(|sleep| sleep.deadline() != deadline) {
+                            sleep.set(Some(tokio::time::sleep_until(deadline)));
+                        }
+                        match sleep.as_mut().as_pin_mut().map(|sleep| sleep.poll_deadline(context)) {
+                            Some(Poll::Pending) => return Poll::Pending,
+                            _ => sleep.set(None),
+                        }
+                    }
+                    ReadStep::Done(outcome) => return Poll::Ready(outcome),
+                }
+            }
+        })
+        .await
+    }
+
+    fn step(&self, now: Monotonic, budget: &Mutex<HedgeBudget>, context: &Context<'_>) -> ReadStep {
+        let mut state = self.state.lock();
+        let step = state.machine.poll(now, &mut budget.lock());
+        if matches!(step, ReadStep::Wait(_)) {
+            state.waker = Some(context.waker().clone());
+        }
+        step
+    }
+
+    fn start_leg(&self, leg: usize, peer: NodeId, hedged: bool, now: Monotonic) {
+        let mut state = self.state.lock();
+        let started = now.since(self.started);
+        let record = LegRecord { peer, hedged, outcome: LegOutcome::Pending, started, ended: started };
+        if state.legs.try_push(record).is_ok() {
+            state.numbers.push(leg);
+        }
+    }
+
+    /// The legs as they stand at the end: `won` made the result, those without an answer are cancelled.
+    pub(crate) fn finish(&self, won: Option<usize>, took: Duration) -> Legs {
+        let mut state = self.state.lock();
+        state.waker = None;
+        let ReadState { legs, numbers, .. } = &mut *state;
+        for (record, number) in legs.iter_mut().zip(numbers.iter()) {
+            if record.outcome == LegOutcome::Pending {
+                record.outcome = LegOutcome::Cancelled;
+                record.ended = took;
+            } else if Some(*number) == won {
+                record.outcome = LegOutcome::Won;
+            }
+        }
+        legs.clone()
+    }
+}
+
+impl ReadState {
+    fn end_leg(&mut self, leg: usize, outcome: LegOutcome, at: Duration) {
+        if let Some(index) = self.numbers.iter().position(|number| *number == leg) {
+            self.legs[index].outcome = outcome;
+            self.legs[index].ended = at;
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// `Sleep` polled by name, so that the loop above reads as what it does.
+trait PollDeadline {
+    fn poll_deadline(self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+impl PollDeadline for std::pin::Pin<&mut Sleep> {
+    fn poll_deadline(self, context: &mut Context<'_>) -> Poll<()> {
+        Future::poll(self, context)
+    }
+}
+
+/// A write in flight. It outlives its caller: once WRITE_CONCERN owners have applied it, the other legs go on.
+pub(crate) struct WriteCall {
+    started: Monotonic,
+    /// One leg per owner.
+    owners: ArrayVec<NodeId, 8>,
+    pub(crate) record: Record,
+    state: Mutex<WriteState>,
+}
+
+struct WriteState {
+    machine: Write,
+    waker: Option<Waker>,
+    legs: Legs,
+}
+
+impl WriteCall {
+    pub(crate) fn new(
+        machine: Write,
+        owners: &[NodeId],
+        record: Record,
+        started: Monotonic,
+        now: Monotonic,
+    ) -> Arc<Self> {
+        let at = now.since(started);
+        let leg = |peer: &NodeId| LegRecord {
+            peer: *peer,
+            hedged: false,
+            outcome: LegOutcome::Pending,
+            started: at,
+            ended: at,
+        };
+        let state = WriteState { machine, waker: None, legs: owners.iter().map(leg).collect() };
+        Arc::new(Self { started, owners: owners.iter().copied().collect(), record, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn handle_answer(&self, now: Monotonic, leg: usize, answer: &WriteAnswer) {
+        let mut state = self.state.lock();
+        let outcome = if *answer == WriteAnswer::Applied { LegOutcome::Won } else { LegOutcome::Failed };
+        state.end_leg(leg, outcome, now.since(self.started));
+        state.machine.handle_answer(leg, answer);
+        state.wake_if_done();
+    }
+
+    pub(crate) fn handle_failure(&self, core: &Core, now: Monotonic, leg: usize, failure: LegFailure) {
+        {
+            let mut state = self.state.lock();
+            let outcome = if failure == LegFailure::TimedOut { LegOutcome::TimedOut } else { LegOutcome::Failed };
+            state.end_leg(leg, outcome, now.since(self.started));
+            state.machine.handle_failure(leg, failure);
+            state.wake_if_done();
+        }
+        if let Some(owner) = self.owners.get(leg) {
+            core.missed_write(*owner, &self.record);
+        }
+    }
+
+    /// Waits for the result. Legs have deadlines of their own, so this needs no timer.
+    pub(crate) async fn outcome(&self) -> WriteOutcome {
+        std::future::poll_fn(|context| {
+            let mut state = self.state.lock();
+            match state.machine.poll() {
+                WriteStep::Done(outcome) => Poll::Ready(outcome),
+                WriteStep::Wait => {
+                    state.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// The legs as they stand at the end; those without an answer are pending.
+    pub(crate) fn finish(&self, took: Duration) -> Legs {
+        let mut legs = self.state.lock().legs.clone();
+        for leg in legs.iter_mut().filter(|leg| leg.outcome == LegOutcome::Pending) {
+            leg.ended = took;
+        }
+        legs
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.record.version
+    }
+
+    /// What the machine knows, after the end.
+    pub(crate) fn with_machine<T>(&self, look: impl FnOnce(&Write) -> T) -> T {
+        look(&self.state.lock().machine)
+    }
+}
+
+impl WriteState {
+    fn end_leg(&mut self, leg: usize, outcome: LegOutcome, at: Duration) {
+        if let Some(record) = self.legs.get_mut(leg) {
+            record.outcome = outcome;
+            record.ended = at;
+        }
+    }
+
+    fn wake_if_done(&mut self) {
+        if self.waker.is_some()
+            && matches!(self.machine.poll(), WriteStep::Done(_))
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}

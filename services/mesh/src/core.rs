@@ -1,0 +1,288 @@
+//! What all threads of one node share: store, ring, clocks, membership, sync state, counters.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use mesh_proto::{
+    Applied, ApplyOrigin, Event, Found, GossipMessage, HintSink, HybridClock, KeyHash, Member, Membership,
+    MembershipConfig, MembershipOutput, Monotonic, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash, Slot,
+    SlotSync, Store, Weight, WriteAnswer,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, Observer, Stats, clock::Clock, gossip_routes::GossipRoutes};
+
+/// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
+const JOINS_WAITING_MAX: usize = 64;
+
+/// The shared heart of a node.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) id: NodeId,
+    /// Random per process start.
+    pub(crate) start: u64,
+    pub(crate) clock: Clock,
+    pub(crate) versions: HybridClock,
+    pub(crate) store: Store,
+    pub(crate) sync: SlotSync,
+    pub(crate) plan: Mutex<RepairPlan>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) hints: Arc<dyn HintSink>,
+    pub(crate) counters: Counters,
+    pub(crate) routes: GossipRoutes,
+    /// Cancelled when the node stops or crashes: every task of it ends.
+    pub(crate) stopped: CancellationToken,
+    /// Whether the node answers nobody for now, as a stopped process would.
+    pub(crate) paused: watch::Sender<bool>,
+    /// Why the mesh has turned this node away for good.
+    pub(crate) refused: watch::Sender<Option<String>>,
+    /// All members, for those who keep connections to them.
+    pub(crate) members: watch::Sender<Arc<Vec<Member>>>,
+    /// Wakes upkeep when the membership's next deadline may have moved.
+    pub(crate) membership_moved: Notify,
+    /// Wakes the resync when there is something new to compare.
+    pub(crate) resync_wanted: Notify,
+    pub(crate) joins: mpsc::Sender<String>,
+    ring: ArcSwap<Ring>,
+    membership: Mutex<Membership>,
+    /// Held while a ring is built from the membership, so that an older one never replaces a newer.
+    ring_building: Mutex<()>,
+}
+
+/// Counts of what is rare enough to be counted by all threads in one place.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) hedges: AtomicU64,
+    pub(crate) hedge_wins: AtomicU64,
+    pub(crate) remote_reads: AtomicU64,
+    pub(crate) missed_writes: AtomicU64,
+    pub(crate) wrong_ring: AtomicU64,
+    pub(crate) drift_refused: AtomicU64,
+    pub(crate) repaired: AtomicU64,
+    pub(crate) peers_refused: AtomicU64,
+    pub(crate) protocol_violations: AtomicU64,
+}
+
+/// Adds one. Relaxed everywhere: counters order nothing.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: Config,
+        observer: Arc<dyn Observer>,
+        hints: Arc<dyn HintSink>,
+        joins: mpsc::Sender<String>,
+    ) -> Self {
+        let seed = if config.seed == 0 { rand::random() } else { config.seed };
+        let clock = Clock::new(config.wall_clock.clone());
+        let id = config.id();
+        // The process start is part of every version: a restarted node never repeats one.
+        let start = seed ^ clock.unix().get().rotate_left(32);
+        let writer = KeyHash::of(&[id.get().to_le_bytes(), start.to_le_bytes()].concat()).get();
+        let me = Member {
+            id,
+            addr: config.public_addr.clone(),
+            incarnation: mesh_proto::Incarnation::new(start & 0xffff_ffff),
+            weight: Weight::from_capacity(config.store.bytes_max),
+            state: mesh_proto::MemberState::Alive,
+        };
+        let membership_config = MembershipConfig {
+            interval: config.gossip_interval,
+            suspicion: config.suspicion,
+            indirect_probes: 3,
+            seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
+        };
+        let ring = Ring::new(&[(id, me.weight)], config.replicas);
+        let membership = Membership::new(membership_config, me.clone(), clock.now(), seed);
+        Self {
+            id,
+            start,
+            versions: HybridClock::new(writer),
+            store: Store::new(&config.store),
+            sync: SlotSync::default(),
+            plan: Mutex::new(RepairPlan::default()),
+            observer,
+            hints,
+            counters: Counters::default(),
+            routes: GossipRoutes::default(),
+            stopped: CancellationToken::new(),
+            paused: watch::Sender::new(false),
+            refused: watch::Sender::new(None),
+            members: watch::Sender::new(Arc::new(vec![me])),
+            membership_moved: Notify::new(),
+            resync_wanted: Notify::new(),
+            joins,
+            ring: ArcSwap::from_pointee(ring),
+            membership: Mutex::new(membership),
+            ring_building: Mutex::new(()),
+            clock,
+            config,
+        }
+    }
+
+    pub(crate) const fn joins_waiting_max() -> usize {
+        JOINS_WAITING_MAX
+    }
+
+    pub(crate) fn ring(&self) -> Guard<Arc<Ring>> {
+        self.ring.load()
+    }
+
+    pub(crate) fn ring_hash(&self) -> RingHash {
+        self.ring.load().hash()
+    }
+
+    /// Whether this node is meant to be the first of its mesh: it was told of no other.
+    pub(crate) fn is_seed(&self) -> bool {
+        self.config.seeds.iter().all(|seed| *seed == self.config.public_addr)
+    }
+
+    /// What this node's own replica says about a key. Only an owner may be asked.
+    pub(crate) fn read_replica(&self, slot: Slot, hash: KeyHash, key: &[u8]) -> ReadAnswer {
+        match self.store.get(hash, key, self.clock.unix()) {
+            Found::Value { version, expiry, value } => {
+                ReadAnswer::Value { version, expiry, value, in_sync: self.sync.is_in_sync(slot) }
+            }
+            _ if !self.sync.is_in_sync(slot) => ReadAnswer::Unknown,
+            Found::Gone { version } => ReadAnswer::Gone { version },
+            Found::Absent => ReadAnswer::Absent,
+        }
+    }
+
+    /// Applies a write to this node's own replica.
+    pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
+        let now = self.clock.unix();
+        if let Err(refused) = self.versions.observe(record.version, now) {
+            count(&self.counters.drift_refused);
+            let ahead = Duration::from_millis(refused.ahead_ms);
+            self.observer.event(&Event::DriftRefused { peer: from, ahead });
+            return WriteAnswer::Drift { ahead_ms: refused.ahead_ms };
+        }
+        match self.store.apply(record, ApplyOrigin::Write, now) {
+            // A skipped write is one that had expired, horizon included, before it arrived: the same as applied.
+            Applied::Stored | Applied::Skipped => WriteAnswer::Applied,
+            Applied::Stale { newer } => WriteAnswer::Stale { newer },
+            Applied::TooLarge => WriteAnswer::TooLarge,
+        }
+    }
+
+    /// A write has not been confirmed by one of its owners.
+    pub(crate) fn missed_write(&self, peer: NodeId, record: &Record) {
+        count(&self.counters.missed_writes);
+        self.hints.hint(peer, record);
+        self.observer.event(&Event::MissedWrite { peer, version: record.version });
+    }
+
+    /// Runs `input` on the membership, then does what it asks for.
+    pub(crate) fn with_membership(&self, input: impl FnOnce(&mut Membership, Monotonic)) {
+        let now = self.clock.now();
+        let mut outputs = Vec::new();
+        {
+            let mut membership = self.membership.lock();
+            input(&mut membership, now);
+            while let Some(output) = membership.poll(now) {
+                outputs.push(output);
+            }
+        }
+        let mut ring_changed = false;
+        let mut refuted = false;
+        let mut members_changed = false;
+        for output in outputs {
+            match output {
+                MembershipOutput::Send { to, message, .. } => self.routes.send(to, Bytes::from(message.encode())),
+                // A full queue loses nothing: seeds and the dead are tried again for ever.
+                MembershipOutput::Join { addr } => drop(self.joins.try_send(addr)),
+                MembershipOutput::RingChanged => ring_changed = true,
+                MembershipOutput::Refuted => refuted = true,
+                MembershipOutput::Event(event) => {
+                    members_changed |= matches!(event, Event::Member { .. });
+                    self.observer.event(&event);
+                }
+            }
+        }
+        if ring_changed || refuted {
+            self.build_ring(refuted);
+        }
+        if ring_changed || members_changed {
+            self.members.send_replace(Arc::new(self.members()));
+        }
+        self.membership_moved.notify_one();
+    }
+
+    pub(crate) fn handle_gossip(&self, from: NodeId, datagram: &[u8]) -> bool {
+        if *self.paused.borrow() {
+            return true;
+        }
+        let Some(message) = GossipMessage::decode(datagram) else { return false };
+        self.with_membership(|membership, now| membership.handle_message(now, from, message));
+        true
+    }
+
+    /// Merges a member list that came in a frame.
+    pub(crate) fn handle_members(&self, members: &[Member]) {
+        self.with_membership(|membership, now| membership.handle_members(now, members));
+    }
+
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.membership.lock().members()
+    }
+
+    pub(crate) fn next_membership_deadline(&self) -> Monotonic {
+        self.membership.lock().next_deadline()
+    }
+
+    /// Builds the ring from the membership. `distrust` says that the others believed this node dead.
+    pub(crate) fn build_ring(&self, distrust: bool) {
+        let _building = self.ring_building.lock();
+        let members = self.membership.lock().ring_members();
+        let ring = Ring::new(&members, self.config.replicas);
+        let alone = members.len() == 1;
+        if !alone || self.is_seed() {
+            self.plan.lock().handle_ring(self.id, &ring, distrust, &self.sync);
+        }
+        let event = Event::Ring { hash: ring.hash(), members: members.len(), slots_owned: ring.slots_owned(self.id) };
+        self.ring.store(Arc::new(ring));
+        self.observer.event(&event);
+        self.resync_wanted.notify_one();
+    }
+
+    /// Waits while the node is paused.
+    pub(crate) async fn unpaused(&self) {
+        if *self.paused.borrow() {
+            // An error means that the node is gone, and with it the pause.
+            let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+        }
+    }
+
+    pub(crate) fn refuse(&self, reason: String) {
+        self.refused.send_replace(Some(reason));
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        // Relaxed: each figure stands alone.
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            store: self.store.stats(),
+            hedges: read(&self.counters.hedges),
+            hedge_wins: read(&self.counters.hedge_wins),
+            remote_reads: read(&self.counters.remote_reads),
+            missed_writes: read(&self.counters.missed_writes),
+            wrong_ring: read(&self.counters.wrong_ring),
+            drift_refused: read(&self.counters.drift_refused),
+            repaired: read(&self.counters.repaired),
+            peers_refused: read(&self.counters.peers_refused),
+            protocol_violations: read(&self.counters.protocol_violations),
+        }
+    }
+}

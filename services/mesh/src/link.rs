@@ -1,0 +1,348 @@
+//! One connection to a peer, as seen by the side that dialled it: requests go out many to a write, replies come back in any
+//! order and complete the calls that wait for them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use mesh_proto::{
+    ControlRequest, Decoder, Event, Frame, FrameBody, LegFailure, Monotonic, ReadAnswer, RequestId, WriteAnswer,
+    encode_into,
+};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
+};
+
+use crate::{
+    call::{ReadCall, WriteCall},
+    core::{Core, count},
+    peer::Peer,
+    transport::{Connection, ReceiveHalf, SendHalf},
+};
+
+/// The most bytes that may wait to be written to one peer; beyond it legs fail at once.
+const OUTBOX_BYTES_MAX: usize = 16 << 20;
+
+/// Buffers larger than this are given back after use instead of being kept.
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
+
+/// How much room a reader offers at a time.
+pub(crate) const READ_BYTES: usize = 64 << 10;
+
+/// Values larger than this travel on a stream of their own, so that small ones do not wait behind them.
+pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
+
+const INDEX_BITS: u32 = 16;
+
+/// Who waits for a reply.
+pub(crate) enum Waiter {
+    Read {
+        call: Arc<ReadCall>,
+        leg: usize,
+    },
+    Write {
+        call: Arc<WriteCall>,
+        leg: usize,
+    },
+    Control(oneshot::Sender<FrameBody>),
+    /// The read was decided without this leg; its answer still tells how fast the peer is.
+    Cancelled,
+}
+
+struct Pending {
+    waiter: Waiter,
+    generation: u32,
+    sent: Monotonic,
+    deadline: Monotonic,
+    /// Whether its lateness has been held against the peer already.
+    late: bool,
+}
+
+struct LinkState {
+    outbox: BytesMut,
+    writer: Option<Waker>,
+    pending: Slab<Pending>,
+    generation: u32,
+    closed: bool,
+}
+
+/// A live connection to a peer.
+pub(crate) struct Link {
+    core: Arc<Core>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) connection: Arc<dyn Connection>,
+    state: Mutex<LinkState>,
+    in_flight: AtomicUsize,
+}
+
+impl Link {
+    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>) -> Arc<Self> {
+        let state = LinkState {
+            outbox: BytesMut::with_capacity(READ_BYTES),
+            writer: None,
+            pending: Slab::new(),
+            generation: 0,
+            closed: false,
+        };
+        Arc::new(Self { core, peer, connection, state: Mutex::new(state), in_flight: AtomicUsize::new(0) })
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        // Relaxed: a hint for steering and for people.
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Queues a request. `encode` writes its frame.
+    pub(crate) fn request(
+        &self,
+        waiter: Waiter,
+        now: Monotonic,
+        deadline: Monotonic,
+        encode: impl FnOnce(&mut BytesMut, RequestId),
+    ) -> Result<RequestId, LegFailure> {
+        let mut state = self.state.lock();
+        if state.closed
+            || state.pending.len() >= self.core.config.peer_in_flight_max
+            || state.outbox.len() >= OUTBOX_BYTES_MAX
+        {
+            return Err(LegFailure::NotSent);
+        }
+        let id = state.insert(waiter, now, deadline);
+        encode(&mut state.outbox, id);
+        state.wake_writer();
+        self.in_flight.store(state.pending.len(), Ordering::Relaxed);
+        Ok(id)
+    }
+
+    /// Queues a request whose frame goes on a stream of its own.
+    pub(crate) fn request_apart(
+        self: &Arc<Self>,
+        waiter: Waiter,
+        now: Monotonic,
+        deadline: Monotonic,
+        encode: impl FnOnce(&mut BytesMut, RequestId),
+    ) -> Result<RequestId, LegFailure> {
+        let mut frame = BytesMut::new();
+        let id = {
+            let mut state = self.state.lock();
+            if state.closed || state.pending.len() >= self.core.config.peer_in_flight_max {
+                return Err(LegFailure::NotSent);
+            }
+            state.insert(waiter, now, deadline)
+        };
+        encode(&mut frame, id);
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            // A failure here is a failed connection: whoever notices first fails all that is pending.
+            let Ok((mut send, receive)) = link.connection.open_stream().await else { return };
+            if send.write_all(&frame).await.is_ok() && send.shutdown().await.is_ok() {
+                link.read_replies(receive).await;
+            }
+        });
+        Ok(id)
+    }
+
+    /// Queues a frame that is not answered.
+    pub(crate) fn tell(&self, frame: &Frame) {
+        let mut state = self.state.lock();
+        if !state.closed && state.outbox.len() < OUTBOX_BYTES_MAX {
+            encode_into(frame, &mut state.outbox);
+            state.wake_writer();
+        }
+    }
+
+    /// Sends a control request and waits for its reply; nothing if the connection broke or the time is up.
+    pub(crate) async fn control(&self, request: ControlRequest, timeout: Duration) -> Option<(FrameBody, Duration)> {
+        let (sender, receiver) = oneshot::channel();
+        let now = self.core.clock.now();
+        let ring = self.core.ring_hash();
+        self.request(Waiter::Control(sender), now, now + timeout, |outbox, request_id| {
+            let frame = Frame { request: request_id, ring, trace: None, body: FrameBody::Control(request) };
+            encode_into(&frame, outbox);
+        })
+        .ok()?;
+        let reply = receiver.await.ok()?;
+        Some((reply, self.core.clock.now().since(now)))
+    }
+
+    /// The call was decided without this leg.
+    pub(crate) fn cancel(&self, id: RequestId) {
+        let mut state = self.state.lock();
+        if let Some(pending) = state.find(id) {
+            pending.waiter = Waiter::Cancelled;
+        }
+    }
+
+    /// Writes what is queued until the connection breaks: all that has gathered goes out in one write.
+    pub(crate) async fn write_requests(&self, mut stream: SendHalf) {
+        let mut batch = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            let open = std::future::poll_fn(|context| {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return Poll::Ready(false);
+                }
+                if state.outbox.is_empty() {
+                    state.writer = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+                std::mem::swap(&mut state.outbox, &mut batch);
+                Poll::Ready(true)
+            })
+            .await;
+            if !open || stream.write_all(&batch).await.is_err() {
+                return;
+            }
+            batch.clear();
+            if batch.capacity() > BUFFER_BYTES_KEPT {
+                batch = BytesMut::with_capacity(READ_BYTES);
+            }
+        }
+    }
+
+    /// Reads replies from one stream until it ends or breaks.
+    pub(crate) async fn read_replies(&self, mut stream: ReceiveHalf) {
+        let mut decoder = Decoder::new(crate::peer::frame_bytes_max(&self.core.config));
+        loop {
+            decoder.buffer().reserve(READ_BYTES);
+            match stream.read_buf(decoder.buffer()).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            loop {
+                let violation = match decoder.next_frame() {
+                    Ok(None) => break,
+                    Ok(Some(frame)) => self.handle_reply(frame).err(),
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(reason) = violation {
+                    self.violated(reason);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle_reply(&self, frame: Frame) -> Result<(), String> {
+        let now = self.core.clock.now();
+        let Some((waiter, took)) = self.take(frame.request, now) else {
+            // An answer after its deadline: nobody waits for it any more.
+            return Ok(());
+        };
+        match (waiter, frame.body) {
+            (Waiter::Read { call, leg }, FrameBody::ReadReply { answer, .. }) => {
+                self.peer.record_read(now, took);
+                if let ReadAnswer::WrongRing(members) = &answer {
+                    self.core.handle_members(members);
+                }
+                call.handle_answer(now, leg, answer);
+            }
+            (Waiter::Write { call, leg }, FrameBody::WriteReply { answer, hash }) => {
+                if hash != call.record.hash {
+                    return Err("a write was answered for another key".to_owned());
+                }
+                self.peer.record_write(now, took);
+                if let WriteAnswer::WrongRing(members) = &answer {
+                    self.core.handle_members(members);
+                }
+                call.handle_answer(now, leg, &answer);
+            }
+            (Waiter::Control(reply), body @ (FrameBody::ControlReply(_) | FrameBody::Page(_))) => {
+                // Whoever asked may have given up.
+                let _ = reply.send(body);
+            }
+            (Waiter::Cancelled, _) => self.peer.record_read(now, took),
+            _ => return Err("a reply of another kind than its request".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn take(&self, id: RequestId, now: Monotonic) -> Option<(Waiter, Duration)> {
+        let mut state = self.state.lock();
+        state.find(id)?;
+        let pending = state.pending.remove((id.0 & ((1 << INDEX_BITS) - 1)) as usize);
+        self.in_flight.store(state.pending.len(), Ordering::Relaxed);
+        Some((pending.waiter, now.since(pending.sent)))
+    }
+
+    /// Gives up on what is past its deadline, and holds what is slow against the peer. Called every few milliseconds.
+    pub(crate) fn sweep(&self, now: Monotonic) {
+        let mut expired = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let per_try = self.core.config.read_per_try;
+            let mut gone = Vec::new();
+            for (index, pending) in &mut state.pending {
+                if !pending.late && now.since(pending.sent) > per_try && !matches!(pending.waiter, Waiter::Control(_)) {
+                    pending.late = true;
+                    self.peer.record_late(now, now.since(pending.sent));
+                }
+                if pending.deadline <= now {
+                    gone.push(index);
+                }
+            }
+            expired.extend(gone.into_iter().map(|index| state.pending.remove(index).waiter));
+            self.in_flight.store(state.pending.len(), Ordering::Relaxed);
+        }
+        self.fail_all(expired, now, LegFailure::TimedOut);
+    }
+
+    /// The connection is gone: everything in flight fails.
+    pub(crate) fn close(&self) {
+        let waiters: Vec<Waiter> = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.outbox = BytesMut::new();
+            state.wake_writer();
+            self.in_flight.store(0, Ordering::Relaxed);
+            std::mem::take(&mut state.pending).into_iter().map(|(_, pending)| pending.waiter).collect()
+        };
+        self.fail_all(waiters, self.core.clock.now(), LegFailure::Disconnected);
+    }
+
+    fn fail_all(&self, waiters: Vec<Waiter>, now: Monotonic, failure: LegFailure) {
+        for waiter in waiters {
+            match waiter {
+                Waiter::Read { call, leg } => call.handle_failure(now, leg, failure),
+                Waiter::Write { call, leg } => call.handle_failure(&self.core, now, leg, failure),
+                Waiter::Control(_) | Waiter::Cancelled => {}
+            }
+        }
+    }
+
+    fn violated(&self, reason: String) {
+        count(&self.core.counters.protocol_violations);
+        self.connection.close(&reason);
+        self.core.observer.event(&Event::ProtocolViolation { peer: self.peer.id, reason });
+    }
+}
+
+impl LinkState {
+    fn insert(&mut self, waiter: Waiter, sent: Monotonic, deadline: Monotonic) -> RequestId {
+        self.generation = self.generation.wrapping_add(1) & ((1 << (u32::BITS - INDEX_BITS)) - 1);
+        let generation = self.generation;
+        let index = self.pending.insert(Pending { waiter, generation, sent, deadline, late: false });
+        // `peer_in_flight_max` is capped at 2^16 in `Core`, so an index fits.
+        RequestId((generation << INDEX_BITS) | u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    fn find(&mut self, id: RequestId) -> Option<&mut Pending> {
+        let (index, generation) = ((id.0 & ((1 << INDEX_BITS) - 1)) as usize, id.0 >> INDEX_BITS);
+        self.pending.get_mut(index).filter(|pending| pending.generation == generation)
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One runtime's connections to all peers: kept up for as long as the peer is a member, redialled with backoff.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use arrayvec::ArrayVec;
+use mesh_proto::{
+    Event, Frame, FrameBody, HedgeBudget, Hello, LatencyWindow, LegFailure, Member, MemberState, Monotonic, NodeId,
+    RejectReason, RequestId,
+};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    core::{Core, count},
+    link::{Link, READ_BYTES},
+    peer::{Peer, frame_bytes_max},
+    transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
+};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long a greeting may take.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often overdue legs are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The adaptive hedge delay is worked out once in this many sweeps, the breakers are eased once in ten times as many.
+const SWEEPS_PER_DELAY: u32 = 10;
+
+/// What a runtime uses its connections for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Reads and writes.
+    Data,
+    /// Gossip and repair.
+    Upkeep,
+}
+
+/// One runtime's peers.
+pub(crate) struct Peers {
+    core: Arc<Core>,
+    endpoint: Arc<dyn Endpoint>,
+    purpose: Purpose,
+    /// Sorted by id.
+    table: ArcSwap<Vec<Arc<Peer>>>,
+    pub(crate) hedge_budget: Mutex<HedgeBudget>,
+    hedge_delay_ns: AtomicU64,
+}
+
+impl Peers {
+    /// Starts to follow the membership on the current runtime.
+    pub(crate) fn start(core: &Arc<Core>, endpoint: Arc<dyn Endpoint>, purpose: Purpose) -> Arc<Self> {
+        let peers = Arc::new(Self {
+            core: Arc::clone(core),
+            endpoint,
+            purpose,
+            table: ArcSwap::default(),
+            hedge_budget: Mutex::new(HedgeBudget::default()),
+            hedge_delay_ns: AtomicU64::new(0),
+        });
+        peers.refresh_hedge_delay();
+        tokio::spawn(Arc::clone(&peers).follow_members());
+        tokio::spawn(Arc::clone(&peers).sweep());
+        peers
+    }
+
+    pub(crate) fn get(&self, id: NodeId) -> Option<Arc<Peer>> {
+        let table = self.table.load();
+        table.binary_search_by_key(&id, |peer| peer.id).ok().map(|index| Arc::clone(&table[index]))
+    }
+
+    pub(crate) fn link(&self, id: NodeId) -> Option<Arc<Link>> {
+        let table = self.table.load();
+        let index = table.binary_search_by_key(&id, |peer| peer.id).ok()?;
+        table[index].link.load_full()
+    }
+
+    pub(crate) fn is_up(&self, id: NodeId) -> bool {
+        let table = self.table.load();
+        table.binary_search_by_key(&id, |peer| peer.id).is_ok_and(|index| table[index].is_up())
+    }
+
+    /// Runs `send` with the link to a peer, if there is one.
+    pub(crate) fn with_link<T>(
+        &self,
+        id: NodeId,
+        send: impl FnOnce(&Arc<Link>) -> Result<T, LegFailure>,
+    ) -> Result<T, LegFailure> {
+        let table = self.table.load();
+        let index = table.binary_search_by_key(&id, |peer| peer.id).map_err(|_| LegFailure::NotSent)?;
+        match &*table[index].link.load() {
+            Some(link) => send(link),
+            None => Err(LegFailure::NotSent),
+        }
+    }
+
+    /// The other owners, cheapest first.
+    pub(crate) fn by_cost(&self, owners: &[NodeId], now: Monotonic) -> ArrayVec<NodeId, 8> {
+        let table = self.table.load();
+        let cost = |owner: &NodeId| match table.binary_search_by_key(owner, |peer| peer.id) {
+            Ok(index) => table[index].cost(now),
+            Err(_) => f64::INFINITY,
+        };
+        let mut costed: ArrayVec<(f64, NodeId), 8> =
+            owners.iter().filter(|owner| **owner != self.core.id).map(|owner| (cost(owner), *owner)).collect();
+        costed.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
+        costed.into_iter().map(|(_, owner)| owner).collect()
+    }
+
+    pub(crate) fn hedge_delay(&self) -> Duration {
+        // Relaxed: a figure of its own.
+        Duration::from_nanos(self.hedge_delay_ns.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is a connection to every living member.
+    pub(crate) fn all_up(&self) -> bool {
+        let members = self.core.members.borrow();
+        members
+            .iter()
+            .filter(|member| member.state == MemberState::Alive && member.id != self.core.id)
+            .all(|member| self.is_up(member.id))
+    }
+
+    /// Every peer's link, for sweeping and for people.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.table.load().iter().filter_map(|peer| peer.link.load_full()).collect()
+    }
+
+    async fn follow_members(self: Arc<Self>) {
+        let mut members = self.core.members.subscribe();
+        members.mark_changed();
+        loop {
+            tokio::select! {
+                () = self.core.stopped.cancelled() => break,
+                changed = members.changed() => if changed.is_err() { break },
+            }
+            let members = members.borrow_and_update().clone();
+            self.update(&members);
+        }
+        for link in self.links() {
+            link.close();
+        }
+    }
+
+    fn update(self: &Arc<Self>, members: &[Member]) {
+        let mut table = Vec::clone(&self.table.load());
+        // A member that was forgotten altogether needs no connection any more; its task ends with its entry.
+        table.retain(|peer| members.iter().any(|member| member.id == peer.id));
+        for member in members.iter().filter(|member| member.id != self.core.id) {
+            match table.binary_search_by_key(&member.id, |peer| peer.id) {
+                Ok(index) => table[index].addr.lock().clone_from(&member.addr),
+                Err(index) => {
+                    let peer = Peer::new(member.id, member.addr.clone(), self.core.clock.now());
+                    table.insert(index, Arc::clone(&peer));
+                    tokio::spawn(Arc::clone(self).keep_connected(peer));
+                }
+            }
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    /// Keeps a connection to one peer until it is no member any more or the node stops.
+    async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>) {
+        let mut members = self.core.members.subscribe();
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let in_ring =
+                |members: &Vec<Member>| members.iter().any(|member| member.id == peer.id && member.state.in_ring());
+            tokio::select! {
+                () = self.core.stopped.cancelled() => return,
+                wanted = members.wait_for(|members| in_ring(members)) => if wanted.is_err() { return },
+            }
+            if !self.get(peer.id).is_some_and(|known| Arc::ptr_eq(&known, &peer)) {
+                return;
+            }
+            let lived = tokio::select! {
+                () = self.core.stopped.cancelled() => return,
+                lived = self.connect(&peer) => lived,
+            };
+            backoff = if lived { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
+            tokio::select! {
+                () = self.core.stopped.cancelled() => return,
+                () = tokio::time::sleep(backoff) => {}
+                // A change of members may be this peer's return.
+                _ = members.changed() => {}
+            }
+        }
+    }
+
+    /// One connection from dial to end. Whether it ever came up.
+    async fn connect(self: &Arc<Self>, peer: &Arc<Peer>) -> bool {
+        let addr = peer.addr.lock().clone();
+        let (connection, send, receive) = match self.dial(&addr, Some(peer.id)).await {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                self.refused(addr, error);
+                return false;
+            }
+        };
+        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection));
+        peer.link.store(Some(Arc::clone(&link)));
+        if self.purpose == Purpose::Upkeep {
+            self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
+            self.core.resync_wanted.notify_one();
+        }
+        self.core.observer.event(&Event::PeerUp { peer: peer.id });
+        let reason = tokio::select! {
+            () = link.write_requests(send) => "the request stream ended".to_owned(),
+            () = link.read_replies(receive) => "the reply stream ended".to_owned(),
+            () = Self::accept_replies(&link) => "no more streams".to_owned(),
+            () = self.receive_gossip(&connection) => "no more datagrams".to_owned(),
+            lost = connection.closed() => lost.reason,
+            () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
+        };
+        peer.link.store(None);
+        link.close();
+        connection.close("done");
+        if self.purpose == Purpose::Upkeep {
+            self.core.routes.set_dialled(peer.id, None);
+        }
+        self.core.observer.event(&Event::PeerDown { peer: peer.id, reason });
+        true
+    }
+
+    /// Large values come back on streams that the peer opens.
+    async fn accept_replies(link: &Arc<Link>) {
+        while let Ok((_, receive)) = link.connection.accept_stream().await {
+            let link = Arc::clone(link);
+            tokio::spawn(async move { link.read_replies(receive).await });
+        }
+    }
+
+    async fn receive_gossip(&self, connection: &Arc<dyn Connection>) {
+        while let Ok(datagram) = connection.receive_datagram().await {
+            self.core.handle_gossip(connection.peer(), &datagram);
+        }
+    }
+
+    /// Connects to an address and greets whoever is there.
+    pub(crate) async fn dial(
+        &self,
+        addr: &str,
+        expect: Option<NodeId>,
+    ) -> Result<(Arc<dyn Connection>, SendHalf, ReceiveHalf), GreetError> {
+        let connection = self.endpoint.dial(addr, expect).await?;
+        let greeting = async {
+            let (mut send, mut receive) =
+                connection.open_stream().await.map_err(|lost| GreetError::Broken(lost.reason))?;
+            let mut frame = bytes::BytesMut::new();
+            mesh_proto::encode_into(&self.core.frame(FrameBody::Hello(self.core.hello())), &mut frame);
+            send.write_all(&frame).await.map_err(|error| GreetError::Broken(error.to_string()))?;
+            let reply = read_frame(&mut receive, frame_bytes_max(&self.core.config)).await;
+            match reply.map(|frame| frame.body) {
+                Some(FrameBody::HelloReply(Ok(_))) => Ok((send, receive)),
+                Some(FrameBody::HelloReply(Err(reason))) => Err(GreetError::Rejected(reason)),
+                _ => Err(GreetError::Broken("no greeting came back".to_owned())),
+            }
+        };
+        let greeted = timeout(GREETING_TIMEOUT, greeting).await;
+        match greeted.unwrap_or_else(|_| Err(GreetError::Broken("no greeting in time".to_owned()))) {
+            Ok((send, receive)) => Ok((connection, send, receive)),
+            Err(error) => {
+                connection.close("greeting failed");
+                Err(error)
+            }
+        }
+    }
+
+    /// An attempt to connect has failed. Only distrust and refusal are worth telling; silence is what dead peers do.
+    pub(crate) fn refused(&self, addr: String, error: GreetError) {
+        match &error {
+            GreetError::Dial(DialError::Untrusted { .. }) => {}
+            GreetError::Rejected(RejectReason::Itself) => return,
+            GreetError::Rejected(reason) => self.core.refuse(format!("{addr} turned this node away: {reason}")),
+            GreetError::Dial(_) | GreetError::Broken(_) => return,
+        }
+        count(&self.core.counters.peers_refused);
+        self.core.observer.event(&Event::PeerRefused { addr, reason: error.to_string() });
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        let mut sweeps = 0_u32;
+        loop {
+            tokio::select! {
+                () = self.core.stopped.cancelled() => return,
+                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+            }
+            let now = self.core.clock.now();
+            for link in self.links() {
+                link.sweep(now);
+            }
+            sweeps = sweeps.wrapping_add(1);
+            if sweeps.is_multiple_of(SWEEPS_PER_DELAY) {
+                self.refresh_hedge_delay();
+            }
+            if sweeps.is_multiple_of(SWEEPS_PER_DELAY * 10) {
+                for peer in self.table.load().iter() {
+                    peer.ease_breaker();
+                }
+            }
+        }
+    }
+
+    fn refresh_hedge_delay(&self) {
+        let delay = self.core.config.hedge_delay.unwrap_or_else(|| {
+            let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.p95()).collect();
+            LatencyWindow::hedge_delay(&mut p95_by_peer)
+        });
+        // Relaxed: a figure of its own.
+        self.hedge_delay_ns.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// Why a peer could not be greeted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GreetError {
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// It turned us away.
+    #[error("{0}")]
+    Rejected(RejectReason),
+    /// The connection broke, or what came back was no greeting.
+    #[error("the greeting failed: {0}")]
+    Broken(String),
+}
+
+impl Core {
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            protocol: Hello::PROTOCOL,
+            id: self.id,
+            addr: self.config.public_addr.clone(),
+            start: self.start,
+            replicas: u8::try_from(self.config.replicas.get()).unwrap_or(u8::MAX),
+            concern: u8::try_from(self.config.concern.get()).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// A frame that expects no reply.
+    pub(crate) fn frame(&self, body: FrameBody) -> Frame {
+        Frame { request: RequestId::default(), ring: self.ring_hash(), trace: None, body }
+    }
+}
+
+/// Reads exactly one frame; nothing if the stream ends or holds anything else.
+async fn read_frame(stream: &mut ReceiveHalf, frame_bytes_max: usize) -> Option<Frame> {
+    let mut decoder = mesh_proto::Decoder::new(frame_bytes_max);
+    loop {
+        if let Some(frame) = decoder.next_frame().ok()? {
+            return Some(frame);
+        }
+        decoder.buffer().reserve(READ_BYTES);
+        if stream.read_buf(decoder.buffer()).await.ok()? == 0 {
+            return None;
+        }
+    }
+}

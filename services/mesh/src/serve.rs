@@ -1,0 +1,279 @@
+//! The other half of a connection: what peers ask of this node, answered in the order it came, many replies to a write.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use mesh_proto::{
+    ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, MemberState, NodeId, ReadAnswer,
+    RejectReason, RequestId, Slot, SlotPage, WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    core::{Core, count},
+    link::{INLINE_VALUE_BYTES_MAX, READ_BYTES},
+    peer::frame_bytes_max,
+    resync::PAGE_BYTES_MAX,
+    transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
+};
+
+/// Replies are written at the latest when this many bytes have gathered.
+const REPLIES_BYTES: usize = 256 << 10;
+
+/// How long a peer may take from its connection to its greeting.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Accepts connections until the endpoint closes.
+pub(crate) async fn accept(core: Arc<Core>, endpoint: Arc<dyn Endpoint>) {
+    while let Some(accepted) = endpoint.accept().await {
+        match accepted {
+            Accepted::Connection(connection) => {
+                tokio::spawn(serve_connection(Arc::clone(&core), connection));
+            }
+            Accepted::Refused { addr, reason } => {
+                count(&core.counters.peers_refused);
+                core.observer.event(&Event::PeerRefused { addr, reason });
+            }
+        }
+    }
+}
+
+async fn serve_connection(core: Arc<Core>, connection: Arc<dyn Connection>) {
+    let peer = connection.peer();
+    let ended = tokio::select! {
+        () = core.stopped.cancelled() => Ok(()),
+        served = serve_streams(&core, &connection) => served,
+        () = receive_gossip(&core, &connection) => Ok(()),
+    };
+    core.routes.forget_accepted(peer, &connection);
+    if let Err(reason) = ended {
+        count(&core.counters.protocol_violations);
+        connection.close(&reason);
+        core.observer.event(&Event::ProtocolViolation { peer, reason });
+    }
+}
+
+async fn receive_gossip(core: &Arc<Core>, connection: &Arc<dyn Connection>) {
+    let peer = connection.peer();
+    while let Ok(datagram) = connection.receive_datagram().await {
+        core.routes.set_accepted(peer, connection);
+        if !core.handle_gossip(peer, &datagram) {
+            // Gossip is lossy by nature, so a broken datagram costs the connection nothing but a count.
+            count(&core.counters.protocol_violations);
+        }
+    }
+}
+
+async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Result<(), String> {
+    let (violated, mut violation) = tokio::sync::mpsc::channel(1);
+    let greeting = timeout(GREETING_TIMEOUT, greet(core, connection)).await;
+    let Ok(greeting) = greeting else { return Err("no greeting in time".to_owned()) };
+    let Some(stream) = greeting? else { return Ok(()) };
+    let mut next = Some(stream);
+    loop {
+        if let Some((send, receive, decoder)) = next.take() {
+            let stream = Stream { core: Arc::clone(core), connection: Arc::clone(connection), send };
+            let violated = violated.clone();
+            tokio::spawn(async move {
+                if let Err(reason) = stream.serve(receive, decoder).await {
+                    // A full channel holds a violation already.
+                    let _ = violated.try_send(reason);
+                }
+            });
+        }
+        tokio::select! {
+            reason = violation.recv() => return Err(reason.unwrap_or_default()),
+            accepted = connection.accept_stream() => match accepted {
+                Ok((send, receive)) => {
+                    next = Some((send, receive, Decoder::new(frame_bytes_max(&core.config))));
+                }
+                Err(_) => return Ok(()),
+            },
+        }
+    }
+}
+
+/// Waits for the first stream's greeting and answers it. Nothing if the connection broke or the peer was turned away.
+async fn greet(
+    core: &Arc<Core>,
+    connection: &Arc<dyn Connection>,
+) -> Result<Option<(SendHalf, ReceiveHalf, Decoder)>, String> {
+    let Ok((mut send, mut receive)) = connection.accept_stream().await else { return Ok(None) };
+    let mut decoder = Decoder::new(frame_bytes_max(&core.config));
+    let hello = loop {
+        match decoder.next_frame().map_err(|error| error.to_string())? {
+            Some(Frame { body: FrameBody::Hello(hello), .. }) => break hello,
+            Some(_) => return Err("the first frame is not a greeting".to_owned()),
+            None => {}
+        }
+        decoder.buffer().reserve(READ_BYTES);
+        match receive.read_buf(decoder.buffer()).await {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(_) => {}
+        }
+    };
+    core.unpaused().await;
+    let verdict = judge(core, connection.peer(), &hello);
+    let refused = verdict.as_ref().err().map(ToString::to_string);
+    let mut frame = BytesMut::new();
+    encode_into(&core.frame(FrameBody::HelloReply(verdict)), &mut frame);
+    if send.write_all(&frame).await.is_err() || send.flush().await.is_err() {
+        return Ok(None);
+    }
+    let Some(reason) = refused else { return Ok(Some((send, receive, decoder))) };
+    count(&core.counters.peers_refused);
+    core.observer.event(&Event::PeerRefused { addr: hello.addr, reason });
+    // The dialler closes once it has read the verdict.
+    let _ = timeout(GREETING_TIMEOUT, connection.closed()).await;
+    Ok(None)
+}
+
+/// Whether a peer that greets like this may stay.
+fn judge(core: &Core, authenticated: NodeId, hello: &Hello) -> Result<Hello, RejectReason> {
+    let ours = core.hello();
+    if hello.protocol != Hello::PROTOCOL {
+        return Err(RejectReason::Protocol { theirs: Hello::PROTOCOL });
+    }
+    if hello.id != authenticated {
+        return Err(RejectReason::Identity);
+    }
+    if hello.id == core.id {
+        let itself = hello.start == core.start;
+        return Err(if itself { RejectReason::Itself } else { RejectReason::DuplicateId { addr: ours.addr } });
+    }
+    if (hello.replicas, hello.concern) != (ours.replicas, ours.concern) {
+        return Err(RejectReason::Concern { replicas: ours.replicas, concern: ours.concern });
+    }
+    let members = core.members.borrow();
+    let known = members.iter().find(|member| member.id == hello.id && member.addr != hello.addr);
+    match known {
+        Some(member) if member.state == MemberState::Alive => {
+            Err(RejectReason::DuplicateId { addr: member.addr.clone() })
+        }
+        _ => Ok(ours),
+    }
+}
+
+/// One stream of requests.
+struct Stream {
+    core: Arc<Core>,
+    connection: Arc<dyn Connection>,
+    send: SendHalf,
+}
+
+impl Stream {
+    /// Answers until the stream ends; an error is a violation of the protocol.
+    async fn serve(mut self, mut receive: ReceiveHalf, mut decoder: Decoder) -> Result<(), String> {
+        let mut replies = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            while let Some(frame) = decoder.next_frame().map_err(|error| error.to_string())? {
+                self.answer(frame, &mut replies)?;
+                if replies.len() >= REPLIES_BYTES && !self.write(&mut replies).await {
+                    return Ok(());
+                }
+            }
+            if !replies.is_empty() && !self.write(&mut replies).await {
+                return Ok(());
+            }
+            decoder.buffer().reserve(READ_BYTES);
+            match receive.read_buf(decoder.buffer()).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(_) => self.core.unpaused().await,
+            }
+        }
+    }
+
+    /// Whether the stream is still open.
+    async fn write(&mut self, replies: &mut BytesMut) -> bool {
+        let written = self.send.write_all(replies).await.is_ok();
+        replies.clear();
+        written
+    }
+
+    fn answer(&self, frame: Frame, replies: &mut BytesMut) -> Result<(), String> {
+        let (core, request, theirs) = (&*self.core, frame.request, frame.ring);
+        let ring = core.ring();
+        match frame.body {
+            FrameBody::Read { hash, key } => {
+                let answer = if ring.hash() == theirs {
+                    core.read_replica(Slot::of(hash), hash, &key)
+                } else {
+                    count(&core.counters.wrong_ring);
+                    ReadAnswer::WrongRing(core.members())
+                };
+                match &answer {
+                    ReadAnswer::Value { value, .. } if value.len() > INLINE_VALUE_BYTES_MAX => {
+                        let mut reply = BytesMut::new();
+                        encode_read_reply(&mut reply, request, ring.hash(), hash, &answer);
+                        self.answer_apart(reply);
+                    }
+                    _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
+                }
+            }
+            FrameBody::Write(record) => {
+                let answer = if ring.hash() == theirs {
+                    core.write_replica(Some(self.connection.peer()), &record)
+                } else {
+                    count(&core.counters.wrong_ring);
+                    WriteAnswer::WrongRing(core.members())
+                };
+                encode_write_reply(replies, request, ring.hash(), record.hash, &answer);
+            }
+            FrameBody::Cancel => {}
+            FrameBody::Control(control) => {
+                let body = answer_control(core, theirs == ring.hash(), control);
+                if request != RequestId::default() {
+                    encode_into(&Frame { request, ring: core.ring_hash(), trace: None, body }, replies);
+                }
+            }
+            FrameBody::Hello(_)
+            | FrameBody::HelloReply(_)
+            | FrameBody::ReadReply { .. }
+            | FrameBody::WriteReply { .. }
+            | FrameBody::ControlReply(_)
+            | FrameBody::Page(_) => return Err("a frame that is no request".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Sends a large reply on a stream of its own.
+    fn answer_apart(&self, reply: BytesMut) {
+        let connection = Arc::clone(&self.connection);
+        tokio::spawn(async move {
+            // If it fails the connection is gone, and the asker knows.
+            if let Ok((mut send, _receive)) = connection.open_stream().await
+                && send.write_all(&reply).await.is_ok()
+            {
+                let _ = send.shutdown().await;
+            }
+        });
+    }
+}
+
+/// Answers a control request. What concerns slots is answered only if both sides have the same ring: only then does every
+/// later write of those slots go to the asker as well.
+fn answer_control(core: &Core, same_ring: bool, request: ControlRequest) -> FrameBody {
+    let reply = match request {
+        ControlRequest::Members(members) => {
+            core.handle_members(&members);
+            ControlReply::Members(core.members())
+        }
+        ControlRequest::KeepTrace(_) => ControlReply::Done,
+        _ if !same_ring => ControlReply::Refused,
+        ControlRequest::Digests { first, count } => {
+            let slots = Slot::all().skip(first.index()).take(usize::from(count));
+            ControlReply::Digests(DigestPage { first, digests: slots.map(|slot| core.store.digest(slot)).collect() })
+        }
+        ControlRequest::Versions { slots } => {
+            ControlReply::Versions(slots.into_iter().map(|slot| (slot, core.store.versions(slot))).collect())
+        }
+        ControlRequest::Pull { slot, after, bytes_max } => {
+            let (records, next) = core.store.page(slot, after, (bytes_max as usize).min(PAGE_BYTES_MAX));
+            return FrameBody::Page(SlotPage { slot, records, next });
+        }
+    };
+    FrameBody::ControlReply(reply)
+}

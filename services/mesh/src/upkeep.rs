@@ -1,0 +1,108 @@
+//! Everything a node does without being asked: gossip, joining, publishing its weight, sweeping the store.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh_proto::{ControlReply, ControlRequest, Event, FrameBody, Weight, WeightSampler};
+use tokio::sync::mpsc;
+
+use crate::{core::Core, link::Link, peer::Peer, peers::Peers};
+
+/// How often a part of the store is looked through for what has expired.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How many entries are looked at each time: 10 million in eight minutes, at well under 1 % of a core.
+const SWEEP_ENTRIES: usize = 1000;
+
+/// How long a join may take.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Starts upkeep on the current runtime.
+pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<String>) {
+    tokio::spawn(gossip(Arc::clone(core)));
+    tokio::spawn(join(Arc::clone(core), Arc::clone(peers), joins));
+    tokio::spawn(sweep(Arc::clone(core)));
+    tokio::spawn(publish_weight(Arc::clone(core)));
+    tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
+}
+
+async fn gossip(core: Arc<Core>) {
+    loop {
+        let deadline = core.clock.instant(core.next_membership_deadline());
+        tokio::select! {
+            () = core.stopped.cancelled() => return,
+            () = tokio::time::sleep_until(deadline) => {
+                core.unpaused().await;
+                core.with_membership(|_, _| {});
+            }
+            () = core.membership_moved.notified() => {}
+        }
+    }
+}
+
+/// Joins seeds and returning members, one at a time: each takes one exchange of member lists.
+async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<String>) {
+    loop {
+        let addr = tokio::select! {
+            () = core.stopped.cancelled() => return,
+            addr = joins.recv() => match addr {
+                Some(addr) => addr,
+                None => return,
+            },
+        };
+        core.unpaused().await;
+        let attempt = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr));
+        tokio::select! {
+            () = core.stopped.cancelled() => return,
+            _ = attempt => {}
+        }
+    }
+}
+
+async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) {
+    let (connection, send, receive) = match peers.dial(addr, None).await {
+        Ok(greeted) => greeted,
+        Err(error) => return peers.refused(addr.to_owned(), error),
+    };
+    let peer = Peer::new(connection.peer(), addr.to_owned(), core.clock.now());
+    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection));
+    let request = ControlRequest::Members(core.members());
+    let reply = tokio::select! {
+        reply = link.control(request, JOIN_TIMEOUT) => reply,
+        () = link.write_requests(send) => None,
+        () = link.read_replies(receive) => None,
+    };
+    if let Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) = reply {
+        core.handle_members(&members);
+    }
+    link.close();
+    connection.close("members exchanged");
+}
+
+async fn sweep(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stopped.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        core.store.sweep(core.clock.unix(), SWEEP_ENTRIES);
+    }
+}
+
+async fn publish_weight(core: Arc<Core>) {
+    let sample = || Weight::from_capacity(core.config.store.bytes_max);
+    let mut sampler = WeightSampler::new(sample(), core.clock.now());
+    loop {
+        tokio::select! {
+            () = core.stopped.cancelled() => return,
+            () = tokio::time::sleep(core.config.weight_update) => {}
+        }
+        if let Some(weight) = sampler.handle_sample(core.clock.now(), sample()) {
+            core.with_membership(|membership, now| membership.handle_weight(now, weight));
+        }
+    }
+}
+
+/// Reports that the node is in sync, once each time it gets there.
+pub(crate) fn report_in_sync(core: &Core, since: mesh_proto::Monotonic) {
+    core.observer.event(&Event::InSync { after: core.clock.now().since(since) });
+}

@@ -1,0 +1,425 @@
+//! One runtime's way into the node, and the request path itself: what happens for a GET, a SET and a DELETE.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use bytes::Bytes;
+use mesh_proto::{
+    Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, NodeId, Op,
+    OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext,
+    Version, Write, WriteOutcome, encode_read, encode_write,
+};
+
+use crate::{
+    GetError, GetOptions, Hit, Lookup, Ttl, WriteError, WriteOptions, Written,
+    call::{Legs, ReadCall, WriteCall},
+    core::{Core, count},
+    link::{INLINE_VALUE_BYTES_MAX, Waiter},
+    peers::Peers,
+};
+
+/// How often an operation starts again because the owners see another ring, or hold a newer version.
+const ATTEMPTS_MAX: usize = 6;
+
+/// How long an operation waits for connections that are just being made before it is refused.
+const CONNECTING: Duration = Duration::from_millis(8);
+
+/// One runtime's way into the node: its own peer connections, the shared store. Its futures must be polled on the runtime
+/// that it was made on.
+#[derive(Clone)]
+pub struct Worker {
+    core: Arc<Core>,
+    pub(crate) peers: Arc<Peers>,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    pub(crate) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Self {
+        Self { core, peers, in_flight: Arc::default() }
+    }
+
+    /// Operations in flight on this worker.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        // Relaxed: a figure for people.
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`GetError`]; nothing was changed.
+    pub async fn get(&self, key: &Bytes, options: GetOptions) -> Result<Lookup, GetError> {
+        let core = &*self.core;
+        let started = core.clock.now();
+        let hash = KeyHash::of(key);
+        let slot = Slot::of(hash);
+        self.admit().await.ok_or(GetError::Stopped)?;
+        let ring = core.ring();
+        let local = ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
+        if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
+            let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
+            self.record(Op::Get, OpOutcome::HitLocal, started, options.trace, Legs::new());
+            return Ok(Lookup::Local(hit));
+        }
+        drop(ring);
+        let _in_flight = InFlight::enter(&self.in_flight);
+        let (result, legs) = self.read(key, hash, local, options, started).await;
+        let outcome = match &result {
+            Ok(Lookup::Local(_)) => OpOutcome::HitLocal,
+            Ok(Lookup::Remote(_)) => OpOutcome::HitRemote,
+            Ok(Lookup::Miss { .. }) => OpOutcome::Miss,
+            Err(GetError::TimedOut) => OpOutcome::Indeterminate,
+            Err(GetError::Overloaded) => OpOutcome::Overloaded,
+            Err(GetError::Unavailable { .. } | GetError::Stopped) => OpOutcome::Unavailable,
+        };
+        self.record(Op::Get, outcome, started, options.trace, legs);
+        result
+    }
+
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// [`WriteError`]; each variant says whether anything was written.
+    pub async fn set(&self, key: Bytes, value: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
+        self.write(Op::Set, key, Body::Value(value), options).await
+    }
+
+    /// Deletes a key, whether or not it is there.
+    ///
+    /// # Errors
+    /// [`WriteError`]; each variant says whether anything was written.
+    pub async fn delete(&self, key: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
+        self.write(Op::Delete, key, Body::Tombstone, options).await
+    }
+
+    async fn read(
+        &self,
+        key: &Bytes,
+        hash: KeyHash,
+        mut local: Option<ReadAnswer>,
+        options: GetOptions,
+        started: Monotonic,
+    ) -> (Result<Lookup, GetError>, Legs) {
+        let (core, slot) = (&*self.core, Slot::of(hash));
+        let mut legs = Legs::new();
+        for _ in 0..ATTEMPTS_MAX {
+            let ring = Arc::clone(&core.ring());
+            let owners = self.peers.by_cost(ring.owners(slot), started);
+            let held = version_of(local.as_ref());
+            let machine = Read::new(self.read_config(options.consistency), &owners, local.take(), started);
+            let call = ReadCall::new(machine, started);
+            let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
+            let outcome = call
+                .run(core, &self.peers.hedge_budget, |call, leg, peer, now| {
+                    let id = self.send_read(call, leg, peer, now, key, hash, &ring, options.trace)?;
+                    // One entry per owner, and there are at most eight.
+                    let _ = sent.try_push((peer, id));
+                    Ok(())
+                })
+                .await;
+            let won = if let ReadOutcome::Value { leg, .. } = &outcome { *leg } else { None };
+            legs = call.finish(won, core.clock.now().since(started));
+            self.settle_legs(&legs, &sent);
+            let result = match outcome {
+                ReadOutcome::WrongRing => {
+                    self.share_members(&owners);
+                    local = core.ring().owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
+                    continue;
+                }
+                ReadOutcome::Value { version, value, expiry, leg: Some(leg) } => {
+                    let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
+                    self.repair_replica(&ring, slot, held, &record);
+                    let served_by = owners.get(leg).copied().unwrap_or(core.id);
+                    Ok(Lookup::Remote(Hit { value, version, served_by }))
+                }
+                ReadOutcome::Value { version, value, leg: None, .. } => {
+                    Ok(Lookup::Local(Hit { value, version, served_by: core.id }))
+                }
+                ReadOutcome::Miss { version } => Ok(Lookup::Miss { version }),
+                ReadOutcome::Unavailable { answers, needed } => Err(GetError::Unavailable { answers, needed }),
+                ReadOutcome::TimedOut => Err(GetError::TimedOut),
+            };
+            return (result, legs);
+        }
+        (Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }), legs)
+    }
+
+    /// Writes the request frame of one read leg.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the leg's identity and the request's parts; a struct would be used once"
+    )]
+    fn send_read(
+        &self,
+        call: &Arc<ReadCall>,
+        leg: usize,
+        peer: NodeId,
+        now: Monotonic,
+        key: &Bytes,
+        hash: KeyHash,
+        ring: &Ring,
+        trace: Option<TraceContext>,
+    ) -> Result<RequestId, LegFailure> {
+        let deadline = now + self.core.config.read_timeout;
+        self.peers.with_link(peer, |link| {
+            let waiter = Waiter::Read { call: Arc::clone(call), leg };
+            link.request(waiter, now, deadline, |outbox, id| {
+                encode_read(outbox, id, ring.hash(), trace.as_ref(), hash, key);
+            })
+        })
+    }
+
+    /// Forgets the legs that were not needed and counts what the hedges were worth.
+    fn settle_legs(&self, legs: &Legs, sent: &[(NodeId, RequestId)]) {
+        if !legs.is_empty() {
+            count(&self.core.counters.remote_reads);
+        }
+        for leg in legs {
+            match leg.outcome {
+                LegOutcome::Cancelled => {
+                    if let Some((_, id)) = sent.iter().find(|(peer, _)| *peer == leg.peer)
+                        && let Some(link) = self.peers.link(leg.peer)
+                    {
+                        link.cancel(*id);
+                    }
+                }
+                LegOutcome::Won if leg.hedged => count(&self.core.counters.hedge_wins),
+                _ => {}
+            }
+        }
+    }
+
+    /// A read that found a newer version than this node's own replica brings the replica up to date.
+    fn repair_replica(&self, ring: &Ring, slot: Slot, held: Option<Version>, record: &Record) {
+        let core = &*self.core;
+        if ring.owns(core.id, slot) && held.is_none_or(|held| held < record.version) {
+            // Whether it is taken is the store's business: something newer may have come meanwhile.
+            core.write_replica(None, record);
+        }
+    }
+
+    async fn write(&self, op: Op, key: Bytes, body: Body, options: WriteOptions) -> Result<Written, WriteError> {
+        let core = &*self.core;
+        let started = core.clock.now();
+        self.admit().await.ok_or(WriteError::Stopped)?;
+        let _in_flight = InFlight::enter(&self.in_flight);
+        let expiry = match &body {
+            Body::Value(_) => self.expiry(options.ttl),
+            Body::Tombstone => Expiry::NEVER,
+        };
+        let version = core.versions.tick(core.clock.unix());
+        let record = Record { hash: KeyHash::of(&key), key, version, expiry, body };
+        let (result, legs) = self.replicate(record, options.trace, started).await;
+        let outcome = match result {
+            Ok(_) => OpOutcome::Acknowledged,
+            Err(WriteError::Indeterminate { .. }) => OpOutcome::Indeterminate,
+            Err(WriteError::Overloaded) => OpOutcome::Overloaded,
+            Err(_) => OpOutcome::Refused,
+        };
+        self.record(op, outcome, started, options.trace, legs);
+        result
+    }
+
+    /// Sends a record to all its owners until WRITE_CONCERN of them have applied it.
+    async fn replicate(
+        &self,
+        mut record: Record,
+        trace: Option<TraceContext>,
+        started: Monotonic,
+    ) -> (Result<Written, WriteError>, Legs) {
+        let (core, slot) = (&*self.core, Slot::of(record.hash));
+        let deadline = started + core.config.write_timeout;
+        let needed = core.config.concern.get();
+        // Once any attempt may have left a trace, no later one can say that nothing was written.
+        let mut traces = 0;
+        let mut touched = false;
+        let mut legs = Legs::new();
+        for _ in 0..ATTEMPTS_MAX {
+            let ring = Arc::clone(&core.ring());
+            let reachable = self.reachable(&ring, slot).await;
+            if reachable < needed {
+                let refused = WriteError::NoQuorum { reachable, needed };
+                let unknown = WriteError::Indeterminate { acks: traces, needed, version: record.version };
+                return (Err(if touched { unknown } else { refused }), legs);
+            }
+            let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
+            let outcome = call.outcome().await;
+            legs = call.finish(core.clock.now().since(started));
+            let version = call.version();
+            let (acks, may_be_written) = call.with_machine(|machine| (machine.acks(), machine.may_be_written()));
+            touched |= may_be_written;
+            traces = traces.max(acks);
+            match outcome {
+                WriteOutcome::Acknowledged => return (Ok(Written { version }), legs),
+                WriteOutcome::Stale { newest } => {
+                    if core.versions.observe(newest, core.clock.unix()).is_err() {
+                        return (Err(WriteError::Drift), legs);
+                    }
+                    record.version = core.versions.tick(core.clock.unix());
+                }
+                WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
+                WriteOutcome::Refused { .. } | WriteOutcome::Indeterminate { .. } => {
+                    let error = if touched {
+                        WriteError::Indeterminate { acks: traces, needed, version }
+                    } else {
+                        call.with_machine(|machine| refusal(machine, reachable, needed))
+                    };
+                    return (Err(error), legs);
+                }
+            }
+            if core.clock.now() >= deadline {
+                break;
+            }
+        }
+        let error = if touched {
+            WriteError::Indeterminate { acks: traces, needed, version: record.version }
+        } else {
+            WriteError::NoQuorum { reachable: 0, needed }
+        };
+        (Err(error), legs)
+    }
+
+    /// Puts one leg per owner on its way, this node's own replica being a leg like any other.
+    fn send_write(
+        &self,
+        ring: &Ring,
+        slot: Slot,
+        record: Record,
+        trace: Option<TraceContext>,
+        started: Monotonic,
+        deadline: Monotonic,
+    ) -> Arc<WriteCall> {
+        let core = &*self.core;
+        let now = core.clock.now();
+        let owners = ring.owners(slot);
+        let machine = Write::new(core.config.concern, owners.len());
+        let call = WriteCall::new(machine, owners, record, started, now);
+        let apart = matches!(&call.record.body, Body::Value(value) if value.len() > INLINE_VALUE_BYTES_MAX);
+        for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
+            let waiter = Waiter::Write { call: Arc::clone(&call), leg };
+            let encode = |outbox: &mut bytes::BytesMut, id: RequestId| {
+                encode_write(outbox, id, ring.hash(), trace.as_ref(), &call.record);
+            };
+            let sent = self.peers.with_link(*owner, |link| match apart {
+                true => link.request_apart(waiter, now, deadline, encode),
+                false => link.request(waiter, now, deadline, encode),
+            });
+            if let Err(failure) = sent {
+                call.handle_failure(core, now, leg, failure);
+            }
+        }
+        if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
+            let answer = core.write_replica(None, &call.record);
+            call.handle_answer(core.clock.now(), leg, &answer);
+        }
+        call
+    }
+
+    /// How many owners can be sent to, this node included. If they are too few only because a connection is just being
+    /// made, waits for it a little.
+    async fn reachable(&self, ring: &Ring, slot: Slot) -> usize {
+        let core = &*self.core;
+        let owners = ring.owners(slot);
+        let count_up = || owners.iter().filter(|owner| **owner == core.id || self.peers.is_up(**owner)).count();
+        let needed = core.config.concern.get();
+        let mut up = count_up();
+        let patience = core.clock.now() + CONNECTING;
+        while up < needed && owners.len() >= needed && core.clock.now() < patience {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            up = count_up();
+        }
+        up
+    }
+
+    /// Owners see another ring: tell them whom this node knows, ahead of the next attempt on the same streams. Their own
+    /// lists have come with their answers.
+    fn share_members(&self, owners: &[NodeId]) {
+        let frame = self.core.frame(FrameBody::Control(ControlRequest::Members(self.core.members())));
+        for owner in owners.iter().filter(|owner| **owner != self.core.id) {
+            if let Some(link) = self.peers.link(*owner) {
+                link.tell(&frame);
+            }
+        }
+    }
+
+    fn read_config(&self, consistency: Consistency) -> ReadConfig {
+        let config = &self.core.config;
+        let hedge_delay = self.peers.hedge_delay();
+        ReadConfig {
+            consistency,
+            answers_needed: self.core.answers_needed(),
+            fanout_max: config.read_fanout_max,
+            hedge_delay,
+            hedge_interval: config.hedge_interval.unwrap_or(hedge_delay),
+            per_try: config.read_per_try,
+            timeout: config.read_timeout,
+        }
+    }
+
+    fn expiry(&self, ttl: Ttl) -> Expiry {
+        let after = match ttl {
+            Ttl::NodeDefault => self.core.config.default_ttl,
+            Ttl::Never => None,
+            Ttl::After(time) => Some(time),
+        };
+        after.map_or(Expiry::NEVER, |time| Expiry::at(self.core.clock.unix() + time))
+    }
+
+    /// Waits while the node is paused; nothing if it has stopped.
+    async fn admit(&self) -> Option<()> {
+        if *self.core.paused.borrow() {
+            self.core.unpaused().await;
+        }
+        (!self.core.stopped.is_cancelled()).then_some(())
+    }
+
+    fn record(&self, op: Op, outcome: OpOutcome, started: Monotonic, trace: Option<TraceContext>, legs: Legs) {
+        let took = self.core.clock.now().since(started);
+        self.core.observer.operation(&OpRecord { op, outcome, took, trace, legs });
+    }
+}
+
+impl Core {
+    fn answers_needed(&self) -> usize {
+        self.config.concern.answers_needed(self.config.replicas)
+    }
+}
+
+fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
+    match answer {
+        Some(ReadAnswer::Value { version, .. } | ReadAnswer::Gone { version }) => Some(*version),
+        _ => None,
+    }
+}
+
+/// What to tell the caller of a write that certainly was not written.
+fn refusal(machine: &Write, reachable: usize, needed: usize) -> WriteError {
+    match machine.refusals() {
+        (true, _) => WriteError::TooLarge,
+        (_, true) => WriteError::Drift,
+        _ => WriteError::NoQuorum { reachable, needed },
+    }
+}
+
+/// Counts an operation for as long as it runs.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn enter(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

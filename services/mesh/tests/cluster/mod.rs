@@ -1,0 +1,136 @@
+//! A little language for tests of whole clusters on the simulated network, under paused time and by seed.
+
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mesh::{
+    Config, GetError, GetOptions, Lookup, NoObserver, Node, Readiness, WallClock, WriteError, WriteOptions, Written,
+    transport::{LinkFault, SimulatedNetwork},
+};
+use mesh_proto::{Consistency, NodeId, ReplicationFactor, WriteConcern};
+use tokio::time::Instant;
+
+/// Nodes on one simulated network. A crashed node leaves an empty place.
+pub struct Cluster {
+    pub network: SimulatedNetwork,
+    pub nodes: Vec<Option<Node>>,
+    configs: Vec<Config>,
+    restarts: u64,
+}
+
+impl Cluster {
+    /// Starts `count` nodes that all know the first one, and waits until they are ready.
+    pub async fn start(seed: u64, count: usize, replicas: u64, concern: u64) -> Self {
+        let network = SimulatedNetwork::new(seed);
+        let addr = |index: usize| format!("node{index}:5011");
+        let configs = (0..count).map(|index| {
+            let mut config = Config::new(&addr(index));
+            config.seeds = vec![addr(0), addr(1.min(count - 1))];
+            config.replicas = ReplicationFactor::new(replicas).unwrap();
+            config.concern = WriteConcern::new(concern, config.replicas).unwrap();
+            config.wall_clock = WallClock::Simulated(Arc::new(AtomicI64::new(0)));
+            config.seed = seed.wrapping_mul(1000) + index as u64 + 1;
+            config
+        });
+        let mut cluster = Self { network, nodes: vec![None; count], configs: configs.collect(), restarts: 0 };
+        for index in 0..count {
+            cluster.start_node(index);
+        }
+        cluster.all_ready(Duration::from_secs(20)).await;
+        cluster
+    }
+
+    pub fn id(&self, index: usize) -> NodeId {
+        self.configs[index].id()
+    }
+
+    pub fn node(&self, index: usize) -> &Node {
+        self.nodes[index].as_ref().expect("the node is running")
+    }
+
+    /// The places of running nodes.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|index| self.nodes[*index].is_some()).collect()
+    }
+
+    /// Starts a node, empty, in a new process as it were.
+    pub fn start_node(&mut self, index: usize) {
+        self.restarts += 1;
+        let mut config = self.configs[index].clone();
+        config.seed = config.seed.wrapping_add(self.restarts.wrapping_mul(7919));
+        let transport = self.network.transport(config.id(), &config.public_addr);
+        self.nodes[index] =
+            Some(Node::start(config, transport, Arc::new(NoObserver)).expect("a simulated node starts"));
+    }
+
+    pub fn crash(&mut self, index: usize) {
+        self.nodes[index].take().expect("the node is running").crash();
+    }
+
+    /// Cuts everything between one node and all others, both ways.
+    pub fn isolate(&self, index: usize) {
+        let cut = LinkFault { cut: true, ..LinkFault::default() };
+        for other in (0..self.configs.len()).filter(|other| *other != index) {
+            self.network.set_fault(self.id(index), self.id(other), cut);
+            self.network.set_fault(self.id(other), self.id(index), cut);
+        }
+    }
+
+    /// Waits until every running node is ready; panics after `patience` of simulated time.
+    pub async fn all_ready(&self, patience: Duration) -> Duration {
+        self.wait(patience, "all nodes are ready", |cluster| {
+            cluster.running().iter().all(|index| cluster.node(*index).readiness() == Readiness::Ready)
+                && cluster.one_ring()
+        })
+        .await
+    }
+
+    /// Whether all running nodes have the same ring, and it holds exactly them.
+    pub fn one_ring(&self) -> bool {
+        let running = self.running();
+        let views: Vec<_> = running.iter().map(|index| self.node(*index).view()).collect();
+        views.iter().all(|view| {
+            let in_ring = view.members.iter().filter(|member| matches!(member.state, "alive" | "suspect")).count();
+            view.ring == views[0].ring && in_ring == running.len()
+        })
+    }
+
+    /// Polls a condition; returns how long it took.
+    pub async fn wait(&self, patience: Duration, what: &str, mut condition: impl FnMut(&Self) -> bool) -> Duration {
+        let started = Instant::now();
+        while !condition(self) {
+            if started.elapsed() > patience {
+                let views: Vec<_> = self
+                    .running()
+                    .iter()
+                    .map(|index| (self.node(*index).readiness(), self.node(*index).view()))
+                    .collect();
+                panic!("not within {patience:?}: {what}; {views:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        started.elapsed()
+    }
+
+    pub async fn set(&self, via: usize, key: &str, value: &str) -> Result<Written, WriteError> {
+        let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+        self.node(via).set(key, value, WriteOptions::default()).await
+    }
+
+    pub async fn get(&self, via: usize, key: &str, consistency: Consistency) -> Result<Lookup, GetError> {
+        let options = GetOptions { consistency, trace: None };
+        self.node(via).get(&Bytes::copy_from_slice(key.as_bytes()), options).await
+    }
+
+    /// The value as text; nothing for a miss.
+    pub async fn value(&self, via: usize, key: &str, consistency: Consistency) -> Result<Option<String>, GetError> {
+        let lookup = self.get(via, key, consistency).await?;
+        Ok(match lookup {
+            Lookup::Local(hit) | Lookup::Remote(hit) => Some(String::from_utf8(hit.value.to_vec()).unwrap()),
+            Lookup::Miss { .. } => None,
+        })
+    }
+}
