@@ -413,3 +413,40 @@ fn charge(entry: &Entry) -> u64 {
 const fn spread(hash: KeyHash) -> u64 {
     hash.get() ^ (hash.get() << 12)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Body, Expiry};
+
+    #[test]
+    fn memory_shrinks_when_entries_go() {
+        let many = 10_000;
+        let share = Share { bytes_max: u64::MAX, entries_max: many, tombstones_max: many };
+        let mut shard = Shard::new(share, 12);
+        for n in 0..many {
+            let key = Bytes::from(n.to_string());
+            // All in slot 0, but with hashes of their own below.
+            let hash = KeyHash::new(KeyHash::of(&key).get() >> 12);
+            let version = Version::new(u128::from(n));
+            let expiry = Expiry::new(if n < 10 { 0 } else { 1 });
+            let record = Record { hash, key, version, expiry, body: Body::Value(Bytes::new()) };
+            assert_eq!(shard.apply(Entry::new(&record, Kind::Live), ApplyOrigin::Write), Applied::Stored);
+        }
+        assert!(shard.slots[0].entries.capacity() >= 10_000);
+        let swept = shard.sweep(UnixMillis::new(10), Duration::ZERO, usize::MAX);
+        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10));
+        assert!(shard.slots[0].entries.capacity() < 256, "{}", shard.slots[0].entries.capacity());
+        assert_eq!(shard.versions(Slot::of(KeyHash::new(0))).len(), 10);
+    }
+
+    /// Without this a slot's table would compare whole entries where it could tell them apart by seven bits.
+    #[test]
+    fn keys_of_one_slot_differ_where_the_table_looks_first() {
+        let tags: std::collections::BTreeSet<u64> =
+            (0..10_000).map(|n: u64| spread(KeyHash::new(KeyHash::of(&n.to_le_bytes()).get() >> 12)) >> 57).collect();
+        assert_eq!(tags.len(), 128);
+    }
+}

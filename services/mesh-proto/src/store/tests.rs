@@ -10,7 +10,7 @@ use crate::SLOTS;
 const NOW: UnixMillis = UnixMillis::new(1_000_000);
 const HORIZON_MS: u64 = 10_000;
 
-/// Two stores of this size have one shard, so that a bound is met exactly.
+/// A store with these bounds. Tiny ones leave it one shard, so that a bound is met exactly.
 fn small(bytes_max: u64, entries_max: u64, tombstones_max: u64) -> Store {
     let tombstone_horizon = Duration::from_millis(HORIZON_MS);
     Store::new(&StoreConfig { bytes_max, entries_max, tombstones_max, tombstone_horizon })
