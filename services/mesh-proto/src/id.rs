@@ -29,10 +29,12 @@ impl NodeId {
         self.0
     }
 
-    /// Reads what `Display` writes.
+    /// Reads the 16 hexadecimal digits that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+        // Digits only: `from_str_radix` would take a sign as well.
+        let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        digits.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 }
 
@@ -70,5 +72,33 @@ impl Incarnation {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_is_written() {
+        for id in [NodeId::new(0), NodeId::new(u64::MAX), NodeId::new(0xabc), NodeId::from_name("node1:5011")] {
+            assert_eq!(NodeId::parse(&id.to_string()), Some(id));
+        }
+        for text in ["", "abc", "+00000000000000f", "00000000000000000", "000000000000000g", "é00000000000000"] {
+            assert_eq!(NodeId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_always_gives_the_same_id() {
+        assert_eq!(NodeId::from_name("node1:5011"), NodeId::from_name("node1:5011"));
+        assert_ne!(NodeId::from_name("node1:5011"), NodeId::from_name("node2:5011"));
+        assert_eq!(NodeId::from_name("").get(), 0x2d06_8005_38d3_94c2, "xxh3 is a frozen specification");
+    }
+
+    #[test]
+    fn incarnations_rise_and_stop_at_the_end() {
+        assert!(Incarnation::new(7).next() > Incarnation::new(7));
+        assert_eq!(Incarnation::new(u64::MAX).next(), Incarnation::new(u64::MAX));
     }
 }

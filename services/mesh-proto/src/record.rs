@@ -60,3 +60,22 @@ pub enum Body {
     /// The key was deleted.
     Tombstone,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_moment_of_expiry_is_already_too_late() {
+        let expiry = Expiry::at(UnixMillis::new(1000));
+        assert!(!expiry.is_past(UnixMillis::new(999)));
+        assert!(expiry.is_past(UnixMillis::new(1000)));
+        assert!(expiry.is_past(UnixMillis::new(1001)));
+        assert_eq!(Expiry::new(expiry.get()), expiry);
+    }
+
+    #[test]
+    fn never_is_never_past() {
+        assert!(!Expiry::NEVER.is_past(UnixMillis::new(u64::MAX)));
+    }
+}

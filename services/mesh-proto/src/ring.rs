@@ -1,6 +1,10 @@
-//! Who owns which slot: weighted rendezvous hashing, worked out once per membership change into a table.
-use crate::{NodeId, ReplicationFactor, Slot, Weight};
+//! Who owns which slot: weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables",
+//! 2005), worked out once per membership change into a table, so that a request only looks it up.
+
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{NodeId, ReplicationFactor, SLOTS, Slot, Weight};
 
 /// Identifies a ring's whole content: two nodes with equal ring hashes agree on every owner of every slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -12,6 +16,7 @@ impl RingHash {
     pub const fn new(raw: u64) -> Self {
         Self(raw)
     }
+
     /// The 64 bits.
     #[must_use]
     pub const fn get(self) -> u64 {
@@ -22,38 +27,170 @@ impl RingHash {
 /// A pure function of the sorted `(node, weight)` list.
 #[derive(Clone, Debug)]
 pub struct Ring {
-    _todo: (),
+    /// Sorted by id, each once.
+    members: Box<[(NodeId, Weight)]>,
+    /// The owners of slot `s` are the `stride` elements from `s × stride` on.
+    owners: Box<[NodeId]>,
+    stride: usize,
+    /// As many as there are members, in their order.
+    slots_owned: Box<[usize]>,
+    hash: RingHash,
 }
 
 impl Ring {
-    /// Builds the table. Members may come in any order; a node listed twice counts once.
+    /// Builds the table. Members may come in any order; a node listed twice counts once, with its highest weight.
     #[must_use]
-    pub fn new(_members: &[(NodeId, Weight)], _replicas: ReplicationFactor) -> Self {
-        todo!()
+    pub fn new(members: &[(NodeId, Weight)], replicas: ReplicationFactor) -> Self {
+        let mut members = members.to_vec();
+        members.sort_unstable_by_key(|(id, weight)| (*id, std::cmp::Reverse(*weight)));
+        members.dedup_by_key(|(id, _)| *id);
+        let stride = replicas.get().min(members.len());
+        let mut owners = Vec::with_capacity(SLOTS * stride);
+        let mut slots_owned = vec![0; members.len()];
+        let mut ranked = Vec::with_capacity(members.len());
+        for slot in Slot::all() {
+            ranked.clear();
+            ranked.extend(members.iter().enumerate().map(|(at, (id, weight))| (score(slot, *id, *weight), at)));
+            // Best score first. Members are sorted by id, so a tie goes to the lower id.
+            ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            for (_, at) in &ranked[..stride] {
+                owners.push(members[*at].0);
+                slots_owned[*at] += 1;
+            }
+        }
+        let hash = ring_hash(&members, replicas);
+        Self { members: members.into(), owners: owners.into(), stride, slots_owned: slots_owned.into(), hash }
     }
+
     /// The owners of a slot, best first: as many as there are replicas, or members if those are fewer.
     #[must_use]
-    pub fn owners(&self, _slot: Slot) -> &[NodeId] {
-        todo!()
+    pub fn owners(&self, slot: Slot) -> &[NodeId] {
+        let start = slot.index() * self.stride;
+        &self.owners[start..start + self.stride]
     }
+
     /// Whether `node` is one of the slot's owners.
     #[must_use]
     pub fn owns(&self, node: NodeId, slot: Slot) -> bool {
         self.owners(slot).contains(&node)
     }
+
     /// The ring's identity.
     #[must_use]
-    pub fn hash(&self) -> RingHash {
-        todo!()
+    pub const fn hash(&self) -> RingHash {
+        self.hash
     }
+
     /// The members, sorted by id.
     #[must_use]
     pub fn members(&self) -> &[(NodeId, Weight)] {
-        todo!()
+        &self.members
     }
+
     /// How many slots `node` owns, as any replica.
     #[must_use]
-    pub fn slots_owned(&self, _node: NodeId) -> usize {
-        todo!()
+    pub fn slots_owned(&self, node: NodeId) -> usize {
+        self.members.binary_search_by_key(&node, |(id, _)| *id).map_or(0, |at| self.slots_owned[at])
+    }
+}
+
+/// A node's claim to a slot, `-w / ln(u)`: with it a node comes first in `w` out of all weights' sum of the slots, and a
+/// change of one node's weight moves no slot between two others.
+fn score(slot: Slot, id: NodeId, weight: Weight) -> f64 {
+    // `libm` is the same code on every platform, where the system's logarithm may differ in its last bit.
+    -f64::from(weight.get()) / libm::log(uniform(slot, id))
+}
+
+/// A number strictly between 0 and 1 that only slot and node decide: 53 bits of xxh3, a frozen specification.
+fn uniform(slot: Slot, id: NodeId) -> f64 {
+    let mut pair = [0; 10];
+    pair[..8].copy_from_slice(&id.get().to_le_bytes());
+    pair[8..].copy_from_slice(&slot.get().to_le_bytes());
+    // The lowest bit is always set, so the result is neither 0 nor, by rounding, 1.
+    let bits = (xxh3_64(&pair) >> 11) | 1;
+    #[expect(clippy::cast_precision_loss, reason = "a double holds 53 bits exactly")]
+    let bits = bits as f64;
+    bits / (1_u64 << 53) as f64
+}
+
+/// xxh3 over the number of replicas and then id and weight of each member: a frozen specification.
+fn ring_hash(members: &[(NodeId, Weight)], replicas: ReplicationFactor) -> RingHash {
+    let mut bytes = Vec::with_capacity(8 + members.len() * 9);
+    bytes.extend_from_slice(&(replicas.get() as u64).to_le_bytes());
+    for (id, weight) in members {
+        bytes.extend_from_slice(&id.get().to_le_bytes());
+        bytes.push(weight.get());
+    }
+    RingHash(xxh3_64(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn ring(members: &[(u64, u8)], replicas: u64) -> Ring {
+        let members: Vec<_> = members.iter().map(|(id, w)| (NodeId::new(*id), Weight::new(*w).unwrap())).collect();
+        Ring::new(&members, ReplicationFactor::new(replicas).unwrap())
+    }
+
+    fn owners(ring: &Ring, slot: u16) -> Vec<u64> {
+        ring.owners(Slot::new(slot).unwrap()).iter().map(|id| id.get()).collect()
+    }
+
+    /// If this fails, nodes of the old and of the new version disagree on owners: do not change the figures.
+    #[test]
+    fn the_table_and_its_hash_are_frozen() {
+        let ring = ring(&[(1, 1), (2, 2), (3, 4), (u64::MAX, 16)], 3);
+        assert_eq!(ring.hash().get(), 0x03a1_1b94_a20d_d854);
+        assert_eq!(owners(&ring, 0), [3, u64::MAX, 2]);
+        assert_eq!(owners(&ring, 1), [u64::MAX, 3, 1]);
+        assert_eq!(owners(&ring, 2048), [u64::MAX, 2, 1]);
+        assert_eq!(owners(&ring, 4095), [u64::MAX, 3, 2]);
+        let all: Vec<u8> = ring.owners.iter().flat_map(|id| id.get().to_le_bytes()).collect();
+        assert_eq!(xxh3_64(&all), 0x4861_88e5_56bb_beda, "the whole table");
+        assert_eq!(uniform(Slot::new(7).unwrap(), NodeId::new(7)).to_bits(), 0x3fef_10c2_5d56_6a01);
+    }
+
+    #[test]
+    fn an_empty_ring_owns_nothing() {
+        let ring = ring(&[], 3);
+        assert!(Slot::all().all(|slot| ring.owners(slot).is_empty()));
+        assert_eq!(ring.slots_owned(NodeId::new(1)), 0);
+    }
+
+    #[test]
+    fn fewer_members_than_replicas_all_own_everything() {
+        let ring = ring(&[(1, 1), (2, 16)], 3);
+        assert!(Slot::all().all(|slot| ring.owners(slot).len() == 2));
+        assert_eq!((ring.slots_owned(NodeId::new(1)), ring.slots_owned(NodeId::new(2))), (SLOTS, SLOTS));
+        assert_eq!(ring.slots_owned(NodeId::new(3)), 0, "not a member");
+    }
+
+    #[test]
+    fn a_node_listed_twice_counts_once_with_its_highest_weight() {
+        let once = ring(&[(1, 1), (2, 5)], 1);
+        for twice in [ring(&[(2, 3), (1, 1), (2, 5)], 1), ring(&[(2, 5), (2, 3), (1, 1)], 1)] {
+            assert_eq!(twice.members(), once.members());
+            assert_eq!((twice.hash(), &twice.owners), (once.hash(), &once.owners));
+        }
+    }
+
+    #[test]
+    fn the_hash_tells_members_weights_and_replicas_apart() {
+        let rings = [
+            ring(&[], 1),
+            ring(&[], 2),
+            ring(&[(1, 1)], 1),
+            ring(&[(1, 2)], 1),
+            ring(&[(2, 1)], 1),
+            ring(&[(1, 1), (2, 1)], 1),
+            ring(&[(1, 1), (2, 1)], 2),
+        ];
+        let mut hashes: Vec<u64> = rings.iter().map(|ring| ring.hash().get()).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), rings.len());
     }
 }

@@ -16,7 +16,6 @@ pub struct Slot(u16);
 impl Slot {
     /// The slot that a key falls into.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "a shift by 52 leaves twelve bits")]
     pub const fn of(hash: KeyHash) -> Self {
         Self((hash.get() >> (u64::BITS - SLOT_BITS)) as u16)
     }
@@ -42,5 +41,25 @@ impl Slot {
     /// All slots in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SLOTS).filter_map(|number| u16::try_from(number).ok().map(Self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_twelve_bits_choose_the_slot() {
+        let cases = [(0, 0), ((1 << 52) - 1, 0), (1 << 52, 1), (0x8000 << 48, 2048), (u64::MAX, 4095)];
+        for (hash, slot) in cases {
+            assert_eq!(Slot::of(KeyHash::new(hash)).get(), slot, "{hash:016x}");
+        }
+    }
+
+    #[test]
+    fn numbers_end_at_the_last_slot() {
+        assert_eq!(Slot::new(4095).map(Slot::index), Some(SLOTS - 1));
+        assert_eq!(Slot::new(4096), None);
+        assert!(Slot::all().map(Slot::index).eq(0..SLOTS));
     }
 }

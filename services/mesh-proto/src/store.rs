@@ -1,10 +1,33 @@
-//! The bounded, versioned, in-memory store: 64 shards, compare-and-store in one critical section.
-use crate::{KeyHash, Record, Slot, UnixMillis, Version};
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
+//! The bounded, versioned, in-memory store. Up to 64 shards, each one lock over entries, tombstones, eviction order, bytes and
+//! digests, so that compare-and-store is one critical section. A slot lies in one shard and has a table of its own, so
+//! that listing a slot for repair looks at nothing else.
 
-/// The store's bounds.
+mod limits;
+mod list;
+mod shard;
+mod sieve;
+mod slab;
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::{
+    limits::{Share, shard_count},
+    shard::{ENTRY_OVERHEAD_BYTES, Shard, is_past_horizon},
+    slab::{Entry, Kind},
+};
+use crate::{Body, DRIFT_MAX, Expiry, KeyHash, Record, Slot, UnixMillis, Version};
+
+/// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
+const SWEEP_STEP: usize = 256;
+
+/// The store's bounds. Each is divided over the shards, and every shard keeps within its share, so the sum is never
+/// above the bound; since keys spread unevenly, eviction begins a little before it is reached. Tiny bounds are divided
+/// over fewer shards: 1000 entries over four.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Bytes of keys, values and book-keeping together; beyond it entries are evicted.
@@ -26,7 +49,7 @@ pub enum Found {
         /// Which write.
         version: Version,
         /// When it expires.
-        expiry: crate::Expiry,
+        expiry: Expiry,
         /// The value's bytes.
         value: Bytes,
     },
@@ -68,6 +91,20 @@ pub enum Applied {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest(pub u64);
 
+impl Digest {
+    /// The digest with one more pair: a wrapping sum of the pairs' xxh3 hashes, a frozen specification.
+    #[must_use]
+    pub fn with(self, hash: KeyHash, version: Version) -> Self {
+        Self(self.0.wrapping_add(pair_hash(hash, version)))
+    }
+
+    /// The digest with one pair less, which must be in it.
+    #[must_use]
+    pub fn without(self, hash: KeyHash, version: Version) -> Self {
+        Self(self.0.wrapping_sub(pair_hash(hash, version)))
+    }
+}
+
 /// Counters and sizes over all shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -96,57 +133,157 @@ pub struct StoreStats {
 }
 
 /// The store. Shared by all threads; each call takes one shard's lock for well under a microsecond.
-#[derive(Debug)]
 pub struct Store {
-    _todo: (),
+    shards: Box<[Padded]>,
+    config: StoreConfig,
+    /// The shard where the next sweep goes on. A lock of its own, so that there is one sweep at a time.
+    sweep_shard: Mutex<usize>,
 }
 
+/// A shard on cache lines of its own: two, because processors fetch lines in pairs.
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
 impl Store {
+    /// What an entry costs beyond its key and value, in bytes, as it is accounted in `bytes_max`.
+    pub const ENTRY_OVERHEAD_BYTES: u64 = ENTRY_OVERHEAD_BYTES;
+
     /// An empty store.
     #[must_use]
-    pub fn new(_config: &StoreConfig) -> Self {
-        todo!()
+    pub fn new(config: &StoreConfig) -> Self {
+        let count = shard_count(config);
+        let shard = |index| Shard::new(Share::new(config, index, count), count.trailing_zeros());
+        let shards = (0..count).map(|index| Padded(Mutex::new(shard(index)))).collect();
+        Self { shards, config: config.clone(), sweep_shard: Mutex::new(0) }
     }
+
     /// Looks up a key and counts a hit or a miss. An expired value is turned into a stub on the way.
-    pub fn get(&self, _hash: KeyHash, _key: &[u8], _now: UnixMillis) -> Found {
-        todo!()
+    pub fn get(&self, hash: KeyHash, key: &[u8], now: UnixMillis) -> Found {
+        self.shard(Slot::of(hash)).lock().get(hash, key, now)
     }
+
     /// As [`Store::get`] but counts nothing and moves nothing: for repair and for checks.
-    pub fn peek(&self, _hash: KeyHash, _key: &[u8], _now: UnixMillis) -> Found {
-        todo!()
+    pub fn peek(&self, hash: KeyHash, key: &[u8], now: UnixMillis) -> Found {
+        self.shard(Slot::of(hash)).lock().peek(hash, key, now)
     }
-    /// Compare-and-store: the record is taken only if its version is higher than what is there.
-    pub fn apply(&self, _record: &Record, _origin: ApplyOrigin, _now: UnixMillis) -> Applied {
-        todo!()
+
+    /// Compare-and-store: the record is taken only if its version is higher than what is there. What is kept is copied,
+    /// so the record's own bytes are free to go. A value that has expired is taken as its stub.
+    pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
+        // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
+        let entry = Entry::new(record, kind_of(record, origin, now));
+        if is_past_horizon(&entry, now, self.config.tombstone_horizon) {
+            return Applied::Skipped;
+        }
+        self.shard(Slot::of(record.hash)).lock().apply(entry, origin)
     }
+
     /// The slot's digest: kept on every write, never computed by a scan. It depends on key hashes and versions only.
     #[must_use]
-    pub fn digest(&self, _slot: Slot) -> Digest {
-        todo!()
+    pub fn digest(&self, slot: Slot) -> Digest {
+        self.shard(slot).lock().digest(slot)
     }
-    /// Key hash and version of everything in the slot: entries, tombstones and stubs.
+
+    /// Key hash and version of everything in the slot, in no order: entries, tombstones and stubs.
     #[must_use]
-    pub fn versions(&self, _slot: Slot) -> Vec<(KeyHash, Version)> {
-        todo!()
+    pub fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
+        self.shard(slot).lock().versions(slot)
     }
+
     /// Records of the slot in the order of their hash, after `after`, until about `bytes_max` bytes; and where to go on,
     /// or nothing at the end. A stub is given as the expired value's version and expiry with an empty value.
+    ///
+    /// A page holds at least one record if there is one, and keys that share a hash are on one page.
     #[must_use]
-    pub fn page(&self, _slot: Slot, _after: Option<KeyHash>, _bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
-        todo!()
+    pub fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
+        self.shard(slot).lock().page(slot, after, bytes_max)
     }
+
     /// Turns expired values into stubs and drops tombstones and stubs past the horizon, looking at up to `budget` entries;
     /// goes on next time where it stopped. Returns how many it changed.
-    pub fn sweep(&self, _now: UnixMillis, _budget: usize) -> usize {
-        todo!()
+    pub fn sweep(&self, now: UnixMillis, budget: usize) -> usize {
+        let mut index = self.sweep_shard.lock();
+        let (mut left, mut changed, mut ends) = (budget, 0, 0);
+        // The shard it starts in may be half done, so its end comes twice in a full round.
+        while left > 0 && ends <= self.shards.len() {
+            let step = left.min(SWEEP_STEP);
+            let swept = self.shards[*index].0.lock().sweep(now, self.config.tombstone_horizon, step);
+            left -= swept.looked;
+            changed += swept.changed;
+            if swept.at_end {
+                ends += 1;
+                *index = (*index + 1) % self.shards.len();
+            }
+        }
+        changed
     }
-    /// Forgets everything.
+
+    /// Forgets everything but the counters, which only ever rise.
     pub fn clear(&self) {
-        todo!()
+        for shard in &self.shards {
+            shard.0.lock().clear();
+        }
     }
+
     /// Sums over the shards.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        let mut stats = StoreStats {
+            bytes_max: self.config.bytes_max,
+            entries_max: self.config.entries_max,
+            shards: self.shards.len() as u64,
+            ..StoreStats::default()
+        };
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            let counters = shard.counters();
+            stats.hits += counters.hits;
+            stats.misses += counters.misses;
+            stats.evictions += counters.evictions;
+            stats.expirations += counters.expirations;
+            stats.tombstones_dropped += counters.tombstones_dropped;
+            stats.entries += shard.live_len();
+            stats.bytes += shard.bytes();
+            stats.tombstones += shard.dead_len();
+        }
+        stats
+    }
+
+    /// The number of shards is a power of two, so the slot's low bits choose one.
+    fn shard(&self, slot: Slot) -> &Mutex<Shard> {
+        &self.shards[slot.index() & (self.shards.len() - 1)].0
     }
 }
+
+impl fmt::Debug for Store {
+    /// Sizes and counters: the content may be gigabytes, and other people's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.stats()).finish()
+    }
+}
+
+/// What a record is to this store at `now`.
+fn kind_of(record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Kind {
+    match &record.body {
+        Body::Tombstone => Kind::Tombstone,
+        Body::Value(_) if record.expiry.is_past(now) => Kind::Stub,
+        // A peer gives a stub as an empty value, and its clock may be ahead of ours: without this an empty value that
+        // nobody wrote could be read here until our clock has caught up.
+        Body::Value(value)
+            if origin == ApplyOrigin::Repair && value.is_empty() && record.expiry.is_past(now + DRIFT_MAX) =>
+        {
+            Kind::Stub
+        }
+        Body::Value(_) => Kind::Live,
+    }
+}
+
+fn pair_hash(hash: KeyHash, version: Version) -> u64 {
+    let mut pair = [0; 24];
+    pair[..8].copy_from_slice(&hash.get().to_le_bytes());
+    pair[8..].copy_from_slice(&version.get().to_le_bytes());
+    xxh3_64(&pair)
+}
+
+#[cfg(test)]
+mod tests;

@@ -62,3 +62,25 @@ impl Add<Duration> for UnixMillis {
         Self(self.0.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_since_a_later_moment_is_zero() {
+        let (early, late) = (Monotonic::new(Duration::from_secs(1)), Monotonic::new(Duration::from_secs(3)));
+        assert_eq!(late.since(early), Duration::from_secs(2));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(early + Duration::from_secs(2), late);
+    }
+
+    #[test]
+    fn sums_stop_at_the_end_of_time() {
+        let end = Monotonic::new(Duration::MAX);
+        assert_eq!(end + Duration::from_secs(1), end);
+        assert_eq!(UnixMillis::new(u64::MAX) + Duration::from_millis(1), UnixMillis::new(u64::MAX));
+        assert_eq!(UnixMillis::new(1) + Duration::MAX, UnixMillis::new(u64::MAX));
+        assert_eq!(UnixMillis::new(1) + Duration::from_micros(1999), UnixMillis::new(2), "whole milliseconds");
+    }
+}

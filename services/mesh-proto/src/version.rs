@@ -51,7 +51,6 @@ impl Version {
         digits.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 128 bits is 64 bits")]
     const fn logical(self) -> u64 {
         (self.0 >> 64) as u64
     }

@@ -1,0 +1,452 @@
+//! One shard: everything that must change together when a key changes. Its methods run under the shard's lock, so
+//! compare, store, digest, account and evict are one step to everybody else.
+
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use super::{
+    Applied, ApplyOrigin, Digest, Found,
+    limits::Share,
+    list::List,
+    sieve::Sieve,
+    slab::{Entry, Kind, Slab},
+};
+use crate::{KeyHash, Record, Slot, UnixMillis, Version};
+
+/// What an entry is charged for beyond key and value, in bytes: 64 for the slab, up to 12 for the hash table (five per
+/// bucket, at worst 7/16 of them full), 16 for the payload's reference counts, and 16 that an allocator adds on average
+/// in headers and rounding (glibc: 8 and 8); rounded up to cover the slab's own book-keeping.
+pub(super) const ENTRY_OVERHEAD_BYTES: u64 = 112;
+
+/// What a page counts for a record beyond key and value: about what a frame adds.
+const PAGE_RECORD_BYTES: usize = 48;
+
+/// Tables up to this many buckets are left as they are when they empty.
+const TABLE_KEPT_MAX: usize = 32;
+
+/// The keys of one slot.
+#[derive(Debug, Default)]
+struct SlotIndex {
+    entries: HashTable<u32>,
+    digest: Digest,
+}
+
+/// What a shard has counted since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) evictions: u64,
+    pub(super) expirations: u64,
+    pub(super) tombstones_dropped: u64,
+}
+
+/// One shard of the store.
+#[derive(Debug)]
+pub(super) struct Shard {
+    share: Share,
+    /// A slot's number above this many bits says which of the shard's slots it is; the bits below say which shard.
+    shard_bits: u32,
+    slots: Box<[SlotIndex]>,
+    slab: Slab,
+    live: Sieve,
+    /// Tombstones and stubs in the order they came.
+    dead: List,
+    bytes: u64,
+    counters: Counters,
+    /// The sweep looks at entries downwards from here: the entry that fills a gap comes from above and was seen.
+    sweep_at: usize,
+}
+
+impl Shard {
+    pub(super) fn new(share: Share, shard_bits: u32) -> Self {
+        let slots = (0..crate::SLOTS >> shard_bits).map(|_| SlotIndex::default()).collect();
+        Self {
+            share,
+            shard_bits,
+            slots,
+            slab: Slab::default(),
+            live: Sieve::EMPTY,
+            dead: List::EMPTY,
+            bytes: 0,
+            counters: Counters::default(),
+            sweep_at: usize::MAX,
+        }
+    }
+
+    pub(super) const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub(super) const fn live_len(&self) -> u64 {
+        self.live.len()
+    }
+
+    pub(super) const fn dead_len(&self) -> u64 {
+        self.dead.len()
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Looks up and counts; an expired value becomes a stub.
+    pub(super) fn get(&mut self, hash: KeyHash, key: &[u8], now: UnixMillis) -> Found {
+        let Some(at) = self.find(hash, key) else {
+            self.counters.misses += 1;
+            return Found::Absent;
+        };
+        let found = found(&self.slab[at], now);
+        let entry = &mut self.slab[at];
+        if matches!(found, Found::Value { .. }) {
+            entry.visited = true;
+            self.counters.hits += 1;
+        } else {
+            self.counters.misses += 1;
+            if entry.is_live() {
+                self.bury(at);
+            }
+        }
+        found
+    }
+
+    /// Looks up and changes nothing.
+    pub(super) fn peek(&self, hash: KeyHash, key: &[u8], now: UnixMillis) -> Found {
+        self.find(hash, key).map_or(Found::Absent, |at| found(&self.slab[at], now))
+    }
+
+    /// Whether an entry could be stored if the shard were empty.
+    pub(super) fn can_hold(&self, entry: &Entry) -> bool {
+        charge(entry) <= self.share.bytes_max && (self.share.entries_max > 0 || !entry.is_live())
+    }
+
+    /// Compare-and-store.
+    pub(super) fn apply(&mut self, mut entry: Entry, origin: ApplyOrigin) -> Applied {
+        let held = self.find(entry.hash, entry.key());
+        if let Some(at) = held {
+            let newer = self.slab[at].version;
+            if newer == entry.version {
+                return Applied::Stored;
+            }
+            if newer > entry.version {
+                return Applied::Stale { newer };
+            }
+        }
+        if !self.can_hold(&entry) {
+            return Applied::TooLarge;
+        }
+        if origin == ApplyOrigin::Repair && !self.has_room(&entry, held) {
+            return Applied::Skipped;
+        }
+        if let Some(at) = held {
+            let old = &self.slab[at];
+            let in_place = old.is_live() && entry.is_live();
+            entry.visited = in_place;
+            if in_place && self.bytes - charge(old) + charge(&entry) <= self.share.bytes_max {
+                self.replace(at, entry);
+                return Applied::Stored;
+            }
+            self.remove(at);
+        }
+        self.make_room(&entry);
+        self.insert(entry);
+        Applied::Stored
+    }
+
+    pub(super) fn digest(&self, slot: Slot) -> Digest {
+        self.slots[slot.index() >> self.shard_bits].digest
+    }
+
+    pub(super) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
+        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
+        entries.iter().map(|at| (self.slab[*at].hash, self.slab[*at].version)).collect()
+    }
+
+    /// See [`super::Store::page`].
+    pub(super) fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
+        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
+        let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
+        rest.retain(|(hash, _)| after.is_none_or(|after| *hash > after));
+        rest.sort_unstable();
+        let mut records: Vec<Record> = Vec::new();
+        let mut bytes = 0;
+        for (hash, at) in rest {
+            let entry = &self.slab[at];
+            bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
+            // The cursor is a hash, so keys that share one travel together.
+            if let Some(last) = records.last().map(|record| record.hash).filter(|last| *last != hash)
+                && bytes > bytes_max
+            {
+                return (records, Some(last));
+            }
+            records.push(entry.record());
+        }
+        (records, None)
+    }
+
+    /// Looks at up to `budget` entries from where the last call stopped.
+    pub(super) fn sweep(&mut self, now: UnixMillis, horizon: Duration, budget: usize) -> Swept {
+        let mut swept = Swept::default();
+        while swept.looked < budget {
+            let Some(at) = self.sweep_at.min(self.slab.len()).checked_sub(1) else {
+                break;
+            };
+            self.sweep_at = at;
+            swept.looked += 1;
+            #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
+            let at = at as u32;
+            let entry = &self.slab[at];
+            let forgotten = is_past_horizon(entry, now, horizon);
+            if entry.is_live() && entry.expiry.is_past(now) {
+                swept.changed += 1;
+                if forgotten {
+                    self.counters.expirations += 1;
+                    self.remove(at);
+                } else {
+                    self.bury(at);
+                }
+            } else if forgotten {
+                swept.changed += 1;
+                self.remove(at);
+            }
+        }
+        if self.sweep_at.min(self.slab.len()) == 0 {
+            self.sweep_at = usize::MAX;
+            swept.at_end = true;
+        }
+        swept
+    }
+
+    /// Forgets every entry but not what was counted.
+    pub(super) fn clear(&mut self) {
+        *self = Self { counters: self.counters, ..Self::new(self.share, self.shard_bits) };
+    }
+
+    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {
+        let slot = &self.slots[self.slot_of(hash)];
+        let is_it = |at: &u32| self.slab[*at].hash == hash && self.slab[*at].key() == key;
+        slot.entries.find(spread(hash), is_it).copied()
+    }
+
+    const fn slot_of(&self, hash: KeyHash) -> usize {
+        Slot::of(hash).index() >> self.shard_bits
+    }
+
+    /// Whether `entry` fits without anything having to go but the older version of itself.
+    fn has_room(&self, entry: &Entry, held: Option<u32>) -> bool {
+        let (old_bytes, old_live, old_dead) = held.map_or((0, 0, 0), |at| {
+            let live = u64::from(self.slab[at].is_live());
+            (charge(&self.slab[at]), live, 1 - live)
+        });
+        let fits = self.bytes - old_bytes + charge(entry) <= self.share.bytes_max;
+        if entry.is_live() {
+            fits && self.live.len() - old_live < self.share.entries_max
+        } else {
+            // A deletion of what is held is always taken: refusing it would keep a deleted value readable.
+            fits && (old_live == 1 || self.dead.len() - old_dead < self.share.tombstones_max)
+        }
+    }
+
+    /// Makes room for `entry`, which is not in the shard and can be held. Live entries go first: losing one is a miss,
+    /// losing a tombstone may let a deleted value come back.
+    fn make_room(&mut self, entry: &Entry) {
+        let is_live = entry.is_live();
+        let full = |shard: &Self| {
+            shard.bytes + charge(entry) > shard.share.bytes_max
+                || (is_live && shard.live.len() >= shard.share.entries_max)
+        };
+        while full(self) {
+            if let Some(victim) = self.live.victim(&mut self.slab) {
+                self.counters.evictions += 1;
+                self.remove(victim);
+            } else if !self.drop_oldest_dead() {
+                break;
+            }
+        }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let (hash, version, live) = (entry.hash, entry.version, entry.is_live());
+        self.bytes += charge(&entry);
+        let at = self.slab.push(entry);
+        let slot = self.slot_of(hash);
+        let slot = &mut self.slots[slot];
+        slot.digest = slot.digest.with(hash, version);
+        let slab = &self.slab;
+        slot.entries.insert_unique(spread(hash), at, |at| spread(slab[*at].hash));
+        if live {
+            self.live.insert(&mut self.slab, at);
+        } else {
+            self.dead.push_front(&mut self.slab, at);
+            self.cap_dead();
+        }
+        self.check();
+    }
+
+    /// Puts a newer live version of the same key in the place of the older one.
+    fn replace(&mut self, at: u32, mut entry: Entry) {
+        let slot = self.slot_of(entry.hash);
+        let old = &mut self.slab[at];
+        let digest = &mut self.slots[slot].digest;
+        *digest = digest.without(old.hash, old.version).with(entry.hash, entry.version);
+        self.bytes = self.bytes - charge(old) + charge(&entry);
+        entry.links = old.links;
+        *old = entry;
+        self.check();
+    }
+
+    /// Takes an entry out. The last entry of the slab may get its number.
+    fn remove(&mut self, at: u32) {
+        if self.slab[at].is_live() {
+            self.live.remove(&mut self.slab, at);
+        } else {
+            self.dead.unlink(&mut self.slab, at);
+        }
+        self.unindex(at);
+        let Some(gone) = self.slab.swap_remove(at) else {
+            return;
+        };
+        self.bytes -= charge(&gone);
+        #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
+        let last = self.slab.len() as u32;
+        if at == last {
+            return;
+        }
+        let moved = &self.slab[at];
+        let (hash, live) = (moved.hash, moved.is_live());
+        let slot = self.slot_of(hash);
+        if let Some(number) = self.slots[slot].entries.find_mut(spread(hash), |number| *number == last) {
+            *number = at;
+        }
+        if live {
+            self.live.handle_move(&mut self.slab, last, at);
+        } else {
+            self.dead.handle_move(&mut self.slab, at);
+        }
+    }
+
+    fn unindex(&mut self, at: u32) {
+        let (hash, version) = (self.slab[at].hash, self.slab[at].version);
+        let slot = self.slot_of(hash);
+        let slot = &mut self.slots[slot];
+        slot.digest = slot.digest.without(hash, version);
+        if let Ok(found) = slot.entries.find_entry(spread(hash), |number| *number == at) {
+            found.remove();
+        }
+        let (len, capacity) = (slot.entries.len(), slot.entries.capacity());
+        if capacity > TABLE_KEPT_MAX && len < capacity / 8 {
+            let slab = &self.slab;
+            slot.entries.shrink_to(len * 2, |number| spread(slab[*number].hash));
+        }
+    }
+
+    /// Turns an expired value into its stub. The digest stays, as key and version do.
+    fn bury(&mut self, at: u32) {
+        self.live.remove(&mut self.slab, at);
+        let entry = &mut self.slab[at];
+        let before = charge(entry);
+        entry.strip();
+        self.bytes = self.bytes - before + charge(entry);
+        self.counters.expirations += 1;
+        self.dead.push_front(&mut self.slab, at);
+        self.cap_dead();
+        self.check();
+    }
+
+    fn cap_dead(&mut self) {
+        while self.dead.len() > self.share.tombstones_max && self.drop_oldest_dead() {}
+    }
+
+    fn drop_oldest_dead(&mut self) -> bool {
+        if self.dead.len() == 0 {
+            return false;
+        }
+        self.counters.tombstones_dropped += 1;
+        self.remove(self.dead.back());
+        true
+    }
+
+    /// What holds after every change, cheap enough to be checked always.
+    fn check(&self) {
+        assert!(self.bytes <= self.share.bytes_max, "a shard is over its bytes");
+        assert!(self.live.len() <= self.share.entries_max, "a shard is over its entries");
+        assert!(self.dead.len() <= self.share.tombstones_max, "a shard is over its tombstones");
+        assert!(self.live.len() + self.dead.len() == self.slab.len() as u64, "an entry is on no list, or on two");
+    }
+}
+
+/// What one step of a sweep did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Swept {
+    pub(super) looked: usize,
+    pub(super) changed: usize,
+    /// Whether the next step starts over.
+    pub(super) at_end: bool,
+}
+
+/// Whether a tombstone or an expired value has been kept, or would have to be, for longer than the horizon.
+pub(super) fn is_past_horizon(entry: &Entry, now: UnixMillis, horizon: Duration) -> bool {
+    let since = match entry.kind {
+        Kind::Tombstone => entry.version.unix_millis(),
+        Kind::Stub => UnixMillis::new(entry.expiry.get()),
+        Kind::Live if entry.expiry.is_past(now) => UnixMillis::new(entry.expiry.get()),
+        Kind::Live => return false,
+    };
+    since + horizon < now
+}
+
+fn found(entry: &Entry, now: UnixMillis) -> Found {
+    if entry.is_live() && !entry.expiry.is_past(now) {
+        Found::Value { version: entry.version, expiry: entry.expiry, value: entry.value() }
+    } else {
+        Found::Gone { version: entry.version }
+    }
+}
+
+fn charge(entry: &Entry) -> u64 {
+    entry.payload_bytes() as u64 + ENTRY_OVERHEAD_BYTES
+}
+
+/// The hash for a slot's table. Keys of one slot share the top twelve bits of their hash, and the table tells entries
+/// apart by the top seven, so those are mixed with lower ones.
+const fn spread(hash: KeyHash) -> u64 {
+    hash.get() ^ (hash.get() << 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Body, Expiry};
+
+    #[test]
+    fn memory_shrinks_when_entries_go() {
+        let many = 10_000;
+        let share = Share { bytes_max: u64::MAX, entries_max: many, tombstones_max: many };
+        let mut shard = Shard::new(share, 12);
+        for n in 0..many {
+            let key = Bytes::from(n.to_string());
+            // All in slot 0, but with hashes of their own below.
+            let hash = KeyHash::new(KeyHash::of(&key).get() >> 12);
+            let version = Version::new(u128::from(n));
+            let expiry = Expiry::new(if n < 10 { 0 } else { 1 });
+            let record = Record { hash, key, version, expiry, body: Body::Value(Bytes::new()) };
+            assert_eq!(shard.apply(Entry::new(&record, Kind::Live), ApplyOrigin::Write), Applied::Stored);
+        }
+        assert!(shard.slots[0].entries.capacity() >= 10_000);
+        let swept = shard.sweep(UnixMillis::new(10), Duration::ZERO, usize::MAX);
+        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10));
+        assert!(shard.slots[0].entries.capacity() < 256, "{}", shard.slots[0].entries.capacity());
+        assert_eq!(shard.versions(Slot::of(KeyHash::new(0))).len(), 10);
+    }
+
+    /// Without this a slot's table would compare whole entries where it could tell them apart by seven bits.
+    #[test]
+    fn keys_of_one_slot_differ_where_the_table_looks_first() {
+        let tags: std::collections::BTreeSet<u64> =
+            (0..10_000).map(|n: u64| spread(KeyHash::new(KeyHash::of(&n.to_le_bytes()).get() >> 12)) >> 57).collect();
+        assert_eq!(tags.len(), 128);
+    }
+}
