@@ -168,9 +168,8 @@ mod tests {
     }
 
     fn message(updates: usize) -> impl Strategy<Value = GossipMessage> {
-        (any::<u64>(), body(), prop::collection::vec(update(), 0..=updates)).prop_map(|(from, body, updates)| {
-            GossipMessage { from: NodeId::new(from), body, updates }
-        })
+        (any::<u64>(), body(), prop::collection::vec(update(), 0..=updates))
+            .prop_map(|(from, body, updates)| GossipMessage { from: NodeId::new(from), body, updates })
     }
 
     fn small() -> MemberUpdate {
