@@ -108,6 +108,8 @@ pub struct Membership {
     rejoin: Rejoin,
     outbox: Outbox,
     rng: SmallRng,
+    /// A claim that this node was gone is news from this incarnation on.
+    gone_after: Incarnation,
     /// The ring that the driver knows of.
     ring: Vec<(NodeId, Weight)>,
     /// Whether something may have changed since.
@@ -132,6 +134,7 @@ impl Membership {
             rejoin: Rejoin::new(config.interval, config.seeds.clone(), now),
             ring: vec![(me.id, me.weight)],
             ring_stale: false,
+            gone_after: me.incarnation,
             config,
             me,
             roster: Roster::default(),
@@ -155,16 +158,14 @@ impl Membership {
         let said = message.updates.into_iter().find(|update| update.id == from && update.is_well_formed());
         let held = self.roster.get(from);
         // Whoever is wronged is told at once, so that it can refute.
-        let wronged = said.as_ref().map_or_else(
-            || held.is_some_and(|held| held.state != MemberState::Alive),
-            |said| held.is_some_and(|held| held != said),
-        );
+        let wrong = held.filter(|held| said.as_ref().map_or(held.state != MemberState::Alive, |said| said != *held));
+        let wrong = wrong.cloned();
         // It is answered where it says it is: what is held may be the address of a former start.
         if let Some(addr) = said.or_else(|| held.cloned()).map(|claim| claim.addr) {
-            let answered = self.answer(now, from, &addr, message.body, wronged);
+            let answered = self.answer(now, from, &addr, message.body, wrong.as_ref());
             // A node that leaves does not argue: it refutes nothing, so two of them would never stop.
-            if wronged && !answered && !self.is_leaving() {
-                self.send(from, addr, GossipBody::Updates, true);
+            if wrong.is_some() && !answered && !self.is_leaving() {
+                self.send(from, addr, GossipBody::Updates, wrong);
             }
         }
         self.publish_ring();
@@ -203,7 +204,7 @@ impl Membership {
         self.ring_stale = true;
         let everyone: Vec<_> = self.roster.in_ring().map(|member| (member.id, member.addr.clone())).collect();
         for (id, addr) in everyone {
-            self.send(id, addr, GossipBody::Updates, false);
+            self.send(id, addr, GossipBody::Updates, None);
         }
         self.publish_ring();
     }
@@ -333,15 +334,15 @@ impl Membership {
     }
 
     /// Does what a message asks for; returns whether its sender has got an answer by that.
-    fn answer(&mut self, now: Monotonic, from: NodeId, addr: &str, body: GossipBody, wronged: bool) -> bool {
+    fn answer(&mut self, now: Monotonic, from: NodeId, addr: &str, body: GossipBody, wrong: Option<&Member>) -> bool {
+        let me = self.me.id;
         match body {
             GossipBody::Ping { seq } => {
-                let ack = GossipBody::Ack { seq, subject: self.me.id };
-                self.send(from, addr.to_owned(), ack, wronged);
+                self.send(from, addr.to_owned(), GossipBody::Ack { seq, subject: me }, wrong.cloned());
                 return true;
             }
-            GossipBody::PingRequest { seq, target } if target == self.me.id => {
-                self.send(from, addr.to_owned(), GossipBody::Ack { seq, subject: target }, wronged);
+            GossipBody::PingRequest { seq, target } if target == me => {
+                self.send(from, addr.to_owned(), GossipBody::Ack { seq, subject: me }, wrong.cloned());
                 return true;
             }
             GossipBody::PingRequest { seq, target } => {
@@ -372,7 +373,8 @@ impl Membership {
             self.hear_about_self(now, claim);
             return;
         }
-        let Merged::News { from } = self.roster.merge(now, claim, self.config.suspicion) else { return };
+        let Merged::News { before } = self.roster.merge(now, claim, self.config.suspicion) else { return };
+        let from = before.as_ref().map(|before| before.state);
         self.ring_stale = true;
         self.news.announce(claim.id);
         self.push_soon(now);
@@ -380,20 +382,31 @@ impl Membership {
             let event = Event::Member { peer: claim.id, addr: claim.addr.clone(), from, to: claim.state };
             self.outbox.push(MembershipOutput::Event(event));
         }
+        // Whoever comes back has to know that it was believed gone, even if it has overridden that without hearing it.
+        if let Some(gone) = before.filter(|before| !before.state.in_ring() && claim.state.in_ring()) {
+            self.send(claim.id, claim.addr.clone(), GossipBody::Updates, Some(gone));
+        }
     }
 
     /// Only this node speaks for itself: what others say of it, or a former start of it said, is overridden.
     fn hear_about_self(&mut self, now: Monotonic, claim: &Member) {
-        if self.is_leaving() || claim.incarnation < self.me.incarnation || *claim == self.me {
+        if self.is_leaving() || *claim == self.me {
             return;
         }
-        self.me.incarnation = claim.incarnation.next();
-        self.push_soon(now);
-        if matches!(claim.state, MemberState::Suspect | MemberState::Dead) {
-            self.outbox.push(MembershipOutput::Event(Event::Refuted { claimed: claim.state }));
+        // That it was believed gone counts even if it has refuted a mere suspicion of that incarnation meanwhile.
+        let gone = !claim.state.in_ring() && claim.incarnation >= self.gone_after;
+        let refutes = claim.incarnation >= self.me.incarnation;
+        if refutes {
+            self.me.incarnation = claim.incarnation.next();
+            self.push_soon(now);
         }
-        if matches!(claim.state, MemberState::Dead | MemberState::Left) {
+        if gone {
+            self.gone_after = claim.incarnation.next();
             self.outbox.push(MembershipOutput::Refuted);
+        }
+        let claimed = claim.state;
+        if (refutes && claimed == MemberState::Suspect) || (gone && claimed == MemberState::Dead) {
+            self.outbox.push(MembershipOutput::Event(Event::Refuted { claimed }));
         }
     }
 
@@ -436,16 +449,16 @@ impl Membership {
 
     fn send_to_member(&mut self, to: NodeId, body: GossipBody) {
         if let Some(addr) = self.roster.get(to).map(|member| member.addr.clone()) {
-            self.send(to, addr, body, false);
+            self.send(to, addr, body, None);
         }
     }
 
-    /// Every message begins with this node's own claim, so that whoever gets it can answer; then comes what is believed
-    /// of the receiver, if it would object or `wronged` says so; then the news.
-    fn send(&mut self, to: NodeId, addr: String, body: GossipBody, wronged: bool) {
+    /// Every message begins with this node's own claim, so that whoever gets it can answer; then comes what is or was
+    /// believed of the receiver, if it would object; then the news.
+    fn send(&mut self, to: NodeId, addr: String, body: GossipBody, about_receiver: Option<Member>) {
+        let believed = self.roster.get(to).filter(|held| held.state != MemberState::Alive);
         let mut updates = vec![self.me.clone()];
-        let held = self.roster.get(to);
-        updates.extend(held.filter(|held| wronged || held.state != MemberState::Alive).cloned());
+        updates.extend(about_receiver.or_else(|| believed.cloned()));
         let taken: usize = updates.iter().map(Member::encoded_bytes_max).sum();
         let room = (GossipMessage::BYTES_MAX - GossipMessage::HEADER_BYTES_MAX).saturating_sub(taken);
         self.news.fill(&mut updates, room, to, &self.roster);

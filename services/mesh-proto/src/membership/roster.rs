@@ -16,8 +16,8 @@ pub(super) enum Merged {
     Known,
     /// It is now what is believed.
     News {
-        /// The state before; nothing if the member is new.
-        from: Option<MemberState>,
+        /// What was believed before; nothing if the member is new.
+        before: Option<Member>,
     },
 }
 
@@ -53,8 +53,8 @@ impl Roster {
         } else if renewed || from != Some(MemberState::Suspect) {
             self.suspicions.insert(claim.id, now + suspicion);
         }
-        self.members.insert(claim.id, Entry { claim: claim.clone(), changed_at });
-        Merged::News { from }
+        let before = self.members.insert(claim.id, Entry { claim: claim.clone(), changed_at });
+        Merged::News { before: before.map(|entry| entry.claim) }
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&Member> {
