@@ -466,3 +466,6 @@ impl Membership {
         self.outbox.push(MembershipOutput::Send { to, addr, message });
     }
 }
+
+#[cfg(test)]
+mod tests;
