@@ -422,7 +422,8 @@ impl Membership {
     }
 
     fn push_soon(&mut self, now: Monotonic) {
-        self.push_at.get_or_insert(now.max(self.push_after));
+        let earliest = now.max(self.push_after);
+        self.push_at.get_or_insert(earliest);
     }
 
     /// Tells a few members at once. The next in the order of ids, up to the first living one, are told for certain: no

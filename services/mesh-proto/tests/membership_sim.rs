@@ -278,7 +278,7 @@ impl Sim {
         assert_eq!(self.nodes[to].addr, addr);
         self.sent += 1;
         // Encoding all of them would be most of the test's time.
-        if self.sent % 16 == 0 {
+        if self.sent.is_multiple_of(16) {
             let bytes = message.encode();
             assert_eq!(GossipMessage::decode(&bytes).as_ref(), Some(&message), "seed {}", self.seed);
             self.sent_bytes += 16 * bytes.len();
@@ -314,7 +314,7 @@ fn a_killed_node_is_dead_everywhere_within_suspicion_and_two_intervals() {
 
 #[test]
 fn a_node_that_restarts_with_a_lower_incarnation_is_alive_again_soon() {
-    for_seeds(100, |seed, size| {
+    for_seeds(70, |seed, size| {
         let mut sim = Sim::converged(seed, size);
         let node = sim.rng.random_range(0..size);
         let before = sim.machine(node).incarnation();
@@ -330,13 +330,15 @@ fn a_node_that_restarts_with_a_lower_incarnation_is_alive_again_soon() {
             now > before && sim.alive().all(|(_, machine)| known(machine)) && sim.is_one_ring()
         });
         sim.until("not even suspected", s(3), |sim| sim.all_hold(node, MemberState::Alive));
-        assert_eq!(sim.nodes[node].refuted > 0, believed_dead, "seed {seed}: down for {down:?}");
+        let refuted = sim.nodes[node].refuted > 0;
+        assert!(refuted || !believed_dead, "seed {seed}: down for {down:?}, it may have missed writes");
+        assert!(!refuted || !sim.deaths.is_empty(), "seed {seed}: down for {down:?}, nobody believed it dead");
     });
 }
 
 #[test]
 fn a_partition_heals_within_five_seconds() {
-    for_seeds(40, |seed, size| {
+    for_seeds(28, |seed, size| {
         let mut sim = Sim::converged(seed, size);
         let cut = sim.rng.random_range(1..size);
         (0..cut).for_each(|i| sim.nodes[i].side = 1);
@@ -355,7 +357,7 @@ fn a_partition_heals_within_five_seconds() {
 
 #[test]
 fn a_node_that_leaves_is_gone_at_once_and_may_come_back() {
-    for_seeds(100, |seed, size| {
+    for_seeds(70, |seed, size| {
         let mut sim = Sim::converged(seed, size);
         let node = sim.rng.random_range(0..size);
         let now = Monotonic::new(sim.now);
@@ -381,7 +383,7 @@ fn a_stopped_node_accuses_nobody_when_it_goes_on_and_is_back_within_three_second
         let node = sim.rng.random_range(0..size);
         sim.stop(node);
         sim.run(s(20));
-        assert!(sim.all_hold(node, MemberState::Dead) || size < 2, "seed {seed}");
+        assert!(sim.all_hold(node, MemberState::Dead), "seed {seed}");
         sim.resume(node);
         sim.until("alive everywhere", s(3), |sim| sim.all_hold(node, MemberState::Alive) && sim.is_one_ring());
         sim.run(s(6));
@@ -404,9 +406,32 @@ fn one_datagram_in_ten_lost_kills_nobody_in_five_minutes() {
     });
 }
 
+/// What a machine with too few cores does to its processes.
+#[test]
+fn nodes_that_stall_for_up_to_a_second_and_a_half_kill_nobody() {
+    for_seeds(21, |seed, size| {
+        let mut sim = Sim::converged(seed, size);
+        let mut resume_at = vec![Duration::ZERO; size];
+        let end = sim.now + s(60);
+        while sim.now < end {
+            for (node, resume_at) in resume_at.iter_mut().enumerate() {
+                let stopped = sim.nodes[node].stopped.is_some();
+                if stopped && *resume_at <= sim.now {
+                    sim.resume(node);
+                } else if !stopped && sim.rng.random_bool(0.02) {
+                    sim.stop(node);
+                    *resume_at = sim.now + ms(sim.rng.random_range(100..1500));
+                }
+            }
+            sim.run(ms(50));
+        }
+        assert!(sim.deaths.is_empty(), "seed {seed}: {:?}", sim.deaths);
+    });
+}
+
 #[test]
 fn a_new_weight_is_known_everywhere_at_once() {
-    for_seeds(40, |seed, size| {
+    for_seeds(28, |seed, size| {
         let mut sim = Sim::converged(seed, size);
         let node = sim.rng.random_range(0..size);
         let now = Monotonic::new(sim.now);
