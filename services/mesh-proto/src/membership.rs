@@ -1,7 +1,38 @@
 //! SWIM membership (Das, Gupta, Motivala 2002) with suspicion, refutation by incarnation, and probing of the dead.
-use crate::{Event, GossipMessage, Incarnation, MemberUpdate, Monotonic, NodeId, Weight};
-use serde::{Deserialize, Serialize};
+//!
+//! The parts: `roster` is what is believed, `news` what is being spread, `prober` who is being probed, `rejoin` who is
+//! looked for, `outbox` what the driver has yet to do. This file is what connects them.
+
+mod news;
+mod outbox;
+mod prober;
+mod rejoin;
+mod roster;
+
 use std::time::Duration;
+
+use rand::{
+    SeedableRng,
+    rngs::SmallRng,
+    seq::{IndexedRandom, IteratorRandom},
+};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    news::News,
+    outbox::Outbox,
+    prober::{Phase, Probe, Prober},
+    rejoin::Rejoin,
+    roster::{Merged, Roster},
+};
+use crate::{Event, GossipBody, GossipMessage, Incarnation, MemberUpdate, Monotonic, NodeId, Weight};
+
+/// Random members that are told at once when something changes.
+const PUSH_RANDOM: usize = 3;
+/// Members next in the order of ids that are told at once too, so that news reaches everyone for certain.
+const PUSH_NEXT_MAX: usize = 4;
+/// News is pushed at most this often per interval, whatever happens: a bound on the work in a storm of changes.
+const PUSHES_PER_INTERVAL_MAX: u32 = 50;
 
 /// What is believed about a member. Within one incarnation a later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,58 +100,373 @@ pub enum MembershipOutput {
 /// again at [`Membership::next_deadline`].
 #[derive(Debug)]
 pub struct Membership {
-    _todo: (),
+    config: MembershipConfig,
+    me: Member,
+    roster: Roster,
+    news: News,
+    prober: Prober,
+    rejoin: Rejoin,
+    outbox: Outbox,
+    rng: SmallRng,
+    /// A claim that this node was gone is news from this incarnation on.
+    gone_after: Incarnation,
+    /// The ring that the driver knows of.
+    ring: Vec<(NodeId, Weight)>,
+    /// Whether something may have changed since.
+    ring_stale: bool,
+    /// When to push news, if there is any.
+    push_at: Option<Monotonic>,
+    /// Not before this.
+    push_after: Monotonic,
 }
 
 impl Membership {
+    /// Members known at most, this node, the dead and the left included. Beyond, whoever has been gone for the longest
+    /// is forgotten; if nobody is gone, newcomers are not admitted.
+    pub const MEMBERS_MAX: usize = roster::MEMBERS_MAX;
+
     /// Starts alone: `me` is this node's own claim, always in its own ring.
     #[must_use]
-    pub fn new(_config: MembershipConfig, _me: Member, _now: Monotonic, _seed: u64) -> Self {
-        todo!()
+    pub fn new(config: MembershipConfig, me: Member, now: Monotonic, seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        Self {
+            prober: Prober::new(config.interval, now, &mut rng),
+            rejoin: Rejoin::new(config.interval, config.seeds.clone(), now),
+            ring: vec![(me.id, me.weight)],
+            ring_stale: false,
+            gone_after: me.incarnation,
+            config,
+            me,
+            roster: Roster::default(),
+            news: News::default(),
+            outbox: Outbox::default(),
+            rng,
+            push_at: None,
+            push_after: now,
+        }
     }
+
     /// A datagram arrived from the authenticated peer `from`.
-    pub fn handle_message(&mut self, _now: Monotonic, _from: NodeId, _message: GossipMessage) {
-        todo!()
+    pub fn handle_message(&mut self, now: Monotonic, from: NodeId, message: GossipMessage) {
+        self.forgive_lost_time(now);
+        if message.from != from || from == self.me.id {
+            return;
+        }
+        for update in &message.updates {
+            self.merge(now, update);
+        }
+        let said = message.updates.into_iter().find(|update| update.id == from && update.is_well_formed());
+        let held = self.roster.get(from);
+        // Whoever is wronged is told at once, so that it can refute.
+        let wrong = held.filter(|held| said.as_ref().map_or(held.state != MemberState::Alive, |said| said != *held));
+        let wrong = wrong.cloned();
+        // It is answered where it says it is: what is held may be the address of a former start.
+        if let Some(addr) = said.or_else(|| held.cloned()).map(|claim| claim.addr) {
+            let answered = self.answer(now, from, &addr, message.body, wrong.as_ref());
+            // A node that leaves does not argue: it refutes nothing, so two of them would never stop.
+            if wrong.is_some() && !answered && !self.is_leaving() {
+                self.send(from, addr, GossipBody::Updates, wrong);
+            }
+        }
+        self.publish_ring();
     }
+
     /// A whole member list arrived, from a join or with a reply to a request that named another ring.
-    pub fn handle_members(&mut self, _now: Monotonic, _members: &[Member]) {
-        todo!()
+    pub fn handle_members(&mut self, now: Monotonic, members: &[Member]) {
+        self.forgive_lost_time(now);
+        for member in members {
+            self.merge(now, member);
+        }
+        self.publish_ring();
     }
+
     /// This node's weight has changed: publish it.
-    pub fn handle_weight(&mut self, _now: Monotonic, _weight: Weight) {
-        todo!()
+    pub fn handle_weight(&mut self, now: Monotonic, weight: Weight) {
+        self.forgive_lost_time(now);
+        if self.is_leaving() || weight == self.me.weight {
+            return;
+        }
+        self.me.weight = weight;
+        self.ring_stale = true;
+        self.me.incarnation = self.me.incarnation.next();
+        self.push_soon(now);
+        self.publish_ring();
     }
-    /// This node is about to stop: tell everyone.
-    pub fn handle_leave(&mut self, _now: Monotonic) {
-        todo!()
+
+    /// This node is about to stop: tell everyone. It then is in its own ring only if nobody else is, as it will be in
+    /// nobody else's, and refutes nothing any more.
+    pub fn handle_leave(&mut self, now: Monotonic) {
+        self.forgive_lost_time(now);
+        if self.is_leaving() {
+            return;
+        }
+        self.me.state = MemberState::Left;
+        self.ring_stale = true;
+        let everyone: Vec<_> = self.roster.in_ring().map(|member| (member.id, member.addr.clone())).collect();
+        for (id, addr) in everyone {
+            self.send(id, addr, GossipBody::Updates, None);
+        }
+        self.publish_ring();
     }
+
     /// The next thing to do, or nothing until [`Self::next_deadline`].
-    pub fn poll(&mut self, _now: Monotonic) -> Option<MembershipOutput> {
-        todo!()
+    pub fn poll(&mut self, now: Monotonic) -> Option<MembershipOutput> {
+        self.forgive_lost_time(now);
+        loop {
+            if let Some(output) = self.outbox.pop() {
+                return Some(output);
+            }
+            if !self.handle_timeout(now) {
+                return None;
+            }
+            self.publish_ring();
+        }
     }
+
     /// When to poll again if nothing arrives before.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
-        todo!()
+        let always = self.prober.next_deadline().min(self.rejoin.next_deadline());
+        [self.push_at, self.roster.next_deadline()].into_iter().flatten().fold(always, Ord::min)
     }
+
     /// All members including this node, sorted by id, the dead and the left too.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        todo!()
+        let mut members: Vec<_> = self.roster.iter().cloned().collect();
+        let at = members.partition_point(|member| member.id < self.me.id);
+        members.insert(at, self.me.clone());
+        members
     }
+
     /// One member.
     #[must_use]
-    pub fn member(&self, _id: NodeId) -> Option<&Member> {
-        todo!()
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        if id == self.me.id { Some(&self.me) } else { self.roster.get(id) }
     }
+
     /// Those that are in the ring, with their weights, sorted by id.
     #[must_use]
     pub fn ring_members(&self) -> Vec<(NodeId, Weight)> {
-        todo!()
+        let mut ring: Vec<_> = self.roster.in_ring().map(|member| (member.id, member.weight)).collect();
+        if self.me.state.in_ring() || ring.is_empty() {
+            let at = ring.partition_point(|&(id, _)| id < self.me.id);
+            ring.insert(at, (self.me.id, self.me.weight));
+        }
+        ring
     }
+
     /// This node's current incarnation.
     #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        todo!()
+    pub const fn incarnation(&self) -> Incarnation {
+        self.me.incarnation
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.me.state == MemberState::Left
+    }
+
+    /// A deadline missed by more than an interval means that this node was stopped or starved, not that the others
+    /// were silent (Lifeguard, Dadgar et al. 2017): it starts a new round and gives the suspects the time back.
+    fn forgive_lost_time(&mut self, now: Monotonic) {
+        let late = now.since(self.next_deadline());
+        if late > self.config.interval {
+            self.roster.extend_suspicions(late);
+            self.prober.restart(now);
+            self.rejoin.restart(now);
+            self.push_at = self.push_at.map(|at| at.max(now));
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Monotonic) -> bool {
+        if self.push_at.is_some_and(|at| at <= now) {
+            self.push(now);
+            return true;
+        }
+        let dead = self.roster.unrefuted(now);
+        if !dead.is_empty() {
+            dead.iter().for_each(|claim| self.merge(now, claim));
+            return true;
+        }
+        if let Some(phase) = self.prober.handle_timeout(now) {
+            self.handle_phase(now, phase);
+            return true;
+        }
+        if let Some(addrs) = self.rejoin.handle_timeout(now, &self.me, &self.roster) {
+            if !self.is_leaving() {
+                addrs.into_iter().for_each(|addr| self.outbox.push(MembershipOutput::Join { addr }));
+            }
+            return true;
+        }
+        false
+    }
+
+    fn handle_phase(&mut self, now: Monotonic, phase: Phase) {
+        match phase {
+            // A node that leaves accuses nobody, but repeats its good-bye.
+            Phase::Begin if self.is_leaving() => self.push_soon(now),
+            Phase::Begin => {
+                for probe in self.prober.begin(now, self.me.id, &self.roster, &mut self.rng) {
+                    self.send_to_member(probe.target, GossipBody::Ping { seq: probe.seq });
+                }
+            }
+            Phase::AskOthers => {
+                for Probe { seq, target, .. } in self.prober.ask_others() {
+                    let others = self.roster.in_ring();
+                    let others = others.filter(|member| member.id != target && member.state == MemberState::Alive);
+                    let helpers = others.map(|member| member.id);
+                    for helper in helpers.choose_multiple(&mut self.rng, self.config.indirect_probes) {
+                        self.send_to_member(helper, GossipBody::PingRequest { seq, target });
+                    }
+                }
+            }
+            Phase::Conclude => {
+                for Probe { target, indirect, .. } in self.prober.conclude() {
+                    let event = Event::GossipRound { peer: target, rtt: None, indirect };
+                    self.outbox.push(MembershipOutput::Event(event));
+                    let suspect = self.roster.get(target).cloned();
+                    if let Some(claim) = suspect.filter(|member| member.state == MemberState::Alive) {
+                        self.merge(now, &Member { state: MemberState::Suspect, ..claim });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what a message asks for; returns whether its sender has got an answer by that.
+    fn answer(&mut self, now: Monotonic, from: NodeId, addr: &str, body: GossipBody, wrong: Option<&Member>) -> bool {
+        let me = self.me.id;
+        match body {
+            GossipBody::Ping { seq } => {
+                self.send(from, addr.to_owned(), GossipBody::Ack { seq, subject: me }, wrong.cloned());
+                return true;
+            }
+            GossipBody::PingRequest { seq, target } if target == me => {
+                self.send(from, addr.to_owned(), GossipBody::Ack { seq, subject: me }, wrong.cloned());
+                return true;
+            }
+            GossipBody::PingRequest { seq, target } => {
+                if self.roster.get(target).is_some() {
+                    let seq = self.prober.relay(target, from, seq);
+                    self.send_to_member(target, GossipBody::Ping { seq });
+                }
+            }
+            GossipBody::Ack { seq, subject } => {
+                if let Some(probe) = self.prober.handle_ack(seq, subject) {
+                    let rtt = Some(now.since(probe.sent_at));
+                    let event = Event::GossipRound { peer: subject, rtt, indirect: probe.indirect };
+                    self.outbox.push(MembershipOutput::Event(event));
+                } else if let Some(relay) = self.prober.take_relay(seq, subject) {
+                    self.send_to_member(relay.requester, GossipBody::Ack { seq: relay.requester_seq, subject });
+                }
+            }
+            GossipBody::Updates => {}
+        }
+        false
+    }
+
+    fn merge(&mut self, now: Monotonic, claim: &Member) {
+        if !claim.is_well_formed() {
+            return;
+        }
+        if claim.id == self.me.id {
+            self.hear_about_self(now, claim);
+            return;
+        }
+        let Merged::News { before } = self.roster.merge(now, claim, self.config.suspicion) else { return };
+        let from = before.as_ref().map(|before| before.state);
+        self.ring_stale = true;
+        self.news.announce(claim.id);
+        self.push_soon(now);
+        if from != Some(claim.state) {
+            let event = Event::Member { peer: claim.id, addr: claim.addr.clone(), from, to: claim.state };
+            self.outbox.push(MembershipOutput::Event(event));
+        }
+        // Whoever comes back has to know that it was believed gone, even if it has overridden that without hearing it.
+        if let Some(gone) = before.filter(|before| !before.state.in_ring() && claim.state.in_ring()) {
+            self.send(claim.id, claim.addr.clone(), GossipBody::Updates, Some(gone));
+        }
+    }
+
+    /// Only this node speaks for itself: what others say of it, or a former start of it said, is overridden.
+    fn hear_about_self(&mut self, now: Monotonic, claim: &Member) {
+        if self.is_leaving() || *claim == self.me {
+            return;
+        }
+        // That it was believed gone counts even if it has refuted a mere suspicion of that incarnation meanwhile.
+        let gone = !claim.state.in_ring() && claim.incarnation >= self.gone_after;
+        let refutes = claim.incarnation >= self.me.incarnation;
+        if refutes {
+            self.me.incarnation = claim.incarnation.next();
+            self.push_soon(now);
+        }
+        if gone {
+            self.gone_after = claim.incarnation.next();
+            self.outbox.push(MembershipOutput::Refuted);
+        }
+        let claimed = claim.state;
+        if (refutes && claimed == MemberState::Suspect) || (gone && claimed == MemberState::Dead) {
+            self.outbox.push(MembershipOutput::Event(Event::Refuted { claimed }));
+        }
+    }
+
+    fn publish_ring(&mut self) {
+        if !std::mem::take(&mut self.ring_stale) {
+            return;
+        }
+        let ring = self.ring_members();
+        if ring != self.ring {
+            self.ring = ring;
+            self.outbox.push(MembershipOutput::RingChanged);
+        }
+    }
+
+    fn push_soon(&mut self, now: Monotonic) {
+        let earliest = now.max(self.push_after);
+        self.push_at.get_or_insert(earliest);
+    }
+
+    /// Tells a few members at once. The next in the order of ids, up to the first living one, are told for certain: no
+    /// news can miss anybody, and those it accuses hear it too, for it may be wrong. A few random ones make it fast.
+    fn push(&mut self, now: Monotonic) {
+        self.push_at = None;
+        self.push_after = now + self.config.interval / PUSHES_PER_INTERVAL_MAX;
+        let mut targets: Vec<NodeId> = Vec::with_capacity(PUSH_NEXT_MAX + PUSH_RANDOM);
+        for member in self.roster.after(self.me.id) {
+            let accused = member.state == MemberState::Dead && self.news.is_fresh(member.id);
+            if member.state.in_ring() || accused {
+                targets.push(member.id);
+            }
+            if member.state == MemberState::Alive || targets.len() == PUSH_NEXT_MAX {
+                break;
+            }
+        }
+        let others: Vec<_> = self.roster.in_ring().map(|member| member.id).filter(|id| !targets.contains(id)).collect();
+        targets.extend(others.choose_multiple(&mut self.rng, PUSH_RANDOM));
+        for target in targets {
+            self.send_to_member(target, GossipBody::Updates);
+        }
+    }
+
+    fn send_to_member(&mut self, to: NodeId, body: GossipBody) {
+        if let Some(addr) = self.roster.get(to).map(|member| member.addr.clone()) {
+            self.send(to, addr, body, None);
+        }
+    }
+
+    /// Every message begins with this node's own claim, so that whoever gets it can answer; then comes what is or was
+    /// believed of the receiver, if it would object; then the news.
+    fn send(&mut self, to: NodeId, addr: String, body: GossipBody, about_receiver: Option<Member>) {
+        let believed = self.roster.get(to).filter(|held| held.state != MemberState::Alive);
+        let mut updates = vec![self.me.clone()];
+        updates.extend(about_receiver.or_else(|| believed.cloned()));
+        let taken: usize = updates.iter().map(Member::encoded_bytes_max).sum();
+        let room = (GossipMessage::BYTES_MAX - GossipMessage::HEADER_BYTES_MAX).saturating_sub(taken);
+        self.news.fill(&mut updates, room, to, &self.roster);
+        let message = GossipMessage { from: self.me.id, body, updates };
+        self.outbox.push(MembershipOutput::Send { to, addr, message });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Whom to probe next, and what became of the probes under way. One round is: ping up to three members, after 2/5 of
+//! the interval ask others to ping those that did not answer, after 7/10 accuse those that nobody reached.
+//!
+//! The first of the three is always the next living member in the order of ids, the others come from a shuffled
+//! round-robin (SWIM, section 4.3). So everybody is probed by somebody in every interval, for certain and not just
+//! probably, and the work per node stays the same however large the cluster grows.
+
+use std::{collections::VecDeque, time::Duration};
+
+use arrayvec::ArrayVec;
+use rand::{Rng, rngs::SmallRng, seq::SliceRandom};
+
+use super::{MemberState, roster::Roster};
+use crate::{Monotonic, NodeId};
+
+/// Members probed per interval.
+pub(super) const PROBES_MAX: usize = 3;
+
+/// Pings under way for others; the oldest is dropped beyond that.
+const RELAYS_MAX: usize = 256;
+
+/// What a round does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Begin with new pings.
+    Begin,
+    /// Ask others to ping those that have not answered.
+    AskOthers,
+    /// Accuse those that nobody reached.
+    Conclude,
+}
+
+/// One member being probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    pub(super) seq: u32,
+    pub(super) target: NodeId,
+    pub(super) sent_at: Monotonic,
+    /// Whether others were asked to ping it too.
+    pub(super) indirect: bool,
+}
+
+/// A ping on behalf of another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Relay {
+    seq: u32,
+    target: NodeId,
+    /// Who asked.
+    pub(super) requester: NodeId,
+    /// The number under which it asked.
+    pub(super) requester_seq: u32,
+}
+
+/// The rounds of one node.
+#[derive(Debug)]
+pub(super) struct Prober {
+    interval: Duration,
+    order: Vec<NodeId>,
+    /// Those not answered yet.
+    probes: ArrayVec<Probe, PROBES_MAX>,
+    phase: Phase,
+    due: Monotonic,
+    began_at: Monotonic,
+    seq: u32,
+    relays: VecDeque<Relay>,
+}
+
+impl Prober {
+    /// The first round begins somewhere within the first interval, so that nodes started together do not probe in step.
+    pub(super) fn new(interval: Duration, now: Monotonic, rng: &mut SmallRng) -> Self {
+        Self {
+            interval,
+            order: Vec::new(),
+            probes: ArrayVec::new(),
+            phase: Phase::Begin,
+            due: now + interval.mul_f64(rng.random()),
+            began_at: now,
+            seq: rng.random(),
+            relays: VecDeque::new(),
+        }
+    }
+
+    pub(super) const fn next_deadline(&self) -> Monotonic {
+        self.due
+    }
+
+    /// Forgets what is under way and begins a new round now.
+    pub(super) fn restart(&mut self, now: Monotonic) {
+        self.probes.clear();
+        self.relays.clear();
+        self.phase = Phase::Begin;
+        self.due = now;
+    }
+
+    /// What is due, if anything; the next phase is scheduled.
+    pub(super) fn handle_timeout(&mut self, now: Monotonic) -> Option<Phase> {
+        if now < self.due {
+            return None;
+        }
+        let phase = self.phase;
+        (self.phase, self.due) = match phase {
+            Phase::Begin => {
+                self.began_at = now;
+                (Phase::AskOthers, now + self.interval * 2 / 5)
+            }
+            Phase::AskOthers => (Phase::Conclude, self.began_at + self.interval * 7 / 10),
+            Phase::Conclude => (Phase::Begin, self.began_at + self.interval),
+        };
+        Some(phase)
+    }
+
+    /// Chooses this round's targets and starts a probe of each.
+    pub(super) fn begin(&mut self, now: Monotonic, me: NodeId, roster: &Roster, rng: &mut SmallRng) -> Vec<Probe> {
+        self.probes.clear();
+        for target in self.targets(me, roster, rng) {
+            let seq = self.next_seq();
+            self.probes.push(Probe { seq, target, sent_at: now, indirect: false });
+        }
+        self.probes.to_vec()
+    }
+
+    /// The probes that have not been answered yet; from now on they count as indirect.
+    pub(super) fn ask_others(&mut self) -> Vec<Probe> {
+        self.probes.iter_mut().for_each(|probe| probe.indirect = true);
+        self.probes.to_vec()
+    }
+
+    /// Ends the round: the probes that nobody answered.
+    pub(super) fn conclude(&mut self) -> Vec<Probe> {
+        self.probes.drain(..).collect()
+    }
+
+    /// Somebody reached `subject`: the probe that has ended, if it was one of ours.
+    pub(super) fn handle_ack(&mut self, seq: u32, subject: NodeId) -> Option<Probe> {
+        let at = self.probes.iter().position(|probe| probe.seq == seq && probe.target == subject)?;
+        Some(self.probes.remove(at))
+    }
+
+    /// Starts a ping on behalf of `requester`; returns its number.
+    pub(super) fn relay(&mut self, target: NodeId, requester: NodeId, requester_seq: u32) -> u32 {
+        if self.relays.len() >= RELAYS_MAX {
+            self.relays.pop_front();
+        }
+        let seq = self.next_seq();
+        self.relays.push_back(Relay { seq, target, requester, requester_seq });
+        seq
+    }
+
+    /// `subject` answered: who had asked for it, if that was a ping for others.
+    pub(super) fn take_relay(&mut self, seq: u32, subject: NodeId) -> Option<Relay> {
+        let at = self.relays.iter().position(|relay| relay.seq == seq && relay.target == subject)?;
+        self.relays.remove(at)
+    }
+
+    fn targets(&mut self, me: NodeId, roster: &Roster, rng: &mut SmallRng) -> ArrayVec<NodeId, PROBES_MAX> {
+        let next = roster.after(me).find(|member| member.state == MemberState::Alive);
+        let mut targets: ArrayVec<NodeId, PROBES_MAX> = next.map(|member| member.id).into_iter().collect();
+        let mut reshuffled = false;
+        while !targets.is_full() {
+            let Some(id) = self.order.pop() else {
+                if reshuffled {
+                    break;
+                }
+                reshuffled = true;
+                self.order.extend(roster.in_ring().map(|member| member.id));
+                self.order.shuffle(rng);
+                continue;
+            };
+            if !targets.contains(&id) && roster.get(id).is_some_and(|member| member.state.in_ring()) {
+                targets.push(id);
+            }
+        }
+        targets
+    }
+
+    const fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        self.seq
+    }
+}
