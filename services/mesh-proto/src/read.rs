@@ -109,8 +109,8 @@ pub struct Read {
     gone: Option<Version>,
     /// How many answers count towards `answers_needed`.
     answers: usize,
-    /// Whether an owner answered without ending the read, so that more than one may be needed at once.
-    needs_more: bool,
+    /// How many owners have said anything of use at all.
+    usable: usize,
     wrong_ring: bool,
     outcome: Option<ReadOutcome>,
 }
@@ -159,7 +159,7 @@ impl Read {
             value: None,
             gone: None,
             answers: 0,
-            needs_more: false,
+            usable: 0,
             wrong_ring: false,
             outcome: None,
         };
@@ -196,7 +196,7 @@ impl Read {
         if has_next && active < wanted {
             return self.send(now, false);
         }
-        if active == 0 && (self.wrong_ring || self.in_flight().is_empty()) {
+        if active == 0 && self.nothing_to_wait_for() {
             return self.exhausted();
         }
         let may_hedge = has_next && active < self.config.fanout_max;
@@ -242,7 +242,7 @@ impl Read {
                 return;
             }
         }
-        self.needs_more = true;
+        self.usable += 1;
         self.answers += usize::from(counts);
     }
 
@@ -273,11 +273,11 @@ impl Read {
         has_enough.then_some(ReadOutcome::Miss { version: self.gone })
     }
 
-    /// How many legs the result needs in flight now, apart from hedges: one for the first look, and after an answer
-    /// that was not enough as many as are still missing.
+    /// How many legs the result needs in flight now, apart from hedges: one for a hit, and after an answer
+    /// that speaks for a miss as many as are still missing.
     fn wanted(&self) -> usize {
         let missing = self.config.answers_needed.saturating_sub(self.answers).max(1);
-        if self.needs_more || self.config.consistency == Consistency::Quorum { missing } else { 1 }
+        if self.answers > 0 || self.config.consistency == Consistency::Quorum { missing } else { 1 }
     }
 
     fn active(&self) -> usize {
@@ -305,13 +305,35 @@ impl Read {
 
     /// Everyone was asked, and nobody is left to wait for.
     fn exhausted(&mut self) -> ReadStep {
-        let outcome = if self.wrong_ring {
+        let needed = self.config.answers_needed;
+        let outcome = if self.is_overtaken() && self.usable >= needed {
+            ReadOutcome::Miss { version: self.gone }
+        } else if self.wrong_ring {
             ReadOutcome::WrongRing
         } else {
-            ReadOutcome::Unavailable { answers: self.answers, needed: self.config.answers_needed }
+            ReadOutcome::Unavailable { answers: self.answers, needed }
         };
         self.outcome = Some(outcome.clone());
         ReadStep::Done(outcome)
+    }
+
+    /// Whether a tombstone is the newest of all that was seen, and new enough. Owners that hold an older value have then
+    /// merely missed the deletion, and their answers do for a miss if there are no better ones: by the intersection of
+    /// quorums, one among `answers_needed` has seen the newest acknowledged write. They are the last resort because an
+    /// owner that is still catching up may be among them.
+    fn is_overtaken(&self) -> bool {
+        let floor = match self.config.consistency {
+            Consistency::Session(floor) => floor,
+            Consistency::One | Consistency::Quorum => Version::ZERO,
+        };
+        self.gone.is_some_and(|gone| gone >= floor && self.value.as_ref().is_none_or(|held| held.version <= gone))
+    }
+
+    /// With no leg left in time, whether a late answer is not worth the wait: there is none to come, or there is a result
+    /// without it.
+    fn nothing_to_wait_for(&self) -> bool {
+        let has_result = self.wrong_ring || (self.is_overtaken() && self.usable >= self.config.answers_needed);
+        has_result || self.legs.iter().all(|leg| leg.state == LegState::Settled)
     }
 
     /// The next moment at which waiting alone changes something.
@@ -321,5 +343,294 @@ impl Read {
             _ => None,
         });
         given_up.chain(may_hedge.then_some(self.hedge_at)).fold(self.deadline, Monotonic::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEDGE_DELAY: u64 = 10;
+    const HEDGE_INTERVAL: u64 = 4;
+    const PER_TRY: u64 = 200;
+    const TIMEOUT: u64 = 3000;
+
+    const fn at(ms: u64) -> Monotonic {
+        Monotonic::new(Duration::from_millis(ms))
+    }
+
+    fn config(consistency: Consistency) -> ReadConfig {
+        ReadConfig {
+            consistency,
+            answers_needed: 2,
+            fanout_max: 2,
+            hedge_delay: Duration::from_millis(HEDGE_DELAY),
+            hedge_interval: Duration::from_millis(HEDGE_INTERVAL),
+            per_try: Duration::from_millis(PER_TRY),
+            timeout: Duration::from_millis(TIMEOUT),
+        }
+    }
+
+    fn owners(count: u64) -> Vec<NodeId> {
+        (1..=count).map(NodeId::new).collect()
+    }
+
+    fn read(consistency: Consistency, others: u64, local: Option<ReadAnswer>) -> Read {
+        Read::new(config(consistency), &owners(others), local, at(0))
+    }
+
+    fn value(version: u128) -> ReadAnswer {
+        ReadAnswer::Value { version: Version::new(version), expiry: Expiry::NEVER, value: Bytes::from_static(b"v") }
+    }
+
+    const fn gone(version: u128) -> ReadAnswer {
+        ReadAnswer::Gone { version: Version::new(version) }
+    }
+
+    fn session(floor: u128) -> Consistency {
+        Consistency::Session(Version::new(floor))
+    }
+
+    fn full_budget() -> HedgeBudget {
+        let mut budget = HedgeBudget::default();
+        (0..100).for_each(|_| budget.deposit());
+        budget
+    }
+
+    fn empty_budget() -> HedgeBudget {
+        let mut budget = HedgeBudget::default();
+        while budget.withdraw() {}
+        budget
+    }
+
+    /// Polls with tokens to spare until there is nothing more to do at `ms`: the legs sent, and the last step.
+    fn run(read: &mut Read, ms: u64) -> (Vec<(usize, bool)>, ReadStep) {
+        let mut budget = full_budget();
+        let mut sent = Vec::new();
+        loop {
+            match read.poll(at(ms), &mut budget) {
+                ReadStep::Send { leg, peer, hedged } => {
+                    assert_eq!(peer, NodeId::new(leg as u64 + 1));
+                    sent.push((leg, hedged));
+                }
+                step => return (sent, step),
+            }
+        }
+    }
+
+    fn hit(version: u128, leg: Option<usize>) -> ReadStep {
+        let value = Bytes::from_static(b"v");
+        ReadStep::Done(ReadOutcome::Value { version: Version::new(version), value, expiry: Expiry::NEVER, leg })
+    }
+
+    fn miss(version: Option<u128>) -> ReadStep {
+        ReadStep::Done(ReadOutcome::Miss { version: version.map(Version::new) })
+    }
+
+    #[test]
+    fn a_local_value_ends_the_read_at_once() {
+        assert_eq!(run(&mut read(Consistency::One, 2, Some(value(5))), 0), (vec![], hit(5, None)));
+        assert_eq!(run(&mut read(session(5), 2, Some(value(5))), 0), (vec![], hit(5, None)));
+    }
+
+    #[test]
+    fn hedges_start_after_the_delay_and_stop_at_the_fan_out() {
+        let mut read = read(Consistency::One, 3, None);
+        assert_eq!(run(&mut read, 0), (vec![(0, false)], ReadStep::Wait(at(HEDGE_DELAY))));
+        assert_eq!(run(&mut read, HEDGE_DELAY), (vec![(1, true)], ReadStep::Wait(at(PER_TRY))));
+        read.handle_answer(at(12), 1, value(5));
+        assert_eq!(run(&mut read, 12), (vec![], hit(5, Some(1))));
+        assert_eq!(read.in_flight().as_slice(), [0], "the loser is to be cancelled");
+    }
+
+    #[test]
+    fn further_hedges_follow_at_the_interval() {
+        let config = ReadConfig { fanout_max: 3, ..config(Consistency::One) };
+        let mut read = Read::new(config, &owners(4), None, at(0));
+        run(&mut read, 0);
+        assert_eq!(run(&mut read, 10), (vec![(1, true)], ReadStep::Wait(at(10 + HEDGE_INTERVAL))));
+        assert_eq!(run(&mut read, 14), (vec![(2, true)], ReadStep::Wait(at(PER_TRY))));
+    }
+
+    #[test]
+    fn without_a_token_the_read_waits_and_looks_again_later() {
+        let mut read = read(Consistency::One, 2, None);
+        let mut budget = empty_budget();
+        assert!(matches!(read.poll(at(0), &mut budget), ReadStep::Send { leg: 0, hedged: false, .. }));
+        assert_eq!(read.poll(at(10), &mut budget), ReadStep::Wait(at(10 + HEDGE_INTERVAL)));
+        assert_eq!(run(&mut read, 14).0, [(1, true)]);
+
+        let config = ReadConfig { hedge_interval: Duration::ZERO, ..config(Consistency::One) };
+        let mut read = Read::new(config, &owners(2), None, at(0));
+        read.poll(at(0), &mut budget);
+        assert_eq!(read.poll(at(10), &mut budget), ReadStep::Wait(at(11)), "never a busy loop");
+    }
+
+    #[test]
+    fn a_failure_an_unknown_and_another_ring_move_on_without_a_token() {
+        let mut read = read(Consistency::One, 4, None);
+        let mut budget = empty_budget();
+        assert!(matches!(read.poll(at(0), &mut budget), ReadStep::Send { leg: 0, .. }));
+        read.handle_failure(at(1), 0, LegFailure::NotSent);
+        assert!(matches!(read.poll(at(1), &mut budget), ReadStep::Send { leg: 1, hedged: false, .. }));
+        read.handle_answer(at(2), 1, ReadAnswer::Unknown);
+        assert!(matches!(read.poll(at(2), &mut budget), ReadStep::Send { leg: 2, hedged: false, .. }));
+        read.handle_answer(at(3), 2, ReadAnswer::WrongRing(Vec::new()));
+        assert!(matches!(read.poll(at(3), &mut budget), ReadStep::Send { leg: 3, hedged: false, .. }));
+        read.handle_answer(at(4), 3, value(5));
+        assert_eq!(read.poll(at(4), &mut budget), hit(5, Some(3)), "a value wins over another ring");
+    }
+
+    #[test]
+    fn a_miss_needs_enough_owners_and_the_local_one_counts() {
+        let mut read = read(Consistency::One, 2, Some(ReadAnswer::Absent));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, gone(4));
+        assert_eq!(run(&mut read, 1), (vec![], miss(Some(4))));
+    }
+
+    #[test]
+    fn an_insufficient_miss_asks_as_many_as_are_missing_at_once() {
+        let config = ReadConfig { answers_needed: 3, ..config(Consistency::One) };
+        let mut read = Read::new(config, &owners(4), None, at(0));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 1).0, [(1, false), (2, false)]);
+    }
+
+    #[test]
+    fn a_value_older_than_a_tombstone_is_no_hit() {
+        for expired in [5, 6] {
+            let mut read = read(Consistency::One, 3, Some(gone(6)));
+            run(&mut read, 0);
+            read.handle_answer(at(1), 0, value(expired));
+            assert_eq!(run(&mut read, 1).0, [(1, false)]);
+            read.handle_answer(at(2), 1, value(7));
+            assert_eq!(run(&mut read, 2), (vec![], hit(7, Some(1))));
+        }
+    }
+
+    #[test]
+    fn owners_that_missed_a_deletion_do_for_a_miss_when_nobody_better_is_left() {
+        let mut read = read(Consistency::One, 2, Some(gone(6)));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, value(5));
+        assert_eq!(run(&mut read, 1).0, [(1, false)]);
+        read.handle_failure(at(2), 1, LegFailure::Disconnected);
+        assert_eq!(run(&mut read, 2).1, miss(Some(6)));
+    }
+
+    #[test]
+    fn a_session_keeps_asking_until_the_answer_is_new_enough() {
+        let mut read = read(session(5), 2, Some(value(4)));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, gone(3));
+        assert_eq!(run(&mut read, 1).0, [(1, false)]);
+        read.handle_answer(at(2), 1, value(6));
+        assert_eq!(run(&mut read, 2).1, hit(6, Some(1)));
+    }
+
+    #[test]
+    fn a_session_takes_an_old_answer_neither_for_a_hit_nor_for_a_miss() {
+        let mut read = read(session(5), 2, Some(value(4)));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, gone(3));
+        run(&mut read, 1);
+        read.handle_answer(at(2), 1, ReadAnswer::Absent);
+        let unavailable = ReadStep::Done(ReadOutcome::Unavailable { answers: 1, needed: 2 });
+        assert_eq!(run(&mut read, 2).1, unavailable);
+    }
+
+    #[test]
+    fn a_tombstone_older_than_the_session_is_no_miss_even_as_a_last_resort() {
+        for (floor, last) in
+            [(6, miss(Some(6))), (7, ReadStep::Done(ReadOutcome::Unavailable { answers: 0, needed: 2 }))]
+        {
+            let mut read = read(session(floor), 2, Some(gone(6)));
+            run(&mut read, 0);
+            read.handle_answer(at(1), 0, value(5));
+            run(&mut read, 1);
+            read.handle_failure(at(2), 1, LegFailure::Disconnected);
+            assert_eq!(run(&mut read, 2).1, last, "floor {floor}");
+        }
+    }
+
+    #[test]
+    fn a_session_misses_when_enough_owners_have_evicted_the_key() {
+        let mut read = read(session(5), 2, Some(ReadAnswer::Absent));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 1).1, miss(None));
+    }
+
+    #[test]
+    fn a_quorum_asks_enough_at_once_and_takes_the_newest() {
+        let mut read = read(Consistency::Quorum, 3, None);
+        assert_eq!(run(&mut read, 0).0, [(0, false), (1, false)]);
+        read.handle_answer(at(1), 0, value(7));
+        assert_eq!(run(&mut read, 1), (vec![], ReadStep::Wait(at(HEDGE_DELAY))));
+        read.handle_answer(at(2), 1, value(6));
+        assert_eq!(run(&mut read, 2).1, hit(7, Some(0)));
+    }
+
+    #[test]
+    fn a_quorum_of_which_a_tombstone_is_the_newest_is_a_miss() {
+        let mut read = read(Consistency::Quorum, 2, Some(value(6)));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, gone(7));
+        assert_eq!(run(&mut read, 1).1, miss(Some(7)));
+    }
+
+    #[test]
+    fn a_leg_over_its_time_is_replaced_and_its_late_answer_still_welcome() {
+        let mut read = read(Consistency::Quorum, 3, None);
+        run(&mut read, 0);
+        assert_eq!(run(&mut read, PER_TRY), (vec![(2, false)], ReadStep::Wait(at(2 * PER_TRY))));
+        read.handle_answer(at(201), 2, value(5));
+        assert_eq!(run(&mut read, 201), (vec![], ReadStep::Wait(at(TIMEOUT))));
+        assert_eq!(read.in_flight().as_slice(), [0, 1]);
+        read.handle_answer(at(900), 1, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 900).1, hit(5, Some(2)));
+    }
+
+    #[test]
+    fn a_read_that_nobody_can_serve_says_why() {
+        let unavailable = |answers| ReadStep::Done(ReadOutcome::Unavailable { answers, needed: 2 });
+        assert_eq!(run(&mut read(Consistency::One, 0, None), 0).1, unavailable(0));
+        assert_eq!(run(&mut read(Consistency::Quorum, 0, Some(value(5))), 0).1, unavailable(1));
+
+        let mut unknown = read(Consistency::One, 1, Some(ReadAnswer::Unknown));
+        run(&mut unknown, 0);
+        unknown.handle_answer(at(1), 0, ReadAnswer::Unknown);
+        assert_eq!(run(&mut unknown, 1).1, unavailable(0));
+
+        let mut other_ring = read(Consistency::One, 2, None);
+        run(&mut other_ring, 0);
+        other_ring.handle_answer(at(1), 0, ReadAnswer::WrongRing(Vec::new()));
+        run(&mut other_ring, 1);
+        other_ring.handle_failure(at(2), 1, LegFailure::NotSent);
+        assert_eq!(run(&mut other_ring, 2).1, ReadStep::Done(ReadOutcome::WrongRing));
+    }
+
+    #[test]
+    fn a_silent_mesh_times_out() {
+        let mut read = read(Consistency::One, 1, None);
+        run(&mut read, 0);
+        assert_eq!(run(&mut read, PER_TRY).1, ReadStep::Wait(at(TIMEOUT)));
+        assert_eq!(run(&mut read, TIMEOUT).1, ReadStep::Done(ReadOutcome::TimedOut));
+        read.handle_answer(at(TIMEOUT), 0, value(5));
+        assert_eq!(run(&mut read, TIMEOUT).1, ReadStep::Done(ReadOutcome::TimedOut), "once done, always the same");
+        assert!(read.in_flight().is_empty());
+    }
+
+    #[test]
+    fn a_leg_answers_once() {
+        let mut read = read(Consistency::One, 3, None);
+        run(&mut read, 0);
+        read.handle_answer(at(1), 2, ReadAnswer::Absent);
+        read.handle_answer(at(1), 9, ReadAnswer::Absent);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert!(matches!(run(&mut read, 1).1, ReadStep::Wait(_)));
     }
 }

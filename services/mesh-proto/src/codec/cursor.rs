@@ -20,6 +20,7 @@ impl Cursor {
         self.rest.len()
     }
 
+    #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let head = *self.rest.first_chunk().ok_or(TRUNCATED)?;
         self.rest.advance(N);
@@ -47,6 +48,7 @@ impl Cursor {
     }
 
     /// The next `bytes` bytes, as a view.
+    #[inline]
     pub(super) fn take(&mut self, bytes: usize) -> Result<Bytes, WireError> {
         if bytes > self.rest.len() {
             return Err(TRUNCATED);
