@@ -1,8 +1,11 @@
 //! What the mesh tells about itself, in closed types: rare events, and one flight record per operation. Nothing here knows
 //! how they are counted, logged or traced.
-use crate::{MemberState, NodeId, RingHash, TraceContext, Version};
-use arrayvec::ArrayVec;
+
 use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use crate::{MemberState, NodeId, RingHash, TraceContext, Version};
 
 /// Something rare happened.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,14 @@
-//! What nodes send each other on a stream.
-use crate::{Digest, Expiry, KeyHash, Member, NodeId, Record, RingHash, Slot, Version};
+//! What nodes send each other on a stream: the frame and everything that it can say. How it looks in bytes is the
+//! business of the codec.
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::{
+    Digest, Expiry, KeyHash, Member, NodeId, Record, RingHash, SLOTS, Slot, Version, WIRE_MEMBERS_MAX,
+    codec::{capped_list, slot_versions},
+};
 
 /// Pairs a reply with its request on one stream. Zero for frames that are not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -141,7 +147,7 @@ pub enum ReadAnswer {
     Absent,
     /// Not here, but this owner is not in sync, so that means nothing.
     Unknown,
-    /// The owner sees another ring; its member list.
+    /// The owner sees another ring; its member list, of which the wire carries the first [`WIRE_MEMBERS_MAX`].
     WrongRing(Vec<Member>),
 }
 
@@ -162,15 +168,15 @@ pub enum WriteAnswer {
     },
     /// It does not fit the owner's store.
     TooLarge,
-    /// The owner sees another ring; its member list.
+    /// The owner sees another ring; its member list, of which the wire carries the first [`WIRE_MEMBERS_MAX`].
     WrongRing(Vec<Member>),
 }
 
 /// Low-rate requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ControlRequest {
-    /// Here is whom I know; whom do you know?
-    Members(Vec<Member>),
+    /// Here is whom I know; whom do you know? At most [`WIRE_MEMBERS_MAX`].
+    Members(#[serde(deserialize_with = "capped_list::<_, _, WIRE_MEMBERS_MAX>")] Vec<Member>),
     /// The digests of the slots `first .. first + count`.
     Digests {
         /// First slot.
@@ -181,6 +187,7 @@ pub enum ControlRequest {
     /// Key hashes and versions in these slots.
     Versions {
         /// The slots.
+        #[serde(deserialize_with = "capped_list::<_, _, SLOTS>")]
         slots: Vec<Slot>,
     },
     /// Records of a slot, after a hash.
@@ -199,12 +206,12 @@ pub enum ControlRequest {
 /// Answers to [`ControlRequest`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ControlReply {
-    /// To `Members`.
-    Members(Vec<Member>),
+    /// To `Members`. At most [`WIRE_MEMBERS_MAX`].
+    Members(#[serde(deserialize_with = "capped_list::<_, _, WIRE_MEMBERS_MAX>")] Vec<Member>),
     /// To `Digests`.
     Digests(DigestPage),
     /// To `Versions`: per slot.
-    Versions(Vec<(Slot, Vec<(KeyHash, Version)>)>),
+    Versions(#[serde(with = "slot_versions")] Vec<(Slot, Vec<(KeyHash, Version)>)>),
     /// To `KeepTrace`, and to anything that needs no data.
     Done,
     /// The request cannot be served.
@@ -217,6 +224,7 @@ pub struct DigestPage {
     /// First slot.
     pub first: Slot,
     /// One per slot.
+    #[serde(deserialize_with = "capped_list::<_, _, SLOTS>")]
     pub digests: Vec<Digest>,
 }
 

@@ -1,4 +1,6 @@
-//! The seam for hinted handoff: where a write goes that one owner has missed.
+//! The seam for hinted handoff: where a write goes that one owner has missed. Until there is a queue
+//! of hints, [`NoHints`] fills it.
+
 use crate::{NodeId, Record};
 
 /// Takes the writes that a peer has missed. A hint is never an acknowledgement.

@@ -31,7 +31,10 @@ mod frame;
 
 mod event;
 
-pub use codec::{Decoder, WireError, encode_into};
+pub use codec::{
+    Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_cancel, encode_into, encode_read,
+    encode_read_reply, encode_write, encode_write_reply,
+};
 pub use event::{Event, LegOutcome, LegRecord, Op, OpOutcome, OpRecord};
 pub use frame::{
     ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RejectReason, RequestId, SlotPage,
@@ -52,4 +55,4 @@ pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreSt
 pub use time::{Monotonic, UnixMillis};
 pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
 pub use weight::{Weight, WeightSampler};
-pub use write::{ConcernError, LegFailure, ReplicationFactor, Write, WriteConcern, WriteOutcome, WriteStep};
+pub use write::{ConcernError, LegFailure, Refusals, ReplicationFactor, Write, WriteConcern, WriteOutcome, WriteStep};

@@ -1,8 +1,11 @@
 //! One GET: which owners to ask, when to hedge, and which answers make a result.
-use crate::{HedgeBudget, LegFailure, Monotonic, NodeId, ReadAnswer, Version};
+
+use std::time::Duration;
+
 use arrayvec::ArrayVec;
 use bytes::Bytes;
-use std::time::Duration;
+
+use crate::{Expiry, HedgeBudget, LegFailure, Monotonic, NodeId, ReadAnswer, ReplicationFactor, Version};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub enum ReadOutcome {
         /// The value.
         value: Bytes,
         /// Its expiry, so that a stale local replica can be repaired.
-        expiry: crate::Expiry,
+        expiry: Expiry,
         /// The leg that brought it; nothing if the local replica did.
         leg: Option<usize>,
     },
@@ -87,33 +90,547 @@ pub enum ReadOutcome {
 }
 
 /// The read state machine: `handle_answer` and `handle_failure` in, `poll` until `Wait` or `Done`.
+///
+/// Owners are asked in the given order, each at most once. An owner that gave no decisive answer, failed, or let
+/// `per_try` pass is replaced by the next at once; that is not a hedge. A hedge is a leg beyond those that are needed,
+/// because they are slow. The machine allocates nothing.
 #[derive(Debug)]
 pub struct Read {
-    _todo: (),
+    config: ReadConfig,
+    legs: ArrayVec<Leg, { ReplicationFactor::MAX }>,
+    /// Owners before this one have been asked.
+    next: usize,
+    deadline: Monotonic,
+    hedge_at: Monotonic,
+    has_hedged: bool,
+    /// The newest value seen.
+    value: Option<Candidate>,
+    /// The newest tombstone or stub seen.
+    gone: Option<Version>,
+    /// How many answers count towards `answers_needed`.
+    answers: usize,
+    /// How many owners have said anything of use at all.
+    usable: usize,
+    wrong_ring: bool,
+    outcome: Option<ReadOutcome>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Leg {
+    peer: NodeId,
+    state: LegState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LegState {
+    Unsent,
+    /// Given up at this moment.
+    InFlight(Monotonic),
+    /// Given up, but an answer is still welcome.
+    Overdue,
+    Settled,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    version: Version,
+    expiry: Expiry,
+    value: Bytes,
+    leg: Option<usize>,
+}
+
+/// A hedge that found no token tries again no sooner than this, so that an empty budget does not keep a core busy.
+const BUDGET_RETRY_MIN: Duration = Duration::from_millis(1);
+
 impl Read {
-    /// Starts a read. `owners` are the *other* owners in the order of preference; `local` is what this node's own replica
-    /// said if it is an owner (never `WrongRing`).
+    /// Starts a read. `owners` are the *other* owners in the order of preference, of which the first
+    /// [`ReplicationFactor::MAX`] count; `local` is what this node's own replica said if it is an owner (never
+    /// `WrongRing`).
     #[must_use]
-    pub fn new(_config: ReadConfig, _owners: &[NodeId], _local: Option<ReadAnswer>, _now: Monotonic) -> Self {
-        todo!()
+    pub fn new(config: ReadConfig, owners: &[NodeId], local: Option<ReadAnswer>, now: Monotonic) -> Self {
+        let legs = owners.iter().take(ReplicationFactor::MAX).map(|&peer| Leg { peer, state: LegState::Unsent });
+        let mut read = Self {
+            config,
+            legs: legs.collect(),
+            next: 0,
+            deadline: now + config.timeout,
+            hedge_at: now + config.hedge_delay,
+            has_hedged: false,
+            value: None,
+            gone: None,
+            answers: 0,
+            usable: 0,
+            wrong_ring: false,
+            outcome: None,
+        };
+        if let Some(answer) = local {
+            read.take(None, answer);
+        }
+        read
     }
-    /// A leg answered.
-    pub fn handle_answer(&mut self, _now: Monotonic, _leg: usize, _answer: ReadAnswer) {
-        todo!()
+
+    /// A leg answered. An answer to a leg that is not in flight changes nothing.
+    pub fn handle_answer(&mut self, _now: Monotonic, leg: usize, answer: ReadAnswer) {
+        if self.settle(leg) && self.outcome.is_none() {
+            self.take(Some(leg), answer);
+        }
     }
+
     /// A leg failed: the next owner is asked at once.
-    pub fn handle_failure(&mut self, _now: Monotonic, _leg: usize, _failure: LegFailure) {
-        todo!()
+    pub fn handle_failure(&mut self, _now: Monotonic, leg: usize, _failure: LegFailure) {
+        self.settle(leg);
     }
+
     /// What to do now. A hedge takes a token from `budget`; without one the read waits for the legs it has.
-    pub fn poll(&mut self, _now: Monotonic, _budget: &mut HedgeBudget) -> ReadStep {
-        todo!()
+    pub fn poll(&mut self, now: Monotonic, budget: &mut HedgeBudget) -> ReadStep {
+        if self.outcome.is_none() {
+            self.outcome = self.decide().or_else(|| (now >= self.deadline).then_some(ReadOutcome::TimedOut));
+        }
+        if let Some(outcome) = &self.outcome {
+            return ReadStep::Done(outcome.clone());
+        }
+        self.give_up_overdue(now);
+        let active = self.active();
+        let wanted = self.wanted();
+        let has_next = self.next < self.legs.len();
+        if has_next && active < wanted {
+            return self.send(now, false);
+        }
+        if active == 0 && self.nothing_to_wait_for() {
+            return self.exhausted();
+        }
+        let may_hedge = has_next && active < self.config.fanout_max;
+        if may_hedge && now >= self.hedge_at {
+            if budget.withdraw() {
+                return self.send(now, true);
+            }
+            self.hedge_at = now + self.config.hedge_interval.max(BUDGET_RETRY_MIN);
+        }
+        ReadStep::Wait(self.wake_at(may_hedge))
     }
+
     /// Legs that were sent and have neither answered nor failed, to be cancelled after `Done`.
     #[must_use]
     pub fn in_flight(&self) -> ArrayVec<usize, 8> {
-        todo!()
+        let is_open = |state| matches!(state, LegState::InFlight(_) | LegState::Overdue);
+        self.legs.iter().enumerate().filter(|(_, leg)| is_open(leg.state)).map(|(index, _)| index).collect()
+    }
+
+    /// Marks a leg as answered or failed; whether it was in flight.
+    fn settle(&mut self, leg: usize) -> bool {
+        let Some(leg) = self.legs.get_mut(leg) else { return false };
+        let was_open = matches!(leg.state, LegState::InFlight(_) | LegState::Overdue);
+        if was_open {
+            leg.state = LegState::Settled;
+        }
+        was_open
+    }
+
+    fn take(&mut self, leg: Option<usize>, answer: ReadAnswer) {
+        let counts = self.counts(&answer);
+        match answer {
+            ReadAnswer::Value { version, expiry, value } => {
+                if self.value.as_ref().is_none_or(|held| held.version < version) {
+                    self.value = Some(Candidate { version, expiry, value, leg });
+                }
+            }
+            ReadAnswer::Gone { version } => self.gone = self.gone.max(Some(version)),
+            ReadAnswer::Absent => {}
+            ReadAnswer::Unknown => return,
+            ReadAnswer::WrongRing(_) => {
+                self.wrong_ring = true;
+                return;
+            }
+        }
+        self.usable += 1;
+        self.answers += usize::from(counts);
+    }
+
+    /// Whether an answer is one of those that `answers_needed` asks for. For a quorum that is what any owner in sync
+    /// says. Otherwise only what says "there is none" is, and in a session only if it may be newer than what was seen.
+    const fn counts(&self, answer: &ReadAnswer) -> bool {
+        match (answer, self.config.consistency) {
+            (ReadAnswer::Absent, _) | (ReadAnswer::Value { .. }, Consistency::Quorum) => true,
+            (ReadAnswer::Gone { version }, Consistency::Session(floor)) => version.get() >= floor.get(),
+            (ReadAnswer::Gone { .. }, _) => true,
+            (ReadAnswer::Value { .. } | ReadAnswer::Unknown | ReadAnswer::WrongRing(_), _) => false,
+        }
+    }
+
+    /// The result, if the answers so far make one.
+    fn decide(&self) -> Option<ReadOutcome> {
+        let has_enough = self.answers >= self.config.answers_needed;
+        // A value that some tombstone has overtaken, or expired elsewhere, is no hit.
+        let live = self.value.as_ref().filter(|held| Some(held.version) > self.gone);
+        let hit = live.filter(|held| match self.config.consistency {
+            Consistency::One => true,
+            Consistency::Session(floor) => held.version >= floor,
+            Consistency::Quorum => has_enough,
+        });
+        if let Some(Candidate { version, expiry, value, leg }) = hit {
+            return Some(ReadOutcome::Value { version: *version, value: value.clone(), expiry: *expiry, leg: *leg });
+        }
+        has_enough.then_some(ReadOutcome::Miss { version: self.gone })
+    }
+
+    /// How many legs the result needs in flight now, apart from hedges: one for a hit, and after an answer
+    /// that speaks for a miss as many as are still missing.
+    fn wanted(&self) -> usize {
+        let missing = self.config.answers_needed.saturating_sub(self.answers).max(1);
+        if self.answers > 0 || self.config.consistency == Consistency::Quorum { missing } else { 1 }
+    }
+
+    fn active(&self) -> usize {
+        self.legs.iter().filter(|leg| matches!(leg.state, LegState::InFlight(_))).count()
+    }
+
+    fn give_up_overdue(&mut self, now: Monotonic) {
+        for leg in &mut self.legs {
+            if matches!(leg.state, LegState::InFlight(until) if now >= until) {
+                leg.state = LegState::Overdue;
+            }
+        }
+    }
+
+    fn send(&mut self, now: Monotonic, hedged: bool) -> ReadStep {
+        let index = self.next;
+        let leg = &mut self.legs[index];
+        leg.state = LegState::InFlight(now + self.config.per_try);
+        self.next += 1;
+        self.has_hedged |= hedged;
+        let pause = if self.has_hedged { self.config.hedge_interval } else { self.config.hedge_delay };
+        self.hedge_at = now + pause;
+        ReadStep::Send { leg: index, peer: leg.peer, hedged }
+    }
+
+    /// Everyone was asked, and nobody is left to wait for.
+    fn exhausted(&mut self) -> ReadStep {
+        let needed = self.config.answers_needed;
+        let outcome = if self.is_overtaken() && self.usable >= needed {
+            ReadOutcome::Miss { version: self.gone }
+        } else if self.wrong_ring {
+            ReadOutcome::WrongRing
+        } else {
+            ReadOutcome::Unavailable { answers: self.answers, needed }
+        };
+        self.outcome = Some(outcome.clone());
+        ReadStep::Done(outcome)
+    }
+
+    /// Whether a tombstone is the newest of all that was seen, and new enough. Owners that hold an older value have then
+    /// merely missed the deletion, and their answers do for a miss if there are no better ones: by the intersection of
+    /// quorums, one among `answers_needed` has seen the newest acknowledged write. They are the last resort because an
+    /// owner that is still catching up may be among them.
+    fn is_overtaken(&self) -> bool {
+        let floor = match self.config.consistency {
+            Consistency::Session(floor) => floor,
+            Consistency::One | Consistency::Quorum => Version::ZERO,
+        };
+        self.gone.is_some_and(|gone| gone >= floor && self.value.as_ref().is_none_or(|held| held.version <= gone))
+    }
+
+    /// With no leg left in time, whether a late answer is not worth the wait: there is none to come, or there is a result
+    /// without it.
+    fn nothing_to_wait_for(&self) -> bool {
+        let has_result = self.wrong_ring || (self.is_overtaken() && self.usable >= self.config.answers_needed);
+        has_result || self.legs.iter().all(|leg| leg.state == LegState::Settled)
+    }
+
+    /// The next moment at which waiting alone changes something.
+    fn wake_at(&self, may_hedge: bool) -> Monotonic {
+        let given_up = self.legs.iter().filter_map(|leg| match leg.state {
+            LegState::InFlight(until) => Some(until),
+            _ => None,
+        });
+        given_up.chain(may_hedge.then_some(self.hedge_at)).fold(self.deadline, Monotonic::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEDGE_DELAY: u64 = 10;
+    const HEDGE_INTERVAL: u64 = 4;
+    const PER_TRY: u64 = 200;
+    const TIMEOUT: u64 = 3000;
+
+    const fn at(ms: u64) -> Monotonic {
+        Monotonic::new(Duration::from_millis(ms))
+    }
+
+    fn config(consistency: Consistency) -> ReadConfig {
+        ReadConfig {
+            consistency,
+            answers_needed: 2,
+            fanout_max: 2,
+            hedge_delay: Duration::from_millis(HEDGE_DELAY),
+            hedge_interval: Duration::from_millis(HEDGE_INTERVAL),
+            per_try: Duration::from_millis(PER_TRY),
+            timeout: Duration::from_millis(TIMEOUT),
+        }
+    }
+
+    fn owners(count: u64) -> Vec<NodeId> {
+        (1..=count).map(NodeId::new).collect()
+    }
+
+    fn read(consistency: Consistency, others: u64, local: Option<ReadAnswer>) -> Read {
+        Read::new(config(consistency), &owners(others), local, at(0))
+    }
+
+    fn value(version: u128) -> ReadAnswer {
+        ReadAnswer::Value { version: Version::new(version), expiry: Expiry::NEVER, value: Bytes::from_static(b"v") }
+    }
+
+    const fn gone(version: u128) -> ReadAnswer {
+        ReadAnswer::Gone { version: Version::new(version) }
+    }
+
+    fn session(floor: u128) -> Consistency {
+        Consistency::Session(Version::new(floor))
+    }
+
+    fn full_budget() -> HedgeBudget {
+        let mut budget = HedgeBudget::default();
+        (0..100).for_each(|_| budget.deposit());
+        budget
+    }
+
+    fn empty_budget() -> HedgeBudget {
+        let mut budget = HedgeBudget::default();
+        while budget.withdraw() {}
+        budget
+    }
+
+    /// Polls with tokens to spare until there is nothing more to do at `ms`: the legs sent, and the last step.
+    fn run(read: &mut Read, ms: u64) -> (Vec<(usize, bool)>, ReadStep) {
+        let mut budget = full_budget();
+        let mut sent = Vec::new();
+        loop {
+            match read.poll(at(ms), &mut budget) {
+                ReadStep::Send { leg, peer, hedged } => {
+                    assert_eq!(peer, NodeId::new(leg as u64 + 1));
+                    sent.push((leg, hedged));
+                }
+                step => return (sent, step),
+            }
+        }
+    }
+
+    fn hit(version: u128, leg: Option<usize>) -> ReadStep {
+        let value = Bytes::from_static(b"v");
+        ReadStep::Done(ReadOutcome::Value { version: Version::new(version), value, expiry: Expiry::NEVER, leg })
+    }
+
+    fn miss(version: Option<u128>) -> ReadStep {
+        ReadStep::Done(ReadOutcome::Miss { version: version.map(Version::new) })
+    }
+
+    #[test]
+    fn a_local_value_ends_the_read_at_once() {
+        assert_eq!(run(&mut read(Consistency::One, 2, Some(value(5))), 0), (vec![], hit(5, None)));
+        assert_eq!(run(&mut read(session(5), 2, Some(value(5))), 0), (vec![], hit(5, None)));
+    }
+
+    #[test]
+    fn hedges_start_after_the_delay_and_stop_at_the_fan_out() {
+        let mut read = read(Consistency::One, 3, None);
+        assert_eq!(run(&mut read, 0), (vec![(0, false)], ReadStep::Wait(at(HEDGE_DELAY))));
+        assert_eq!(run(&mut read, HEDGE_DELAY), (vec![(1, true)], ReadStep::Wait(at(PER_TRY))));
+        read.handle_answer(at(12), 1, value(5));
+        assert_eq!(run(&mut read, 12), (vec![], hit(5, Some(1))));
+        assert_eq!(read.in_flight().as_slice(), [0], "the loser is to be cancelled");
+    }
+
+    #[test]
+    fn further_hedges_follow_at_the_interval() {
+        let config = ReadConfig { fanout_max: 3, ..config(Consistency::One) };
+        let mut read = Read::new(config, &owners(4), None, at(0));
+        run(&mut read, 0);
+        assert_eq!(run(&mut read, 10), (vec![(1, true)], ReadStep::Wait(at(10 + HEDGE_INTERVAL))));
+        assert_eq!(run(&mut read, 14), (vec![(2, true)], ReadStep::Wait(at(PER_TRY))));
+    }
+
+    #[test]
+    fn without_a_token_the_read_waits_and_looks_again_later() {
+        let mut read = read(Consistency::One, 2, None);
+        let mut budget = empty_budget();
+        assert!(matches!(read.poll(at(0), &mut budget), ReadStep::Send { leg: 0, hedged: false, .. }));
+        assert_eq!(read.poll(at(10), &mut budget), ReadStep::Wait(at(10 + HEDGE_INTERVAL)));
+        assert_eq!(run(&mut read, 14).0, [(1, true)]);
+
+        let config = ReadConfig { hedge_interval: Duration::ZERO, ..config(Consistency::One) };
+        let mut read = Read::new(config, &owners(2), None, at(0));
+        read.poll(at(0), &mut budget);
+        assert_eq!(read.poll(at(10), &mut budget), ReadStep::Wait(at(11)), "never a busy loop");
+    }
+
+    #[test]
+    fn a_failure_an_unknown_and_another_ring_move_on_without_a_token() {
+        let mut read = read(Consistency::One, 4, None);
+        let mut budget = empty_budget();
+        assert!(matches!(read.poll(at(0), &mut budget), ReadStep::Send { leg: 0, .. }));
+        read.handle_failure(at(1), 0, LegFailure::NotSent);
+        assert!(matches!(read.poll(at(1), &mut budget), ReadStep::Send { leg: 1, hedged: false, .. }));
+        read.handle_answer(at(2), 1, ReadAnswer::Unknown);
+        assert!(matches!(read.poll(at(2), &mut budget), ReadStep::Send { leg: 2, hedged: false, .. }));
+        read.handle_answer(at(3), 2, ReadAnswer::WrongRing(Vec::new()));
+        assert!(matches!(read.poll(at(3), &mut budget), ReadStep::Send { leg: 3, hedged: false, .. }));
+        read.handle_answer(at(4), 3, value(5));
+        assert_eq!(read.poll(at(4), &mut budget), hit(5, Some(3)), "a value wins over another ring");
+    }
+
+    #[test]
+    fn a_miss_needs_enough_owners_and_the_local_one_counts() {
+        let mut read = read(Consistency::One, 2, Some(ReadAnswer::Absent));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, gone(4));
+        assert_eq!(run(&mut read, 1), (vec![], miss(Some(4))));
+    }
+
+    #[test]
+    fn an_insufficient_miss_asks_as_many_as_are_missing_at_once() {
+        let config = ReadConfig { answers_needed: 3, ..config(Consistency::One) };
+        let mut read = Read::new(config, &owners(4), None, at(0));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 1).0, [(1, false), (2, false)]);
+    }
+
+    #[test]
+    fn a_value_older_than_a_tombstone_is_no_hit() {
+        for expired in [5, 6] {
+            let mut read = read(Consistency::One, 3, Some(gone(6)));
+            run(&mut read, 0);
+            read.handle_answer(at(1), 0, value(expired));
+            assert_eq!(run(&mut read, 1).0, [(1, false)]);
+            read.handle_answer(at(2), 1, value(7));
+            assert_eq!(run(&mut read, 2), (vec![], hit(7, Some(1))));
+        }
+    }
+
+    #[test]
+    fn owners_that_missed_a_deletion_do_for_a_miss_when_nobody_better_is_left() {
+        let mut read = read(Consistency::One, 2, Some(gone(6)));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, value(5));
+        assert_eq!(run(&mut read, 1).0, [(1, false)]);
+        read.handle_failure(at(2), 1, LegFailure::Disconnected);
+        assert_eq!(run(&mut read, 2).1, miss(Some(6)));
+    }
+
+    #[test]
+    fn a_session_keeps_asking_until_the_answer_is_new_enough() {
+        let mut read = read(session(5), 2, Some(value(4)));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, gone(3));
+        assert_eq!(run(&mut read, 1).0, [(1, false)]);
+        read.handle_answer(at(2), 1, value(6));
+        assert_eq!(run(&mut read, 2).1, hit(6, Some(1)));
+    }
+
+    #[test]
+    fn a_session_takes_an_old_answer_neither_for_a_hit_nor_for_a_miss() {
+        let mut read = read(session(5), 2, Some(value(4)));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, gone(3));
+        run(&mut read, 1);
+        read.handle_answer(at(2), 1, ReadAnswer::Absent);
+        let unavailable = ReadStep::Done(ReadOutcome::Unavailable { answers: 1, needed: 2 });
+        assert_eq!(run(&mut read, 2).1, unavailable);
+    }
+
+    #[test]
+    fn a_tombstone_older_than_the_session_is_no_miss_even_as_a_last_resort() {
+        for (floor, last) in
+            [(6, miss(Some(6))), (7, ReadStep::Done(ReadOutcome::Unavailable { answers: 0, needed: 2 }))]
+        {
+            let mut read = read(session(floor), 2, Some(gone(6)));
+            run(&mut read, 0);
+            read.handle_answer(at(1), 0, value(5));
+            run(&mut read, 1);
+            read.handle_failure(at(2), 1, LegFailure::Disconnected);
+            assert_eq!(run(&mut read, 2).1, last, "floor {floor}");
+        }
+    }
+
+    #[test]
+    fn a_session_misses_when_enough_owners_have_evicted_the_key() {
+        let mut read = read(session(5), 2, Some(ReadAnswer::Absent));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 1).1, miss(None));
+    }
+
+    #[test]
+    fn a_quorum_asks_enough_at_once_and_takes_the_newest() {
+        let mut read = read(Consistency::Quorum, 3, None);
+        assert_eq!(run(&mut read, 0).0, [(0, false), (1, false)]);
+        read.handle_answer(at(1), 0, value(7));
+        assert_eq!(run(&mut read, 1), (vec![], ReadStep::Wait(at(HEDGE_DELAY))));
+        read.handle_answer(at(2), 1, value(6));
+        assert_eq!(run(&mut read, 2).1, hit(7, Some(0)));
+    }
+
+    #[test]
+    fn a_quorum_of_which_a_tombstone_is_the_newest_is_a_miss() {
+        let mut read = read(Consistency::Quorum, 2, Some(value(6)));
+        assert_eq!(run(&mut read, 0).0, [(0, false)]);
+        read.handle_answer(at(1), 0, gone(7));
+        assert_eq!(run(&mut read, 1).1, miss(Some(7)));
+    }
+
+    #[test]
+    fn a_leg_over_its_time_is_replaced_and_its_late_answer_still_welcome() {
+        let mut read = read(Consistency::Quorum, 3, None);
+        run(&mut read, 0);
+        assert_eq!(run(&mut read, PER_TRY), (vec![(2, false)], ReadStep::Wait(at(2 * PER_TRY))));
+        read.handle_answer(at(201), 2, value(5));
+        assert_eq!(run(&mut read, 201), (vec![], ReadStep::Wait(at(TIMEOUT))));
+        assert_eq!(read.in_flight().as_slice(), [0, 1]);
+        read.handle_answer(at(900), 1, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 900).1, hit(5, Some(2)));
+    }
+
+    #[test]
+    fn a_read_that_nobody_can_serve_says_why() {
+        let unavailable = |answers| ReadStep::Done(ReadOutcome::Unavailable { answers, needed: 2 });
+        assert_eq!(run(&mut read(Consistency::One, 0, None), 0).1, unavailable(0));
+        assert_eq!(run(&mut read(Consistency::Quorum, 0, Some(value(5))), 0).1, unavailable(1));
+
+        let mut unknown = read(Consistency::One, 1, Some(ReadAnswer::Unknown));
+        run(&mut unknown, 0);
+        unknown.handle_answer(at(1), 0, ReadAnswer::Unknown);
+        assert_eq!(run(&mut unknown, 1).1, unavailable(0));
+
+        let mut other_ring = read(Consistency::One, 2, None);
+        run(&mut other_ring, 0);
+        other_ring.handle_answer(at(1), 0, ReadAnswer::WrongRing(Vec::new()));
+        run(&mut other_ring, 1);
+        other_ring.handle_failure(at(2), 1, LegFailure::NotSent);
+        assert_eq!(run(&mut other_ring, 2).1, ReadStep::Done(ReadOutcome::WrongRing));
+    }
+
+    #[test]
+    fn a_silent_mesh_times_out() {
+        let mut read = read(Consistency::One, 1, None);
+        run(&mut read, 0);
+        assert_eq!(run(&mut read, PER_TRY).1, ReadStep::Wait(at(TIMEOUT)));
+        assert_eq!(run(&mut read, TIMEOUT).1, ReadStep::Done(ReadOutcome::TimedOut));
+        read.handle_answer(at(TIMEOUT), 0, value(5));
+        assert_eq!(run(&mut read, TIMEOUT).1, ReadStep::Done(ReadOutcome::TimedOut), "once done, always the same");
+        assert!(read.in_flight().is_empty());
+    }
+
+    #[test]
+    fn a_leg_answers_once() {
+        let mut read = read(Consistency::One, 3, None);
+        run(&mut read, 0);
+        read.handle_answer(at(1), 2, ReadAnswer::Absent);
+        read.handle_answer(at(1), 9, ReadAnswer::Absent);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert!(matches!(run(&mut read, 1).1, ReadStep::Wait(_)));
     }
 }

@@ -11,7 +11,16 @@ const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 
 /// One slot, below [`SLOTS`]: the top twelve bits of a key's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16")]
 pub struct Slot(u16);
+
+impl TryFrom<u16> for Slot {
+    type Error = &'static str;
+
+    fn try_from(number: u16) -> Result<Self, Self::Error> {
+        Self::new(number).ok_or("a slot number below 4096")
+    }
+}
 
 impl Slot {
     /// The slot that a key falls into.

@@ -1,0 +1,101 @@
+//! Writes the corpus anew, after a change of the wire format: `cargo run --example write_corpus`.
+
+use std::{fs, io};
+
+use bytes::{Bytes, BytesMut};
+use mesh_fuzz::Corpus;
+use mesh_proto::{
+    Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, GossipBody, GossipMessage, Hello,
+    Incarnation, KeyHash, Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, Slot,
+    SlotPage, TraceContext, Version, Weight, WriteAnswer, encode_into,
+};
+
+fn main() -> io::Result<()> {
+    for (name, body) in bodies() {
+        let frame = Frame { request: RequestId(7), ring: RingHash::new(9), trace: None, body };
+        write_frame(name, &frame)?;
+        if name == "write" {
+            write_frame("write_traced", &Frame { trace: Some(TraceContext([3; 26])), ..frame })?;
+        }
+    }
+    for (name, body) in gossip_bodies() {
+        let message = GossipMessage { from: NodeId::new(1), body, updates: members() };
+        write("gossip_message", name, &message.encode())?;
+    }
+    Ok(())
+}
+
+fn write_frame(name: &str, frame: &Frame) -> io::Result<()> {
+    let mut out = BytesMut::new();
+    encode_into(frame, &mut out);
+    write("frame_decoder", name, &out)
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let directory = Corpus::directory(target);
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join(name), bytes)
+}
+
+fn bodies() -> Vec<(&'static str, FrameBody)> {
+    let (key, value) = (Bytes::from_static(b"key:1"), Bytes::from_static(b"a value"));
+    let (hash, version, expiry) = (KeyHash::of(&key), Version::new(1 << 100), Expiry::new(1_700_000_000_000));
+    let slot = Slot::of(hash);
+    let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
+    let tombstone = Record { body: Body::Tombstone, ..record.clone() };
+    let (id, addr) = (NodeId::new(1), "node1:5011".to_owned());
+    let hello = Hello { protocol: Hello::PROTOCOL, id, addr, start: 2, replicas: 3, concern: 2 };
+    let read_reply = |answer| FrameBody::ReadReply { hash, answer };
+    let write_reply = |answer| FrameBody::WriteReply { hash, answer };
+    vec![
+        ("hello", FrameBody::Hello(hello.clone())),
+        ("hello_reply", FrameBody::HelloReply(Ok(hello))),
+        ("hello_rejected", FrameBody::HelloReply(Err(RejectReason::Concern { replicas: 3, concern: 2 }))),
+        ("read", FrameBody::Read { hash, key }),
+        ("read_value", read_reply(ReadAnswer::Value { version, expiry, value })),
+        ("read_gone", read_reply(ReadAnswer::Gone { version })),
+        ("read_absent", read_reply(ReadAnswer::Absent)),
+        ("read_unknown", read_reply(ReadAnswer::Unknown)),
+        ("read_wrong_ring", read_reply(ReadAnswer::WrongRing(members()))),
+        ("write", FrameBody::Write(record.clone())),
+        ("write_tombstone", FrameBody::Write(tombstone.clone())),
+        ("write_applied", write_reply(WriteAnswer::Applied)),
+        ("write_stale", write_reply(WriteAnswer::Stale { newer: version })),
+        ("write_drift", write_reply(WriteAnswer::Drift { ahead_ms: 900 })),
+        ("write_wrong_ring", write_reply(WriteAnswer::WrongRing(members()))),
+        ("cancel", FrameBody::Cancel),
+        ("control_members", FrameBody::Control(ControlRequest::Members(members()))),
+        ("control_digests", FrameBody::Control(ControlRequest::Digests { first: slot, count: 1 })),
+        ("control_versions", FrameBody::Control(ControlRequest::Versions { slots: vec![slot] })),
+        ("control_pull", FrameBody::Control(ControlRequest::Pull { slot, after: Some(hash), bytes_max: 1 << 20 })),
+        ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
+        ("reply_digests", FrameBody::ControlReply(ControlReply::Digests(digests(slot)))),
+        ("reply_versions", FrameBody::ControlReply(ControlReply::Versions(vec![(slot, vec![(hash, version)])]))),
+        ("page", FrameBody::Page(SlotPage { slot, records: vec![record, tombstone], next: Some(hash) })),
+    ]
+}
+
+fn digests(first: Slot) -> DigestPage {
+    DigestPage { first, digests: vec![Digest(1)] }
+}
+
+fn gossip_bodies() -> [(&'static str, GossipBody); 4] {
+    [
+        ("ping", GossipBody::Ping { seq: 1 }),
+        ("ack", GossipBody::Ack { seq: 1, subject: NodeId::new(2) }),
+        ("ping_request", GossipBody::PingRequest { seq: 1, target: NodeId::new(2) }),
+        ("updates", GossipBody::Updates),
+    ]
+}
+
+fn members() -> Vec<Member> {
+    let states = [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left];
+    let member = |(number, state)| Member {
+        id: NodeId::new(number),
+        addr: format!("node{number}:5011"),
+        incarnation: Incarnation::new(number << 20),
+        weight: Weight::MAX,
+        state,
+    };
+    (1..).zip(states).map(member).collect()
+}
