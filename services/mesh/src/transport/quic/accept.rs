@@ -84,12 +84,13 @@ async fn listen(listener: quinn::Endpoint, handshakes: Arc<Semaphore>, handshake
 async fn admit(incoming: Incoming, _permit: OwnedSemaphorePermit, senders: Senders) {
     let addr = incoming.remote_address();
     let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming)).await {
+        Ok(Err(Failure::GaveUp)) => return,
         // Full only if nobody accepts; then the permit is held, and further peers are turned away.
         Ok(Ok(connection)) => match senders.connections.send(connection).await {
             Ok(()) => return,
             Err(mpsc::error::SendError(connection)) => return connection.close("this node is stopping"),
         },
-        Ok(Err(reason)) => reason,
+        Ok(Err(Failure::Refused(reason))) => reason,
         Err(_) => format!("its handshake was not done within {} s", HANDSHAKE_TIMEOUT.as_secs()),
     };
     report(&senders.refusals, addr, refusal);
@@ -102,32 +103,42 @@ fn report(refusals: &mpsc::Sender<Accepted>, addr: SocketAddr, reason: String) {
     }
 }
 
-async fn handshake(incoming: Incoming) -> Result<Arc<QuicConnection>, String> {
-    let inner = incoming.accept().map_err(|e| in_words(&e))?.await.map_err(|e| in_words(&e))?;
-    let connection = QuicConnection::new(inner.clone()).inspect_err(|e| inner.close(CLOSED, e.as_bytes()))?;
-    let welcome = async {
-        let mut stream = inner.open_uni().await?;
-        stream.write_all(&[WELCOME]).await?;
-        // Already finished is the only error, and it is not.
-        let _ = stream.finish();
-        Ok::<_, quinn::WriteError>(())
-    };
-    match welcome.await {
-        Ok(()) => Ok(connection),
-        Err(quinn::WriteError::ConnectionLost(error)) => Err(in_words(&error)),
-        Err(error) => Err(error.to_string()),
+enum Failure {
+    /// The dialler went away, as one does that has tried for long enough. Nothing to report.
+    GaveUp,
+    Refused(String),
+}
+
+impl From<ConnectionError> for Failure {
+    fn from(error: ConnectionError) -> Self {
+        let reason = reason(&error);
+        match error {
+            ConnectionError::ConnectionClosed(_) if is_about_trust(&error) => Self::Refused(format!(
+                "it does not trust this node: {reason}; another CACHE_AUTH, or another node expected here"
+            )),
+            ConnectionError::ConnectionClosed(_)
+            | ConnectionError::ApplicationClosed(_)
+            | ConnectionError::LocallyClosed => Self::GaveUp,
+            _ if is_about_trust(&error) => Self::Refused(format!(
+                "it is not trusted: {reason}; no certificate, or another CACHE_AUTH, most likely"
+            )),
+            _ => Self::Refused(reason),
+        }
     }
 }
 
-fn in_words(error: &ConnectionError) -> String {
-    let reason = reason(error);
-    if !is_about_trust(error) {
-        return reason;
-    }
-    match error {
-        ConnectionError::ConnectionClosed(_) => {
-            format!("it does not trust this node: {reason}; another CACHE_AUTH, or another node expected here")
-        }
-        _ => format!("it is not trusted: {reason}; no certificate, or another CACHE_AUTH, most likely"),
-    }
+async fn handshake(incoming: Incoming) -> Result<Arc<QuicConnection>, Failure> {
+    let inner = incoming.accept()?.await?;
+    let connection = QuicConnection::new(inner.clone()).map_err(|reason| {
+        inner.close(CLOSED, reason.as_bytes());
+        Failure::Refused(reason)
+    })?;
+    let mut welcome = inner.open_uni().await?;
+    welcome.write_all(&[WELCOME]).await.map_err(|error| match error {
+        quinn::WriteError::ConnectionLost(error) => error.into(),
+        error => Failure::Refused(error.to_string()),
+    })?;
+    // Already finished is the only error, and it is not.
+    let _ = welcome.finish();
+    Ok(connection)
 }
