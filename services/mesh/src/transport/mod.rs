@@ -32,6 +32,10 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// [`TransportError`] if that is impossible.
     fn open(&self, listen: bool) -> Result<Arc<dyn Endpoint>, TransportError>;
+
+    /// While `silent`, whatever any of its endpoints sends or receives is lost, as if the process were stopped or the
+    /// network cut.
+    fn set_silent(&self, silent: bool);
 }
 
 /// One runtime's sockets.
@@ -49,6 +53,10 @@ pub trait Endpoint: Send + Sync {
 
     /// Closes all connections and sockets. Tells the peers if `notify`, else falls silent like a killed process.
     fn close(&self, notify: bool);
+
+    /// Waits, for well under a second, until the good-byes of `close(true)` are on their way. A runtime that is dropped
+    /// before keeps them.
+    fn drained(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What came in.

@@ -1,54 +1,93 @@
-//! The mesh over QUIC.
-use super::{Credentials, Endpoint, Transport, TransportError};
-use mesh_proto::NodeId;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-/// How to speak QUIC.
-#[derive(Clone)]
-pub struct QuicConfig {
-    /// This node.
-    pub id: NodeId,
-    /// CACHE_BIND.
-    pub bind: SocketAddr,
-    /// Keys.
-    pub credentials: Credentials,
-    /// A silent peer's connection is given up after this time (2 s).
-    pub idle_timeout: Duration,
-    /// A quiet connection is kept alive this often (500 ms).
-    pub keep_alive: Duration,
-    /// How many packets a peer may collect before it acknowledges; 1 acknowledges as the standard says (10).
-    pub ack_frequency: u32,
-    /// The most streams a peer may have open (64).
-    pub streams_max: u32,
-    /// The most handshakes under way (256).
-    pub handshakes_max: usize,
-}
-impl QuicConfig {
-    /// The defaults named at each field.
-    #[must_use]
-    pub fn new(_id: NodeId, _bind: SocketAddr, _credentials: Credentials) -> Self {
-        todo!()
-    }
-}
+//! The mesh over QUIC: quinn on UDP sockets that can be silenced, with mutual TLS. All listeners share one port, one for
+//! each worker; the kernel spreads peers over them by address.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::{Endpoint, Transport, TransportError};
+
+mod accept;
+mod config;
+mod connection;
+mod dial;
+mod endpoint;
+mod socket;
+
+pub use config::QuicConfig;
+
+use config::QuinnConfigs;
+use endpoint::QuicEndpoint;
+
 /// A mesh transport over QUIC. All endpoints that listen share one UDP port (SO_REUSEPORT); each dials from a port of its own.
 pub struct QuicTransport {
-    _todo: (),
+    local_addr: SocketAddr,
+    configs: QuinnConfigs,
+    /// The sockets of endpoints that are still to be opened. All of them join the port before the first packet: one
+    /// that joined later would change which socket the kernel gives a connected peer's packets to.
+    listeners: Mutex<Vec<UdpSocket>>,
+    handshakes: Arc<Semaphore>,
+    silent: Arc<AtomicBool>,
 }
+
 impl QuicTransport {
-    /// Prepares keys and binds the port, so that a port in use is an error now, and port 0 gets its number.
+    /// Prepares keys and binds the port for one listener, or as many as [`QuicConfig::listeners`] says, so that a port
+    /// in use is an error now, and port 0 gets its number.
+    ///
+    /// Each listener must be opened: peers that the kernel assigns to one that is not are never answered.
     ///
     /// # Errors
     /// [`TransportError`] if the port is in use or the keys are unusable.
-    pub fn new(_config: QuicConfig) -> Result<Self, TransportError> {
-        todo!()
+    pub fn new(config: QuicConfig) -> Result<Self, TransportError> {
+        let configs = QuinnConfigs::new(&config)?;
+        let (listeners, local_addr) = socket::bind_listeners(config.bind, config.listeners)
+            .map_err(|source| TransportError::Bind { addr: config.bind.to_string(), source })?;
+        Ok(Self {
+            local_addr,
+            configs,
+            listeners: Mutex::new(listeners),
+            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            silent: Arc::new(AtomicBool::new(false)),
+        })
     }
+
     /// The UDP address that is listened on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        todo!()
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// While `silent`, whatever any of its endpoints sends or receives is lost, as if the network were cut.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 }
+
 impl Transport for QuicTransport {
-    fn open(&self, _listen: bool) -> Result<Arc<dyn Endpoint>, TransportError> {
-        todo!()
+    fn open(&self, listen: bool) -> Result<Arc<dyn Endpoint>, TransportError> {
+        let unusable = |addr: SocketAddr| move |source| TransportError::Bind { addr: addr.to_string(), source };
+        let client_addr = SocketAddr::new(self.local_addr.ip(), 0);
+        let client = socket::bind(client_addr, false).map_err(unusable(client_addr))?;
+        let listener = if listen {
+            // Taken only after the client's socket is there, so that a failure there costs no listener.
+            let none_left = || std::io::Error::other("all of its listeners are open already");
+            Some(self.listeners.lock().pop().ok_or_else(none_left).map_err(unusable(self.local_addr))?)
+        } else {
+            None
+        };
+        let endpoint = QuicEndpoint::open(&self.configs, client, listener, &self.handshakes, &self.silent)
+            .map_err(unusable(self.local_addr))?;
+        Ok(Arc::new(endpoint))
+    }
+
+    fn set_silent(&self, silent: bool) {
+        Self::set_silent(self, silent);
     }
 }

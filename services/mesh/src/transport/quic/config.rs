@@ -1,0 +1,156 @@
+//! How QUIC is spoken: the settings, and what they mean in quinn's terms.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_proto::NodeId;
+use quinn::{
+    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use rand::RngCore;
+
+use crate::transport::{
+    Credentials,
+    tls::{TlsError, TlsSetup},
+};
+
+/// The largest UDP payload to try for, and to accept: on loopback it saves a good part of the CPU. The *initial* one
+/// stays at QUIC's minimum, since a first flight of this size is lost on most networks.
+const MTU_MAX: u16 = 16_384;
+
+/// A guess that suits a local network; quinn's own 333 ms would make the first lost packet cost a second.
+const INITIAL_RTT: Duration = Duration::from_millis(5);
+
+/// What a peer may send on one stream before we have read it, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// What may be on its way to a peer and not acknowledged yet, in bytes.
+const SEND_WINDOW_BYTES: u64 = 16 << 20;
+
+/// Datagrams that wait to be sent or read, in bytes; beyond it the oldest are dropped.
+const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
+
+/// How to speak QUIC.
+#[derive(Clone, Debug)]
+pub struct QuicConfig {
+    /// This node.
+    pub id: NodeId,
+    /// CACHE_BIND.
+    pub bind: SocketAddr,
+    /// Keys.
+    pub credentials: Credentials,
+    /// How many endpoints will listen: as many as workers (1).
+    pub listeners: usize,
+    /// A silent peer's connection is given up after this time (2 s).
+    pub idle_timeout: Duration,
+    /// A quiet connection is kept alive this often (500 ms).
+    pub keep_alive: Duration,
+    /// How many packets a peer may collect before it acknowledges; 1 acknowledges as the standard says (10).
+    pub ack_frequency: u32,
+    /// The most streams a peer may have open (64).
+    pub streams_max: u32,
+    /// The most handshakes under way, on all listeners together (256).
+    pub handshakes_max: usize,
+}
+
+impl QuicConfig {
+    /// The defaults named at each field.
+    #[must_use]
+    pub const fn new(id: NodeId, bind: SocketAddr, credentials: Credentials) -> Self {
+        Self {
+            id,
+            bind,
+            credentials,
+            listeners: 1,
+            idle_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_millis(500),
+            ack_frequency: 10,
+            streams_max: 64,
+            handshakes_max: 256,
+        }
+    }
+}
+
+/// quinn's configurations.
+#[derive(Clone)]
+pub(super) struct QuinnConfigs {
+    pub(super) endpoint: EndpointConfig,
+    pub(super) server: ServerConfig,
+    pub(super) client: ClientConfig,
+    pub(super) handshakes_max: usize,
+}
+
+impl QuinnConfigs {
+    /// Derives or loads the keys and translates the settings.
+    pub(super) fn new(config: &QuicConfig) -> Result<Self, TlsError> {
+        let tls = TlsSetup::new(&config.credentials, config.id)?;
+        let no_cipher = |e: quinn::crypto::rustls::NoInitialCipherSuite| TlsError { reason: e.to_string() };
+        let transport = Arc::new(transport_config(config));
+
+        let crypto = QuicServerConfig::try_from(tls.server).map_err(no_cipher)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(Arc::clone(&transport));
+        server.max_incoming(config.handshakes_max);
+        // Peers stay where they are; and one that moved would be another listener's by the kernel's choice.
+        server.migration(false);
+
+        let crypto = QuicClientConfig::try_from(tls.client).map_err(no_cipher)?;
+        let mut client = ClientConfig::new(Arc::new(crypto));
+        client.transport_config(transport);
+
+        let mut endpoint = EndpointConfig::new(tls.reset_key);
+        endpoint.cid_generator(|| Box::new(RandomCids));
+        endpoint.max_udp_payload_size(MTU_MAX).map_err(|e| TlsError { reason: e.to_string() })?;
+        Ok(Self { endpoint, server, client, handshakes_max: config.handshakes_max })
+    }
+}
+
+fn transport_config(config: &QuicConfig) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_MAX);
+    transport
+        .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
+        .keep_alive_interval(Some(config.keep_alive))
+        .initial_rtt(INITIAL_RTT)
+        .max_concurrent_bidi_streams(VarInt::from_u32(config.streams_max))
+        // One, for the accepting side's welcome.
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
+        .mtu_discovery_config(Some(mtu));
+    if config.ack_frequency > 1 {
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(config.ack_frequency));
+        transport.ack_frequency_config(Some(acks));
+    }
+    transport
+}
+
+/// Connection ids without a mark of the process that made them. quinn's own carry one, and packets that lack it are
+/// dropped before they could be answered with a stateless reset: a restarted node would leave its predecessor's peers
+/// to their idle timeout.
+struct RandomCids;
+
+impl ConnectionIdGenerator for RandomCids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; 8];
+        rand::rng().fill_bytes(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}

@@ -1,0 +1,140 @@
+//! One runtime's sockets: a listener on the shared port, if it listens, and a client on a port of its own.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use mesh_proto::NodeId;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+
+use super::{accept::AcceptQueue, config::QuinnConfigs, connection::CLOSED, dial::dial, socket::SwitchedSocket};
+use crate::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
+
+/// How long a closing endpoint's sockets stay open, for the good-byes.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// One runtime's sockets.
+pub(super) struct QuicEndpoint {
+    client: Socketed,
+    listener: Option<Socketed>,
+    client_addr: SocketAddr,
+    accepted: AcceptQueue,
+    closed: watch::Sender<bool>,
+}
+
+/// A quinn endpoint and the switch of its socket.
+#[derive(Clone)]
+struct Socketed {
+    quinn: quinn::Endpoint,
+    socket: Arc<SwitchedSocket>,
+}
+
+impl Socketed {
+    fn new(
+        socket: UdpSocket,
+        configs: &QuinnConfigs,
+        server: Option<quinn::ServerConfig>,
+        silent: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let socket = Arc::new(SwitchedSocket::new(socket, Arc::clone(silent))?);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let mut quinn = quinn::Endpoint::new_with_abstract_socket(
+            configs.endpoint.clone(),
+            server,
+            Arc::clone(&socket) as _,
+            runtime,
+        )?;
+        quinn.set_default_client_config(configs.client.clone());
+        Ok(Self { quinn, socket })
+    }
+}
+
+impl QuicEndpoint {
+    /// Hands the sockets to the current runtime.
+    pub(super) fn open(
+        configs: &QuinnConfigs,
+        client: UdpSocket,
+        listener: Option<UdpSocket>,
+        handshakes: &Arc<Semaphore>,
+        silent: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let client_addr = client.local_addr()?;
+        let client = Socketed::new(client, configs, None, silent)?;
+        let server = |socket| Socketed::new(socket, configs, Some(configs.server.clone()), silent);
+        let listener = listener.map(server).transpose()?;
+        let quinn = listener.as_ref().map(|listener| listener.quinn.clone());
+        let accepted = AcceptQueue::new(quinn, handshakes, configs.handshakes_max);
+        Ok(Self { client, listener, client_addr, accepted, closed: watch::Sender::new(false) })
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &Socketed> {
+        std::iter::once(&self.client).chain(&self.listener)
+    }
+}
+
+impl Endpoint for QuicEndpoint {
+    fn dial<'a>(
+        &'a self,
+        addr: &'a str,
+        expect: Option<NodeId>,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>> {
+        Box::pin(async move {
+            let connection = dial(&self.client.quinn, self.client_addr, addr, expect).await?;
+            Ok(connection as Arc<dyn Connection>)
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Accepted>> {
+        Box::pin(async {
+            let mut closed = self.closed.subscribe();
+            tokio::select! {
+                biased;
+                _ = closed.wait_for(|&closed| closed) => None,
+                accepted = self.accepted.next() => accepted,
+            }
+        })
+    }
+
+    fn close(&self, notify: bool) {
+        let was_closed = self.closed.send_replace(true);
+        for Socketed { quinn, socket } in self.sockets() {
+            if !notify {
+                socket.detach();
+            }
+            quinn.close(CLOSED, b"this node is stopping");
+        }
+        // Outside a runtime nothing could be sent any more; the sockets then go with the endpoint.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if notify && !was_closed {
+            for Socketed { quinn, socket } in self.sockets().cloned() {
+                runtime.spawn(async move {
+                    let _ = timeout(LINGER, quinn.wait_idle()).await;
+                    socket.detach();
+                });
+            }
+        }
+    }
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            for Socketed { quinn, .. } in self.sockets() {
+                let _ = timeout(LINGER, quinn.wait_idle()).await;
+            }
+        })
+    }
+}
+
+/// Dropping an endpoint that was not closed is a crash: nobody is told.
+impl Drop for QuicEndpoint {
+    fn drop(&mut self) {
+        if !*self.closed.borrow() {
+            self.close(false);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! UDP sockets: how they are bound, and a wrapper through which they can be silenced or taken away from quinn at once,
+//! as a killed process's are.
+
+use std::{
+    fmt,
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use parking_lot::RwLock;
+use quinn::{
+    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// What the kernel may hold for a socket, in bytes, if it lets us: a burst from all peers at once.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Binds `count` sockets that share the port of `addr`, and says which port that is.
+///
+/// # Errors
+/// As the system says; also if anybody else, even another process that would share it, has the port.
+pub(super) fn bind_listeners(addr: SocketAddr, count: usize) -> io::Result<(Vec<UdpSocket>, SocketAddr)> {
+    // Every process of this user that sets SO_REUSEPORT gets a share of the port without a word. One exclusive bind
+    // before tells us that nobody has it.
+    let addr = bind(addr, false)?.local_addr()?;
+    let listeners = (0..count).map(|_| bind(addr, true)).collect::<io::Result<_>>()?;
+    Ok((listeners, addr))
+}
+
+/// Binds one socket, `shared` with others that are, too.
+pub(super) fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    // Best effort: the system's limit may be lower, and quinn works with whatever there is.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// A UDP socket with a switch.
+pub(super) struct SwitchedSocket {
+    /// Nothing once it was taken away. A lock, since quinn's tasks on this runtime use it while `detach` may come from
+    /// another thread; never contended otherwise, and some nanoseconds against the microseconds of a send.
+    inner: RwLock<Option<Arc<dyn AsyncUdpSocket>>>,
+    silent: Arc<AtomicBool>,
+    local_addr: SocketAddr,
+    max_transmit_segments: usize,
+    max_receive_segments: usize,
+    may_fragment: bool,
+}
+
+impl SwitchedSocket {
+    /// Hands `socket` to the current runtime. It is dead while `silent`.
+    pub(super) fn new(socket: UdpSocket, silent: Arc<AtomicBool>) -> io::Result<Self> {
+        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+        Ok(Self {
+            silent,
+            local_addr: inner.local_addr()?,
+            max_transmit_segments: inner.max_transmit_segments(),
+            max_receive_segments: inner.max_receive_segments(),
+            may_fragment: inner.may_fragment(),
+            inner: RwLock::new(Some(inner)),
+        })
+    }
+
+    /// Closes the socket now, whatever quinn still wants to say. To quinn it looks like a network that loses everything.
+    pub(super) fn detach(&self) {
+        *self.inner.write() = None;
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for SwitchedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SwitchedSocket").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+impl AsyncUdpSocket for SwitchedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(SwitchedPoller { socket: self, waiting: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        match &*self.inner.read() {
+            Some(inner) if !self.is_silent() => inner.try_send(transmit),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let inner = self.inner.read();
+        // A detached socket never wakes its driver again; quinn's own timers and closed handles still do.
+        let Some(inner) = &*inner else { return Poll::Pending };
+        loop {
+            let received = ready!(inner.poll_recv(cx, bufs, meta));
+            // What came while silent is read and thrown away; tokio's budget for the task ends the loop.
+            if received.is_err() || !self.is_silent() {
+                return Poll::Ready(received);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local_addr)
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        // Asked of the socket while it is there: quinn learns on the way that segmentation offload does not work.
+        self.inner.read().as_ref().map_or(self.max_transmit_segments, |inner| inner.max_transmit_segments())
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.max_receive_segments
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.may_fragment
+    }
+}
+
+/// Waits until the socket takes more. It holds on to the socket only while it waits, so that `detach` closes it.
+struct SwitchedPoller {
+    socket: Arc<SwitchedSocket>,
+    waiting: Option<Pin<Box<dyn UdpPoller>>>,
+}
+
+impl fmt::Debug for SwitchedPoller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SwitchedPoller").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for SwitchedPoller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waiting.is_none() {
+            let inner = self.socket.inner.read().clone();
+            // A detached socket takes everything and sends nothing.
+            let Some(inner) = inner else { return Poll::Ready(Ok(())) };
+            self.waiting = Some(inner.create_io_poller());
+        }
+        let Some(waiting) = &mut self.waiting else { return Poll::Ready(Ok(())) };
+        let writable = ready!(waiting.as_mut().poll_writable(cx));
+        self.waiting = None;
+        Poll::Ready(writable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_shared_port_is_not_free() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (sockets, addr) = bind_listeners(any, 3).unwrap();
+        assert_eq!(sockets.len(), 3);
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == addr));
+        assert_eq!(bind_listeners(addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(sockets);
+        assert!(bind_listeners(addr, 1).is_ok());
+    }
+}

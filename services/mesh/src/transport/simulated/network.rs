@@ -1,0 +1,165 @@
+//! What all simulated nodes share: who listens where, what is wrong with which link, and the dice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use mesh_proto::NodeId;
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::sync::Notify;
+
+use super::{LinkFault, endpoint::EndpointCore};
+
+/// What a lost packet of a stream costs on top of a round trip.
+const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
+
+/// The network's state. Its lock is the innermost one: nothing else is locked under it.
+pub(super) struct Network {
+    state: Mutex<State>,
+    /// Wakes all connections when a fault came or went. Not a `watch`, whose waiters wake in random order.
+    pub(super) changed: Notify,
+}
+
+struct State {
+    rng: SmallRng,
+    faults: BTreeMap<(NodeId, NodeId), LinkFault>,
+    silent: BTreeSet<NodeId>,
+    hosts: BTreeMap<String, Host>,
+}
+
+struct Host {
+    id: NodeId,
+    transport: u64,
+    listeners: Vec<Weak<EndpointCore>>,
+    next: usize,
+}
+
+impl Host {
+    fn open_listeners(&self) -> Vec<Arc<EndpointCore>> {
+        self.listeners.iter().filter_map(Weak::upgrade).filter(|core| !core.is_closed()).collect()
+    }
+}
+
+impl State {
+    fn fault(&self, from: NodeId, to: NodeId) -> LinkFault {
+        let fault = self.faults.get(&(from, to)).copied().unwrap_or_default();
+        LinkFault { cut: fault.cut || self.silent.contains(&from) || self.silent.contains(&to), ..fault }
+    }
+
+    fn delay(&mut self, fault: &LinkFault) -> Duration {
+        if fault.jitter.is_zero() {
+            return fault.delay;
+        }
+        fault.delay + fault.jitter.mul_f64(self.rng.random::<f64>())
+    }
+
+    fn happens(&mut self, share: f64) -> bool {
+        share > 0.0 && self.rng.random::<f64>() < share
+    }
+}
+
+impl Network {
+    pub(super) fn new(seed: u64) -> Self {
+        let state = State {
+            rng: SmallRng::seed_from_u64(seed),
+            faults: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+        };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    pub(super) fn set_fault(&self, from: NodeId, to: NodeId, fault: LinkFault) {
+        self.state.lock().faults.insert((from, to), fault);
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn cut(&self, from: NodeId, to: NodeId) {
+        self.state.lock().faults.entry((from, to)).or_default().cut = true;
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn heal(&self) {
+        self.state.lock().faults.clear();
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn set_silent(&self, id: NodeId, silent: bool) {
+        let mut state = self.state.lock();
+        if silent {
+            state.silent.insert(id)
+        } else {
+            state.silent.remove(&id)
+        };
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether nothing gets from `from` to `to`.
+    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.state.lock().fault(from, to).cut
+    }
+
+    /// How long one way takes, without jitter.
+    pub(super) fn mean_delay(&self, from: NodeId, to: NodeId) -> Duration {
+        let fault = self.state.lock().fault(from, to);
+        fault.delay + fault.jitter / 2
+    }
+
+    /// How long a piece of a stream is under way.
+    pub(super) fn stream_delay(&self, from: NodeId, to: NodeId) -> Duration {
+        let mut state = self.state.lock();
+        let fault = state.fault(from, to);
+        let delay = state.delay(&fault);
+        if state.happens(fault.loss) { delay * 3 + RETRANSMIT_DELAY } else { delay }
+    }
+
+    /// How long each copy of a datagram is under way; none if it is lost.
+    pub(super) fn datagram_delays(&self, from: NodeId, to: NodeId) -> ArrayVec<Duration, 2> {
+        let mut state = self.state.lock();
+        let fault = state.fault(from, to);
+        let mut delays = ArrayVec::new();
+        if !fault.cut && !state.happens(fault.loss) {
+            delays.push(state.delay(&fault));
+            if state.happens(fault.duplicate) {
+                delays.push(state.delay(&fault));
+            }
+        }
+        delays
+    }
+
+    /// Enters a listener. An error if another transport's listener is open at `addr`.
+    pub(super) fn listen(&self, addr: &str, id: NodeId, transport: u64, core: &Arc<EndpointCore>) -> Result<(), ()> {
+        let mut state = self.state.lock();
+        let host = state.hosts.entry(addr.to_owned()).or_insert_with(|| Host {
+            id,
+            transport,
+            listeners: Vec::new(),
+            next: 0,
+        });
+        if host.transport != transport {
+            if !host.open_listeners().is_empty() {
+                return Err(());
+            }
+            *host = Host { id, transport, listeners: Vec::new(), next: 0 };
+        }
+        host.listeners.push(Arc::downgrade(core));
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Who listens at `addr`, and which of its listeners has the next turn.
+    pub(super) fn find(&self, addr: &str) -> Option<(NodeId, Arc<EndpointCore>)> {
+        let mut state = self.state.lock();
+        let host = state.hosts.get_mut(addr)?;
+        let listeners = host.open_listeners();
+        host.next = host.next.wrapping_add(1);
+        let chosen = host.next.checked_rem(listeners.len())?;
+        Some((host.id, Arc::clone(&listeners[chosen])))
+    }
+}

@@ -1,0 +1,520 @@
+//! What every transport has to do. QUIC runs it over loopback in real time, the simulated network under paused time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mesh::transport::{
+    Accepted, ClusterSecret, Connection, Credentials, DialError, Endpoint, LinkFault, QuicConfig, QuicTransport,
+    ReceiveHalf, SendHalf, SimulatedNetwork, Transport,
+};
+use mesh_proto::NodeId;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout},
+};
+
+/// A silent peer is noticed after 2 s; in real time a busy machine may need more.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// A way to make nodes that can reach each other.
+trait Harness {
+    /// A transport for the node called `name`, listening at `addr` if it has listened there before.
+    fn transport(&self, name: &str, addr: Option<&str>) -> (Arc<dyn Transport>, String);
+
+    fn node(&self, name: &str) -> TestNode {
+        self.node_at(name, None)
+    }
+
+    fn node_at(&self, name: &str, addr: Option<&str>) -> TestNode {
+        let (transport, addr) = self.transport(name, addr);
+        let endpoint = transport.open(true).unwrap();
+        TestNode { id: NodeId::from_name(name), addr, transport, endpoint }
+    }
+}
+
+struct TestNode {
+    id: NodeId,
+    addr: String,
+    transport: Arc<dyn Transport>,
+    endpoint: Arc<dyn Endpoint>,
+}
+
+impl TestNode {
+    async fn accept(&self) -> Arc<dyn Connection> {
+        match self.endpoint.accept().await.expect("the endpoint is open") {
+            Accepted::Connection(connection) => connection,
+            Accepted::Refused { addr, reason } => panic!("{addr} was refused: {reason}"),
+        }
+    }
+}
+
+struct Quic;
+
+impl Harness for Quic {
+    fn transport(&self, name: &str, addr: Option<&str>) -> (Arc<dyn Transport>, String) {
+        let bind: SocketAddr = addr.unwrap_or("127.0.0.1:0").parse().unwrap();
+        let credentials = Credentials::Secret(ClusterSecret::new("conformance"));
+        let transport = QuicTransport::new(QuicConfig::new(NodeId::from_name(name), bind, credentials)).unwrap();
+        let addr = transport.local_addr().to_string();
+        (Arc::new(transport), addr)
+    }
+}
+
+struct Simulated(SimulatedNetwork);
+
+impl Harness for Simulated {
+    fn transport(&self, name: &str, addr: Option<&str>) -> (Arc<dyn Transport>, String) {
+        let addr = addr.map_or_else(|| format!("{name}:5011"), str::to_owned);
+        (self.0.transport(NodeId::from_name(name), &addr), addr)
+    }
+}
+
+macro_rules! conformance {
+    ($($test:ident)*) => {
+        mod quic {
+            $(#[tokio::test]
+            async fn $test() {
+                let test = super::$test(&super::Quic);
+                tokio::time::timeout(std::time::Duration::from_secs(30), test).await.expect("it hangs");
+            })*
+        }
+        mod simulated {
+            $(#[tokio::test(start_paused = true)]
+            async fn $test() {
+                let harness = super::Simulated(mesh::transport::SimulatedNetwork::new(1));
+                let test = super::$test(&harness);
+                tokio::time::timeout(std::time::Duration::from_secs(30), test).await.expect("it hangs");
+            })*
+        }
+    };
+}
+
+conformance! {
+    each_side_learns_who_the_other_is
+    another_node_than_expected_is_refused
+    bytes_go_both_ways_on_many_streams
+    a_slow_reader_holds_the_writer_back
+    the_end_of_a_stream_is_seen
+    datagrams_arrive
+    a_goodbye_is_seen_at_once
+    a_crash_is_seen_after_the_idle_timeout
+    dropping_an_endpoint_is_a_crash
+    silence_breaks_connections_and_ends
+    a_restarted_node_is_reached_at_its_old_address
+    nobody_answers
+    a_closed_endpoint_accepts_and_dials_no_more
+    an_endpoint_that_only_dials_accepts_nobody
+    the_path_has_figures
+}
+
+/// Two nodes and a connection, as its dialler and its accepter see it.
+async fn connect(from: &TestNode, to: &TestNode) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
+    let (dialled, accepted) = tokio::join!(from.endpoint.dial(&to.addr, Some(to.id)), to.accept());
+    (dialled.unwrap(), accepted)
+}
+
+/// A stream that carried its first bytes, as its opener and its accepter see it.
+async fn stream(
+    opener: &Arc<dyn Connection>,
+    accepter: &Arc<dyn Connection>,
+) -> ((SendHalf, ReceiveHalf), (SendHalf, ReceiveHalf)) {
+    let mut near = opener.open_stream().await.unwrap();
+    near.0.write_all(b"hello").await.unwrap();
+    let mut far = accepter.accept_stream().await.unwrap();
+    let mut first = [0; 5];
+    far.1.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"hello");
+    (near, far)
+}
+
+async fn each_side_learns_who_the_other_is(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    assert_eq!((near.peer(), far.peer()), (b.id, a.id));
+    assert_eq!(near.remote_addr(), b.addr);
+    // A seed is known by its address only.
+    let (near, far) = tokio::join!(b.endpoint.dial(&a.addr, None), a.accept());
+    assert_eq!((near.unwrap().peer(), far.peer()), (a.id, b.id));
+}
+
+async fn another_node_than_expected_is_refused(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let expected = NodeId::from_name("c");
+    let (dialled, accepted) = tokio::join!(a.endpoint.dial(&b.addr, Some(expected)), b.endpoint.accept());
+    assert!(matches!(dialled.err(), Some(DialError::Untrusted { addr, .. }) if addr == b.addr));
+    assert!(matches!(accepted, Some(Accepted::Refused { reason, .. }) if reason.contains("does not trust")));
+    connect(&a, &b).await;
+}
+
+async fn bytes_go_both_ways_on_many_streams(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let echo = tokio::spawn(async move {
+        while let Ok((mut send, mut receive)) = far.accept_stream().await {
+            tokio::spawn(async move {
+                tokio::io::copy(&mut receive, &mut send).await.unwrap();
+                send.shutdown().await.unwrap();
+            });
+        }
+    });
+    // More than may be open at a time: they make room for each other.
+    let streams: Vec<_> = (0..200_u8)
+        .map(|number| {
+            let near = Arc::clone(&near);
+            tokio::spawn(async move {
+                let (mut send, mut receive) = near.open_stream().await.unwrap();
+                let sent = vec![number; 10_000 + usize::from(number)];
+                send.write_all(&sent).await.unwrap();
+                send.shutdown().await.unwrap();
+                let mut received = Vec::new();
+                receive.read_to_end(&mut received).await.unwrap();
+                assert!(received == sent, "stream {number} came back changed");
+            })
+        })
+        .collect();
+    for stream in streams {
+        stream.await.unwrap();
+    }
+    near.close("done");
+    echo.await.unwrap();
+}
+
+async fn a_slow_reader_holds_the_writer_back(harness: &impl Harness) {
+    const AHEAD_MAX: usize = 40 << 20;
+    const MORE: usize = 8 << 20;
+    // Made before there is a connection: a test that keeps the runtime busy for long falls silent itself.
+    let pattern: Vec<u8> = (0..=250).collect();
+    let bytes = pattern.repeat((AHEAD_MAX + MORE) / pattern.len() + 1);
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((mut send, _), (_, mut receive)) = stream(&near, &far).await;
+
+    let mut sent = 0;
+    while let Ok(taken) = timeout(Duration::from_millis(500), send.write(&bytes[sent..sent + 60_000])).await {
+        sent += taken.unwrap();
+        assert!(sent < AHEAD_MAX, "{sent} bytes were taken that nobody reads");
+    }
+    assert!(sent >= 1 << 20, "only {sent} bytes fit");
+
+    let writer = tokio::spawn({
+        let rest = bytes[sent..sent + MORE].to_vec();
+        async move {
+            send.write_all(&rest).await.unwrap();
+            send.shutdown().await.unwrap();
+            send
+        }
+    });
+    let mut received = Vec::new();
+    receive.read_to_end(&mut received).await.unwrap();
+    writer.await.unwrap();
+    assert_eq!(received.len(), sent + MORE);
+    assert!(received == bytes[..sent + MORE], "bytes were changed or swapped");
+}
+
+async fn the_end_of_a_stream_is_seen(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((send, receive), (mut far_send, mut far_receive)) = stream(&near, &far).await;
+    drop(send);
+    assert_eq!(far_receive.read(&mut [0; 8]).await.unwrap(), 0, "a dropped half ends in order");
+    drop(receive);
+    let deadline = Instant::now() + SILENCE_MAX;
+    while far_send.write_all(b"x").await.is_ok() {
+        assert!(Instant::now() < deadline, "nobody reads, and the writer is not told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn datagrams_arrive(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let mut missing: BTreeSet<u8> = (0..20).collect();
+    while !missing.is_empty() {
+        // They may be lost, so what did not arrive is sent again.
+        for &number in &missing {
+            far.send_datagram(Bytes::from(vec![number; 1000]));
+        }
+        while let Ok(datagram) = timeout(Duration::from_millis(200), near.receive_datagram()).await {
+            let datagram = datagram.unwrap();
+            assert_eq!(datagram, vec![datagram[0]; 1000]);
+            missing.remove(&datagram[0]);
+        }
+    }
+}
+
+async fn a_goodbye_is_seen_at_once(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    near.close("enough of it");
+    let begun = Instant::now();
+    let lost = far.closed().await;
+    assert!(lost.reason.contains("enough of it"), "{lost}");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+
+    let (near, _far) = connect(&a, &b).await;
+    b.endpoint.close(true);
+    b.endpoint.drained().await;
+    let begun = Instant::now();
+    assert!(near.closed().await.reason.contains("closed by the peer"));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(near.open_stream().await.is_err());
+}
+
+/// The peer of `near` has just fallen silent.
+async fn expect_silence_to_be_noticed(near: &Arc<dyn Connection>, mut receive: ReceiveHalf) {
+    let begun = Instant::now();
+    let mut buf = [0; 8];
+    let (read, datagram, accepted, lost) =
+        tokio::join!(receive.read(&mut buf), near.receive_datagram(), near.accept_stream(), near.closed());
+    let noticed = begun.elapsed();
+    assert!(read.is_err() && datagram.is_err() && accepted.is_err(), "whoever waits is told");
+    assert!(lost.reason.contains("silent"), "{lost}");
+    assert!(noticed > Duration::from_millis(1200), "somebody has told: {noticed:?}");
+    assert!(noticed < SILENCE_MAX, "{noticed:?}");
+}
+
+async fn a_crash_is_seen_after_the_idle_timeout(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((_send, receive), mut at_b) = stream(&near, &far).await;
+    b.endpoint.close(false);
+    assert!(timeout(Duration::from_millis(500), at_b.1.read(&mut [0; 8])).await.unwrap().is_err());
+    expect_silence_to_be_noticed(&near, receive).await;
+}
+
+async fn dropping_an_endpoint_is_a_crash(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((_send, receive), _at_b) = stream(&near, &far).await;
+    drop(b);
+    expect_silence_to_be_noticed(&near, receive).await;
+}
+
+async fn silence_breaks_connections_and_ends(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((_send, receive), _at_b) = stream(&near, &far).await;
+    b.transport.set_silent(true);
+    expect_silence_to_be_noticed(&near, receive).await;
+    timeout(SILENCE_MAX, far.closed()).await.expect("the silent side gives up, too");
+    assert!(matches!(a.endpoint.dial(&b.addr, None).await.err(), Some(DialError::Unreachable { .. })));
+    b.transport.set_silent(false);
+    connect(&a, &b).await;
+}
+
+async fn a_restarted_node_is_reached_at_its_old_address(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, _far) = connect(&a, &b).await;
+    b.endpoint.close(false);
+    let b = harness.node_at("b", Some(&b.addr));
+    let (again, far) = connect(&a, &b).await;
+    assert_eq!(far.peer(), a.id);
+    timeout(SILENCE_MAX, near.closed()).await.expect("the old connection breaks");
+    stream(&again, &far).await;
+}
+
+async fn nobody_answers(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    b.endpoint.close(true);
+    b.endpoint.drained().await;
+    let begun = Instant::now();
+    let error = a.endpoint.dial(&b.addr, None).await.err().unwrap();
+    assert!(matches!(&error, DialError::Unreachable { addr, .. } if *addr == b.addr), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+async fn a_closed_endpoint_accepts_and_dials_no_more(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (accepted, ()) = tokio::join!(a.endpoint.accept(), async {
+        tokio::task::yield_now().await;
+        a.endpoint.close(true);
+    });
+    assert!(accepted.is_none(), "one who waits is told");
+    assert!(a.endpoint.accept().await.is_none());
+    assert!(a.endpoint.dial(&b.addr, None).await.is_err());
+}
+
+async fn an_endpoint_that_only_dials_accepts_nobody(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let upkeep = a.transport.open(false).unwrap();
+    let (near, far) = tokio::join!(upkeep.dial(&b.addr, None), b.accept());
+    assert_eq!((near.unwrap().peer(), far.peer()), (b.id, a.id));
+    let (accepted, ()) = tokio::join!(upkeep.accept(), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        upkeep.close(true);
+    });
+    assert!(accepted.is_none());
+}
+
+async fn the_path_has_figures(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    near.send_datagram(Bytes::from_static(b"x"));
+    stream(&near, &far).await;
+    let path = near.path();
+    assert!(path.sent_packets > 0);
+    assert!(path.rtt < Duration::from_secs(1));
+}
+
+/// A killed process that is back at once finds peers that still talk to its predecessor. They are told.
+#[tokio::test]
+async fn a_restarted_quic_node_resets_the_connections_of_its_predecessor() {
+    let (a, b) = (Quic.node("a"), Quic.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((mut send, _), _at_b) = stream(&near, &far).await;
+    b.endpoint.close(false);
+    let _b = Quic.node_at("b", Some(&b.addr));
+    let begun = Instant::now();
+    // Larger than a reset, which must not be the larger one of the two.
+    send.write_all(&[0; 200]).await.unwrap();
+    let lost = near.closed().await;
+    assert!(lost.reason.contains("restarted"), "{lost}");
+    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn quic_listeners_share_a_port_and_each_is_reached() {
+    const LISTENERS: usize = 3;
+    let bind = "127.0.0.1:0".parse().unwrap();
+    let credentials = Credentials::Secret(ClusterSecret::new("conformance"));
+    let config = QuicConfig { listeners: LISTENERS, ..QuicConfig::new(NodeId::from_name("b"), bind, credentials) };
+    let transport = QuicTransport::new(config).unwrap();
+    let addr = transport.local_addr().to_string();
+    let endpoints: Vec<_> = (0..LISTENERS).map(|_| transport.open(true).unwrap()).collect();
+    assert!(transport.open(true).is_err(), "there are only as many as were announced");
+
+    // The kernel picks a listener by the dialler's port, so enough diallers meet every one.
+    let a = Quic.node("a");
+    let (mut reached, mut diallers) = (BTreeSet::new(), Vec::new());
+    for _ in 0..100 {
+        let dialler = a.transport.open(false).unwrap();
+        let near = dialler.dial(&addr, None).await.unwrap();
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if let Ok(Some(Accepted::Connection(far))) = timeout(Duration::from_millis(20), endpoint.accept()).await {
+                stream(&near, &far).await;
+                reached.insert(index);
+            }
+        }
+        diallers.push((dialler, near));
+        if reached.len() == LISTENERS {
+            return;
+        }
+    }
+    panic!("only {reached:?} of {LISTENERS} listeners were reached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_holds_streams_back_and_loses_datagrams() {
+    let harness = Simulated(SimulatedNetwork::new(1));
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((mut send, _), (_, mut receive)) = stream(&near, &far).await;
+    harness.0.set_fault(a.id, b.id, LinkFault { cut: true, ..LinkFault::default() });
+    send.write_all(b"held").await.unwrap();
+    near.send_datagram(Bytes::from_static(b"lost"));
+    let mut buf = [0; 4];
+    assert!(timeout(Duration::from_millis(1500), receive.read_exact(&mut buf)).await.is_err());
+    harness.0.heal();
+    timeout(Duration::from_millis(1), receive.read_exact(&mut buf)).await.unwrap().unwrap();
+    assert_eq!(&buf, b"held");
+    assert!(timeout(Duration::from_secs(5), far.receive_datagram()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_breaks_what_crosses_it_at_both_ends() {
+    let harness = Simulated(SimulatedNetwork::new(1));
+    let (a, b, c) = (harness.node("a"), harness.node("b"), harness.node("c"));
+    let (ab, ba) = connect(&a, &b).await;
+    let (bc, cb) = connect(&b, &c).await;
+    harness.0.partition(&[&[a.id], &[b.id, c.id]]);
+    let begun = Instant::now();
+    tokio::join!(ab.closed(), ba.closed());
+    assert_eq!(begun.elapsed().as_secs(), 2);
+    stream(&bc, &cb).await;
+    assert!(a.endpoint.dial(&c.addr, None).await.is_err());
+    assert!(c.endpoint.dial(&a.addr, None).await.is_err());
+    // A dial that is under way when the partition heals gets through, as a retransmission would.
+    let (dialled, _, ()) = tokio::join!(a.endpoint.dial(&b.addr, None), b.accept(), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        harness.0.heal();
+    });
+    assert!(dialled.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_losses_and_copies_follow_from_the_seed() {
+    const FAULT: LinkFault = LinkFault {
+        delay: Duration::from_millis(10),
+        jitter: Duration::from_millis(20),
+        loss: 0.2,
+        duplicate: 0.2,
+        cut: false,
+    };
+    let run = async |seed| {
+        let harness = Simulated(SimulatedNetwork::new(seed));
+        let (a, b) = (harness.node("a"), harness.node("b"));
+        let (near, far) = connect(&a, &b).await;
+        harness.0.set_fault(a.id, b.id, FAULT);
+        let begun = Instant::now();
+        for number in 0..100 {
+            near.send_datagram(Bytes::from(vec![number]));
+        }
+        let mut arrived = Vec::new();
+        while let Ok(datagram) = timeout(Duration::from_secs(1), far.receive_datagram()).await {
+            arrived.push((datagram.unwrap()[0], begun.elapsed()));
+        }
+        arrived
+    };
+    let arrived = run(7).await;
+    assert_eq!(arrived, run(7).await);
+    assert_ne!(arrived, run(8).await);
+    let distinct: BTreeSet<u8> = arrived.iter().map(|&(number, _)| number).collect();
+    assert!((60..=95).contains(&distinct.len()), "about a fifth is lost: {}", distinct.len());
+    assert!(arrived.len() > distinct.len() + 5, "about a fifth comes twice");
+    assert!(!arrived.is_sorted_by_key(|&(number, _)| number), "some overtake others");
+    assert!(arrived.iter().all(|&(_, after)| after >= FAULT.delay && after <= Duration::from_millis(32)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_keep_their_order_over_a_bad_link() {
+    let harness = Simulated(SimulatedNetwork::new(3));
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let jitter = Duration::from_millis(50);
+    harness.0.set_fault(a.id, b.id, LinkFault { jitter, loss: 0.3, ..LinkFault::default() });
+    let ((mut send, _), (_, mut receive)) = stream(&near, &far).await;
+    for number in 0..200 {
+        send.write_all(&[number]).await.unwrap();
+    }
+    send.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    receive.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, (0..200).collect::<Vec<u8>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_simulated_address_belongs_to_one_transport_at_a_time() {
+    let harness = Simulated(SimulatedNetwork::new(1));
+    let a = harness.node("a");
+    let (second, _) = harness.transport("a", Some(&a.addr));
+    assert!(second.open(true).is_err());
+    a.endpoint.close(false);
+    assert!(second.open(true).is_ok());
+}
+
+/// Tasks that outlive their connections would keep a long simulation busy for ever.
+#[tokio::test(start_paused = true)]
+async fn helper_tasks_end_with_their_connection() {
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let harness = Simulated(SimulatedNetwork::new(1));
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    for _ in 0..10 {
+        let (near, far) = connect(&a, &b).await;
+        let streams = stream(&near, &far).await;
+        drop((near, far, streams));
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before);
+}
