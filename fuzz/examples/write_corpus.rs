@@ -52,7 +52,7 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("hello_reply", FrameBody::HelloReply(Ok(hello))),
         ("hello_rejected", FrameBody::HelloReply(Err(RejectReason::Concern { replicas: 3, concern: 2 }))),
         ("read", FrameBody::Read { hash, key }),
-        ("read_value", read_reply(ReadAnswer::Value { version, expiry, value })),
+        ("read_value", read_reply(ReadAnswer::Value { version, expiry, value, in_sync: true })),
         ("read_gone", read_reply(ReadAnswer::Gone { version })),
         ("read_absent", read_reply(ReadAnswer::Absent)),
         ("read_unknown", read_reply(ReadAnswer::Unknown)),

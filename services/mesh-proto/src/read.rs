@@ -109,7 +109,7 @@ pub struct Read {
     gone: Option<Version>,
     /// How many answers count towards `answers_needed`.
     answers: usize,
-    /// How many owners have said anything of use at all.
+    /// How many owners in sync have said anything at all.
     usable: usize,
     wrong_ring: bool,
     outcome: Option<ReadOutcome>,
@@ -228,8 +228,9 @@ impl Read {
 
     fn take(&mut self, leg: Option<usize>, answer: ReadAnswer) {
         let counts = self.counts(&answer);
+        let confirmed = !matches!(answer, ReadAnswer::Value { in_sync: false, .. });
         match answer {
-            ReadAnswer::Value { version, expiry, value } => {
+            ReadAnswer::Value { version, expiry, value, .. } => {
                 if self.value.as_ref().is_none_or(|held| held.version < version) {
                     self.value = Some(Candidate { version, expiry, value, leg });
                 }
@@ -242,7 +243,7 @@ impl Read {
                 return;
             }
         }
-        self.usable += 1;
+        self.usable += usize::from(confirmed);
         self.answers += usize::from(counts);
     }
 
@@ -250,7 +251,9 @@ impl Read {
     /// says. Otherwise only what says "there is none" is, and in a session only if it may be newer than what was seen.
     const fn counts(&self, answer: &ReadAnswer) -> bool {
         match (answer, self.config.consistency) {
-            (ReadAnswer::Absent, _) | (ReadAnswer::Value { .. }, Consistency::Quorum) => true,
+            // An owner that is still catching up may hold an older value than the one it has acknowledged before.
+            (ReadAnswer::Value { in_sync, .. }, Consistency::Quorum) => *in_sync,
+            (ReadAnswer::Absent, _) => true,
             (ReadAnswer::Gone { version }, Consistency::Session(floor)) => version.get() >= floor.get(),
             (ReadAnswer::Gone { .. }, _) => true,
             (ReadAnswer::Value { .. } | ReadAnswer::Unknown | ReadAnswer::WrongRing(_), _) => false,
@@ -319,8 +322,7 @@ impl Read {
 
     /// Whether a tombstone is the newest of all that was seen, and new enough. Owners that hold an older value have then
     /// merely missed the deletion, and their answers do for a miss if there are no better ones: by the intersection of
-    /// quorums, one among `answers_needed` has seen the newest acknowledged write. They are the last resort because an
-    /// owner that is still catching up may be among them.
+    /// quorums, one among `answers_needed` has seen the newest acknowledged write.
     fn is_overtaken(&self) -> bool {
         let floor = match self.config.consistency {
             Consistency::Session(floor) => floor,
@@ -380,7 +382,7 @@ mod tests {
     }
 
     fn value(version: u128) -> ReadAnswer {
-        ReadAnswer::Value { version: Version::new(version), expiry: Expiry::NEVER, value: Bytes::from_static(b"v") }
+        ReadAnswer::Value { version: Version::new(version), expiry: Expiry::NEVER, value: Bytes::from_static(b"v"), in_sync: true }
     }
 
     const fn gone(version: u128) -> ReadAnswer {

@@ -235,6 +235,13 @@ impl Write {
         self.count(LegState::Applied)
     }
 
+    /// Whether any owner has applied it, or may have.
+    #[must_use]
+    pub fn may_be_written(&self) -> bool {
+        let traces = |state: &LegState| matches!(state, LegState::Applied | LegState::Unknown | LegState::InFlight);
+        self.legs.iter().any(traces)
+    }
+
     /// Why owners turned the write down, as far as that can be mended by the caller.
     #[must_use]
     pub const fn refusals(&self) -> Refusals {

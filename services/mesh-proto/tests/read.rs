@@ -78,6 +78,7 @@ impl Mesh {
                 version: Version::new(version),
                 expiry: Expiry::new(u64::try_from(version).unwrap()),
                 value: Bytes::from(version.to_string()),
+                in_sync: true,
             },
             State::Gone(version) => ReadAnswer::Gone { version: Version::new(version) },
         }
@@ -212,7 +213,7 @@ proptest! {
         match &outcome {
             ReadOutcome::Value { version, value, expiry, leg } => {
                 let owner = leg.map_or(0, |leg| leg + usize::from(mesh.has_local));
-                let held = ReadAnswer::Value { version: *version, expiry: *expiry, value: value.clone() };
+                let held = ReadAnswer::Value { version: *version, expiry: *expiry, value: value.clone(), in_sync: true };
                 prop_assert_eq!(held, mesh.answer(owner), "not what that owner holds");
                 match mesh.consistency {
                     Consistency::One => {}

@@ -171,7 +171,7 @@ impl Worker {
         self.peers.with_link(peer, |link| {
             let waiter = Waiter::Read { call: Arc::clone(call), leg };
             link.request(waiter, now, deadline, |outbox, id| {
-                encode_read(outbox, id, ring.hash(), trace.as_ref(), hash, key);
+                encode_read(outbox, id, ring.hash(), trace, hash, key);
             })
         })
     }
@@ -305,7 +305,7 @@ impl Worker {
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
             let encode = |outbox: &mut bytes::BytesMut, id: RequestId| {
-                encode_write(outbox, id, ring.hash(), trace.as_ref(), &call.record);
+                encode_write(outbox, id, ring.hash(), trace, &call.record);
             };
             let sent = self.peers.with_link(*owner, |link| match apart {
                 true => link.request_apart(waiter, now, deadline, encode),
@@ -401,10 +401,13 @@ fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
 
 /// What to tell the caller of a write that certainly was not written.
 fn refusal(machine: &Write, reachable: usize, needed: usize) -> WriteError {
-    match machine.refusals() {
-        (true, _) => WriteError::TooLarge,
-        (_, true) => WriteError::Drift,
-        _ => WriteError::NoQuorum { reachable, needed },
+    let refusals = machine.refusals();
+    if refusals.too_large > 0 {
+        WriteError::TooLarge
+    } else if refusals.drift > 0 {
+        WriteError::Drift
+    } else {
+        WriteError::NoQuorum { reachable, needed }
     }
 }
 

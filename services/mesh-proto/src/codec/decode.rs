@@ -58,12 +58,12 @@ fn read(cursor: &mut Cursor) -> Result<FrameBody, WireError> {
 fn read_reply(cursor: &mut Cursor) -> Result<FrameBody, WireError> {
     let hash = KeyHash::new(cursor.u64()?);
     let answer = match cursor.u8()? {
-        read_tag::VALUE => {
+        tag @ (read_tag::VALUE | read_tag::VALUE_UNCONFIRMED) => {
             let version = Version::new(cursor.u128()?);
             let expiry = Expiry::new(cursor.u64()?);
             let head = ValueHead::read(cursor)?;
             let value = head.value(cursor, hash, version, expiry)?;
-            ReadAnswer::Value { version, expiry, value }
+            ReadAnswer::Value { version, expiry, value, in_sync: tag == read_tag::VALUE }
         }
         read_tag::GONE => ReadAnswer::Gone { version: Version::new(cursor.u128()?) },
         read_tag::ABSENT => ReadAnswer::Absent,

@@ -118,9 +118,9 @@ fn read(out: &mut BytesMut, header: &Header, hash: KeyHash, key: &[u8]) {
 
 fn read_reply(out: &mut BytesMut, header: &Header, hash: KeyHash, answer: &ReadAnswer) {
     match answer {
-        ReadAnswer::Value { version, expiry, value } => {
+        ReadAnswer::Value { version, expiry, value, in_sync } => {
             header.put(out, 8 + 1 + 16 + 8 + layout::VALUE_HEAD_BYTES + value.len());
-            put_tagged(out, hash, read_tag::VALUE);
+            put_tagged(out, hash, if *in_sync { read_tag::VALUE } else { read_tag::VALUE_UNCONFIRMED });
             out.put_u128_le(version.get());
             out.put_u64_le(expiry.get());
             put_value_head(out, hash, *version, *expiry, value);

@@ -41,6 +41,8 @@ pub(super) mod read_tag {
     pub(in crate::codec) const ABSENT: u8 = 2;
     pub(in crate::codec) const UNKNOWN: u8 = 3;
     pub(in crate::codec) const WRONG_RING: u8 = 4;
+    /// A value of an owner that is still catching up.
+    pub(in crate::codec) const VALUE_UNCONFIRMED: u8 = 5;
 }
 
 pub(super) mod write_tag {

@@ -31,7 +31,7 @@ pub(crate) fn frame_with_value() -> impl Strategy<Value = (Frame, Bytes)> {
         let body = if is_write {
             FrameBody::Write(Record { hash, key, version, expiry, body: Body::Value(value.clone()) })
         } else {
-            let answer = ReadAnswer::Value { version, expiry, value: value.clone() };
+            let answer = ReadAnswer::Value { version, expiry, value: value.clone(), in_sync: true };
             FrameBody::ReadReply { hash, answer }
         };
         (Frame { request: RequestId(1), ring: RingHash::new(2), trace: None, body }, value)
@@ -133,11 +133,8 @@ fn reject() -> impl Strategy<Value = RejectReason> {
 
 fn read_answer() -> impl Strategy<Value = ReadAnswer> {
     prop_oneof![
-        (version(), expiry(), bytes(0..300)).prop_map(|(version, expiry, value)| ReadAnswer::Value {
-            version,
-            expiry,
-            value
-        }),
+        (version(), expiry(), bytes(0..300), any::<bool>())
+            .prop_map(|(version, expiry, value, in_sync)| ReadAnswer::Value { version, expiry, value, in_sync }),
         version().prop_map(|version| ReadAnswer::Gone { version }),
         Just(ReadAnswer::Absent),
         Just(ReadAnswer::Unknown),
