@@ -1,5 +1,5 @@
 //! Who else there is: the newest claim about every other member, and the running suspicions. Merging claims is a join
-//! of a semilattice (see [`MemberUpdate::supersedes`]), so nodes that heard the same, in any order, believe the same.
+//! of a semilattice (see [`crate::MemberUpdate::supersedes`]), so nodes that heard the same, in any order, believe the same.
 
 use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
