@@ -127,7 +127,9 @@ impl Membership {
 
     /// Starts alone: `me` is this node's own claim, always in its own ring.
     #[must_use]
-    pub fn new(config: MembershipConfig, me: Member, now: Monotonic, seed: u64) -> Self {
+    pub fn new(mut config: MembershipConfig, me: Member, now: Monotonic, seed: u64) -> Self {
+        // Without an interval the next deadline would always be now.
+        config.interval = config.interval.max(Duration::from_millis(1));
         let mut rng = SmallRng::seed_from_u64(seed);
         Self {
             prober: Prober::new(config.interval, now, &mut rng),

@@ -88,17 +88,22 @@ fn write_reply(cursor: &mut Cursor) -> Result<FrameBody, WireError> {
 }
 
 fn record(cursor: &mut Cursor) -> Result<Record, WireError> {
-    let hash = KeyHash::new(cursor.u64()?);
-    let key_bytes = usize::from(cursor.u16()?);
-    let version = Version::new(cursor.u128()?);
-    let expiry = Expiry::new(cursor.u64()?);
-    let head = match cursor.u8()? {
-        body_tag::TOMBSTONE => None,
-        body_tag::VALUE => Some(ValueHead::read(cursor)?),
+    // One bounds check for all fixed fields: this is the hottest of the decoders.
+    let head: [u8; layout::RECORD_HEAD_BYTES] = cursor.array()?;
+    let (hash, rest) = split(&head);
+    let (key_bytes, rest) = split(rest);
+    let (version, rest) = split(rest);
+    let (expiry, tag) = split(rest);
+    let hash = KeyHash::new(u64::from_le_bytes(hash));
+    let version = Version::new(u128::from_le_bytes(version));
+    let expiry = Expiry::new(u64::from_le_bytes(expiry));
+    let value_head = match tag {
+        [body_tag::TOMBSTONE] => None,
+        [body_tag::VALUE] => Some(ValueHead::read(cursor)?),
         _ => return Err(WireError::Malformed("neither a value nor a tombstone")),
     };
-    let key = checked_key(hash, cursor.take(key_bytes)?)?;
-    let body = match head {
+    let key = checked_key(hash, cursor.take(usize::from(u16::from_le_bytes(key_bytes)))?)?;
+    let body = match value_head {
         Some(head) => Body::Value(head.value(cursor, hash, version, expiry)?),
         None => Body::Tombstone,
     };
@@ -125,6 +130,14 @@ fn page(cursor: &mut Cursor) -> Result<SlotPage, WireError> {
         records.push(record);
     }
     Ok(SlotPage { slot, records, next })
+}
+
+/// The first `N` bytes, and the rest. `N` is always a constant below the length of `bytes`, so the check folds away.
+fn split<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
+    let (head, rest) = bytes.split_at(N);
+    let mut array = [0; N];
+    array.copy_from_slice(head);
+    (array, rest)
 }
 
 struct ValueHead {

@@ -1,5 +1,5 @@
 //! Who else there is: the newest claim about every other member, and the running suspicions. Merging claims is a join
-//! of a semilattice (see [`MemberUpdate::supersedes`]), so nodes that heard the same, in any order, believe the same.
+//! of a semilattice (see [`crate::MemberUpdate::supersedes`]), so nodes that heard the same, in any order, believe the same.
 
 use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
@@ -43,15 +43,14 @@ impl Roster {
             return Merged::Known;
         }
         let from = held.map(|held| held.claim.state);
-        let renewed = held.is_none_or(|held| held.claim.incarnation != claim.incarnation);
         let changed_at = held.filter(|held| held.claim.state == claim.state).map_or(now, |held| held.changed_at);
         if from.is_none() && !self.make_room(claim.state) {
             return Merged::Known;
         }
-        if claim.state != MemberState::Suspect {
-            self.suspicions.remove(&claim.id);
-        } else if renewed || from != Some(MemberState::Suspect) {
+        if claim.state == MemberState::Suspect {
             self.suspicions.insert(claim.id, now + suspicion);
+        } else {
+            self.suspicions.remove(&claim.id);
         }
         let before = self.members.insert(claim.id, Entry { claim: claim.clone(), changed_at });
         Merged::News { before: before.map(|entry| entry.claim) }

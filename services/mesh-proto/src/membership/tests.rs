@@ -58,6 +58,10 @@ fn message(from: u64, body: GossipBody, updates: &[Member]) -> GossipMessage {
     GossipMessage { from: NodeId::new(from), body, updates: updates.to_vec() }
 }
 
+fn message_from(from: NodeId, body: GossipBody) -> GossipMessage {
+    message(from.get(), body, &[])
+}
+
 fn sent_to(outputs: &[MembershipOutput], id: u64) -> Vec<&GossipMessage> {
     let sent = outputs.iter().filter_map(|output| match output {
         MembershipOutput::Send { to, message, .. } if *to == NodeId::new(id) => Some(message),
@@ -283,6 +287,30 @@ fn a_silent_member_is_asked_after_then_suspected_then_dead() {
     assert_eq!(asked.iter().take_while(|(_, target)| *target == first).count(), 3, "{asked:?}");
     assert_eq!(states, [MemberState::Suspect, MemberState::Dead]);
     assert_eq!(machine.ring_members().len(), 1);
+}
+
+#[test]
+fn every_round_probes_the_next_member_and_over_time_all_of_them() {
+    let mut machine = with(&(1..=40).map(|id| claim(id, 1, MemberState::Alive)).collect::<Vec<_>>());
+    let mut probed = std::collections::BTreeSet::new();
+    for round in 0..45 {
+        let mut targets = Vec::new();
+        for ms in (round * 500..(round + 1) * 500).step_by(5) {
+            for output in drain(&mut machine, ms) {
+                if let MembershipOutput::Send { to, message, .. } = output
+                    && let GossipBody::Ping { seq } = message.body
+                {
+                    targets.push(to.get());
+                    let ack = GossipBody::Ack { seq, subject: to };
+                    machine.handle_message(at(ms), to, message_from(to, ack));
+                }
+            }
+        }
+        assert!(targets.contains(&1), "1 comes after 1000 when ids wrap around: {targets:?}");
+        assert_eq!(targets.len(), 3, "constant work");
+        probed.extend(targets);
+    }
+    assert_eq!(probed.len(), 40, "a shuffled round-robin leaves nobody out");
 }
 
 #[test]
