@@ -382,7 +382,12 @@ mod tests {
     }
 
     fn value(version: u128) -> ReadAnswer {
-        ReadAnswer::Value { version: Version::new(version), expiry: Expiry::NEVER, value: Bytes::from_static(b"v"), in_sync: true }
+        ReadAnswer::Value {
+            version: Version::new(version),
+            expiry: Expiry::NEVER,
+            value: Bytes::from_static(b"v"),
+            in_sync: true,
+        }
     }
 
     const fn gone(version: u128) -> ReadAnswer {

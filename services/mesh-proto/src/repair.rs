@@ -100,6 +100,14 @@ impl RepairPlan {
         self.publish(sync);
     }
 
+    /// Nobody else is in the ring, but there ought to be: this node may speak for nothing, and has to compare everything
+    /// once it has found the others.
+    pub fn handle_alone(&mut self, sync: &SlotSync) {
+        *self = Self { was_alone: true, ..Self::default() };
+        Slot::all().for_each(|slot| sync.set(slot, false));
+        self.publish(sync);
+    }
+
     /// Slots that still have to be compared with `peer`.
     #[must_use]
     pub fn awaited_from(&self, peer: NodeId) -> Vec<Slot> {
@@ -209,6 +217,20 @@ mod tests {
         plan.handle_ring(me, &ring(&["a"], 3), false, &sync);
         assert!(sync.is_complete());
         plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        assert_eq!(plan.progress(), (0, SLOTS));
+    }
+
+    #[test]
+    fn a_node_cut_off_from_all_others_speaks_for_nothing() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let (me, all) = (NodeId::from_name("a"), ring(&["a", "b"], 2));
+        plan.handle_ring(me, &all, false, &sync);
+        confirm_all(&mut plan, "b", &sync);
+        assert!(sync.is_complete());
+        plan.handle_alone(&sync);
+        assert!(!sync.is_complete());
+        assert!(Slot::all().all(|slot| !sync.is_in_sync(slot)));
+        plan.handle_ring(me, &all, false, &sync);
         assert_eq!(plan.progress(), (0, SLOTS));
     }
 

@@ -200,8 +200,12 @@ fn borrowed_encoders_write_what_encode_into_writes() {
     let hash = KeyHash::of(b"key");
     let trace = Some(TraceContext([3; 26]));
     let write = record(b"key", b"value");
-    let read_answer =
-        ReadAnswer::Value { version: Version::new(5), expiry: Expiry::NEVER, value: Bytes::from("value"), in_sync: true };
+    let read_answer = ReadAnswer::Value {
+        version: Version::new(5),
+        expiry: Expiry::NEVER,
+        value: Bytes::from("value"),
+        in_sync: true,
+    };
     let mut out = BytesMut::new();
     encode_read(&mut out, REQUEST, RING, trace, hash, b"key");
     encode_write(&mut out, REQUEST, RING, trace, &write);

@@ -18,8 +18,13 @@ pub enum WallClock {
     /// The system.
     #[default]
     System,
-    /// A fixed date plus tokio's elapsed time plus this many milliseconds: the same in every run of a test.
-    Simulated(Arc<AtomicI64>),
+    /// A fixed date, plus tokio's time since `epoch`, plus an offset: the same in every run of a test.
+    Simulated {
+        /// The start of the test, the same for all nodes and process starts.
+        epoch: Instant,
+        /// How far off this node's clock is, in milliseconds.
+        offset_ms: Arc<AtomicI64>,
+    },
 }
 
 /// Unix milliseconds at which a simulated wall clock starts: 2026-01-01.
@@ -50,10 +55,10 @@ impl Clock {
         match &self.wall {
             // A system clock before 1970 counts as 1970: versions then come from the logical part alone.
             WallClock::System => UnixMillis::new(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
-            WallClock::Simulated(offset_ms) => {
+            WallClock::Simulated { epoch, offset_ms } => {
                 // Relaxed: a test moves it, nothing else depends on the order.
                 let offset_ms = offset_ms.load(Ordering::Relaxed);
-                let since_epoch = i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX);
+                let since_epoch = i64::try_from(epoch.elapsed().as_millis()).unwrap_or(i64::MAX);
                 let unix_ms = SIMULATED_EPOCH_MS.saturating_add(since_epoch).saturating_add(offset_ms);
                 UnixMillis::new(u64::try_from(unix_ms).unwrap_or(0))
             }

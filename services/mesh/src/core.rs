@@ -248,7 +248,9 @@ impl Core {
         let members = self.membership.lock().ring_members();
         let ring = Ring::new(&members, self.config.replicas);
         let alone = members.len() == 1;
-        if !alone || self.is_seed() {
+        if alone && !self.is_seed() {
+            self.plan.lock().handle_alone(&self.sync);
+        } else {
             self.plan.lock().handle_ring(self.id, &ring, distrust, &self.sync);
         }
         let event = Event::Ring { hash: ring.hash(), members: members.len(), slots_owned: ring.slots_owned(self.id) };

@@ -109,6 +109,7 @@ impl Worker {
     ) -> (Result<Lookup, GetError>, Legs) {
         let (core, slot) = (&*self.core, Slot::of(hash));
         let mut legs = Legs::new();
+        self.peers.hedge_budget.lock().deposit();
         for _ in 0..ATTEMPTS_MAX {
             let ring = Arc::clone(&core.ring());
             let owners = self.peers.by_cost(ring.owners(slot), started);

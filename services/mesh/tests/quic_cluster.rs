@@ -95,13 +95,15 @@ async fn a_crashed_node_is_noticed_comes_back_empty_and_refills() {
     let (_, seed) = nodes[0];
     let addr = nodes[2].1;
     nodes[2].0.crash();
-    let detected = until("its death is known", Duration::from_secs(10), || {
-        nodes[..2].iter().all(|(node, _)| in_ring(node) == 2)
-    })
-    .await;
+    let detected =
+        until("its death is known", Duration::from_secs(10), || nodes[..2].iter().all(|(node, _)| in_ring(node) == 2))
+            .await;
     assert!(detected <= Duration::from_millis(2000 + 2 * 500 + 500), "{detected:?}");
     for key in 0..2000 {
-        assert_eq!(value(&nodes[key % 2].0, &format!("k{key}"), Consistency::One).await, Some(Bytes::from(format!("v{key}"))));
+        assert_eq!(
+            value(&nodes[key % 2].0, &format!("k{key}"), Consistency::One).await,
+            Some(Bytes::from(format!("v{key}")))
+        );
     }
     nodes[2] = start("c", addr, Some(seed), "secret");
     until("it is back", Duration::from_secs(15), || {
@@ -111,7 +113,10 @@ async fn a_crashed_node_is_noticed_comes_back_empty_and_refills() {
     assert_eq!(nodes[2].0.stats().store.entries, 2000);
     nodes[0].0.crash();
     for key in 0..2000 {
-        assert_eq!(value(&nodes[2].0, &format!("k{key}"), Consistency::One).await, Some(Bytes::from(format!("v{key}"))));
+        assert_eq!(
+            value(&nodes[2].0, &format!("k{key}"), Consistency::One).await,
+            Some(Bytes::from(format!("v{key}")))
+        );
     }
 }
 

@@ -275,6 +275,8 @@ async fn chaos(seed: u64) {
                 cluster.start_node(victim);
             }
             cluster.all_ready(Duration::from_secs(20)).await;
+            // Writes that one owner has missed are repaired by then: the next fault is again the only one.
+            tokio::time::sleep(Duration::from_secs(10)).await;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;
         operate(&cluster, &mut known, &mut random, step, seed).await;
@@ -334,7 +336,7 @@ async fn check(cluster: &Cluster, known: &Known, via: usize, key: &str, consiste
 fn under_random_faults_quorum_reads_see_every_acknowledged_write() {
     let seeds = match std::env::var("MESH_SEED") {
         Ok(seed) => vec![seed.parse().expect("MESH_SEED is a number")],
-        Err(_) => (100..140).collect(),
+        Err(_) => (100..112).collect(),
     };
     for seed in seeds {
         println!("seed {seed}; replay with MESH_SEED={seed} cargo test -p mesh --test simulation under_random_faults");

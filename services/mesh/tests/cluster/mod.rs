@@ -25,13 +25,14 @@ impl Cluster {
     /// Starts `count` nodes that all know the first one, and waits until they are ready.
     pub async fn start(seed: u64, count: usize, replicas: u64, concern: u64) -> Self {
         let network = SimulatedNetwork::new(seed);
+        let epoch = Instant::now();
         let addr = |index: usize| format!("node{index}:5011");
         let configs = (0..count).map(|index| {
             let mut config = Config::new(&addr(index));
             config.seeds = vec![addr(0), addr(1.min(count - 1))];
             config.replicas = ReplicationFactor::new(replicas).unwrap();
             config.concern = WriteConcern::new(concern, config.replicas).unwrap();
-            config.wall_clock = WallClock::Simulated(Arc::new(AtomicI64::new(0)));
+            config.wall_clock = WallClock::Simulated { epoch, offset_ms: Arc::new(AtomicI64::new(0)) };
             config.seed = seed.wrapping_mul(1000) + index as u64 + 1;
             config
         });
