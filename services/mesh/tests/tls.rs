@@ -171,6 +171,36 @@ async fn garbage_and_plaintext_do_no_harm() {
     assert!(quiet.is_err(), "garbage is nobody to report");
 }
 
+/// Beginnings of handshakes, from many addresses, that are never carried on.
+#[tokio::test]
+async fn unfinished_handshakes_do_not_keep_a_peer_out() {
+    const HANDSHAKES_MAX: usize = 4;
+    let config = QuicConfig::new(NodeId::from_name("b"), "127.0.0.1:0".parse().unwrap(), secret("s"));
+    let transport = QuicTransport::new(QuicConfig { handshakes_max: HANDSHAKES_MAX, ..config }).unwrap();
+    let b = TestNode { addr: transport.local_addr(), endpoint: transport.open(true).unwrap() };
+    let a = node("a", secret("s"));
+
+    // A dial to a socket that never answers yields a genuine first packet, to be sent on from elsewhere.
+    let sink = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = sink.local_addr().unwrap().to_string();
+    let mut senders = Vec::new();
+    for _ in 0..3 * HANDSHAKES_MAX {
+        let mut first = [0; 2048];
+        let length = tokio::select! {
+            _ = a.endpoint.dial(&addr, None) => panic!("nobody answers"),
+            length = sink.recv(&mut first) => length.unwrap(),
+        };
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        sender.send_to(&first[..length], b.addr).await.unwrap();
+        senders.push(sender);
+        // What is left of the dial that was given up.
+        while sink.try_recv(&mut first).is_ok() {}
+    }
+    b.accepts_from(&a).await;
+    let refusal = b.refusal().await;
+    assert!(refusal.contains("not done within 2 s"), "{refusal}");
+}
+
 #[test]
 fn a_port_in_use_is_an_error_that_names_it() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
