@@ -404,3 +404,29 @@ async fn quic_listeners_share_a_port_and_each_is_reached() {
     }
     panic!("only {reached:?} of {LISTENERS} listeners were reached");
 }
+
+#[tokio::test]
+async fn quic_dials_names_and_both_families() {
+    let v4 = Quic.node_at("v4", Some("0.0.0.0:0"));
+    let port = |node: &TestNode| node.addr.rsplit_once(':').unwrap().1.to_owned();
+    let a = Quic.node("a");
+    let by_name = format!("localhost:{}", port(&v4));
+    let (near, _far) = tokio::join!(a.endpoint.dial(&by_name, Some(v4.id)), v4.accept());
+    assert_eq!(near.unwrap().remote_addr(), format!("127.0.0.1:{}", port(&v4)));
+    let unknown = a.endpoint.dial("no-such-host.invalid:5011", None).await.err();
+    assert!(matches!(unknown, Some(DialError::Resolve { .. })));
+    let unreachable = a.endpoint.dial("[::1]:5011", None).await.err().unwrap();
+    assert!(unreachable.to_string().contains("no address that can be reached"), "{unreachable}");
+
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("this machine has no IPv6: the rest is not tested");
+        return;
+    }
+    let both = Quic.node_at("both", Some("[::]:0"));
+    let over_v4 = format!("127.0.0.1:{}", port(&both));
+    let (near, far) = tokio::join!(a.endpoint.dial(&over_v4, Some(both.id)), both.accept());
+    near.unwrap();
+    assert!(far.remote_addr().starts_with("127.0.0.1:"), "{}", far.remote_addr());
+    let (near, _far) = tokio::join!(both.endpoint.dial(&a.addr, Some(a.id)), a.accept());
+    near.unwrap();
+}
