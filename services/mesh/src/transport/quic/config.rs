@@ -6,6 +6,7 @@ use mesh_proto::NodeId;
 use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rand::RngCore;
@@ -21,6 +22,10 @@ const MTU_MAX: u16 = 16_384;
 
 /// A guess that suits a local network; quinn's own 333 ms would make the first lost packet cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(5);
+
+/// What may be under way before the first acknowledgements, in bytes. QUIC's own ten packets are filled by a single
+/// probe for a larger MTU, and then nothing else leaves, not even the word that the connection is closed.
+const INITIAL_CWND_BYTES: u64 = 256 << 10;
 
 /// What a peer may send on one stream before we have read it, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -113,6 +118,8 @@ fn transport_config(config: &QuicConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_CWND_BYTES);
     transport
         .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
         .keep_alive_interval(Some(config.keep_alive))
@@ -125,7 +132,8 @@ fn transport_config(config: &QuicConfig) -> TransportConfig {
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
-        .mtu_discovery_config(Some(mtu));
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(congestion));
     if config.ack_frequency > 1 {
         let mut acks = AckFrequencyConfig::default();
         acks.ack_eliciting_threshold(VarInt::from_u32(config.ack_frequency));

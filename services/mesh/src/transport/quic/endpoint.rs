@@ -112,7 +112,8 @@ impl Endpoint for QuicEndpoint {
         // Outside a runtime nothing could be sent any more; the sockets then go with the endpoint.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if notify && !was_closed {
-            for Socketed { quinn, socket } in self.sockets().cloned() {
+            for socketed in self.sockets() {
+                let Socketed { quinn, socket } = socketed.clone();
                 runtime.spawn(async move {
                     let _ = timeout(LINGER, quinn.wait_idle()).await;
                     socket.detach();
