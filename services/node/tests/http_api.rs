@@ -56,12 +56,17 @@ impl NodeProcess {
         });
         let addr = addr.recv_timeout(DEADLINE).expect("the node logs its address");
         let node = Self { child, addr, client: Client::builder().no_proxy().build().unwrap() };
+        node.wait_until_ready().await;
+        node
+    }
+
+    /// Polls, because an idle connection may have been closed since the last request.
+    async fn wait_until_ready(&self) {
         let deadline = Instant::now() + DEADLINE;
-        while !node.is_ready().await {
+        while !self.is_ready().await {
             assert!(Instant::now() < deadline, "not ready within {DEADLINE:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        node
     }
 
     async fn is_ready(&self) -> bool {
@@ -310,7 +315,7 @@ async fn slow_clients_are_given_up() {
         node.raw(head.as_bytes());
         assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
     }
-    assert!(node.is_ready().await);
+    node.wait_until_ready().await;
 }
 
 #[tokio::test]
@@ -322,7 +327,7 @@ async fn garbage_is_refused_and_harms_nobody() {
         let answer = node.raw(&request);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
-    assert!(node.is_ready().await);
+    node.wait_until_ready().await;
 }
 
 #[tokio::test]
@@ -362,10 +367,8 @@ async fn connections_are_bounded() {
         assert!(held.len() <= 2, "more than CONNECTIONS_MAX are open");
     }
     drop(held);
-    while !node.is_ready().await {
-        assert!(Instant::now() < deadline, "places did not become free again");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // Places become free again.
+    node.wait_until_ready().await;
 }
 
 #[tokio::test]

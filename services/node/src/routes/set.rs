@@ -191,7 +191,7 @@ mod tests {
             (r#"{"k":"x","v":"x","ttl":5}"#, "unknown field `ttl`"),
             (r#"{"k":"x","k":"y","v":"x"}"#, "duplicate field `k`"),
             (r#"{"k":"x","v":"x"} x"#, "trailing characters"),
-            (r#"{"k":"\ud800","v":"x"}"#, "surrogate"),
+            (r#"{"k":"\ud800","v":"x"}"#, "hex escape"),
             (r#"{"k":"","v":"x"}"#, "key-missing"),
             (r#"{"k":"abcde","v":"x"}"#, "key-too-large"),
             (r#"{"k":"x","v":"123456789"}"#, "value-too-large"),
