@@ -31,7 +31,8 @@ pub(crate) struct Problem {
     detail: Cow<'static, str>,
     retry_after_s: Option<u8>,
     version: Option<Version>,
-    header: Option<(HeaderName, HeaderValue)>,
+    // Boxed, because few have one and all results carry its size.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 #[derive(Serialize)]
@@ -67,7 +68,7 @@ impl Problem {
 
     /// With one more header.
     pub(crate) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// The connection cannot be used any further, because the request was not read to its end.
@@ -97,7 +98,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         self.retry_after_s.map(|seconds| headers.insert(header::RETRY_AFTER, HeaderValue::from(u16::from(seconds))));
         self.version.map(|version| headers.insert(X_MESH_VERSION, headers::version(version)));
-        self.header.map(|(name, value)| headers.insert(name, value));
+        if let Some((name, value)) = self.header.map(|header| *header) {
+            headers.insert(name, value);
+        }
         response
     }
 }
