@@ -9,7 +9,6 @@ use mesh::{
 };
 use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep};
 use observability::Telemetry;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// How long leaving the mesh may take.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -41,7 +40,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(run_upkeep(Arc::clone(&app)));
     let mut workers = Workers::start(&app, settings.http, listeners).await?;
 
-    stop_on_signals(shutdown.clone())?;
+    shutdown.start_on_signals()?;
     shutdown.reached(Phase::Draining).await;
     tracing::info!("draining");
     workers.drained().await;
@@ -49,20 +48,5 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     shutdown.finish();
     workers.join();
     tracing::info!("stopped");
-    Ok(())
-}
-
-/// The first signal starts the way out, the second ends the process at once.
-fn stop_on_signals(shutdown: Shutdown) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        loop {
-            let code = tokio::select! { _ = terminate.recv() => 143, _ = interrupt.recv() => 130 };
-            if shutdown.phase() > Phase::Running {
-                std::process::exit(code);
-            }
-            shutdown.start();
-        }
-    });
     Ok(())
 }

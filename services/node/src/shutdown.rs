@@ -1,8 +1,11 @@
 //! The way out, as all threads see it: running, draining, stopped.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 /// How far the way out has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +35,26 @@ impl Shutdown {
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// From now on the first SIGTERM or SIGINT begins to drain, and the second ends the process at once.
+    ///
+    /// # Errors
+    /// If the system refuses to hand signals over.
+    pub fn start_on_signals(&self) -> io::Result<()> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            loop {
+                // As a shell reports a process that a signal ended.
+                let code = tokio::select! { _ = terminate.recv() => 143, _ = interrupt.recv() => 130 };
+                if shutdown.phase() > Phase::Running {
+                    std::process::exit(code);
+                }
+                shutdown.start();
+            }
+        });
+        Ok(())
     }
 
     /// Begins to drain.
