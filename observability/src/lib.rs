@@ -1,1 +1,14 @@
-//! Skeleton.
+//! Logs and metrics of a node: the only crate that knows how telemetry leaves the process. It is told what happened in
+//! the closed types of `mesh-proto` and knows nothing of the mesh that tells it. Read `telemetry` first.
+
+mod catalogue;
+mod event_log;
+mod exposition;
+mod logging;
+mod peer_series;
+mod registry;
+mod telemetry;
+
+pub use exposition::Exposition;
+pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
+pub use telemetry::{NodeSample, Telemetry};

@@ -1,2 +1,52 @@
-//! Skeleton.
-fn main() {}
+//! One node of the mesh, with HTTP in front. This thread hosts the mesh's upkeep; requests have threads of their own.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use mesh::{
+    Node,
+    transport::{QuicConfig, QuicTransport},
+};
+use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep};
+use observability::Telemetry;
+
+/// How long leaving the mesh may take.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    observability::init_logging(settings.log_format, &settings.log)?;
+    let mesh = settings.mesh.clone();
+    let quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
+    let transport = QuicTransport::new(quic)?;
+    let listeners = Listeners::bind(settings.http.bind, settings.workers.get())?;
+    announce(&settings, listeners.addr(), transport.local_addr());
+
+    let telemetry = Arc::new(Telemetry::new(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"))?);
+    let node = Node::start(mesh, Arc::new(transport), Arc::new(Seen(Arc::clone(&telemetry)))).await?;
+    let shutdown = Shutdown::default();
+    let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
+    tokio::spawn(run_upkeep(Arc::clone(&app)));
+    let mut workers = Workers::start(&app, settings.http, listeners).await?;
+
+    shutdown.start_on_signals()?;
+    shutdown.reached(Phase::Draining).await;
+    tracing::info!("draining");
+    workers.drained().await;
+    tokio::time::timeout(STOP_MAX, node.stop()).await.context("leaving the mesh took too long")?;
+    shutdown.finish();
+    workers.join();
+    tracing::info!("stopped");
+    Ok(())
+}

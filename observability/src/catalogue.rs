@@ -1,0 +1,108 @@
+//! Every metric there is: its name, its kind, its help text, its buckets. A name stands here and nowhere else, so that
+//! dashboards and rules can be checked against this file.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only rises.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations in seconds, in [`SECONDS_BUCKETS`].
+    Seconds,
+}
+
+/// One metric family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family {
+    /// As exposed. Counters end in `_total`.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// One sentence for whoever reads `/metrics`.
+    pub(crate) help: &'static str,
+}
+
+/// 5 µs to 5 s in steps of 1, 2, 5 with a few more where a request usually ends. The runner uses the same bounds, so that
+/// its percentiles can be laid over the nodes'.
+pub(crate) const SECONDS_BUCKETS: [f64; 22] = [
+    0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_35, 0.000_5, 0.000_75, 0.001, 0.001_5, 0.002,
+    0.003_5, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
+
+macro_rules! catalogue {
+    ($($constant:ident: $kind:ident $name:literal $help:literal;)*) => {
+        $(pub(crate) const $constant: Family = Family { name: $name, kind: Kind::$kind, help: $help };)*
+        /// All of them, in the order of this file.
+        pub(crate) const ALL: &[Family] = &[$($constant),*];
+    };
+}
+
+catalogue! {
+    REQUESTS: Counter "mesh_requests_total" "Operations of the mesh API by kind and outcome.";
+    OP_DURATION: Seconds "mesh_op_duration_seconds" "The mesh's part of an operation.";
+    INFLIGHT: Gauge "mesh_inflight_requests" "HTTP requests being answered.";
+    HEDGE_LEGS: Counter "mesh_hedge_legs_total" "Hedge legs of reads by how they ended.";
+    HEDGE_WINS: Counter "mesh_hedge_wins_total" "Hedge legs whose answer made the result.";
+    MISSED_WRITES: Counter "mesh_missed_writes_total" "Write legs that failed: this owner may lack the write until repaired.";
+
+    MEMBER_STATE: Gauge "mesh_member_state" "1 for the state that this node believes the peer to be in, else 0.";
+    SUSPICIONS: Counter "mesh_suspicions_total" "Times that a peer became suspect.";
+    REFUTATIONS: Counter "mesh_refutations_total" "Times that this node refuted a claim that it was suspect or dead.";
+    GOSSIP_ROUNDS: Counter "mesh_gossip_rounds_total" "Gossip rounds by how the probed peer answered.";
+    GOSSIP_ROUND: Seconds "mesh_gossip_round_seconds" "Time from a probe to its answer.";
+    RING_MEMBERS: Gauge "mesh_ring_members" "Members of the ring in force.";
+    RING_SLOTS_OWNED: Gauge "mesh_ring_slots_owned" "Slots that this node owns, as any replica.";
+
+    PEER_UP: Counter "mesh_peer_connections_total" "Connections to peers that came up.";
+    PEER_DOWN: Counter "mesh_peer_disconnections_total" "Connections to peers that broke.";
+    PEER_REFUSED: Counter "mesh_peer_refused_total" "Handshakes and greetings refused.";
+    PROTOCOL_VIOLATIONS: Counter "mesh_protocol_violations_total" "Connections closed for breaking the protocol.";
+    DRIFT_REFUSED: Counter "mesh_drift_refused_total" "Versions refused for being too far in the future.";
+
+    REPAIR_ROUNDS: Counter "mesh_repair_rounds_total" "Resync and repair rounds ended.";
+    REPAIR_KEYS: Counter "mesh_repair_keys_total" "Records taken from peers by resync and repair.";
+    REPAIR_ROUND: Seconds "mesh_repair_round_seconds" "Time that a resync or repair round took.";
+
+    STORE_ENTRIES: Gauge "mesh_store_entries" "Live entries.";
+    STORE_ENTRIES_MAX: Gauge "mesh_store_entries_max" "The bound on live entries.";
+    STORE_BYTES: Gauge "mesh_store_bytes" "Bytes accounted, book-keeping included.";
+    STORE_BYTES_MAX: Gauge "mesh_store_bytes_max" "The bound on bytes.";
+    STORE_TOMBSTONES: Gauge "mesh_store_tombstones" "Tombstones and stubs of expired entries.";
+    STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many.";
+    STORE_EVICTIONS: Counter "mesh_store_evictions_total" "Live entries dropped to make room.";
+    STORE_EXPIRATIONS: Counter "mesh_store_expirations_total" "Entries that reached their expiry.";
+    STORE_HITS: Counter "mesh_store_hits_total" "Look-ups in the local store that found a live value.";
+    STORE_MISSES: Counter "mesh_store_misses_total" "Look-ups in the local store that did not.";
+
+    HTTP_CONNECTIONS: Gauge "mesh_http_connections" "Open HTTP connections.";
+    HTTP_CONNECTIONS_REFUSED: Counter "mesh_http_connections_refused_total" "Connections turned away at CONNECTIONS_MAX.";
+    HTTP_PROBLEMS: Counter "mesh_http_problems_total" "Requests answered with an error by the HTTP layer or the mesh, by status.";
+    TRACEPARENT_MALFORMED: Counter "mesh_traceparent_malformed_total" "Requests with a traceparent header that was ignored.";
+
+    BUILD_INFO: Gauge "mesh_build_info" "Always 1; the labels say which build and which node this is.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_are_unique() {
+        let mut seen = HashSet::new();
+        for family in ALL {
+            assert!(seen.insert(family.name), "{} stands here twice", family.name);
+            assert!(family.name.starts_with("mesh_"), "{}", family.name);
+            assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+            assert_eq!(family.name.ends_with("_seconds"), family.kind == Kind::Seconds, "{}", family.name);
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn buckets_rise() {
+        assert!(SECONDS_BUCKETS.is_sorted_by(|a, b| a < b));
+    }
+}

@@ -1,0 +1,98 @@
+//! The two text forms of `/metrics`. The exporter writes Prometheus text 0.0.4; OpenMetrics 1.0 is made of it, because
+//! only OpenMetrics can carry exemplars.
+
+/// A text form of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposition {
+    /// Prometheus text format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// What to answer to a request with this `Accept` header. OpenMetrics only when it is asked for by name with a
+    /// quality above zero; anything else gets what every scraper reads.
+    #[must_use]
+    pub fn negotiate(accept: &str) -> Self {
+        let wants = accept.split(',').any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
+            named && quality.is_ok_and(|quality| quality > 0.0)
+        });
+        if wants { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// The full content type; Prometheus 3 refuses a scrape without it.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// Writes Prometheus text in this form.
+    pub(crate) fn write(self, prometheus: String) -> String {
+        match self {
+            Self::Prometheus => prometheus,
+            Self::OpenMetrics => to_openmetrics(&prometheus),
+        }
+    }
+}
+
+/// OpenMetrics has no blank lines, names counter families without `_total`, and ends in `# EOF`.
+fn to_openmetrics(prometheus: &str) -> String {
+    // Which names are counters is only known from their TYPE line, which follows HELP.
+    let counters: Vec<&str> = prometheus
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .filter(|name| name.ends_with("_total"))
+        .collect();
+    let mut text = String::with_capacity(prometheus.len() + 8);
+    for line in prometheus.lines().filter(|line| !line.is_empty()) {
+        match counter_comment(line, &counters) {
+            Some((keyword, family, rest)) => {
+                text.extend([keyword, family, " ", rest]);
+            }
+            None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+/// Splits a HELP or TYPE line of a counter into keyword, family name without `_total`, and the rest.
+fn counter_comment<'a>(line: &'a str, counters: &[&str]) -> Option<(&'static str, &'a str, &'a str)> {
+    let (keyword, body) = ["# HELP ", "# TYPE "].into_iter().find_map(|k| Some((k, line.strip_prefix(k)?)))?;
+    let (name, rest) = body.split_once(' ')?;
+    counters.contains(&name).then_some(())?;
+    Some((keyword, name.strip_suffix("_total")?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openmetrics_only_when_asked_for() {
+        let prometheus_3 =
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;q=0.2,*/*;q=0.1";
+        assert_eq!(Exposition::negotiate(prometheus_3), Exposition::OpenMetrics);
+        assert_eq!(Exposition::negotiate("application/openmetrics-text"), Exposition::OpenMetrics);
+        assert_eq!(Exposition::negotiate("application/openmetrics-text;q=0, text/plain"), Exposition::Prometheus);
+        assert_eq!(Exposition::negotiate("*/*"), Exposition::Prometheus);
+        assert_eq!(Exposition::negotiate(""), Exposition::Prometheus);
+    }
+
+    #[test]
+    fn only_counters_lose_their_suffix_and_only_in_comments() {
+        let text =
+            "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\"} 2\n\n# TYPE b_total gauge\nb_total 1\n\n";
+        let expected =
+            "# HELP a Things.\n# TYPE a counter\na_total{x=\"1\"} 2\n# TYPE b_total gauge\nb_total 1\n# EOF\n";
+        assert_eq!(to_openmetrics(text), expected);
+    }
+}

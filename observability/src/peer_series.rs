@@ -1,0 +1,81 @@
+//! Series that exist once per peer. Peers come and go, so their handles are made when a peer is first seen; after that an
+//! event costs a look-up under a read lock. The number of peers is bounded, so that nobody can fill the registry.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+};
+
+use mesh_proto::{MemberState, NodeId};
+use metrics::{Counter, Gauge};
+
+use crate::{
+    catalogue::{MEMBER_STATE, MISSED_WRITES, SUSPICIONS},
+    registry::Registry,
+};
+
+/// Beyond so many peers all others share the label `other`.
+const PEERS_MAX: usize = 1024;
+
+const STATES: [MemberState; 4] = [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left];
+
+/// The handles of one peer.
+#[derive(Clone)]
+pub(crate) struct PeerHandles {
+    states: [Gauge; STATES.len()],
+    pub(crate) suspicions: Counter,
+    pub(crate) missed_writes: Counter,
+}
+
+impl PeerHandles {
+    fn new(registry: &Registry, peer: &str) -> Self {
+        let state = |state| registry.gauge(&MEMBER_STATE, &[("peer", peer), ("state", state_label(state))]);
+        Self {
+            states: STATES.map(state),
+            suspicions: registry.counter(&SUSPICIONS, &[("peer", peer)]),
+            missed_writes: registry.counter(&MISSED_WRITES, &[("peer", peer)]),
+        }
+    }
+
+    /// Sets the gauge of `state` to 1 and the others to 0.
+    pub(crate) fn set_state(&self, state: MemberState) {
+        for (gauge, each) in self.states.iter().zip(STATES) {
+            gauge.set(if each == state { 1.0 } else { 0.0 });
+        }
+    }
+}
+
+/// All peers' handles.
+pub(crate) struct PeerSeries {
+    // A plain lock: it is written once per peer and read by rare events only.
+    peers: RwLock<HashMap<NodeId, PeerHandles>>,
+}
+
+impl PeerSeries {
+    pub(crate) fn new() -> Self {
+        Self { peers: RwLock::new(HashMap::new()) }
+    }
+
+    /// Calls `use_handles` with the peer's handles, which are made if this is a new peer.
+    pub(crate) fn with(&self, registry: &Registry, peer: NodeId, use_handles: impl FnOnce(&PeerHandles)) {
+        // A poisoned lock still guards a whole map: the only write is one insertion.
+        if let Some(handles) = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&peer) {
+            return use_handles(handles);
+        }
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() < PEERS_MAX {
+            use_handles(peers.entry(peer).or_insert_with(|| PeerHandles::new(registry, &peer.to_string())));
+        } else {
+            use_handles(&PeerHandles::new(registry, "other"));
+        }
+    }
+}
+
+pub(crate) const fn state_label(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Dead => "dead",
+        MemberState::Left => "left",
+    }
+}

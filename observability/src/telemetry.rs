@@ -1,0 +1,400 @@
+//! What a node reports to: it is handed events, flight records and samples, and turns them into metrics and log lines.
+//! All handles of the request path are resolved at the start; an operation costs a counter and a histogram.
+
+use std::time::Duration;
+
+use mesh_proto::{Event, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, StoreStats};
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::{
+    Exposition,
+    catalogue::{self as names, SECONDS_BUCKETS},
+    event_log::EventLog,
+    peer_series::PeerSeries,
+    registry::Registry,
+};
+
+const OPS: [(Op, &str); 3] = [(Op::Get, "get"), (Op::Set, "set"), (Op::Delete, "delete")];
+
+const OUTCOMES: [(OpOutcome, &str); 8] = [
+    (OpOutcome::HitLocal, "hit_local"),
+    (OpOutcome::HitRemote, "hit_remote"),
+    (OpOutcome::Miss, "miss"),
+    (OpOutcome::Acknowledged, "acknowledged"),
+    (OpOutcome::Refused, "refused"),
+    (OpOutcome::Unavailable, "unavailable"),
+    (OpOutcome::Indeterminate, "indeterminate"),
+    (OpOutcome::Overloaded, "overloaded"),
+];
+
+const LEG_OUTCOMES: [(LegOutcome, &str); 6] = [
+    (LegOutcome::Won, "won"),
+    (LegOutcome::Lost, "lost"),
+    (LegOutcome::Cancelled, "cancelled"),
+    (LegOutcome::TimedOut, "timed_out"),
+    (LegOutcome::Failed, "failed"),
+    (LegOutcome::Pending, "pending"),
+];
+
+/// The statuses that a node answers errors with; anything else counts as `other`.
+const PROBLEM_CODES: [(u16, &str); 13] = [
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (413, "413"),
+    (415, "415"),
+    (500, "500"),
+    (503, "503"),
+    (504, "504"),
+    (507, "507"),
+    (0, "other"),
+];
+
+/// What is sampled rather than counted as it happens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeSample {
+    /// The local store.
+    pub store: StoreStats,
+    /// HTTP requests being answered.
+    pub in_flight: u64,
+    /// Open HTTP connections.
+    pub connections: u64,
+}
+
+/// One node's telemetry. Several may live in one process: nothing here is global.
+pub struct Telemetry {
+    registry: Registry,
+    handle: PrometheusHandle,
+    requests: [[Counter; OUTCOMES.len()]; OPS.len()],
+    durations: [Histogram; OPS.len()],
+    hedge_legs: [Counter; LEG_OUTCOMES.len()],
+    hedge_wins: Counter,
+    problems: [Counter; PROBLEM_CODES.len()],
+    connections_refused: Counter,
+    traceparent_malformed: Counter,
+    mesh: MeshHandles,
+    sampled: SampledHandles,
+    peers: PeerSeries,
+    log: EventLog,
+}
+
+impl Telemetry {
+    /// Telemetry of the node `name`, whose id labels its build information.
+    ///
+    /// # Errors
+    /// If the exporter rejects its buckets, which are constants.
+    pub fn new(name: &str, id: NodeId, version: &str) -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .add_global_label("node", name)
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+            .build_recorder();
+        let handle = recorder.handle();
+        let registry = Registry::new(recorder);
+        registry.gauge(&names::BUILD_INFO, &[("version", version), ("id", &id.to_string())]).set(1.0);
+        Ok(Self {
+            requests: OPS.map(|(_, op)| {
+                OUTCOMES.map(|(_, outcome)| registry.counter(&names::REQUESTS, &[("op", op), ("outcome", outcome)]))
+            }),
+            durations: OPS.map(|(_, op)| registry.histogram(&names::OP_DURATION, &[("op", op)])),
+            hedge_legs: LEG_OUTCOMES.map(|(_, how)| registry.counter(&names::HEDGE_LEGS, &[("outcome", how)])),
+            hedge_wins: registry.counter(&names::HEDGE_WINS, &[]),
+            problems: PROBLEM_CODES.map(|(_, code)| registry.counter(&names::HTTP_PROBLEMS, &[("code", code)])),
+            connections_refused: registry.counter(&names::HTTP_CONNECTIONS_REFUSED, &[]),
+            traceparent_malformed: registry.counter(&names::TRACEPARENT_MALFORMED, &[]),
+            mesh: MeshHandles::new(&registry),
+            sampled: SampledHandles::new(&registry),
+            peers: PeerSeries::new(),
+            log: EventLog::new(),
+            handle,
+            registry,
+        })
+    }
+
+    /// An operation ended. On the request path.
+    pub fn operation(&self, record: &OpRecord) {
+        let op = record.op as usize;
+        self.requests[op][record.outcome as usize].increment(1);
+        self.durations[op].record(record.took.as_secs_f64());
+        for leg in record.legs.iter().filter(|leg| leg.hedged) {
+            self.hedge_legs[leg.outcome as usize].increment(1);
+            if leg.outcome == LegOutcome::Won {
+                self.hedge_wins.increment(1);
+            }
+        }
+    }
+
+    /// Something rare happened.
+    pub fn event(&self, event: &Event) {
+        self.count(event);
+        self.log.write(event);
+    }
+
+    /// A request was answered with an error status.
+    pub fn problem(&self, status: u16) {
+        let other = PROBLEM_CODES.len() - 1;
+        let index = PROBLEM_CODES.iter().position(|(code, _)| *code == status).unwrap_or(other);
+        self.problems[index].increment(1);
+    }
+
+    /// A connection was turned away because too many are open.
+    pub fn connection_refused(&self) {
+        self.connections_refused.increment(1);
+    }
+
+    /// A `traceparent` header made no sense and was ignored.
+    pub fn traceparent_malformed(&self) {
+        self.traceparent_malformed.increment(1);
+    }
+
+    /// Takes over sampled figures.
+    pub fn sample(&self, sample: &NodeSample) {
+        self.sampled.set(sample);
+    }
+
+    /// Folds what piled up since the last call into buckets. To be called every second, or memory grows between scrapes.
+    pub fn run_upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// All metrics as text.
+    #[must_use]
+    pub fn render(&self, exposition: Exposition) -> String {
+        exposition.write(self.handle.render())
+    }
+
+    fn count(&self, event: &Event) {
+        let mesh = &self.mesh;
+        match event {
+            Event::Member { peer, to, .. } => self.peers.with(&self.registry, *peer, |handles| {
+                handles.set_state(*to);
+                if *to == MemberState::Suspect {
+                    handles.suspicions.increment(1);
+                }
+            }),
+            Event::MissedWrite { peer, .. } => {
+                self.peers.with(&self.registry, *peer, |handles| handles.missed_writes.increment(1));
+            }
+            Event::Ring { members, slots_owned, .. } => {
+                mesh.ring_members.set(*members as f64);
+                mesh.ring_slots_owned.set(*slots_owned as f64);
+            }
+            Event::GossipRound { rtt, indirect, .. } => mesh.gossip_round(*rtt, *indirect),
+            Event::Repair { keys, took, .. } => {
+                mesh.repair_rounds.increment(1);
+                mesh.repair_keys.increment(*keys as u64);
+                mesh.repair_round.record(took.as_secs_f64());
+            }
+            Event::Refuted { .. } => mesh.refutations.increment(1),
+            Event::PeerUp { .. } => mesh.peer_up.increment(1),
+            Event::PeerDown { .. } => mesh.peer_down.increment(1),
+            Event::PeerRefused { .. } => mesh.peer_refused.increment(1),
+            Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
+            Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
+            Event::InSync { .. } => {}
+        }
+    }
+}
+
+/// Handles of rare events.
+struct MeshHandles {
+    ring_members: Gauge,
+    ring_slots_owned: Gauge,
+    gossip_direct: Counter,
+    gossip_indirect: Counter,
+    gossip_silent: Counter,
+    gossip_round: Histogram,
+    refutations: Counter,
+    peer_up: Counter,
+    peer_down: Counter,
+    peer_refused: Counter,
+    protocol_violations: Counter,
+    drift_refused: Counter,
+    repair_rounds: Counter,
+    repair_keys: Counter,
+    repair_round: Histogram,
+}
+
+impl MeshHandles {
+    fn new(registry: &Registry) -> Self {
+        let gossip = |answer| registry.counter(&names::GOSSIP_ROUNDS, &[("answer", answer)]);
+        Self {
+            ring_members: registry.gauge(&names::RING_MEMBERS, &[]),
+            ring_slots_owned: registry.gauge(&names::RING_SLOTS_OWNED, &[]),
+            gossip_direct: gossip("direct"),
+            gossip_indirect: gossip("indirect"),
+            gossip_silent: gossip("none"),
+            gossip_round: registry.histogram(&names::GOSSIP_ROUND, &[]),
+            refutations: registry.counter(&names::REFUTATIONS, &[]),
+            peer_up: registry.counter(&names::PEER_UP, &[]),
+            peer_down: registry.counter(&names::PEER_DOWN, &[]),
+            peer_refused: registry.counter(&names::PEER_REFUSED, &[]),
+            protocol_violations: registry.counter(&names::PROTOCOL_VIOLATIONS, &[]),
+            drift_refused: registry.counter(&names::DRIFT_REFUSED, &[]),
+            repair_rounds: registry.counter(&names::REPAIR_ROUNDS, &[]),
+            repair_keys: registry.counter(&names::REPAIR_KEYS, &[]),
+            repair_round: registry.histogram(&names::REPAIR_ROUND, &[]),
+        }
+    }
+
+    fn gossip_round(&self, rtt: Option<Duration>, indirect: bool) {
+        match rtt {
+            Some(rtt) => {
+                self.gossip_round.record(rtt.as_secs_f64());
+                if indirect { &self.gossip_indirect } else { &self.gossip_direct }.increment(1);
+            }
+            None => self.gossip_silent.increment(1),
+        }
+    }
+}
+
+/// Handles of figures that are sampled.
+struct SampledHandles {
+    in_flight: Gauge,
+    connections: Gauge,
+    entries: Gauge,
+    entries_max: Gauge,
+    bytes: Gauge,
+    bytes_max: Gauge,
+    tombstones: Gauge,
+    tombstones_dropped: Counter,
+    evictions: Counter,
+    expirations: Counter,
+    hits: Counter,
+    misses: Counter,
+}
+
+impl SampledHandles {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            in_flight: registry.gauge(&names::INFLIGHT, &[]),
+            connections: registry.gauge(&names::HTTP_CONNECTIONS, &[]),
+            entries: registry.gauge(&names::STORE_ENTRIES, &[]),
+            entries_max: registry.gauge(&names::STORE_ENTRIES_MAX, &[]),
+            bytes: registry.gauge(&names::STORE_BYTES, &[]),
+            bytes_max: registry.gauge(&names::STORE_BYTES_MAX, &[]),
+            tombstones: registry.gauge(&names::STORE_TOMBSTONES, &[]),
+            tombstones_dropped: registry.counter(&names::STORE_TOMBSTONES_DROPPED, &[]),
+            evictions: registry.counter(&names::STORE_EVICTIONS, &[]),
+            expirations: registry.counter(&names::STORE_EXPIRATIONS, &[]),
+            hits: registry.counter(&names::STORE_HITS, &[]),
+            misses: registry.counter(&names::STORE_MISSES, &[]),
+        }
+    }
+
+    fn set(&self, sample: &NodeSample) {
+        let NodeSample { store, in_flight, connections } = sample;
+        self.in_flight.set(*in_flight as f64);
+        self.connections.set(*connections as f64);
+        self.entries.set(store.entries as f64);
+        self.entries_max.set(store.entries_max as f64);
+        self.bytes.set(store.bytes as f64);
+        self.bytes_max.set(store.bytes_max as f64);
+        self.tombstones.set(store.tombstones as f64);
+        self.tombstones_dropped.absolute(store.tombstones_dropped);
+        self.evictions.absolute(store.evictions);
+        self.expirations.absolute(store.expirations);
+        self.hits.absolute(store.hits);
+        self.misses.absolute(store.misses);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use std::collections::HashSet;
+
+    use arrayvec::ArrayVec;
+    use mesh_proto::LegRecord;
+
+    use super::*;
+
+    fn telemetry() -> Telemetry {
+        Telemetry::new("n1", NodeId::new(1), "0.0.0").unwrap()
+    }
+
+    fn value_of(text: &str, series: &str) -> Option<f64> {
+        let line = text.lines().find(|line| line.starts_with(series))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    #[test]
+    fn tables_are_in_the_order_of_their_enums() {
+        assert!(OPS.iter().enumerate().all(|(index, (op, _))| *op as usize == index));
+        assert!(OUTCOMES.iter().enumerate().all(|(index, (outcome, _))| *outcome as usize == index));
+        assert!(LEG_OUTCOMES.iter().enumerate().all(|(index, (outcome, _))| *outcome as usize == index));
+    }
+
+    #[test]
+    fn counters_are_there_before_anything_happened() {
+        let text = telemetry().render(Exposition::Prometheus);
+        let series = "mesh_requests_total{node=\"n1\",op=\"get\",outcome=\"unavailable\"}";
+        assert_eq!(value_of(&text, series), Some(0.0), "{text}");
+    }
+
+    #[test]
+    fn an_operation_is_counted_once_and_its_hedges_too() {
+        let telemetry = telemetry();
+        let leg = |hedged, outcome| LegRecord {
+            peer: NodeId::new(2),
+            hedged,
+            outcome,
+            started: Duration::ZERO,
+            ended: Duration::from_millis(1),
+        };
+        let legs = ArrayVec::from_iter([leg(false, LegOutcome::Cancelled), leg(true, LegOutcome::Won)]);
+        let took = Duration::from_millis(1);
+        telemetry.operation(&OpRecord { op: Op::Get, outcome: OpOutcome::HitRemote, took, trace: None, legs });
+        telemetry.run_upkeep();
+        let text = telemetry.render(Exposition::Prometheus);
+        assert_eq!(value_of(&text, "mesh_requests_total{node=\"n1\",op=\"get\",outcome=\"hit_remote\"}"), Some(1.0));
+        assert_eq!(value_of(&text, "mesh_op_duration_seconds_count{node=\"n1\",op=\"get\"}"), Some(1.0));
+        assert_eq!(value_of(&text, "mesh_hedge_legs_total{node=\"n1\",outcome=\"won\"}"), Some(1.0));
+        assert_eq!(value_of(&text, "mesh_hedge_legs_total{node=\"n1\",outcome=\"cancelled\"}"), Some(0.0));
+        assert_eq!(value_of(&text, "mesh_hedge_wins_total{node=\"n1\"}"), Some(1.0));
+    }
+
+    #[test]
+    fn a_member_is_in_one_state_at_a_time() {
+        let telemetry = telemetry();
+        let member = |to| Event::Member { peer: NodeId::new(2), addr: "n2:5011".to_owned(), from: None, to };
+        for state in [MemberState::Alive, MemberState::Suspect, MemberState::Dead] {
+            telemetry.event(&member(state));
+        }
+        let text = telemetry.render(Exposition::Prometheus);
+        let in_force: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("mesh_member_state{") && line.ends_with(" 1")).collect();
+        assert_eq!(in_force, ["mesh_member_state{node=\"n1\",peer=\"0000000000000002\",state=\"dead\"} 1"]);
+        assert_eq!(value_of(&text, "mesh_suspicions_total{node=\"n1\",peer=\"0000000000000002\"}"), Some(1.0));
+    }
+
+    #[test]
+    fn openmetrics_is_well_formed() {
+        let telemetry = telemetry();
+        telemetry.sample(&NodeSample::default());
+        telemetry.problem(413);
+        telemetry.problem(999);
+        telemetry.run_upkeep();
+        let text = telemetry.render(Exposition::OpenMetrics);
+        assert!(text.ends_with("\n# EOF\n"));
+        assert_eq!(text.matches("# EOF").count(), 1);
+        assert!(text.lines().all(|line| !line.is_empty()));
+        let mut families = HashSet::new();
+        let mut family = String::new();
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            if let Some(typed) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = typed.split_once(' ').unwrap();
+                assert!(families.insert(name.to_owned()), "{name} stands here twice");
+                assert!(kind != "counter" || !name.ends_with("_total"), "{line}");
+                family = name.to_owned();
+            } else if !line.starts_with('#') {
+                assert!(!family.is_empty() && line.starts_with(&family), "{line} is not of family {family}");
+            }
+        }
+        assert!(text.contains("mesh_http_problems_total{node=\"n1\",code=\"other\"} 1"), "{text}");
+        assert!(text.contains("mesh_build_info{node=\"n1\",version=\"0.0.0\",id=\"0000000000000001\"} 1"), "{text}");
+    }
+}

@@ -1,0 +1,115 @@
+//! What all requests of a node share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::http::HeaderValue;
+use mesh::{Node, Worker};
+use observability::{NodeSample, Telemetry};
+
+use crate::{
+    body::BodyBudget,
+    headers,
+    pause::Pause,
+    settings::{HttpSettings, KillToken, Settings},
+    shutdown::Shutdown,
+};
+
+/// Bounds of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The longest key, in bytes.
+    pub(crate) key_bytes_max: usize,
+    /// The largest value, in bytes.
+    pub(crate) value_bytes_max: usize,
+    /// Time for a request's body.
+    pub(crate) request_timeout: Duration,
+}
+
+/// One node, as HTTP sees it.
+pub struct App {
+    pub(crate) node: Node,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) limits: Limits,
+    pub(crate) bodies: BodyBudget,
+    pub(crate) kill_token: Option<KillToken>,
+    pub(crate) pause: Pause,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) started: Instant,
+    /// `X-Mesh-Node` of whatever this node answers itself.
+    pub(crate) id_header: HeaderValue,
+    pub(crate) in_flight: Gauge,
+    pub(crate) connections: Gauge,
+}
+
+impl App {
+    /// Puts HTTP in front of `node`.
+    #[must_use]
+    pub fn new(node: Node, telemetry: Arc<Telemetry>, settings: &Settings, shutdown: Shutdown) -> Self {
+        let HttpSettings { request_timeout, request_bytes_max, kill_token, .. } = &settings.http;
+        Self {
+            telemetry,
+            limits: Limits {
+                key_bytes_max: settings.mesh.key_bytes_max,
+                value_bytes_max: settings.mesh.value_bytes_max,
+                request_timeout: *request_timeout,
+            },
+            bodies: BodyBudget::new(*request_bytes_max),
+            kill_token: kill_token.clone(),
+            pause: Pause::default(),
+            shutdown,
+            started: Instant::now(),
+            id_header: headers::text(&node.id().to_string()),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            node,
+        }
+    }
+
+    /// What the metrics sample.
+    #[must_use]
+    pub fn sample(&self) -> NodeSample {
+        NodeSample {
+            store: self.node.stats().store,
+            in_flight: self.in_flight.get() as u64,
+            connections: self.connections.get() as u64,
+        }
+    }
+}
+
+/// What the requests of one thread share.
+pub(crate) struct HttpWorker {
+    pub(crate) app: Arc<App>,
+    pub(crate) mesh: Worker,
+}
+
+/// How many of something there are now.
+#[derive(Default)]
+pub(crate) struct Gauge(AtomicUsize);
+
+impl Gauge {
+    /// One more until the guard is dropped.
+    pub(crate) fn enter(&self) -> GaugeGuard<'_> {
+        // Relaxed here and below: a count that orders nothing.
+        self.0.fetch_add(1, Ordering::Relaxed);
+        GaugeGuard(self)
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// See [`Gauge::enter`].
+pub(crate) struct GaugeGuard<'a>(&'a Gauge);
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,205 @@
+//! Request bodies, bounded three ways before they are in memory: bytes of one body, time of one body, and bytes of all
+//! bodies of the process together.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+use crate::problem::Problem;
+
+/// How much of a refused body is read and thrown away, so that a client that is still sending gets to read the answer
+/// rather than a reset connection.
+const DISCARD_BYTES_MAX: usize = 8 << 20;
+
+/// How long a refused body is waited for.
+const DISCARD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Bytes of request bodies in memory, over the whole process.
+pub(crate) struct BodyBudget {
+    free: AtomicUsize,
+}
+
+impl BodyBudget {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { free: AtomicUsize::new(bytes_max) }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        // Relaxed: a count that orders nothing.
+        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes)).is_ok()
+    }
+}
+
+/// A whole body. Its bytes count against the budget until it is dropped.
+pub(crate) struct Payload<'a> {
+    bytes: Bytes,
+    taken: usize,
+    budget: &'a BodyBudget,
+}
+
+impl<'a> Payload<'a> {
+    /// Reads a body of at most `bytes_max` bytes within `patience`.
+    pub(crate) async fn read(
+        mut body: Body,
+        headers: &HeaderMap,
+        bytes_max: usize,
+        patience: Duration,
+        budget: &'a BodyBudget,
+    ) -> Result<Self, Problem> {
+        let mut payload = Self { bytes: Bytes::new(), taken: 0, budget };
+        let read = timeout(patience, payload.fill(&mut body, bytes_max)).await.unwrap_or_else(|_| {
+            let detail = format!("the body did not arrive within {} ms", patience.as_millis());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail).closing())
+        });
+        match read {
+            Ok(()) => Ok(payload),
+            Err(problem) => {
+                // Not for a client that waits to be told to go on: reading would tell it so.
+                if !headers.contains_key(header::EXPECT) {
+                    discard(&mut body).await;
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    /// The bytes. They share memory with the connection's buffer: copy what is to live longer.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    async fn fill(&mut self, body: &mut Body, bytes_max: usize) -> Result<(), Problem> {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > bytes_max {
+            return Err(too_large(announced, bytes_max));
+        }
+        // Most bodies are one chunk, which is then not copied.
+        let mut collected: Vec<u8> = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Problem::bad_request("body-broken", format!("the body broke off or is malformed: {error}")).closing()
+            })?;
+            let Ok(chunk) = frame.into_data() else { continue };
+            if self.taken + chunk.len() > bytes_max {
+                return Err(too_large(self.taken + chunk.len(), bytes_max));
+            }
+            if !self.budget.take(chunk.len()) {
+                return Err(
+                    Problem::unavailable("overloaded", "too many bytes in flight: nothing was written").closing()
+                );
+            }
+            self.taken += chunk.len();
+            if self.bytes.is_empty() && collected.is_empty() {
+                self.bytes = chunk;
+                continue;
+            }
+            if collected.is_empty() {
+                collected.reserve_exact(announced.max(self.taken));
+                collected.extend_from_slice(&std::mem::take(&mut self.bytes));
+            }
+            collected.extend_from_slice(&chunk);
+        }
+        if !collected.is_empty() {
+            self.bytes = collected.into();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Payload<'_> {
+    fn drop(&mut self) {
+        // Relaxed: a count that orders nothing.
+        self.budget.free.fetch_add(self.taken, Ordering::Relaxed);
+    }
+}
+
+fn too_large(bytes: usize, bytes_max: usize) -> Problem {
+    let detail = format!(
+        "the body has {bytes} bytes or more, and {bytes_max} are allowed; values that JSON blows up can be sent raw, \
+         as application/octet-stream to /set?k=KEY"
+    );
+    Problem::too_large("value-too-large", detail).closing()
+}
+
+async fn discard(body: &mut Body) {
+    let mut discarded = 0;
+    while let Ok(Some(Ok(frame))) = timeout(DISCARD_PATIENCE, body.frame()).await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > DISCARD_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// Yields its chunks, then stays silent for ever if `hangs`.
+    struct Chunks {
+        chunks: Vec<&'static [u8]>,
+        hangs: bool,
+    }
+
+    impl HttpBody for Chunks {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            if self.chunks.is_empty() {
+                return if self.hangs { Poll::Pending } else { Poll::Ready(None) };
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.chunks.remove(0))))))
+        }
+    }
+
+    async fn read(chunks: &[&'static [u8]], hangs: bool, budget: &BodyBudget) -> Result<Vec<u8>, String> {
+        let body = Body::new(Chunks { chunks: chunks.to_vec(), hangs });
+        let read = Payload::read(body, &HeaderMap::new(), 8, Duration::from_millis(20), budget).await;
+        read.map(|payload| payload.bytes().to_vec()).map_err(|problem| format!("{problem:?}"))
+    }
+
+    #[tokio::test]
+    async fn chunks_are_put_together_up_to_the_limit() {
+        let budget = BodyBudget::new(100);
+        assert_eq!(read(&[], false, &budget).await, Ok(vec![]));
+        assert_eq!(read(&[b"abc"], false, &budget).await, Ok(b"abc".to_vec()));
+        assert_eq!(read(&[b"abcd", b"ef", b"gh"], false, &budget).await, Ok(b"abcdefgh".to_vec()));
+        assert!(read(&[b"abcd", b"efghi"], false, &budget).await.is_err_and(|problem| problem.contains("413")));
+        // All of it was given back.
+        assert!(budget.take(100) && !budget.take(1));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_given_up() {
+        let budget = BodyBudget::new(100);
+        assert!(read(&[b"abc"], true, &budget).await.is_err_and(|problem| problem.contains("408")));
+        assert!(budget.take(100));
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_are_bounded() {
+        let budget = BodyBudget::new(5);
+        assert!(read(&[b"abc", b"def"], false, &budget).await.is_err_and(|problem| problem.contains("503")));
+        assert_eq!(read(&[b"abc", b"de"], false, &budget).await, Ok(b"abcde".to_vec()));
+    }
+}

@@ -1,0 +1,179 @@
+//! The headers of a node: `X-Cache`, `X-Mesh-*`, `Server-Timing` and W3C `traceparent`. On the request path, so they are
+//! written into buffers on the stack.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use mesh_proto::{TraceContext, Version};
+use observability::Telemetry;
+
+/// `HIT_LOCAL`, `HIT_REMOTE` or `MISS`.
+pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+/// The version read or written, 32 hexadecimal digits.
+pub(crate) const X_MESH_VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
+/// The id of the node whose replica answered, 16 hexadecimal digits.
+pub(crate) const X_MESH_NODE: HeaderName = HeaderName::from_static("x-mesh-node");
+/// What a `session` read must not be older than.
+pub(crate) const X_MESH_MIN_VERSION: HeaderName = HeaderName::from_static("x-mesh-min-version");
+/// How long the mesh's part took.
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// W3C Trace Context, section 3.2.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A header of text that is known to be printable ASCII; empty if it is not.
+pub(crate) fn text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// `X-Mesh-Version`.
+pub(crate) fn version(version: Version) -> HeaderValue {
+    ascii(&hex::<32>(version.get()))
+}
+
+/// `X-Mesh-Node`.
+pub(crate) fn node(id: mesh_proto::NodeId) -> HeaderValue {
+    ascii(&hex::<16>(u128::from(id.get())))
+}
+
+/// `Server-Timing`, in milliseconds with three decimals.
+pub(crate) fn server_timing(took: Duration) -> HeaderValue {
+    const PREFIX: &[u8] = b"mesh;dur=";
+    let mut buffer = *b"mesh;dur=00000000000000000000.000";
+    let mut micros = took.as_micros();
+    let (mut at, dot) = (buffer.len(), buffer.len() - 4);
+    while at > dot || micros > 0 {
+        at -= 1;
+        if at == dot {
+            continue;
+        }
+        buffer[at] = b'0' + (micros % 10) as u8;
+        micros /= 10;
+    }
+    // At least one digit before the point.
+    let start = at.min(dot - 1) - PREFIX.len();
+    buffer.copy_within(..PREFIX.len(), start);
+    ascii(&buffer[start..])
+}
+
+fn ascii(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).unwrap_or(HeaderValue::from_static(""))
+}
+
+fn hex<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
+    let mut digits = [b'0'; DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+    digits
+}
+
+/// The caller's trace: what goes to the mesh, and the header to give back.
+#[derive(Default)]
+pub(crate) struct Trace {
+    pub(crate) context: Option<TraceContext>,
+    pub(crate) header: Option<HeaderValue>,
+}
+
+impl Trace {
+    /// Reads `traceparent`. One that makes no sense is ignored, as the standard demands, and counted.
+    pub(crate) fn of(headers: &HeaderMap, telemetry: &Telemetry) -> Self {
+        let Some(header) = headers.get(&TRACEPARENT) else { return Self::default() };
+        let Some(context) = parse_traceparent(header.as_bytes()) else {
+            telemetry.traceparent_malformed();
+            return Self::default();
+        };
+        Self { context: Some(context), header: Some(header.clone()) }
+    }
+}
+
+/// `00-<trace id>-<parent id>-<flags>`, all lower-case hexadecimal; later versions may have more behind another dash.
+fn parse_traceparent(text: &[u8]) -> Option<TraceContext> {
+    const LENGTH: usize = 55;
+    let (head, rest) = text.split_at_checked(LENGTH)?;
+    let [version] = unhex::<1>(&head[..2])?;
+    let fits_version = match version {
+        0 => rest.is_empty(),
+        0xff => false,
+        _ => rest.is_empty() || rest[0] == b'-',
+    };
+    let has_dashes = [2, 35, 52].iter().all(|at| head[*at] == b'-');
+    let (trace, parent, flags) = (unhex::<16>(&head[3..35])?, unhex::<8>(&head[36..52])?, unhex::<1>(&head[53..])?);
+    if !fits_version || !has_dashes || trace == [0; 16] || parent == [0; 8] {
+        return None;
+    }
+    let mut context = [0; 26];
+    context[1..17].copy_from_slice(&trace);
+    context[17..25].copy_from_slice(&parent);
+    context[25] = flags[0];
+    Some(TraceContext(context))
+}
+
+fn unhex<const BYTES: usize>(digits: &[u8]) -> Option<[u8; BYTES]> {
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = (nibble(pair[0])? << 4) | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn versions_and_nodes_are_written_as_they_are_displayed() {
+        let some = Version::new(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+        assert_eq!(version(some).to_str().ok(), Some(some.to_string().as_str()));
+        let id = mesh_proto::NodeId::new(0xabc);
+        assert_eq!(node(id).to_str().ok(), Some(id.to_string().as_str()));
+    }
+
+    #[test]
+    fn timings_are_milliseconds_with_three_decimals() {
+        for (micros, expected) in [
+            (0, "mesh;dur=0.000"),
+            (7, "mesh;dur=0.007"),
+            (123, "mesh;dur=0.123"),
+            (1_000, "mesh;dur=1.000"),
+            (3_045_600, "mesh;dur=3045.600"),
+        ] {
+            assert_eq!(server_timing(Duration::from_micros(micros)), expected);
+        }
+        assert_eq!(server_timing(Duration::from_micros(u64::MAX)), "mesh;dur=18446744073709551.615");
+    }
+
+    #[test]
+    fn a_traceparent_becomes_26_bytes() {
+        let context = parse_traceparent(GOOD.as_bytes()).map(|context| context.0);
+        let bytes = context.unwrap_or_default();
+        assert_eq!((bytes[0], bytes[1], bytes[16], bytes[17], bytes[24], bytes[25]), (0, 0x0a, 0x9c, 0xb7, 0x31, 1));
+        let later = format!("cc{}-what the future brings", &GOOD[2..]);
+        assert!(parse_traceparent(later.as_bytes()).is_some());
+    }
+
+    #[test]
+    fn a_malformed_traceparent_is_nothing() {
+        let bad = [
+            String::new(),
+            GOOD[1..].to_owned(),
+            format!("{GOOD}-more"),
+            GOOD.to_uppercase(),
+            format!("ff{}", &GOOD[2..]),
+            GOOD.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            GOOD.replace("b7ad6b7169203331", &"0".repeat(16)),
+            GOOD.replace('-', "_"),
+            GOOD.replace("-01", "-0g"),
+        ];
+        for text in bad {
+            assert_eq!(parse_traceparent(text.as_bytes()), None, "{text}");
+        }
+    }
+}

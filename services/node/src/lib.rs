@@ -1,0 +1,25 @@
+//! HTTP in front of one mesh node. Read `routes` for what it answers, `serve` for how requests get there, `settings` for
+//! what it can be told.
+
+mod app;
+mod body;
+mod fault;
+mod headers;
+mod listener;
+mod pause;
+mod problem;
+mod process;
+mod query;
+mod routes;
+mod serve;
+mod settings;
+mod shutdown;
+mod upkeep;
+mod workers;
+
+pub use app::App;
+pub use listener::{ListenError, Listeners};
+pub use settings::{BadSettings, HttpSettings, KillToken, SettingError, Settings, SettingsError};
+pub use shutdown::{Phase, Shutdown};
+pub use upkeep::{Seen, announce, run_upkeep};
+pub use workers::Workers;

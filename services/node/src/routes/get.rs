@@ -1,0 +1,131 @@
+//! `GET /get?k=KEY`: the value's bytes, or 404; where it came from and which version it is are in the headers.
+//! `consistency=one|session|quorum` says how fresh it must be; a `session` read is no older than `X-Mesh-Min-Version`.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::Response,
+};
+use bytes::Bytes;
+use mesh::{GetOptions, Hit, Lookup};
+use mesh_proto::{Consistency, Version};
+
+use crate::{
+    app::{App, HttpWorker},
+    headers::{self, SERVER_TIMING, TRACEPARENT, Trace, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
+    problem::{MISS, PROBLEM_JSON, Problem},
+    query,
+};
+
+/// See the file's head.
+pub(super) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+    let started = Instant::now();
+    let app = &*http.app;
+    let (parts, _) = request.into_parts();
+    let trace = Trace::of(&parts.headers, &app.telemetry);
+    let mut response = match parse(&parts, app) {
+        Ok((key, consistency)) => {
+            let options = GetOptions { consistency, trace: trace.context };
+            match http.mesh.get(&key, options).await {
+                Ok(Lookup::Local(hit)) => found(hit, HeaderValue::from_static("HIT_LOCAL"), app.id_header.clone()),
+                Ok(Lookup::Remote(hit)) => {
+                    let node = headers::node(hit.served_by);
+                    found(hit, HeaderValue::from_static("HIT_REMOTE"), node)
+                }
+                Ok(Lookup::Miss { version }) => missed(version, app.id_header.clone()),
+                Err(error) => Problem::from(error).respond(&app.telemetry),
+            }
+        }
+        Err(problem) => problem.respond(&app.telemetry),
+    };
+    let headers = response.headers_mut();
+    headers.insert(SERVER_TIMING, headers::server_timing(started.elapsed()));
+    trace.header.map(|header| headers.insert(TRACEPARENT, header));
+    response
+}
+
+fn parse(parts: &Parts, app: &App) -> Result<(Bytes, Consistency), Problem> {
+    let [key, consistency] = query::parameters(parts.uri.query(), ["k", "consistency"])?;
+    Ok((query::key(key, &app.limits)?, parse_consistency(consistency, &parts.headers)?))
+}
+
+fn parse_consistency(text: Option<&str>, headers: &HeaderMap) -> Result<Consistency, Problem> {
+    match text {
+        None | Some("one") => Ok(Consistency::One),
+        Some("quorum") => Ok(Consistency::Quorum),
+        Some("session") => {
+            // Without a version the session has not seen anything yet.
+            let Some(header) = headers.get(&X_MESH_MIN_VERSION) else { return Ok(Consistency::One) };
+            let version = header.to_str().ok().and_then(Version::parse);
+            version.map(Consistency::Session).ok_or_else(|| {
+                let detail = "X-Mesh-Min-Version must be 32 hexadecimal digits, as X-Mesh-Version gave them";
+                Problem::bad_request("version-malformed", detail)
+            })
+        }
+        Some(_) => Err(Problem::bad_request("consistency-unknown", "`consistency` must be one, session or quorum")),
+    }
+}
+
+fn found(hit: Hit, cache: HeaderValue, node: HeaderValue) -> Response {
+    let mut response = Response::new(Body::from(hit.value));
+    let headers = response.headers_mut();
+    headers.reserve(6);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(X_CACHE, cache);
+    headers.insert(X_MESH_VERSION, headers::version(hit.version));
+    headers.insert(X_MESH_NODE, node);
+    response
+}
+
+fn missed(version: Option<Version>, node: HeaderValue) -> Response {
+    let mut response = Response::new(Body::from(MISS));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.reserve(6);
+    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(X_CACHE, HeaderValue::from_static("MISS"));
+    headers.insert(X_MESH_NODE, node);
+    version.map(|version| headers.insert(X_MESH_VERSION, headers::version(version)));
+    response
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consistency_is_one_of_three() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(parse_consistency(None, &headers).unwrap(), Consistency::One);
+        assert_eq!(parse_consistency(Some("one"), &headers).unwrap(), Consistency::One);
+        assert_eq!(parse_consistency(Some("quorum"), &headers).unwrap(), Consistency::Quorum);
+        assert_eq!(parse_consistency(Some("session"), &headers).unwrap(), Consistency::One);
+        assert!(parse_consistency(Some("strong"), &headers).is_err());
+        assert!(parse_consistency(Some(""), &headers).is_err());
+
+        let version = Version::new(42);
+        headers.insert(X_MESH_MIN_VERSION, headers::version(version));
+        assert_eq!(parse_consistency(Some("session"), &headers).unwrap(), Consistency::Session(version));
+        assert_eq!(parse_consistency(Some("one"), &headers).unwrap(), Consistency::One);
+        headers.insert(X_MESH_MIN_VERSION, HeaderValue::from_static("42"));
+        assert!(parse_consistency(Some("session"), &headers).is_err());
+    }
+
+    #[test]
+    fn answers_say_where_they_came_from() {
+        let hit =
+            Hit { value: Bytes::from_static(b"v"), version: Version::new(1), served_by: mesh_proto::NodeId::new(2) };
+        let response = found(hit, HeaderValue::from_static("HIT_REMOTE"), headers::node(mesh_proto::NodeId::new(2)));
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[X_CACHE], "HIT_REMOTE");
+        assert_eq!(response.headers()[X_MESH_NODE], "0000000000000002");
+        let response = missed(None, HeaderValue::from_static("me"));
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        assert_eq!(response.headers()[X_CACHE], "MISS");
+        assert!(!response.headers().contains_key(X_MESH_VERSION));
+    }
+}

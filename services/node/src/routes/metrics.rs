@@ -1,0 +1,21 @@
+//! `GET /metrics`: all metrics as text, in the form that `Accept` asks for.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, header},
+    response::Response,
+};
+use observability::Exposition;
+
+use crate::app::HttpWorker;
+
+/// See the file's head.
+pub(super) async fn metrics(State(http): State<Arc<HttpWorker>>, headers: HeaderMap) -> Response {
+    let app = &http.app;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let exposition = Exposition::negotiate(accept);
+    app.telemetry.sample(&app.sample());
+    super::text(exposition.content_type(), app.telemetry.render(exposition))
+}

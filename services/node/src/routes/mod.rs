@@ -1,0 +1,65 @@
+//! What a node answers: one file per path.
+
+mod cluster;
+mod del;
+mod get;
+mod kill;
+mod metrics;
+mod ready;
+mod set;
+mod stats;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{StatusCode, header},
+    response::Response,
+    routing,
+};
+
+use crate::{app::HttpWorker, problem::Problem};
+
+pub(crate) use set::TTL_MS_MAX;
+
+/// All paths, for one thread. There are no layers around them: each would cost every request.
+pub(crate) fn router(worker: HttpWorker) -> Router {
+    Router::new()
+        .route("/get", routing::get(get::get))
+        .route("/set", routing::post(set::set))
+        .route("/del", routing::delete(del::del))
+        .route("/stats", routing::get(stats::stats))
+        .route("/ready", routing::get(ready::ready))
+        .route("/cluster", routing::get(cluster::cluster))
+        .route("/kill", routing::post(kill::kill))
+        .route("/metrics", routing::get(metrics::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(Arc::new(worker))
+}
+
+async fn not_found(State(http): State<Arc<HttpWorker>>) -> Response {
+    let detail = "there is no such path: try /get, /set, /del, /stats, /ready, /cluster or /metrics";
+    Problem::new(StatusCode::NOT_FOUND, "path-unknown", detail).respond(&http.app.telemetry)
+}
+
+async fn method_not_allowed(State(http): State<Arc<HttpWorker>>) -> Response {
+    // The router adds the Allow header.
+    let detail = "this path has another method: see the Allow header";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail).respond(&http.app.telemetry)
+}
+
+/// 200 with this text.
+fn text(content_type: &'static str, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, axum::http::HeaderValue::from_static(content_type));
+    response
+}
+
+/// 200 with this as JSON.
+fn json(value: &impl serde::Serialize) -> Response {
+    // Structs of strings and numbers always become JSON.
+    text("application/json", serde_json::to_vec(value).unwrap_or_default())
+}

@@ -1,0 +1,230 @@
+//! `POST /set`: JSON `{"k": "KEY", "v": "VALUE", "ttl_ms": 0}`, or any bytes as `application/octet-stream` to
+//! `/set?k=KEY&ttl_ms=0`. Answers `OK` once WRITE_CONCERN owners have applied it. `ttl_ms` is -1 for ever, 0 for the
+//! node's default, or milliseconds from now.
+
+use std::{borrow::Cow, sync::Arc, time::Duration, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::Response,
+};
+use bytes::Bytes;
+use mesh::{Ttl, WriteError, WriteOptions, Written};
+use serde::Deserialize;
+
+use crate::{
+    app::{HttpWorker, Limits},
+    body::Payload,
+    headers::{self, SERVER_TIMING, TRACEPARENT, Trace, X_MESH_NODE, X_MESH_VERSION},
+    problem::Problem,
+    query,
+};
+
+/// The longest `ttl_ms`: a hundred years, so that an expiry can never overflow.
+pub(crate) const TTL_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
+/// How much longer than key and value a JSON body may be: an eighth of the value for escapes, and this for the rest.
+const JSON_EXTRA_BYTES: usize = 4096;
+
+/// What is to be written.
+#[derive(Debug, PartialEq)]
+struct Entry {
+    key: Bytes,
+    value: Bytes,
+    ttl: Ttl,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+struct JsonEntry<'a> {
+    #[serde(borrow)]
+    k: Cow<'a, str>,
+    #[serde(borrow)]
+    v: Cow<'a, str>,
+    #[serde(default)]
+    ttl_ms: i64,
+}
+
+/// See the file's head.
+pub(super) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+    let started = Instant::now();
+    let app = &*http.app;
+    let (parts, body) = request.into_parts();
+    let trace = Trace::of(&parts.headers, &app.telemetry);
+    let response = match read(&http, &parts, body).await {
+        Ok(entry) => {
+            let options = WriteOptions { ttl: entry.ttl, trace: trace.context };
+            answer(&http, http.mesh.set(entry.key, entry.value, options).await)
+        }
+        Err(problem) => problem.respond(&app.telemetry),
+    };
+    finish(response, started, trace)
+}
+
+/// `OK`, or why not.
+pub(super) fn answer(http: &HttpWorker, written: Result<Written, WriteError>) -> Response {
+    match written {
+        Ok(Written { version }) => {
+            let mut response = super::text("text/plain; charset=utf-8", "OK");
+            response.headers_mut().insert(X_MESH_VERSION, headers::version(version));
+            response.headers_mut().insert(X_MESH_NODE, http.app.id_header.clone());
+            response
+        }
+        Err(error) => Problem::from(error).respond(&http.app.telemetry),
+    }
+}
+
+/// Adds what every write's answer has.
+pub(super) fn finish(mut response: Response, started: Instant, trace: Trace) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(SERVER_TIMING, headers::server_timing(started.elapsed()));
+    trace.header.map(|header| headers.insert(TRACEPARENT, header));
+    response
+}
+
+async fn read(http: &HttpWorker, parts: &Parts, body: Body) -> Result<Entry, Problem> {
+    let limits = &http.app.limits;
+    let bodies = &http.app.bodies;
+    if is_json(&parts.headers)? {
+        let bytes_max = limits.value_bytes_max + limits.value_bytes_max / 8 + limits.key_bytes_max + JSON_EXTRA_BYTES;
+        let [] = query::parameters(parts.uri.query(), [])?;
+        let payload = Payload::read(body, &parts.headers, bytes_max, limits.request_timeout, bodies).await?;
+        return parse_json(payload.bytes(), limits);
+    }
+    let [key, ttl] = query::parameters(parts.uri.query(), ["k", "ttl_ms"])?;
+    let key = query::key(key, limits)?;
+    let ttl_ms = ttl.map_or(Ok(0), str::parse).map_err(|_| bad_ttl())?;
+    let ttl = parse_ttl(ttl_ms)?;
+    let payload = Payload::read(body, &parts.headers, limits.value_bytes_max, limits.request_timeout, bodies).await?;
+    Ok(Entry { key, value: Bytes::copy_from_slice(payload.bytes()), ttl })
+}
+
+/// Whether the body is JSON, which it also is if nothing is said, or raw.
+fn is_json(headers: &HeaderMap) -> Result<bool, Problem> {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return Ok(true) };
+    let essence = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        Ok(true)
+    } else if essence.eq_ignore_ascii_case(b"application/octet-stream") {
+        Ok(false)
+    } else {
+        const ACCEPTED: &str = "application/json, application/octet-stream";
+        let detail =
+            "send {\"k\": KEY, \"v\": VALUE} as application/json, or bytes as application/octet-stream to /set?k=KEY";
+        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type-unknown", detail);
+        Err(problem.with_header(header::ACCEPT, HeaderValue::from_static(ACCEPTED)))
+    }
+}
+
+fn parse_json(body: &[u8], limits: &Limits) -> Result<Entry, Problem> {
+    let malformed = |why: &dyn std::fmt::Display| {
+        let detail =
+            format!("the body must be {{\"k\": string, \"v\": string, \"ttl_ms\": whole number (optional)}}: {why}");
+        Problem::bad_request("json-malformed", detail)
+    };
+    // serde would take an array for a struct.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(malformed(&"this is an array"));
+    }
+    let entry: JsonEntry<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let ttl = parse_ttl(entry.ttl_ms)?;
+    query::check_key(entry.k.as_bytes(), limits)?;
+    if entry.v.len() > limits.value_bytes_max {
+        let detail = format!("the value has {} bytes, more than the {} allowed", entry.v.len(), limits.value_bytes_max);
+        return Err(Problem::too_large("value-too-large", detail));
+    }
+    // Copies: slices of the body would keep all of it, and the connection's buffer behind it, in the store.
+    let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    Ok(Entry { key: copy(&entry.k), value: copy(&entry.v), ttl })
+}
+
+fn parse_ttl(ttl_ms: i64) -> Result<Ttl, Problem> {
+    match u64::try_from(ttl_ms) {
+        Ok(0) => Ok(Ttl::NodeDefault),
+        Ok(millis) if millis <= TTL_MS_MAX => Ok(Ttl::After(Duration::from_millis(millis))),
+        Err(_) if ttl_ms == -1 => Ok(Ttl::Never),
+        _ => Err(bad_ttl()),
+    }
+}
+
+fn bad_ttl() -> Problem {
+    let detail =
+        format!("`ttl_ms` must be -1 (for ever), 0 (the node's default) or whole milliseconds up to {TTL_MS_MAX}");
+    Problem::bad_request("ttl-malformed", detail)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { key_bytes_max: 4, value_bytes_max: 8, request_timeout: Duration::ZERO };
+
+    fn refusal(body: &str) -> String {
+        format!("{:?}", parse_json(body.as_bytes(), &LIMITS).unwrap_err())
+    }
+
+    #[test]
+    fn json_becomes_an_entry() {
+        let entry = parse_json(br#"{"k":"k\u00e4","v":"a\nb","ttl_ms":5}"#, &LIMITS).unwrap();
+        assert_eq!((entry.key.as_ref(), entry.value.as_ref()), ("kä".as_bytes(), b"a\nb".as_slice()));
+        assert_eq!(entry.ttl, Ttl::After(Duration::from_millis(5)));
+        let entry = parse_json(br#" { "v" : "" , "k" : "k" } "#, &LIMITS).unwrap();
+        assert_eq!((entry.value.len(), entry.ttl), (0, Ttl::NodeDefault));
+    }
+
+    #[test]
+    fn what_is_wrong_with_json_is_said() {
+        let cases = [
+            ("", "EOF"),
+            ("{", "EOF"),
+            (r#" ["k","v",0]"#, "an array"),
+            (r#""text""#, "invalid type: string"),
+            (r#"{"v":"x"}"#, "missing field `k`"),
+            (r#"{"k":"x"}"#, "missing field `v`"),
+            (r#"{"k":1,"v":"x"}"#, "invalid type: integer `1`"),
+            (r#"{"k":"x","v":null}"#, "invalid type: null"),
+            (r#"{"k":"x","v":"x","ttl_ms":1.5}"#, "floating point"),
+            (r#"{"k":"x","v":"x","ttl_ms":"5"}"#, "invalid type: string"),
+            (r#"{"k":"x","v":"x","ttl":5}"#, "unknown field `ttl`"),
+            (r#"{"k":"x","k":"y","v":"x"}"#, "duplicate field `k`"),
+            (r#"{"k":"x","v":"x"} x"#, "trailing characters"),
+            (r#"{"k":"\ud800","v":"x"}"#, "hex escape"),
+            (r#"{"k":"","v":"x"}"#, "key-missing"),
+            (r#"{"k":"abcde","v":"x"}"#, "key-too-large"),
+            (r#"{"k":"x","v":"123456789"}"#, "value-too-large"),
+            (r#"{"k":"x","v":"x","ttl_ms":-2}"#, "ttl-malformed"),
+        ];
+        for (body, expected) in cases {
+            assert!(refusal(body).contains(expected), "{body}: {}", refusal(body));
+        }
+        assert!(parse_json(b"{\"k\":\"\xff\",\"v\":\"\"}", &LIMITS).is_err());
+    }
+
+    #[test]
+    fn ttl_has_two_special_values_and_a_bound() {
+        let millis_max = i64::try_from(TTL_MS_MAX).unwrap();
+        assert_eq!(parse_ttl(-1).unwrap(), Ttl::Never);
+        assert_eq!(parse_ttl(0).unwrap(), Ttl::NodeDefault);
+        assert_eq!(parse_ttl(millis_max).unwrap(), Ttl::After(Duration::from_millis(TTL_MS_MAX)));
+        for bad in [-2, i64::MIN, millis_max + 1, i64::MAX] {
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn two_content_types_are_known() {
+        let with = |text: &'static str| {
+            is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(text))]))
+        };
+        assert!(is_json(&HeaderMap::new()).unwrap());
+        assert!(with("application/json").unwrap());
+        assert!(with("Application/JSON ; charset=utf-8").unwrap());
+        assert!(!with("application/octet-stream").unwrap());
+        for bad in ["text/plain", "", "application/x-www-form-urlencoded"] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The way out, as all threads see it: running, draining, stopped.
+
+use std::{io, sync::Arc};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// How far the way out has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// No new connections; requests under way are answered.
+    Draining,
+    /// The mesh has been left; threads end.
+    Stopped,
+}
+
+/// Starts the way out, and tells how far it has gone.
+#[derive(Clone)]
+pub struct Shutdown {
+    phase: Arc<watch::Sender<Phase>>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { phase: Arc::new(watch::Sender::new(Phase::Running)) }
+    }
+}
+
+impl Shutdown {
+    /// Where it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// From now on the first SIGTERM or SIGINT begins to drain, and the second ends the process at once.
+    ///
+    /// # Errors
+    /// If the system refuses to hand signals over.
+    pub fn start_on_signals(&self) -> io::Result<()> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            loop {
+                // As a shell reports a process that a signal ended.
+                let code = tokio::select! { _ = terminate.recv() => 143, _ = interrupt.recv() => 130 };
+                if shutdown.phase() > Phase::Running {
+                    std::process::exit(code);
+                }
+                shutdown.start();
+            }
+        });
+        Ok(())
+    }
+
+    /// Begins to drain.
+    pub fn start(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// The mesh has been left.
+    pub fn finish(&self) {
+        self.advance(Phase::Stopped);
+    }
+
+    /// Waits until `phase` is reached.
+    pub async fn reached(&self, phase: Phase) {
+        // Fails only if the sender is gone, which `self` holds.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|now| {
+            let is_later = to > *now;
+            *now = (*now).max(to);
+            is_later
+        });
+    }
+}
