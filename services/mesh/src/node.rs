@@ -195,6 +195,10 @@ impl Node {
         core.with_membership(|membership, now| membership.handle_leave(now));
         tokio::time::sleep(FAREWELL).await;
         self.inner.halt(true);
+        let endpoints = self.inner.endpoints.lock().clone();
+        for endpoint in endpoints {
+            endpoint.drained().await;
+        }
     }
 
     /// Stops at once, without a word to anyone.

@@ -28,20 +28,24 @@ fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     observability::init_logging(settings.log_format, &settings.log)?;
     let mesh = settings.mesh.clone();
-    let quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
+    let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
+    quic.listeners = settings.workers.get();
     let transport = QuicTransport::new(quic)?;
     let listeners = Listeners::bind(settings.http.bind, settings.workers.get())?;
     announce(&settings, listeners.addr(), transport.local_addr());
 
     let telemetry = Arc::new(Telemetry::new(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"))?);
-    let node = Node::start(mesh, Arc::new(transport), Arc::new(Seen(Arc::clone(&telemetry)))).await?;
+    let node = Node::start_upkeep(mesh, Arc::new(transport), Arc::new(Seen(Arc::clone(&telemetry))))?;
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
     tokio::spawn(run_upkeep(Arc::clone(&app)));
     let mut workers = Workers::start(&app, settings.http, listeners).await?;
 
     shutdown.start_on_signals()?;
-    shutdown.reached(Phase::Draining).await;
+    tokio::select! {
+        () = shutdown.reached(Phase::Draining) => {}
+        reason = node.refused() => anyhow::bail!(reason),
+    }
     tracing::info!("draining");
     workers.drained().await;
     tokio::time::timeout(STOP_MAX, node.stop()).await.context("leaving the mesh took too long")?;

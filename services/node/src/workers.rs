@@ -76,7 +76,7 @@ fn run(
     };
     runtime.block_on(async {
         let opened = async {
-            let mesh = app.node.add_worker().await?;
+            let mesh = app.node.add_worker()?;
             anyhow::Ok((TcpListener::from_std(socket)?, mesh))
         };
         // Sends fail only if the main thread is gone, and the process with it.

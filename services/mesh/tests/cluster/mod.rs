@@ -14,16 +14,16 @@ use mesh_proto::{Consistency, NodeId, ReplicationFactor, WriteConcern};
 use tokio::time::Instant;
 
 /// Nodes on one simulated network. A crashed node leaves an empty place.
-pub struct Cluster {
-    pub network: SimulatedNetwork,
-    pub nodes: Vec<Option<Node>>,
+pub(crate) struct Cluster {
+    pub(crate) network: SimulatedNetwork,
+    pub(crate) nodes: Vec<Option<Node>>,
     configs: Vec<Config>,
     restarts: u64,
 }
 
 impl Cluster {
     /// Starts `count` nodes that all know the first one, and waits until they are ready.
-    pub async fn start(seed: u64, count: usize, replicas: u64, concern: u64) -> Self {
+    pub(crate) async fn start(seed: u64, count: usize, replicas: u64, concern: u64) -> Self {
         let network = SimulatedNetwork::new(seed);
         let epoch = Instant::now();
         let addr = |index: usize| format!("node{index}:5011");
@@ -44,21 +44,21 @@ impl Cluster {
         cluster
     }
 
-    pub fn id(&self, index: usize) -> NodeId {
+    pub(crate) fn id(&self, index: usize) -> NodeId {
         self.configs[index].id()
     }
 
-    pub fn node(&self, index: usize) -> &Node {
+    pub(crate) fn node(&self, index: usize) -> &Node {
         self.nodes[index].as_ref().expect("the node is running")
     }
 
     /// The places of running nodes.
-    pub fn running(&self) -> Vec<usize> {
+    pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|index| self.nodes[*index].is_some()).collect()
     }
 
     /// Starts a node, empty, in a new process as it were.
-    pub fn start_node(&mut self, index: usize) {
+    pub(crate) fn start_node(&mut self, index: usize) {
         self.restarts += 1;
         let mut config = self.configs[index].clone();
         config.seed = config.seed.wrapping_add(self.restarts.wrapping_mul(7919));
@@ -67,12 +67,12 @@ impl Cluster {
             Some(Node::start(config, transport, Arc::new(NoObserver)).expect("a simulated node starts"));
     }
 
-    pub fn crash(&mut self, index: usize) {
+    pub(crate) fn crash(&mut self, index: usize) {
         self.nodes[index].take().expect("the node is running").crash();
     }
 
     /// Cuts everything between one node and all others, both ways.
-    pub fn isolate(&self, index: usize) {
+    pub(crate) fn isolate(&self, index: usize) {
         let cut = LinkFault { cut: true, ..LinkFault::default() };
         for other in (0..self.configs.len()).filter(|other| *other != index) {
             self.network.set_fault(self.id(index), self.id(other), cut);
@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// Waits until every running node is ready; panics after `patience` of simulated time.
-    pub async fn all_ready(&self, patience: Duration) -> Duration {
+    pub(crate) async fn all_ready(&self, patience: Duration) -> Duration {
         self.wait(patience, "all nodes are ready", |cluster| {
             cluster.running().iter().all(|index| cluster.node(*index).readiness() == Readiness::Ready)
                 && cluster.one_ring()
@@ -90,7 +90,7 @@ impl Cluster {
     }
 
     /// Whether all running nodes have the same ring, and it holds exactly them.
-    pub fn one_ring(&self) -> bool {
+    pub(crate) fn one_ring(&self) -> bool {
         let running = self.running();
         let views: Vec<_> = running.iter().map(|index| self.node(*index).view()).collect();
         views.iter().all(|view| {
@@ -100,7 +100,12 @@ impl Cluster {
     }
 
     /// Polls a condition; returns how long it took.
-    pub async fn wait(&self, patience: Duration, what: &str, mut condition: impl FnMut(&Self) -> bool) -> Duration {
+    pub(crate) async fn wait(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> Duration {
         let started = Instant::now();
         while !condition(self) {
             if started.elapsed() > patience {
@@ -116,18 +121,23 @@ impl Cluster {
         started.elapsed()
     }
 
-    pub async fn set(&self, via: usize, key: &str, value: &str) -> Result<Written, WriteError> {
+    pub(crate) async fn set(&self, via: usize, key: &str, value: &str) -> Result<Written, WriteError> {
         let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
         self.node(via).set(key, value, WriteOptions::default()).await
     }
 
-    pub async fn get(&self, via: usize, key: &str, consistency: Consistency) -> Result<Lookup, GetError> {
+    pub(crate) async fn get(&self, via: usize, key: &str, consistency: Consistency) -> Result<Lookup, GetError> {
         let options = GetOptions { consistency, trace: None };
         self.node(via).get(&Bytes::copy_from_slice(key.as_bytes()), options).await
     }
 
     /// The value as text; nothing for a miss.
-    pub async fn value(&self, via: usize, key: &str, consistency: Consistency) -> Result<Option<String>, GetError> {
+    pub(crate) async fn value(
+        &self,
+        via: usize,
+        key: &str,
+        consistency: Consistency,
+    ) -> Result<Option<String>, GetError> {
         let lookup = self.get(via, key, consistency).await?;
         Ok(match lookup {
             Lookup::Local(hit) | Lookup::Remote(hit) => Some(String::from_utf8(hit.value.to_vec()).unwrap()),
