@@ -35,11 +35,11 @@ pub(crate) fn unreached(sources: &Sources) -> Vec<String> {
 /// What cargo takes for a target without being told, and the targets of a fuzz crate.
 fn is_crate_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
+    let target_folder = |folder: &str| matches!(folder, "tests" | "benches" | "examples" | "bin" | "fuzz_targets");
     match parts.as_slice() {
-        ["build.rs"] | [.., "src", "lib.rs" | "main.rs"] => true,
-        [.., "tests" | "benches" | "examples" | "bin" | "fuzz_targets", _] => true,
-        [.., "tests" | "benches" | "examples" | "bin", _, "main.rs"] => true,
-        [.., "build.rs"] => true,
+        [.., "build.rs"] | [.., "src", "lib.rs" | "main.rs"] => true,
+        [.., folder, _] if target_folder(folder) => true,
+        [.., folder, _, "main.rs"] => target_folder(folder),
         _ => false,
     }
 }
