@@ -123,6 +123,7 @@ fn due(faults: &Mutex<Faults>, sender: IpAddr) -> Option<Instant> {
     (!(fault.cut || faults.everyone.cut)).then(|| Instant::now() + fault.delay)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the sender's congestion window bounds what is under way")]
 async fn open_flow(
     outside: Arc<UdpSocket>,
     sender: SocketAddr,
@@ -131,7 +132,6 @@ async fn open_flow(
 ) -> Flow {
     let own_ip = outside.local_addr().expect("a bound socket has an address").ip();
     let inside = Arc::new(UdpSocket::bind((own_ip, 0)).await.expect("a port for the flow"));
-    // Unbounded: the sender's congestion window bounds what is under way, and the test is short.
     let (to_target, queue) = mpsc::unbounded_channel();
     let (to_sender, back_queue) = mpsc::unbounded_channel();
     let forward = tokio::spawn(deliver(queue, Arc::clone(&inside), target));
