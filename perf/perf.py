@@ -70,9 +70,6 @@ class Bench:
             raise RuntimeError(f"{found.errors} errors in {found.total} operations: not a measurement")
         return found
 
-    def rate(self, found: Summary) -> float:
-        return found.total / self.seconds
-
     def cpu_us(self, mesh: Mesh, run) -> tuple[Summary, float]:
         """A run, and the nodes' CPU per operation of it."""
         before = mesh.cpu_s()
@@ -98,7 +95,7 @@ class Bench:
             figures["wrk local ops/s"], figures["wrk local p99 ms"] = rate, p99
             for name, share in [("local", "0"), ("set", "100"), ("mixed", "30")]:
                 found, cpu = self.cpu_us(mesh, lambda share=share: self.runner(mesh, SET_RATIO=share))
-                figures[f"{name} ops/s"], figures[f"{name} CPU µs"] = self.rate(found), cpu
+                figures[f"{name} ops/s"], figures[f"{name} CPU µs"] = found.rate, cpu
                 figures[f"{name} p99 ms"] = worst(found, "p99")
             for name, per_second in [("half open", "10000"), ("open", "20000")]:
                 run = lambda per_second=per_second: self.runner(mesh, SET_RATIO="30", RATE=per_second)
@@ -112,10 +109,10 @@ class Bench:
         with Mesh(self.binaries, 3, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
             self.runner(mesh, PREFILL="true", DURATION="1s")
             found, cpu = self.cpu_us(mesh, lambda: self.runner(mesh, SET_RATIO="0"))
-        figures["one replica ops/s"] = self.rate(found)
+        figures["one replica ops/s"] = found.rate
         if "local ops/s" in figures:
             share = found.local_share
-            figures["remote ops/s"] = 1 / unmixed(1 / self.rate(found), 1 / figures["local ops/s"], share)
+            figures["remote ops/s"] = 1 / unmixed(1 / found.rate, 1 / figures["local ops/s"], share)
             figures["remote CPU µs"] = unmixed(cpu, figures["local CPU µs"], share)
 
     def redis(self, figures: Round) -> None:
@@ -136,7 +133,7 @@ class Bench:
             "CACHE_AUTH": "perf", "FINAL_SWEEP": "false", "RESULTS": "",
         }
         found = summary(output_of([str(self.binaries / "direct-runner")], settings))
-        figures["direct ops/s"], figures["direct p99 ms"] = self.rate(found), worst(found, "p99")
+        figures["direct ops/s"], figures["direct p99 ms"] = found.rate, worst(found, "p99")
 
     def memory(self, figures: Round) -> None:
         """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""

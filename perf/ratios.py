@@ -87,7 +87,12 @@ class Summary:
     errors: int
     local: int
     remote: int
+    seconds: float
     percentiles_ms: dict[str, float]
+
+    @property
+    def rate(self) -> float:
+        return self.total / self.seconds
 
     @property
     def local_share(self) -> float:
@@ -98,7 +103,8 @@ def summary(text: str) -> Summary:
     """Reads the lines that every summary has."""
     total = re.search(r"^Total: (\d+) .*Errors: (\d+)", text, re.MULTILINE)
     hits = re.search(r"^Hits: local=(\d+) remote=(\d+)", text, re.MULTILINE)
-    if total is None or hits is None:
+    took = re.search(r"ops/s for ([\d.]+) s", text)
+    if total is None or hits is None or took is None:
         raise ValueError(f"no summary in:\n{text[-2000:]}")
     line = re.search(r"^GET p50=.*$", text, re.MULTILINE).group(0)
     percentiles = {}
@@ -106,7 +112,7 @@ def summary(text: str) -> Summary:
         op = part.split()[0]
         for name, value in re.findall(r"(p[\d.]+)=([\d.]+)ms", part):
             percentiles[f"{op} {name}"] = float(value)
-    return Summary(*map(int, total.groups()), *map(int, hits.groups()), percentiles)
+    return Summary(*map(int, total.groups()), *map(int, hits.groups()), float(took.group(1)), percentiles)
 
 
 def redis_rate(text: str, test: str) -> Optional[float]:

@@ -19,6 +19,7 @@ Targets: [http://127.0.0.1:8081]
 Total: 1000 | GETs: 700 | SETs: 300 | Errors: 2
 Hits: local=200 remote=400 | Miss=98 | WrongValue=0 | HitRatio=85.9%
 GET p50=0.50ms p95=1.00ms p99=2.00ms p99.9=3.00ms | SET p50=0.70ms p95=1.50ms p99=2.50ms p99.9=9.00ms
+  rate  500 ops/s for 2.0 s
 """
 
 
@@ -33,6 +34,7 @@ class Reading(unittest.TestCase):
     def test_summary(self):
         found = summary(SUMMARY)
         self.assertEqual((found.total, found.errors, found.local, found.remote), (1000, 2, 200, 400))
+        self.assertEqual(found.rate, 500.0)
         self.assertEqual(found.percentiles_ms["GET p99"], 2.0)
         self.assertEqual(found.percentiles_ms["SET p99.9"], 9.0)
         self.assertAlmostEqual(found.local_share, 1 / 3)
