@@ -29,6 +29,8 @@ impl Runner {
         let child = Command::new(binary("runner"))
             .args(arguments)
             .env_clear()
+            // The supervisor looks for a tool of the system there.
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("RESULTS", folder.path().join("results.json"))
             .env(Descendants::VARIABLE, descendants.mark())
             .envs(settings.iter().copied())
