@@ -1,0 +1,30 @@
+# The one door to the project. Settings are environment variables or arguments: `make bench DURATION=20s CONCURRENCY=128`.
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.DEFAULT_GOAL := help
+.PHONY: help bench perf test lint
+
+help: ## Shows this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Long enough for steady percentiles, short enough to wait for.
+bench: export DURATION ?= 30s
+bench: ## Builds, starts three nodes on loopback, loads them and prints the summary
+	@.ci/need cc gcc
+	cargo build --locked --release -p node -p runner
+	$(TARGET_DIR)/release/runner --local 3
+
+perf: ## Measures the targets as ratios against yardsticks on this machine; writes target/perf.md (PERF="--quick")
+	@.ci/need cc gcc
+	@.ci/need python3 python3
+	cargo build --locked --release -p node -p runner -p direct-runner
+	python3 perf/perf.py --binaries $(TARGET_DIR)/release --output $(TARGET_DIR)/perf.md $(PERF)
+
+test: ## Everything that CI checks; ends with the number of passed, failed and skipped checks
+	@.ci/need cc gcc
+	@.ci/checks
+
+lint: ## Only what needs no tests: format, lints, documentation
+	@.ci/need cc gcc
+	@.ci/checks lint

@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""`make perf`: measures the mesh against yardsticks on the same machine, in alternated rounds, and writes a table of ratios.
+
+A ratio is taken within a round and its median over the rounds, since a shared machine is never twice the same. A missed
+target does not fail the command: this is a measurement, not a test.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import datetime, timezone
+from pathlib import Path
+
+from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
+from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, wrk_figures
+
+CONNECTIONS = 256
+KEYS = 50_000
+PAYLOAD_BYTES = 16 + 24
+
+TARGETS = [
+    Target("wrk → node GET local ÷ wrk → bare responder", ratio("wrk local ops/s", "responder ops/s"), 0.75, True),
+    Target("runner GET local ÷ wrk → bare responder", ratio("local ops/s", "responder ops/s"), 0.70, True),
+    Target("runner GET at another owner ÷ wrk → bare responder", ratio("remote ops/s", "responder ops/s"), 0.60, True),
+    Target("runner SET RF3/WC2 ÷ wrk → bare responder", ratio("set ops/s", "responder ops/s"), 0.55, True),
+    Target("nodes' CPU per GET at another owner ÷ responder's", ratio("remote CPU µs", "responder CPU µs"), 2.6, False),
+    Target("nodes' CPU per SET RF3/WC2 ÷ responder's", ratio("set CPU µs", "responder CPU µs"), 2.9, False),
+    Target("runner GET local ÷ redis-benchmark GET", ratio("local ops/s", "redis get ops/s"), 1.3, True),
+    Target("runner SET RF3/WC2 ÷ redis-benchmark SET", ratio("set ops/s", "redis set ops/s"), 1.0, True),
+    Target("runner SET_RATIO=30 ÷ redis-benchmark GET (60 000 ÷ 59 000)", ratio("mixed ops/s", "redis get ops/s"), 60 / 59, True),
+    Target("runner SET_RATIO=30, p99", figure("mixed p99 ms"), 12.0, False, " ms"),
+    Target("open loop 20 000/s, SET_RATIO=30, response p50", figure("open p50 ms"), 0.6, False, " ms"),
+    Target("open loop 20 000/s, SET_RATIO=30, response p99", figure("open p99 ms"), 2.0, False, " ms"),
+    Target("direct-runner SET_RATIO=30 RF3/WC2 ÷ redis-benchmark GET", ratio("direct ops/s", "redis get ops/s"), 5.0, True),
+    Target("memory per entry beyond key and value", figure("entry overhead bytes"), 120.0, False, " bytes"),
+    Target("nodes' CPU per operation at 20 000/s ÷ at 10 000/s", ratio("open CPU µs", "half open CPU µs"), 1.05, False),
+]
+
+
+class Bench:
+    """The measurements, each of which adds its figures to a round."""
+
+    def __init__(self, binaries: Path, seconds: int, entries: int):
+        self.binaries = binaries
+        self.seconds = seconds
+        self.entries = entries
+
+    def wrk(self, url: str, seconds: int, *more: str) -> str:
+        command = [need("wrk", "wrk"), "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", *more, url]
+        return output_of(command)
+
+    def runner(self, mesh: Mesh, **settings: str) -> Summary:
+        """One measured run. The keys must be there: filling up is not part of it."""
+        defaults = {
+            "TARGETS": mesh.targets,
+            "DURATION": f"{self.seconds}s",
+            "CONCURRENCY": str(CONNECTIONS),
+            "KEYS": str(KEYS),
+            "PREFILL": "false",
+            "FINAL_SWEEP": "false",
+            "RESULTS": "",
+        }
+        found = summary(output_of([str(self.binaries / "runner")], {**defaults, **settings}))
+        if found.errors > found.total / 100:
+            raise RuntimeError(f"{found.errors} errors in {found.total} operations: not a measurement")
+        return found
+
+    def cpu_us(self, mesh: Mesh, run) -> tuple[Summary, float]:
+        """A run, and the nodes' CPU per operation of it."""
+        before = mesh.cpu_s()
+        found = run()
+        return found, (mesh.cpu_s() - before) / found.total * 1e6
+
+    def responder(self, figures: Round) -> None:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}/"
+        with Process([str(self.binaries / "runner"), "null-server", "--port", str(port)]) as server:
+            wait_for("the bare responder", lambda: answers(url))
+            before = server.cpu_s()
+            rate, p99, count = wrk_figures(self.wrk(url, self.seconds))
+            figures["responder ops/s"] = rate
+            figures["responder p99 ms"] = p99
+            figures["responder CPU µs"] = (server.cpu_s() - before) / count * 1e6
+
+    def mesh(self, figures: Round) -> None:
+        with Mesh(self.binaries, 3, {"REPLICATION_FACTOR": "3", "WRITE_CONCERN": "2"}) as mesh:
+            self.runner(mesh, PREFILL="true", DURATION="1s")
+            put(mesh.urls[0], "perf", "v" * 24)
+            rate, p99, _ = wrk_figures(self.wrk(f"{mesh.urls[0]}/get?k=perf", self.seconds))
+            figures["wrk local ops/s"], figures["wrk local p99 ms"] = rate, p99
+            for name, share in [("local", "0"), ("set", "100"), ("mixed", "30")]:
+                found, cpu = self.cpu_us(mesh, lambda share=share: self.runner(mesh, SET_RATIO=share))
+                figures[f"{name} ops/s"], figures[f"{name} CPU µs"] = found.rate, cpu
+                figures[f"{name} p99 ms"] = worst(found, "p99")
+            for name, per_second in [("half open", "10000"), ("open", "20000")]:
+                run = lambda per_second=per_second: self.runner(mesh, SET_RATIO="30", RATE=per_second)
+                found, cpu = self.cpu_us(mesh, run)
+                figures[f"{name} p50 ms"], figures[f"{name} p99 ms"] = worst(found, "p50"), worst(found, "p99")
+                figures[f"{name} CPU µs"] = cpu
+
+    def remote(self, figures: Round) -> None:
+        """With one replica on three nodes two thirds of the reads go to another owner. What such a read costs follows from
+        the mixture and from the local read of the same round, in time and in CPU."""
+        with Mesh(self.binaries, 3, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
+            self.runner(mesh, PREFILL="true", DURATION="1s")
+            found, cpu = self.cpu_us(mesh, lambda: self.runner(mesh, SET_RATIO="0"))
+        figures["one replica ops/s"] = found.rate
+        if "local ops/s" in figures:
+            share = found.local_share
+            figures["remote ops/s"] = 1 / unmixed(1 / found.rate, 1 / figures["local ops/s"], share)
+            figures["remote CPU µs"] = unmixed(cpu, figures["local CPU µs"], share)
+
+    def redis(self, figures: Round) -> None:
+        server, benchmark = need("redis-server", "redis-server"), need("redis-benchmark", "redis-tools")
+        port = str(free_port())
+        with Process([server, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]):
+            wait_for("redis", lambda: accepts(int(port)))
+            for test in ["set", "get"]:
+                count = str(60_000 * self.seconds)
+                command = [benchmark, "-p", port, "-c", str(CONNECTIONS), "-n", count, "-r", str(KEYS), "-d", "24", "-t", test]
+                rate = redis_rate(output_of([*command, "--csv"]), test)
+                if rate is not None:
+                    figures[f"redis {test} ops/s"] = rate
+
+    def direct(self, figures: Round) -> None:
+        settings = {
+            "DURATION": f"{self.seconds}s", "CONCURRENCY": str(CONNECTIONS), "KEYS": str(KEYS), "SET_RATIO": "30",
+            "CACHE_AUTH": "perf", "FINAL_SWEEP": "false", "RESULTS": "",
+        }
+        found = summary(output_of([str(self.binaries / "direct-runner")], settings))
+        figures["direct ops/s"], figures["direct p99 ms"] = found.rate, worst(found, "p99")
+
+    def memory(self, figures: Round) -> None:
+        """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""
+        with Mesh(self.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
+            self.wrk(f"{mesh.urls[0]}/get?k=absent", 1)
+            before_bytes, before_entries = mesh.nodes[0].rss_bytes(), entries(mesh.urls[0])
+            # One thread, so that no key is written twice within a run; every run starts over, so one long run it is.
+            seconds = max(2, self.entries // 40_000)
+            output_of([need("wrk", "wrk"), "-t1", "-c64", f"-d{seconds}s", "-s", str(Path(__file__).parent / "fill.lua"), mesh.urls[0]])
+            grown = entries(mesh.urls[0]) - before_entries
+            figures["entries filled"] = grown
+            figures["entry overhead bytes"] = (mesh.nodes[0].rss_bytes() - before_bytes) / grown - PAYLOAD_BYTES
+
+
+# In the order in which a round runs them. `remote` needs the local figures of `mesh`.
+MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "memory"]
+
+
+def put(url: str, key: str, value: str) -> None:
+    body = json.dumps({"k": key, "v": value, "ttl_ms": -1}).encode()
+    request = urllib.request.Request(f"{url}/set", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as response:
+        response.read()
+
+
+def entries(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/stats", timeout=5) as response:
+        return json.load(response)["Size"]
+
+
+def worst(found: Summary, name: str) -> float:
+    """The larger of the GETs' and the SETs' percentile."""
+    return max(value for key, value in found.percentiles_ms.items() if key.endswith(f" {name}"))
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
+def commit() -> str:
+    said = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return said.stdout.strip() or "unknown"
+
+
+def report(rounds: list[Round], skipped: dict[str, str], seconds: int) -> str:
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    head = f"# make perf\n\n{machine()}; {date}; commit {commit()}; {len(rounds)} rounds of {seconds} s each, "
+    head += f"{CONNECTIONS} in flight, everything on loopback.\n\n"
+    head += f"Command: `{' '.join(['perf/perf.py', *sys.argv[1:]])}`\n\n"
+    targets = table(["measure", "target", "median", "spread", ""], [target.row(rounds) for target in TARGETS])
+    figures = table(["figure", "median", "lowest", "highest"], medians(rounds))
+    notes = "".join(f"- SKIPPED {name}: {why}\n" for name, why in skipped.items())
+    notes += "- Work per GET and per gossip round from 3 to 9 nodes is counted by the simulation, not measured here.\n"
+    return f"{head}{targets}\n{figures}\n{notes}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binaries", type=Path, default=Path("target/release"), help="where the built binaries are")
+    parser.add_argument("--output", type=Path, default=Path("target/perf.md"), help="where the table goes")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured, in turn")
+    parser.add_argument("--seconds", type=int, default=5, help="how long each measurement takes")
+    parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works, not to quote")
+    parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="only this part; may be repeated")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 1, 2
+    bench = Bench(options.binaries, options.seconds, 100_000 if options.quick else 1_000_000)
+    chosen = [name for name in MEASUREMENTS if not options.only or name in options.only]
+    rounds: list[Round] = []
+    skipped: dict[str, str] = {}
+    for number in range(options.rounds):
+        figures: Round = {}
+        for name in chosen:
+            # Memory does not vary from round to round.
+            if name in skipped or (name == "memory" and number > 0):
+                continue
+            start = time.monotonic()
+            try:
+                getattr(bench, name)(figures)
+            except (Skipped, RuntimeError, ValueError, OSError, subprocess.TimeoutExpired) as why:
+                skipped[name] = str(why)
+                print(f"SKIPPED {name}: {why}", file=sys.stderr)
+            print(f"round {number + 1}/{options.rounds}: {name}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+        rounds.append(figures)
+    text = report(rounds, skipped, options.seconds)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The processes that are measured: started on loopback, watched through /proc, always ended."""
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+START_WITHIN_S = 20.0
+SUMMARY = "=== Mesh Bench Summary ==="
+
+
+class Skipped(Exception):
+    """A tool or a part of ours is not there; says which."""
+
+
+def free_port() -> int:
+    """A port below the range that the system hands out by itself, free for TCP and UDP."""
+    for port in random.sample(range(12_000, 32_000), 1000):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise RuntimeError("no free port")
+
+
+def need(tool: str, package: str) -> str:
+    """The tool's path, from the system's package if it may be installed."""
+    if shutil.which(tool) is None:
+        subprocess.run([Path(__file__).parent.parent / ".ci" / "need", tool, package], check=False)
+    found = shutil.which(tool)
+    if found is None:
+        raise Skipped(f"{tool} is not installed (package {package})")
+    return found
+
+
+def wait_for(what: str, ready) -> None:
+    deadline = time.monotonic() + START_WITHIN_S
+    while not ready():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"after {START_WITHIN_S:.0f} s still waiting for {what}")
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as tcp:
+        return tcp.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Process:
+    """One process. Ends with the `with` block that it was started in."""
+
+    def __init__(self, command: list[str], settings: dict[str, str] | None = None):
+        environment = {**os.environ, **(settings or {})}
+        self._child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._child.kill()
+        self._child.wait()
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    def cpu_s(self) -> float:
+        """User and system time of all its threads so far."""
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def rss_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Mesh:
+    """Node processes that form one mesh, each with one worker thread, since they share the cores."""
+
+    def __init__(self, binaries: Path, count: int, settings: dict[str, str]):
+        ports = [(free_port(), free_port()) for _ in range(count)]
+        seeds = ",".join(f"127.0.0.1:{udp}" for _, udp in ports)
+        self.urls = [f"http://127.0.0.1:{http}" for http, _ in ports]
+        self.nodes = []
+        for number, (http, udp) in enumerate(ports):
+            own = {
+                "NODE_ID": f"perf{number}",
+                "PORT": str(http),
+                "HTTP_BIND": "127.0.0.1",
+                "CACHE_BIND": f"127.0.0.1:{udp}",
+                "CACHE_PUBLIC": f"127.0.0.1:{udp}",
+                "CACHE_SEEDS": seeds,
+                "CACHE_AUTH": "perf",
+                "WORKERS": "1",
+            }
+            self.nodes.append(Process([str(binaries / "node")], {**own, **settings}))
+
+    def __enter__(self):
+        try:
+            wait_for("the mesh", lambda: all(answers(f"{url}/ready") for url in self.urls))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.__exit__()
+
+    @property
+    def targets(self) -> str:
+        return ",".join(self.urls)
+
+    def cpu_s(self) -> float:
+        return sum(node.cpu_s() for node in self.nodes)
+
+
+def output_of(command: list[str], settings: dict[str, str] | None = None, timeout_s: float = 300.0) -> str:
+    """What a command prints. A runner that ends with its summary has measured, whatever its exit code says about the mesh."""
+    done = subprocess.run(
+        command, env={**os.environ, **(settings or {})}, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    if done.returncode != 0 and SUMMARY not in done.stdout:
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
+    return done.stdout + done.stderr

@@ -1,0 +1,74 @@
+"""That figures are read and combined right, on samples of what the tools print."""
+
+import unittest
+
+from ratios import Target, medians, ratio, redis_rate, summary, unmixed, wrk_figures
+
+WRK = """Running 5s test @ http://127.0.0.1:20000/
+  2 threads and 256 connections
+  Latency Distribution
+     50%    2.10ms
+     99%  890.00us
+  575000 requests in 5.00s, 50.00MB read
+Requests/sec: 115000.50
+"""
+
+SUMMARY = """[PROGRESS] whatever
+=== Mesh Bench Summary ===
+Targets: [http://127.0.0.1:8081]
+Total: 1000 | GETs: 700 | SETs: 300 | Errors: 2
+Hits: local=200 remote=400 | Miss=98 | WrongValue=0 | HitRatio=85.9%
+GET p50=0.50ms p95=1.00ms p99=2.00ms p99.9=3.00ms | SET p50=0.70ms p95=1.50ms p99=2.50ms p99.9=9.00ms
+  rate  500 ops/s for 2.0 s
+"""
+
+
+class Reading(unittest.TestCase):
+    def test_wrk(self):
+        self.assertEqual(wrk_figures(WRK), (115000.5, 0.89, 575000))
+
+    def test_wrk_with_errors_is_not_a_measurement(self):
+        with self.assertRaises(ValueError):
+            wrk_figures(WRK + "  Non-2xx or 3xx responses: 17\n")
+
+    def test_summary(self):
+        found = summary(SUMMARY)
+        self.assertEqual((found.total, found.errors, found.local, found.remote), (1000, 2, 200, 400))
+        self.assertEqual(found.rate, 500.0)
+        self.assertEqual(found.percentiles_ms["GET p99"], 2.0)
+        self.assertEqual(found.percentiles_ms["SET p99.9"], 9.0)
+        self.assertAlmostEqual(found.local_share, 1 / 3)
+
+    def test_no_summary(self):
+        with self.assertRaises(ValueError):
+            summary("cannot reach anybody")
+
+    def test_redis(self):
+        text = '"test","rps","avg_latency_ms"\n"GET","59000.25","4.1"\n'
+        self.assertEqual(redis_rate(text, "get"), 59000.25)
+        self.assertIsNone(redis_rate(text, "set"))
+
+
+class Combining(unittest.TestCase):
+    def test_ratios_are_taken_within_a_round(self):
+        target = Target("a ÷ b", ratio("a", "b"), 0.5, True)
+        rounds = [{"a": 1.0, "b": 2.0}, {"a": 10.0, "b": 10.0}, {"a": 9.0, "b": 10.0}, {"a": 5.0}]
+        self.assertEqual(target.values(rounds), [0.5, 1.0, 0.9])
+        self.assertEqual(target.row(rounds)[2:], ["0.90", "0.50 to 1.00, 3 rounds", "pass"])
+
+    def test_a_missed_target_says_so(self):
+        self.assertEqual(Target("a ÷ b", ratio("a", "b"), 2.0, True).row([{"a": 1.0, "b": 1.0}])[-1], "MISS")
+        self.assertEqual(Target("a ÷ b", ratio("a", "b"), 0.5, False).row([{"a": 1.0, "b": 1.0}])[-1], "MISS")
+        self.assertEqual(Target("a ÷ b", ratio("a", "b"), 0.5, False).row([{}])[-1], "SKIPPED")
+
+    def test_a_mixture_comes_apart(self):
+        local, remote, share = 10.0, 16.0, 1 / 3
+        self.assertAlmostEqual(unmixed(share * local + (1 - share) * remote, local, share), remote)
+
+    def test_medians_skip_what_a_round_lacks(self):
+        self.assertEqual(medians([{"a": 1.0}, {"a": 3.0, "b": 2.0}, {"a": 2.0}]),
+                         [["a", "2.00", "1.00", "3.00"], ["b", "2.00", "2.00", "2.00"]])
+
+
+if __name__ == "__main__":
+    unittest.main()

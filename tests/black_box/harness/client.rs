@@ -1,0 +1,109 @@
+//! One node's HTTP API, as the tests speak it.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// The default.
+    One,
+    /// Sees every write acknowledged before.
+    Quorum,
+}
+
+/// An answer to GET, SET or DELETE.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The HTTP status; 0 if there was no HTTP answer at all.
+    pub status: u16,
+    /// `X-Cache`, or nothing.
+    pub cache: String,
+    /// The body.
+    pub body: String,
+    /// From sending to the body's last byte.
+    pub took: Duration,
+}
+
+/// A client for one node.
+#[derive(Clone, Debug)]
+pub struct NodeClient {
+    http: Client,
+    base: String,
+}
+
+impl NodeClient {
+    /// Longer than every time-out of a node, so that it is the node that gives up.
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// For the node at `addr`, with connections of its own.
+    pub fn new(addr: SocketAddr) -> Self {
+        let http = Client::builder().timeout(Self::TIMEOUT).no_proxy().build().expect("a client without options");
+        Self { http, base: format!("http://{addr}") }
+    }
+
+    /// GET; `key` must not need percent-encoding.
+    pub async fn get(&self, key: &str, consistency: Consistency) -> Reply {
+        let query = match consistency {
+            Consistency::One => "",
+            Consistency::Quorum => "&consistency=quorum",
+        };
+        self.send(self.request(Method::GET, &format!("/get?k={key}{query}"))).await
+    }
+
+    /// SET with the node's default expiry.
+    pub async fn set(&self, key: &str, value: &str) -> Reply {
+        self.send(self.request(Method::POST, "/set").json(&json!({"k": key, "v": value, "ttl_ms": 0}))).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, key: &str) -> Reply {
+        self.send(self.request(Method::DELETE, &format!("/del?k={key}"))).await
+    }
+
+    /// Whether it says that it is ready.
+    pub async fn is_ready(&self) -> bool {
+        self.send(self.request(Method::GET, "/ready")).await.status == 200
+    }
+
+    /// `/stats`, or nothing if it does not answer.
+    pub async fn stats(&self) -> Option<Value> {
+        self.json("/stats").await
+    }
+
+    /// `/cluster`, or nothing if it does not answer.
+    pub async fn cluster(&self) -> Option<Value> {
+        self.json("/cluster").await
+    }
+
+    async fn json(&self, path: &str) -> Option<Value> {
+        let reply = self.send(self.request(Method::GET, path)).await;
+        (reply.status == 200).then(|| serde_json::from_str(&reply.body).expect("valid JSON"))
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Reply {
+        let start = Instant::now();
+        let (status, cache, body) = match request.send().await {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                let cache = response.headers().get("x-cache").and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let cache = cache.to_owned();
+                match response.text().await {
+                    Ok(body) => (status, cache, body),
+                    Err(error) => (0, cache, error.to_string()),
+                }
+            }
+            Err(error) => (0, String::new(), error.to_string()),
+        };
+        Reply { status, cache, body, took: start.elapsed() }
+    }
+}

@@ -1,0 +1,16 @@
+//! Mesh Bench as a user meets it: the built binaries, as real processes on loopback, driven over HTTP and by signals.
+//!
+//! Every test has the machine to itself (see `harness::machine`), because most of them measure time. The binaries are
+//! taken from beside this test's own: build them first, `cargo build --workspace`, or run `make test`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "the whole tree is private to this test")]
+
+mod harness;
+
+mod faults;
+mod no_loss;
+mod partition;
+mod refusals;
+mod runner_cli;
+mod two_replicas;
