@@ -121,9 +121,9 @@ async fn watch(
             if let (Some(state), Some(timeline)) = (state, timeline.borrow_mut().as_mut()) {
                 let survivor = &mut timeline.survivors[at];
                 match state.as_str() {
-                    "dead" | "left" => survivor.dead_at_s = survivor.dead_at_s.or(Some(now_s(run))),
+                    "dead" | "left" => mark(&mut survivor.dead_at_s, run),
                     "alive" if survivor.dead_at_s.is_some() => {
-                        survivor.alive_at_s = survivor.alive_at_s.or(Some(now_s(run)));
+                        mark(&mut survivor.alive_at_s, run);
                     }
                     _ => {}
                 }
@@ -132,10 +132,10 @@ async fn watch(
         let ready = cluster.ready(victim).await;
         if let Some(timeline) = timeline.borrow_mut().as_mut() {
             if ready.is_ok() {
-                timeline.back_at_s = timeline.back_at_s.or(Some(now_s(run)));
+                mark(&mut timeline.back_at_s, run);
             }
             if ready == Ok(true) {
-                timeline.ready_at_s = timeline.ready_at_s.or(Some(now_s(run)));
+                mark(&mut timeline.ready_at_s, run);
             }
             let rejoined = timeline.survivors.iter().all(|s| s.dead_at_s.is_none() || s.alive_at_s.is_some());
             if timeline.ready_at_s.is_some() && rejoined {
@@ -144,6 +144,11 @@ async fn watch(
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// The first time something was seen.
+fn mark(at_s: &mut Option<f64>, run: &Run) {
+    at_s.get_or_insert_with(|| now_s(run));
 }
 
 fn state_of(view: &NodeView, id: &str) -> Option<String> {

@@ -153,5 +153,7 @@ fn ticker(tick: Duration) -> io::Result<AsyncFd<OwnedFd>> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
     let tick = Timespec { tv_sec: 0, tv_nsec: tick.subsec_nanos().into() };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: tick, it_value: tick })?;
+    // Deprecated for types that may close their descriptor early, which an owned one cannot; the new name is `unsafe`.
+    #[allow(deprecated, reason = "sound for an OwnedFd, and unsafe code is forbidden here")]
     AsyncFd::with_interest(timer, Interest::READABLE)
 }

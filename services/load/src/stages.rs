@@ -225,10 +225,10 @@ fn take(next: &Cell<usize>, run: &Run, threads: usize) -> Option<KeyIndex> {
 async fn all<F: Future<Output = ()> + 'static>(tasks: impl Iterator<Item = F>) {
     let handles: Vec<_> = tasks.map(tokio::task::spawn_local).collect();
     for handle in handles {
-        if let Err(failed) = handle.await {
-            if failed.is_panic() {
-                std::panic::resume_unwind(failed.into_panic());
-            }
+        if let Err(failed) = handle.await
+            && failed.is_panic()
+        {
+            std::panic::resume_unwind(failed.into_panic());
         }
     }
 }
