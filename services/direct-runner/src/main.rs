@@ -1,2 +1,57 @@
-//! Skeleton.
-fn main() {}
+//! Drives three in-process nodes without HTTP.
+
+mod settings;
+mod target;
+mod trio;
+
+use std::process::ExitCode;
+
+use load::{NodeIndex, parse_settings, render, run_session};
+use tokio::runtime;
+
+use crate::{
+    settings::Settings,
+    target::{DirectClient, ttl},
+    trio::Trio,
+};
+
+/// The exit code of a run that proves nothing.
+const INVALID: u8 = 2;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => ExitCode::from(code),
+        Err(reason) => {
+            eprintln!("direct-runner: {reason}");
+            ExitCode::from(INVALID)
+        }
+    }
+}
+
+fn start() -> Result<u8, String> {
+    let settings: Settings = parse_settings(std::env::args_os())?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(run(&settings))
+}
+
+async fn run(settings: &Settings) -> Result<u8, String> {
+    let load = &settings.load;
+    if let Some(after) = load.kill_after.0.filter(|after| *after >= load.duration) {
+        return Err(format!("KILL_AFTER={after:?}: expected less than DURATION, which is {:?}", load.duration));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let set_ttl_ms = settings.node.set_ttl_ms;
+    let mut plan = load.plan(Vec::new(), Some(NodeIndex(0)), cores, set_ttl_ms > 0);
+    let trio = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
+    plan.targets = trio.names();
+    let client = |thread| DirectClient { nodes: trio.nodes(), ttl: ttl(set_ttl_ms), seed: plan.seed ^ (thread << 32) };
+    let clients = (0..plan.threads as u64).map(client).collect();
+    let results = plan.results.clone();
+    let report = run_session::<DirectClient>(plan, clients, &trio).await?;
+    println!("\n{}", render(&report).trim_end());
+    if let Some(path) = results {
+        report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
+        println!("Results: {}", path.display());
+    }
+    Ok(report.verdict.exit_code)
+}

@@ -1,1 +1,56 @@
-//! Skeleton.
+//! What both runners share: the load, its schedule, its statistics and its checks.
+//!
+//! A runner makes a [`Plan`] from its settings, one [`Client`] per thread and a [`Cluster`] for control, and hands them to
+//! [`run_session`]. It gets a [`Report`] back, which knows how to be printed and what the exit code is.
+
+mod keys;
+mod plan;
+mod settings;
+mod value;
+mod version;
+
+mod cluster;
+mod target;
+
+mod run;
+mod schedule;
+mod stages;
+mod sweep;
+mod worker;
+
+mod check;
+mod errors;
+mod latency;
+mod live;
+mod phase;
+mod recorder;
+
+mod compare;
+mod fault;
+mod progress;
+mod session;
+
+mod numbers;
+mod report;
+mod summary;
+
+pub use check::{Floor, Integrity, Judgement, Ledger, Reading, judge_hit, judge_miss};
+pub use cluster::{Cluster, NodeStats, NodeView, Seen};
+pub use compare::Divergence;
+pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
+pub use fault::Timeline;
+pub use keys::{Distribution as KeyDistribution, KEYS_MAX, KeyIndex, KeyName, KeySpace};
+pub use latency::{Distribution, Latencies, OutcomeClass, Series};
+pub use live::{Counter, Live, Snapshot};
+pub use phase::{Phase, PhaseCell};
+pub use plan::{Kill, Plan};
+pub use recorder::{Recorder, SweepTally};
+pub use report::{Report, Verdict};
+pub use run::Run;
+pub use schedule::{Pacer, Schedule};
+pub use session::run_session;
+pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
+pub use summary::render;
+pub use target::{Answer, Client, ErrorKind, NodeIndex, Op, Outcome, Target};
+pub use value::{Proof, Stamp, Writer, prove, write_value};
+pub use version::Version;

@@ -1,2 +1,98 @@
-//! Skeleton.
-fn main() {}
+//! Drives HTTP load against a mesh, breaks nodes, and tells what happened.
+
+mod control;
+mod http;
+mod null_server;
+mod settings;
+mod startup;
+mod supervisor;
+
+use std::{process::ExitCode, sync::Arc};
+
+use load::{NodeIndex, parse_settings, render, run_session};
+use tokio::runtime;
+
+use crate::{
+    control::HttpCluster,
+    http::{HttpClient, HttpOptions, probe_for_ever},
+    settings::{Command, Settings, TargetUrl},
+    supervisor::Supervisor,
+};
+
+/// The exit code of a run that proves nothing.
+const INVALID: u8 = 2;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => ExitCode::from(code),
+        Err(reason) => {
+            eprintln!("runner: {reason}");
+            ExitCode::from(INVALID)
+        }
+    }
+}
+
+fn start() -> Result<u8, String> {
+    let settings: Settings = parse_settings(std::env::args_os())?;
+    if let Some(Command::NullServer { port, threads }) = settings.command {
+        return null_server::serve(port, threads).map(|()| 0);
+    }
+    // Nodes are started on this thread, and live as long as it does.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(run(&settings))
+}
+
+/// Runs against TARGETS, or against nodes of our own that are gone afterwards.
+async fn run(settings: &Settings) -> Result<u8, String> {
+    let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
+    if local.local == 0 {
+        let targets = &settings.http.targets;
+        let cluster = HttpCluster::new(targets, kill_token)?;
+        return drive(settings, targets, &cluster).await;
+    }
+    // Settings are checked before anything is started.
+    let nobody = vec![TargetUrl::new("127.0.0.1:1"); local.local.into()];
+    settings.victim(&nobody, 0)?;
+    let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
+    let result = run_local(settings, &supervisor).await;
+    supervisor.stop().await;
+    result
+}
+
+async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, String> {
+    let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
+    tokio::select! {
+        ready = supervisor.wait_ready(&cluster) => ready?,
+        _ = tokio::signal::ctrl_c() => return Err("interrupted before the nodes were ready".to_owned()),
+    }
+    drive(settings, &supervisor.targets, &cluster).await
+}
+
+async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
+    let http = &settings.http;
+    let dice = rand::random_range(0..targets.len());
+    let victim = settings.victim(targets, dice)?;
+    let health = startup::find_targets(targets, http, cluster).await?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let names = targets.iter().map(TargetUrl::url).collect();
+    let plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms > 0);
+    let options = HttpOptions {
+        entry: http.entry,
+        failover_after: http.failover_after,
+        request_timeout: http.request_timeout,
+        consistency: http.consistency,
+        set_ttl_ms: http.set_ttl_ms,
+    };
+    let client = |thread| HttpClient { targets: Arc::clone(&health), options, seed: plan.seed ^ (thread << 32) };
+    let clients = (0..plan.threads as u64).map(client).collect();
+    let probe = tokio::spawn(probe_for_ever(Arc::clone(&health), cluster.clone()));
+    let results = plan.results.clone();
+    let report = run_session::<HttpClient>(plan, clients, cluster).await?;
+    probe.abort();
+    println!("\n{}", render(&report).trim_end());
+    if let Some(path) = results {
+        report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
+        println!("Results: {}", path.display());
+    }
+    Ok(report.verdict.exit_code)
+}

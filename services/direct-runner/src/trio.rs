@@ -1,0 +1,251 @@
+//! Three nodes in one process, each with a UDP port of its own. Their upkeep runs on one thread, apart from the load.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use load::{Cluster, NodeIndex, NodeStats, NodeView, Version};
+use mesh::{
+    GetOptions, Lookup, NoObserver, Node, Readiness,
+    transport::{ClusterSecret, Credentials, QuicConfig, QuicTransport},
+};
+use mesh_proto::NodeId;
+use tokio::{
+    runtime,
+    sync::{mpsc, watch},
+};
+
+use crate::settings::NodeSettings;
+
+const NODES: usize = 3;
+
+/// All must be ready this long after the start.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// The three nodes.
+#[derive(Debug)]
+pub(crate) struct Trio {
+    addrs: Vec<SocketAddr>,
+    /// The running nodes; nothing in the place of a crashed one.
+    nodes: Vec<watch::Receiver<Option<Running>>>,
+    crash: mpsc::UnboundedSender<usize>,
+}
+
+/// A running node. (A type of its own because the node says nothing about itself in debug output.)
+#[derive(Clone)]
+pub(crate) struct Running(pub(crate) Node);
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+impl Trio {
+    /// Starts three nodes and waits until each is ready.
+    ///
+    /// # Errors
+    /// Why one cannot start, or what it waits for.
+    pub(crate) async fn start(
+        settings: &NodeSettings,
+        workers: usize,
+        restart_after: Duration,
+    ) -> Result<Self, String> {
+        let secret = if settings.cache_auth.is_empty() {
+            format!("{:032x}", rand::random::<u128>())
+        } else {
+            settings.cache_auth.clone()
+        };
+        let mut builders = Vec::new();
+        for number in 1..=NODES {
+            builders.push(Builder::new(number, &secret, settings, workers)?);
+        }
+        let addrs: Vec<_> = builders.iter().map(|builder| builder.addr).collect();
+        let seeds: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+        let (slots, nodes): (Vec<_>, Vec<_>) = (0..NODES).map(|_| watch::channel(None)).unzip();
+        let (crash, crashes) = mpsc::unbounded_channel();
+        let upkeep = Upkeep { builders, seeds, slots, restart_after };
+        let (report, started) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("upkeep".to_owned());
+        let body = move || upkeep.run(report, crashes);
+        thread.spawn(body).map_err(|error| format!("cannot start a thread: {error}"))?;
+        started.await.map_err(|_| "the upkeep thread has ended".to_owned())??;
+        let trio = Self { addrs, nodes, crash };
+        trio.wait_ready().await?;
+        Ok(trio)
+    }
+
+    /// Where the nodes listen.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.addrs.iter().map(|addr| format!("quic://{addr}")).collect()
+    }
+
+    /// The nodes as they come and go.
+    pub(crate) fn nodes(&self) -> Vec<watch::Receiver<Option<Running>>> {
+        self.nodes.clone()
+    }
+
+    fn node(&self, node: NodeIndex) -> Result<Node, String> {
+        let running = self.nodes[node.0].borrow().clone();
+        running.map(|running| running.0).ok_or_else(|| "the node has crashed".to_owned())
+    }
+
+    async fn wait_ready(&self) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + READY_WITHIN;
+        for node in (0..NODES).map(NodeIndex) {
+            while self.node(node)?.readiness() != Readiness::Ready {
+                if tokio::time::Instant::now() >= deadline {
+                    let (addr, state) = (self.addrs[node.0], self.node(node)?.readiness());
+                    return Err(format!("{addr} was not ready within {} s: {state:?}", READY_WITHIN.as_secs()));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Cluster for Trio {
+    async fn stats(&self, node: NodeIndex) -> Result<NodeStats, String> {
+        let stats = self.node(node)?.stats();
+        let own = [
+            ("hedges", stats.hedges),
+            ("hedge_wins", stats.hedge_wins),
+            ("remote_reads", stats.remote_reads),
+            ("missed_writes", stats.missed_writes),
+            ("repaired", stats.repaired),
+        ];
+        Ok(NodeStats {
+            hits: stats.store.hits,
+            misses: stats.store.misses,
+            evictions: stats.store.evictions,
+            expirations: stats.store.expirations,
+            size: stats.store.entries,
+            capacity: stats.store.entries_max,
+            mesh: own.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect(),
+        })
+    }
+
+    async fn view(&self, node: NodeIndex) -> Result<NodeView, String> {
+        let view = serde_json::to_value(self.node(node)?.view()).map_err(|error| error.to_string())?;
+        serde_json::from_value(view).map_err(|error| error.to_string())
+    }
+
+    async fn ready(&self, node: NodeIndex) -> Result<bool, String> {
+        Ok(self.node(node)?.readiness() == Readiness::Ready)
+    }
+
+    async fn kill(&self, node: NodeIndex) -> Result<(), String> {
+        self.crash.send(node.0).map_err(|_| "the upkeep thread has ended".to_owned())
+    }
+
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
+        let workers_of_another_thread = self.node(node)?;
+        let key = bytes::Bytes::copy_from_slice(key);
+        match workers_of_another_thread.get(&key, GetOptions::default()).await {
+            Ok(Lookup::Local(hit) | Lookup::Remote(hit)) => Ok(Some(Version::new(hit.version.get()))),
+            Ok(Lookup::Miss { .. }) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// How one node is made, and made again on the same port.
+struct Builder {
+    name: String,
+    addr: SocketAddr,
+    secret: ClusterSecret,
+    settings: NodeSettings,
+    workers: usize,
+    /// Bound at the start so that all addresses are known before the first node runs.
+    first: Option<QuicTransport>,
+}
+
+impl Builder {
+    fn new(number: usize, secret: &str, settings: &NodeSettings, workers: usize) -> Result<Self, String> {
+        let mut builder = Self {
+            name: format!("direct{number}"),
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            secret: ClusterSecret::new(secret),
+            settings: settings.clone(),
+            workers,
+            first: None,
+        };
+        // Bad node settings end the process before a port is bound.
+        builder.settings.config(&builder.name, "127.0.0.1:0", &[])?;
+        let transport = builder.bind()?;
+        builder.addr = transport.local_addr();
+        builder.first = Some(transport);
+        Ok(builder)
+    }
+
+    fn bind(&self) -> Result<QuicTransport, String> {
+        let credentials = Credentials::Secret(self.secret.clone());
+        let config = QuicConfig::new(NodeId::from_name(&self.name), self.addr, credentials);
+        let _ = self.workers;
+        QuicTransport::new(config).map_err(|error| format!("cannot listen on {}: {error}", self.addr))
+    }
+
+    async fn start(&mut self, seeds: &[String]) -> Result<Node, String> {
+        let transport = self.first.take().map_or_else(|| self.bind(), Ok)?;
+        let config = self.settings.config(&self.name, &self.addr.to_string(), seeds)?;
+        let node = Node::start(config, Arc::new(transport), Arc::new(NoObserver)).await;
+        node.map_err(|error| format!("cannot start {}: {error}", self.name))
+    }
+}
+
+/// What the upkeep thread owns.
+struct Upkeep {
+    builders: Vec<Builder>,
+    seeds: Vec<String>,
+    slots: Vec<watch::Sender<Option<Running>>>,
+    restart_after: Duration,
+}
+
+impl Upkeep {
+    fn run(
+        mut self,
+        report: tokio::sync::oneshot::Sender<Result<(), String>>,
+        crashes: mpsc::UnboundedReceiver<usize>,
+    ) {
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = report.send(Err(format!("cannot start a runtime: {error}")));
+                return;
+            }
+        };
+        runtime.block_on(async {
+            let mut started = Ok(());
+            for node in 0..self.builders.len() {
+                if started.is_ok() {
+                    started = self.start(node).await;
+                }
+            }
+            let _ = report.send(started);
+            self.obey(crashes).await;
+        });
+    }
+
+    async fn start(&mut self, node: usize) -> Result<(), String> {
+        let running = self.builders[node].start(&self.seeds).await?;
+        self.slots[node].send_replace(Some(Running(running)));
+        Ok(())
+    }
+
+    /// Crashes nodes when told to, and starts each again some time later.
+    async fn obey(&mut self, mut crashes: mpsc::UnboundedReceiver<usize>) {
+        while let Some(node) = crashes.recv().await {
+            if let Some(running) = self.slots[node].send_replace(None) {
+                running.0.crash();
+            }
+            tokio::time::sleep(self.restart_after).await;
+            match self.start(node).await {
+                Ok(()) => println!("[NODE] {} was started again", self.seeds[node]),
+                Err(reason) => eprintln!("[NODE] {reason}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The seam for everything that is not load: counters, views, faults. Calls are rare, so they need not be cheap.
+
+use std::future::Future;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{NodeIndex, Version};
+
+/// A node's counters, with the field names of `GET /stats`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeStats {
+    /// Look-ups in the local store that found a live value.
+    pub hits: u64,
+    /// Look-ups that did not.
+    pub misses: u64,
+    /// Live entries dropped to make room.
+    pub evictions: u64,
+    /// Entries that reached their expiry.
+    pub expirations: u64,
+    /// Live entries.
+    pub size: u64,
+    /// The bound on entries.
+    pub capacity: u64,
+    /// The node's own counters, by name.
+    #[serde(rename = "mesh")]
+    pub mesh: serde_json::Map<String, serde_json::Value>,
+}
+
+impl NodeStats {
+    /// CPU time the node has used, in milliseconds, if it says so.
+    #[must_use]
+    pub fn cpu_ms(&self) -> Option<f64> {
+        self.mesh.get("cpu_ms").and_then(serde_json::Value::as_f64)
+    }
+}
+
+/// The mesh as one node sees it, from `GET /cluster`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The node's own id.
+    pub id: String,
+    /// Everyone it has heard of.
+    #[serde(default)]
+    pub members: Vec<MemberSeen>,
+}
+
+/// One member in a [`NodeView`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemberSeen {
+    /// Its id.
+    pub id: String,
+    /// `alive`, `suspect`, `dead` or `left`.
+    pub state: String,
+    /// Its latest incarnation.
+    #[serde(default)]
+    pub incarnation: u64,
+}
+
+/// What a node has for a key: a version, or nothing.
+pub type Seen = Option<Version>;
+
+/// Control over the nodes under load. Every error is a sentence.
+pub trait Cluster {
+    /// Reads a node's counters.
+    fn stats(&self, node: NodeIndex) -> impl Future<Output = Result<NodeStats, String>>;
+
+    /// Asks a node how it sees the mesh.
+    fn view(&self, node: NodeIndex) -> impl Future<Output = Result<NodeView, String>>;
+
+    /// Whether a node takes traffic; an error if it does not answer at all.
+    fn ready(&self, node: NodeIndex) -> impl Future<Output = Result<bool, String>>;
+
+    /// Kills a node without a good-bye.
+    fn kill(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>>;
+
+    /// Reads a key through one node.
+    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<Seen, String>>;
+}

@@ -1,0 +1,84 @@
+//! The periodic comparison of one key between all nodes. Replication takes a moment, so a difference only counts if a
+//! node is still behind a second later.
+
+use std::{cell::RefCell, time::Duration};
+
+use serde::Serialize;
+
+use crate::{Cluster, NodeIndex, Run, cluster::Seen, progress::Console};
+
+/// How long a node may be behind the others.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A node that stayed behind.
+#[derive(Clone, Debug, Serialize)]
+pub struct Divergence {
+    /// When, in seconds after the load began.
+    pub at_s: f64,
+    /// Which node.
+    pub node: String,
+    /// Which key.
+    pub key: String,
+    /// What the node has, or `none`.
+    pub has: String,
+    /// What another node had a second earlier.
+    pub newest: String,
+}
+
+/// What all comparisons found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Comparisons {
+    pub(crate) made: u64,
+    pub(crate) divergences: Vec<Divergence>,
+}
+
+/// Compares a random key every `every`, until dropped.
+pub(crate) async fn compare_for_ever(
+    run: &Run,
+    cluster: &impl Cluster,
+    every: Duration,
+    console: &Console,
+    found: &RefCell<Comparisons>,
+) {
+    let mut dice = run.dice(usize::from(u8::MAX), 0);
+    loop {
+        tokio::time::sleep(every).await;
+        let key = run.plan.keys.choose(&mut dice).name();
+        let first = read_all(run, cluster, &key).await;
+        found.borrow_mut().made += 1;
+        let newest = first.iter().flatten().max().copied().flatten();
+        if run.plan.values_expire || first.iter().flatten().all(|seen| *seen == newest) {
+            continue;
+        }
+        tokio::time::sleep(GRACE).await;
+        let second = read_all(run, cluster, &key).await;
+        for (node, seen) in second.into_iter().enumerate() {
+            let Some(seen) = seen.filter(|seen| *seen < newest) else { continue };
+            let divergence = Divergence {
+                at_s: run.load_elapsed().as_secs_f64(),
+                node: run.plan.targets[node].clone(),
+                key: String::from_utf8_lossy(&key).into_owned(),
+                has: words(seen),
+                newest: words(newest),
+            };
+            console.line(&format!(
+                "[MISMATCH] t={:.1}s node={} key={} has={} newest={}",
+                divergence.at_s, divergence.node, divergence.key, divergence.has, divergence.newest
+            ));
+            found.borrow_mut().divergences.push(divergence);
+        }
+    }
+}
+
+/// What every node has; nothing for a node that cannot say.
+async fn read_all(run: &Run, cluster: &impl Cluster, key: &[u8]) -> Vec<Option<Seen>> {
+    let mut seen = Vec::new();
+    for node in (0..run.plan.targets.len()).map(NodeIndex) {
+        seen.push(cluster.read(node, key).await.ok());
+    }
+    seen
+}
+
+fn words(seen: Seen) -> String {
+    seen.map_or_else(|| "none".to_owned(), |version| version.to_string())
+}

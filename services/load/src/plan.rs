@@ -1,0 +1,67 @@
+//! Everything that is decided before a run begins.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{KeySpace, NodeIndex};
+
+/// A run, decided.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the nodes are called in the summary.
+    pub targets: Vec<String>,
+    /// How long the load lasts.
+    pub duration: Duration,
+    /// The beginning of it that is measured apart.
+    pub warmup: Duration,
+    /// Operations in flight, over all threads.
+    pub concurrency: usize,
+    /// Threads that make load.
+    pub threads: usize,
+    /// Operations per second over all threads; nothing keeps `concurrency` in flight instead.
+    pub rate: Option<f64>,
+    /// The keys.
+    pub keys: KeySpace,
+    /// How many of a hundred operations write.
+    pub set_ratio: u8,
+    /// Values are padded to this size.
+    pub value_bytes: usize,
+    /// Written values expire, so a miss proves nothing.
+    pub values_expire: bool,
+    /// Seeds every random choice.
+    pub seed: u64,
+    /// Write every key before the load begins.
+    pub prefill: bool,
+    /// Read every key from every node after it ended.
+    pub final_sweep: bool,
+    /// How long to wait before that.
+    pub quiescence: Duration,
+    /// How often one key is compared between all nodes.
+    pub check_every: Option<Duration>,
+    /// How often the nodes' counters are printed.
+    pub stats_every: Option<Duration>,
+    /// A line after this many operations of a thread; 0 for none.
+    pub log_every: u64,
+    /// More failed operations than this break the run's objective.
+    pub errors_max_percent: f64,
+    /// Where the machine-readable results go.
+    pub results: Option<PathBuf>,
+    /// The fault.
+    pub kill: Option<Kill>,
+}
+
+/// A node is killed.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// Which.
+    pub victim: NodeIndex,
+    /// When, after the load began.
+    pub after: Duration,
+}
+
+impl Plan {
+    /// Thread `index`'s share of the operations in flight.
+    #[must_use]
+    pub const fn concurrency_of(&self, index: usize) -> usize {
+        self.concurrency / self.threads + (index < self.concurrency % self.threads) as usize
+    }
+}

@@ -1,0 +1,107 @@
+//! What one thread measured; merged by counts when all have ended.
+
+use std::time::Duration;
+
+use crate::{Distribution, ErrorLog, Integrity, Latencies, Op};
+
+/// One thread's measurements, or all threads' once merged.
+#[derive(Debug)]
+pub struct Recorder {
+    /// Response times: from when an operation should have begun.
+    pub response: Latencies,
+    /// Service times by operation: from when it was sent. Only filled under a rate; a closed loop has no difference.
+    pub service: [Distribution; 2],
+    /// Failures.
+    pub errors: ErrorLog,
+    /// Judgements.
+    pub integrity: Integrity,
+    /// Operations that a second node answered after a first had failed, by the operation's success.
+    pub failed_over: u64,
+    /// Operations that the schedule gave up.
+    pub dropped: u64,
+    /// The most operations that waited to begin.
+    pub backlog_high: usize,
+    /// The longest an operation waited to begin.
+    pub lag_max: Duration,
+    /// What the final sweep found.
+    pub sweep: SweepTally,
+}
+
+/// What the final sweep found.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct SweepTally {
+    /// Keys with an acknowledged write that were read.
+    pub keys: u64,
+    /// Keys of which no node had the acknowledged write or a newer one.
+    pub lost: u64,
+    /// Keys that no node could be asked for.
+    pub unread: u64,
+    /// By node: answers older than the newest acknowledged write that another node had.
+    pub stale_by_node: Vec<u64>,
+    /// By node: misses of keys that another node had.
+    pub missing_by_node: Vec<u64>,
+    /// By node: reads that failed.
+    pub failed_by_node: Vec<u64>,
+    /// The first few lost writes, in words.
+    pub examples: Vec<String>,
+}
+
+impl SweepTally {
+    fn new(nodes: usize) -> Self {
+        let none = || vec![0; nodes];
+        Self { stale_by_node: none(), missing_by_node: none(), failed_by_node: none(), ..Self::default() }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.keys += other.keys;
+        self.lost += other.lost;
+        self.unread += other.unread;
+        let by_node = [
+            (&mut self.stale_by_node, &other.stale_by_node),
+            (&mut self.missing_by_node, &other.missing_by_node),
+            (&mut self.failed_by_node, &other.failed_by_node),
+        ];
+        for (mine, theirs) in by_node {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
+        }
+        let room = 5_usize.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.iter().take(room).cloned());
+    }
+}
+
+impl Recorder {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            response: Latencies::new(nodes),
+            service: Default::default(),
+            errors: ErrorLog::default(),
+            integrity: Integrity::default(),
+            failed_over: 0,
+            dropped: 0,
+            backlog_high: 0,
+            lag_max: Duration::ZERO,
+            sweep: SweepTally::new(nodes),
+        }
+    }
+
+    /// The distribution of service times of one operation.
+    #[must_use]
+    pub const fn service_of(&self, op: Op) -> &Distribution {
+        &self.service[op as usize]
+    }
+
+    /// Adds another thread's.
+    pub fn merge(&mut self, other: &Self) {
+        self.response.merge(&other.response);
+        self.service.iter_mut().zip(&other.service).for_each(|(mine, theirs)| mine.merge(theirs));
+        self.errors.merge(&other.errors);
+        self.integrity.merge(&other.integrity);
+        self.failed_over += other.failed_over;
+        self.dropped += other.dropped;
+        self.backlog_high = self.backlog_high.max(other.backlog_high);
+        self.lag_max = self.lag_max.max(other.lag_max);
+        self.sweep.merge(&other.sweep);
+    }
+}

@@ -1,0 +1,207 @@
+//! A run from its first connection to its report: prefill, load with its watchers and its fault, sweep.
+
+use std::{
+    cell::RefCell,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Snapshot,
+    compare::{Comparisons, compare_for_ever},
+    fault::{Timeline, inject},
+    numbers,
+    progress::{Console, Sample, show_keys, show_load, show_stats},
+    stages::Stages,
+};
+
+/// What the main thread saw of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) prefilled: u64,
+    pub(crate) prefill_time: Duration,
+    pub(crate) load_time: Duration,
+    pub(crate) client_cpu: Duration,
+    pub(crate) stats_at_start: Vec<Option<NodeStats>>,
+    pub(crate) stats_before_load: Vec<Option<NodeStats>>,
+    pub(crate) stats_after_load: Vec<Option<NodeStats>>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) comparisons: Comparisons,
+    pub(crate) timeline: Option<Timeline>,
+    pub(crate) interrupted: bool,
+    pub(crate) swept: bool,
+}
+
+/// Runs the plan with one client per thread. SIGINT and SIGTERM end the load early, a second one also the sweep; the
+/// report is made in any case.
+///
+/// # Errors
+/// Why the run could not be made at all.
+pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Cluster) -> Result<Report, String> {
+    let run = Arc::new(Run::new(plan));
+    let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
+    let mut stages = Stages::start(&run, clients).await?;
+    if run.plan.prefill {
+        prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
+    }
+    observed.stats_before_load = all_stats(&run, cluster).await;
+    load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    observed.stats_after_load = all_stats(&run, cluster).await;
+    observed.interrupted = run.stopping();
+    if run.plan.final_sweep {
+        observed.swept = tokio::select! {
+            result = sweep(&run, &mut stages) => result.map(|()| true)?,
+            () = interrupts.next() => false,
+        };
+    }
+    if !observed.swept && run.plan.final_sweep {
+        // The threads end the sweep after the key they are at, so that their measurements can be collected.
+        run.abandon();
+    }
+    let recorder = stages.finish(run.plan.targets.len());
+    Ok(Report::new(&run, &recorder, observed))
+}
+
+async fn prefill(
+    run: &Run,
+    stages: &mut Stages,
+    interrupts: &mut Interrupts,
+    observed: &mut Observed,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let console = Console::new("prefill", run.plan.keys.count().into());
+    tokio::select! {
+        result = until_done(run, interrupts, stages.prefill()) => result?,
+        () = show_keys(run, "PREFILL", Counter::Prefilled, &console) => {}
+    }
+    console.clear();
+    observed.prefill_time = began.elapsed();
+    observed.prefilled = Snapshot::of(&run.live).get(Counter::Prefilled);
+    let seconds = observed.prefill_time.as_secs_f64();
+    println!(
+        "[PREFILL] {}/{} keys in {seconds:.1}s, {} keys/s",
+        observed.prefilled,
+        run.plan.keys.count(),
+        numbers::grouped((observed.prefilled as f64 / seconds) as u64)
+    );
+    Ok(())
+}
+
+async fn load(
+    run: &Run,
+    stages: &mut Stages,
+    cluster: &impl Cluster,
+    interrupts: &mut Interrupts,
+    observed: &mut Observed,
+) -> Result<(), String> {
+    let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
+    let (samples, timeline) = (RefCell::default(), RefCell::default());
+    let comparisons = RefCell::<Comparisons>::default();
+    let (began, cpu_began) = (Instant::now(), process_cpu());
+    run.begin_load();
+    let watchers = async {
+        tokio::join!(
+            show_load(run, &console, &samples),
+            end_warmup(run),
+            when(run.plan.stats_every, |every| show_stats(run, cluster, every, &console)),
+            when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &console, &comparisons)),
+            when(run.plan.kill, |kill| inject(run, cluster, kill, &console, &timeline)),
+        )
+    };
+    tokio::select! {
+        result = until_done(run, interrupts, stages.load()) => result?,
+        _ = watchers => {}
+    }
+    console.clear();
+    observed.load_time = began.elapsed();
+    observed.client_cpu = process_cpu().saturating_sub(cpu_began);
+    observed.samples = samples.into_inner();
+    observed.timeline = timeline.into_inner();
+    observed.comparisons = comparisons.into_inner();
+    Ok(())
+}
+
+async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
+    println!("[SWEEP] leaving the mesh alone for {:.1}s", run.plan.quiescence.as_secs_f64());
+    tokio::time::sleep(run.plan.quiescence).await;
+    let console = Console::new("sweep", run.plan.keys.count().into());
+    tokio::select! {
+        result = stages.sweep() => result?,
+        () = show_keys(run, "SWEEP", Counter::Swept, &console) => {}
+    }
+    console.clear();
+    Ok(())
+}
+
+async fn end_warmup(run: &Run) {
+    if !run.plan.warmup.is_zero() {
+        tokio::time::sleep(run.plan.warmup).await;
+        if run.phase.get() == Phase::Warm {
+            run.phase.set(Phase::Steady);
+        }
+    }
+    std::future::pending().await
+}
+
+/// Waits for a stage; an interrupt ends it early.
+async fn until_done(
+    run: &Run,
+    interrupts: &mut Interrupts,
+    stage: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let mut stage = std::pin::pin!(stage);
+    loop {
+        tokio::select! {
+            result = &mut stage => return result,
+            () = interrupts.next() => {
+                println!("[STOP] finishing what is in flight; once more to skip the final sweep");
+                run.stop();
+            }
+        }
+    }
+}
+
+/// Does something if there is something to do, then waits for ever.
+async fn when<V, F: Future<Output = ()>>(setting: Option<V>, work: impl FnOnce(V) -> F) {
+    if let Some(value) = setting {
+        work(value).await;
+    }
+    std::future::pending().await
+}
+
+async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> {
+    let mut stats = Vec::new();
+    for node in (0..run.plan.targets.len()).map(NodeIndex) {
+        stats.push(cluster.stats(node).await.ok());
+    }
+    stats
+}
+
+/// CPU time of this process so far.
+fn process_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

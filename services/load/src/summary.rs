@@ -1,0 +1,270 @@
+//! A report as text. The first lines have the form that existing scripts look for; what follows is for people.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::{
+    Report, SweepTally, Timeline,
+    numbers::{grouped, millis, percent, sparkline},
+    report::Row,
+};
+
+const WIDTH: usize = 78;
+
+/// The whole summary, ending in the verdict.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = contract(&mut out, report);
+    let _ = throughput(&mut out, report);
+    let _ = tables(&mut out, report);
+    let _ = errors(&mut out, report);
+    let _ = integrity(&mut out, report);
+    let _ = report.timeline.as_ref().map_or(Ok(()), |timeline| fault(&mut out, timeline));
+    let _ = verdict(&mut out, report);
+    out
+}
+
+fn contract(out: &mut String, report: &Report) -> std::fmt::Result {
+    let totals = &report.totals;
+    let hits = totals.hits_local + totals.hits_remote;
+    writeln!(out, "=== Mesh Bench Summary ===")?;
+    writeln!(out, "Targets: [{}]", report.setup.targets.join(" "))?;
+    writeln!(
+        out,
+        "Total: {} | GETs: {} | SETs: {} | Errors: {}",
+        totals.total, totals.gets, totals.sets, totals.errors
+    )?;
+    writeln!(
+        out,
+        "Hits: local={} remote={} | Miss={} | WrongValue={} | HitRatio={:.2}%",
+        totals.hits_local,
+        totals.hits_remote,
+        totals.misses,
+        report.integrity.wrong_values(),
+        percent(hits, hits + totals.misses)
+    )?;
+    let op = |name: &str| {
+        let row = report.rows.iter().find(|row| row.table == "all" && row.label == name);
+        let of = |field: fn(&Row) -> f64| ms(row.map_or(0.0, field));
+        let (p50, p95) = (of(|row| row.p50_ms), of(|row| row.p95_ms));
+        let (p99, p999) = (of(|row| row.p99_ms), of(|row| row.p999_ms));
+        format!("{name} p50={p50}ms p95={p95}ms p99={p99}ms p99.9={p999}ms")
+    };
+    writeln!(out, "{} | {}", op("GET"), op("SET"))?;
+    let counters = &report.counters;
+    writeln!(
+        out,
+        "Local cache counters (sum across nodes): hits={} miss={} local_hit_ratio={:.2}% evictions={} expirations={} \
+         size={} capacity={}",
+        counters.hits,
+        counters.misses,
+        percent(counters.hits, counters.hits + counters.misses),
+        counters.evictions,
+        counters.expirations,
+        counters.size,
+        counters.capacity
+    )
+}
+
+fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Throughput")?;
+    let (totals, setup) = (&report.totals, &report.setup);
+    let ended = if report.interrupted { ", ended by a signal" } else { "" };
+    let load = setup.rate.map_or_else(
+        || format!("closed loop, {} in flight", setup.concurrency),
+        |rate| format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), setup.concurrency),
+    );
+    let rate = grouped(totals.ops_per_s.round() as u64);
+    field(out, "rate", &format!("{rate} ops/s for {:.1} s{ended}", report.load_s))?;
+    field(out, "load", &format!("{load}, {} threads, {} % SET, seed {}", setup.threads, setup.set_ratio, setup.seed))?;
+    if report.prefill_s > 0.0 {
+        let keys = format!("{} of {}", grouped(report.prefilled), grouped(setup.keys.into()));
+        field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
+    }
+    if let Some(lag) = &report.lag {
+        let lag = format!("{:.1} ms at most, backlog {}, given up {}", lag.max_ms, lag.backlog_max, lag.dropped);
+        field(out, "lag", &lag)?;
+    }
+    let cpu = &report.cpu;
+    let client = format!("{:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
+    let nodes: Vec<_> = cpu.node_us_per_op.iter().flatten().map(|us| format!("{us:.1}")).collect();
+    let nodes = if nodes.is_empty() { String::new() } else { format!("; nodes {} µs/op", nodes.join(" + ")) };
+    field(out, "CPU", &format!("client {client}{nodes}"))?;
+    curves(out, report)
+}
+
+fn curves(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.samples.len() < 4 {
+        return Ok(());
+    }
+    let curve = |value: fn(&crate::progress::Sample) -> f64| {
+        let values: Vec<_> = report.samples.iter().map(value).collect();
+        let (low, high) = (values.iter().copied().fold(f64::MAX, f64::min), values.iter().copied().fold(0.0, f64::max));
+        (sparkline(&values, 60), low, high)
+    };
+    let (ops, low, high) = curve(|sample| sample.ops_per_s);
+    field(out, "ops/s", &format!("{ops}  {} to {}", grouped(low as u64), grouped(high as u64)))?;
+    let (p99, low, high) = curve(|sample| sample.p99_ms);
+    field(out, "p99", &format!("{p99}  {} to {} ms", ms(low), ms(high)))
+}
+
+fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Latency in ms")?;
+    let phases = report.rows.iter().filter(|row| row.table == "phase" && row.label.starts_with("GET")).count();
+    writeln!(
+        out,
+        "  {:<34}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "", "count", "mean", "p50", "p95", "p99", "p99.9", "max"
+    )?;
+    for table in ["all", "outcome", "node", "phase", "service"] {
+        if table == "phase" && phases < 2 {
+            continue;
+        }
+        for row in report.rows.iter().filter(|row| row.table == table) {
+            writeln!(
+                out,
+                "  {:<34}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+                row.label,
+                grouped(row.count),
+                ms(row.mean_ms),
+                ms(row.p50_ms),
+                ms(row.p95_ms),
+                ms(row.p99_ms),
+                ms(row.p999_ms),
+                ms(row.max_ms)
+            )?;
+        }
+        if matches!(table, "all" | "outcome" | "node") {
+            writeln!(out)?;
+        }
+    }
+    while out.ends_with("\n\n") {
+        out.pop();
+    }
+    Ok(())
+}
+
+fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Failures")?;
+    let totals = &report.totals;
+    let share = percent(totals.errors, totals.total);
+    field(out, "errors", &format!("{} ({share:.3} % of all operations)", grouped(totals.errors)))?;
+    field(out, "fail-overs", &format!("{} answered by a second node", grouped(totals.failed_over)))?;
+    for error in &report.errors {
+        writeln!(out, "  {:>9} × {}", grouped(error.count), error.kind)?;
+        for window in error.windows.iter().take(4) {
+            let (from, to) = (window.from_s, window.to_s);
+            writeln!(out, "              errors between {from:.1}s and {to:.1}s: {}", grouped(window.count))?;
+        }
+        if error.windows.len() > 4 {
+            writeln!(out, "              and in {} later windows", error.windows.len() - 4)?;
+        }
+        writeln!(out, "              first: {}", error.first)?;
+    }
+    Ok(())
+}
+
+fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Integrity")?;
+    let found = &report.integrity;
+    let reads = report.totals.hits_local + report.totals.hits_remote;
+    field(out, "wrong object", &grouped(found.wrong_object))?;
+    field(out, "corrupt", &format!("{}, never written {}", grouped(found.corrupt), grouped(found.never_written)))?;
+    let explained = if report.misses_are_explained() {
+        format!(" (explained: {} evicted, {} expired)", grouped(report.evicted), grouped(report.expired))
+    } else {
+        String::new()
+    };
+    field(out, "missing", &format!("{} misses of acknowledged keys{explained}", grouped(found.missing)))?;
+    let lost = report.sweep.as_ref().map_or_else(
+        || "unknown: no final sweep".to_owned(),
+        |sweep| format!("{} of {} keys{}", grouped(sweep.lost), grouped(sweep.keys), unread(sweep)),
+    );
+    field(out, "lost writes", &lost)?;
+    field(out, "order", &format!("{} acknowledged with too low a version", grouped(found.out_of_order)))?;
+    let stale = format!("{} reads ({:.4} %)", grouped(found.stale), percent(found.stale, reads));
+    let age = |ms: f64| millis(Duration::from_secs_f64(ms / 1e3));
+    let ages = if found.stale > 0 {
+        format!(", age p50 {} ms, max {} ms", age(report.stale_age_p50_ms), age(report.stale_age_max_ms))
+    } else {
+        String::new()
+    };
+    field(out, "stale", &format!("{stale}{ages}"))?;
+    if found.foreign > 0 {
+        field(out, "foreign", &format!("{} values of another run", grouped(found.foreign)))?;
+    }
+    field(out, "divergence", &format!("{} in {} comparisons", report.divergences.len(), report.comparisons))?;
+    for divergence in report.divergences.iter().take(5) {
+        let (at_s, node, key) = (divergence.at_s, &divergence.node, &divergence.key);
+        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}", divergence.has, divergence.newest)?;
+    }
+    if let Some(sweep) = &report.sweep {
+        sweep_nodes(out, report, sweep)?;
+    }
+    let examples = found.examples.iter().chain(report.sweep.iter().flat_map(|sweep| &sweep.examples));
+    examples.take(10).try_for_each(|example| writeln!(out, "    {example}"))
+}
+
+fn unread(sweep: &SweepTally) -> String {
+    if sweep.unread > 0 { format!(", {} could not be read", grouped(sweep.unread)) } else { String::new() }
+}
+
+fn sweep_nodes(out: &mut String, report: &Report, sweep: &SweepTally) -> std::fmt::Result {
+    for (node, target) in report.setup.targets.iter().enumerate() {
+        let (stale, missing) = (sweep.stale_by_node[node], sweep.missing_by_node[node]);
+        let failed = match sweep.failed_by_node[node] {
+            0 => String::new(),
+            failed => format!(", {} not answered", grouped(failed)),
+        };
+        writeln!(out, "    after the run {target}: {} stale, {} missing{failed}", grouped(stale), grouped(missing))?;
+    }
+    Ok(())
+}
+
+fn fault(out: &mut String, timeline: &Timeline) -> std::fmt::Result {
+    heading(out, "Fault")?;
+    let after = |at: Option<f64>| {
+        at.map_or_else(|| "not within the run".to_owned(), |at| format!("+{:.2} s", at - timeline.killed_at_s))
+    };
+    field(out, "kill", &format!("{} at {:.2} s", timeline.victim, timeline.killed_at_s))?;
+    if let Some(reason) = &timeline.failure {
+        return field(out, "effect", &format!("none: {reason}"));
+    }
+    field(out, "silent", &after(timeline.silent_at_s))?;
+    for survivor in &timeline.survivors {
+        let (dead, alive) = (after(survivor.dead_at_s), after(survivor.alive_at_s));
+        writeln!(out, "    {} saw it dead {dead}, alive again {alive}", survivor.node)?;
+    }
+    field(out, "back", &after(timeline.back_at_s))?;
+    field(out, "ready again", &after(timeline.ready_at_s))
+}
+
+fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
+    let verdict = &report.verdict;
+    writeln!(out)?;
+    let lists = [("BROKEN ", &verdict.broken), ("MISSED ", &verdict.missed), ("INVALID", &verdict.invalid)];
+    for (word, reasons) in lists {
+        for reason in reasons {
+            writeln!(out, "{word} {reason}")?;
+        }
+    }
+    let word = match verdict.exit_code {
+        0 => "PASS",
+        1 => "FAIL",
+        _ => "INVALID RUN",
+    };
+    writeln!(out, "Verdict: {word} (exit code {})", verdict.exit_code)
+}
+
+fn heading(out: &mut String, title: &str) -> std::fmt::Result {
+    writeln!(out, "\n── {title} {}", "─".repeat(WIDTH.saturating_sub(title.len())))
+}
+
+fn field(out: &mut String, name: &str, text: &str) -> std::fmt::Result {
+    writeln!(out, "  {name:<13}{text}")
+}
+
+fn ms(ms: f64) -> String {
+    millis(Duration::from_secs_f64(ms / 1e3))
+}

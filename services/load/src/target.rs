@@ -1,0 +1,121 @@
+//! The seam between the load and what is loaded: HTTP nodes in `runner`, in-process nodes in `direct-runner`.
+
+use std::future::Future;
+
+use serde::Serialize;
+
+use crate::Version;
+
+/// A node's place in the list of targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NodeIndex(pub usize);
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Op {
+    /// Read a key.
+    Get,
+    /// Write a key.
+    Set,
+}
+
+impl Op {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Get, Self::Set];
+
+    /// Its name in summaries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Set => "SET",
+        }
+    }
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// Nothing listens there.
+    Refused,
+    /// The connection broke, or ended before the answer was whole.
+    Closed,
+    /// No answer in time; a write may or may not have happened.
+    TimedOut,
+    /// 503: the node cannot serve it now; nothing was written.
+    Unavailable,
+    /// 504: fewer owners than needed confirmed it in time; a write may or may not have happened.
+    Indeterminate,
+    /// Any other status that has no place here.
+    Status(u16),
+    /// Bytes that are no HTTP answer, or one that lacks what it must have.
+    Protocol,
+}
+
+impl ErrorKind {
+    /// Its name in summaries.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Refused => "connection refused".to_owned(),
+            Self::Closed => "connection closed".to_owned(),
+            Self::TimedOut => "timed out".to_owned(),
+            Self::Unavailable => "unavailable (503)".to_owned(),
+            Self::Indeterminate => "indeterminate (504)".to_owned(),
+            Self::Status(status) => format!("status {status}"),
+            Self::Protocol => "protocol error".to_owned(),
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A value, from the entry node's own replica.
+    HitLocal,
+    /// A value, from another owner.
+    HitRemote,
+    /// No value.
+    Miss,
+    /// The write was acknowledged.
+    Acknowledged,
+    /// It failed.
+    Error(ErrorKind),
+}
+
+/// The answer to one operation.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The entry node that gave the final answer, or was tried last.
+    pub node: NodeIndex,
+    /// A first try at another node had failed.
+    pub failed_over: bool,
+    /// The version of the value read or written.
+    pub version: Option<Version>,
+    /// What the node said about an error, if it said anything.
+    pub detail: Option<Box<str>>,
+}
+
+/// A way to the mesh, owned by one task. Cloning one gives another task its own; both stay on one thread.
+pub trait Target: Clone + 'static {
+    /// Reads a key at any node; a value goes into `value`, which is cleared first.
+    fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> impl Future<Output = Answer>;
+
+    /// Reads a key at this node only, without fail-over.
+    fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> impl Future<Output = Answer>;
+
+    /// Writes a key at any node.
+    fn set(&mut self, key: &[u8], value: &[u8]) -> impl Future<Output = Answer>;
+}
+
+/// Makes one thread's targets, on that thread.
+pub trait Client: Send + 'static {
+    /// What it makes.
+    type Target: Target;
+
+    /// Connects. Called once, on the thread's own runtime.
+    fn connect(self) -> impl Future<Output = Result<Self::Target, String>>;
+}

@@ -1,0 +1,225 @@
+//! The HTTP target: one request, and at most one more try at another node.
+
+use std::{io::Write, rc::Rc, sync::Arc, time::Duration};
+
+use load::{Answer, Client, ErrorKind, NodeIndex, Outcome, Target, Version};
+use rand::{SeedableRng, rngs::SmallRng};
+
+use super::{
+    Health,
+    deadlines::Deadline,
+    pool::Pool,
+    response::{CacheHeader, Head},
+};
+use crate::settings::{Consistency, Entry};
+
+/// How requests are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HttpOptions {
+    pub(crate) entry: Entry,
+    pub(crate) failover_after: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) consistency: Consistency,
+    pub(crate) set_ttl_ms: i64,
+}
+
+/// Makes one thread's targets.
+#[derive(Debug)]
+pub(crate) struct HttpClient {
+    pub(crate) targets: Arc<[Health]>,
+    pub(crate) options: HttpOptions,
+    pub(crate) seed: u64,
+}
+
+impl Client for HttpClient {
+    type Target = HttpTarget;
+
+    async fn connect(self) -> Result<HttpTarget, String> {
+        let pool = Rc::new(Pool::new(self.targets));
+        tokio::task::spawn_local(Rc::clone(&pool.deadlines).tick_for_ever());
+        Ok(HttpTarget::new(pool, self.options, SmallRng::seed_from_u64(self.seed)))
+    }
+}
+
+/// One task's way to the nodes.
+#[derive(Debug)]
+pub(crate) struct HttpTarget {
+    pool: Rc<Pool>,
+    options: HttpOptions,
+    deadline: Deadline,
+    dice: SmallRng,
+    request: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// Why a try gave no answer.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    kind: ErrorKind,
+    /// The epoch of the connection that failed.
+    epoch: u32,
+}
+
+/// What a try came to.
+type Tried = Result<Head, Failure>;
+
+impl Clone for HttpTarget {
+    fn clone(&self) -> Self {
+        // A clone of the dice would throw the same numbers; its place in the thread makes it differ.
+        let mut clone = Self::new(Rc::clone(&self.pool), self.options, self.dice.clone());
+        let thread = rand::RngCore::next_u64(&mut clone.dice);
+        clone.dice = SmallRng::seed_from_u64(thread.wrapping_add(clone.deadline.place()));
+        clone
+    }
+}
+
+impl HttpTarget {
+    fn new(pool: Rc<Pool>, options: HttpOptions, dice: SmallRng) -> Self {
+        let deadline = Deadline::new(&pool.deadlines);
+        Self { pool, options, deadline, dice, request: Vec::with_capacity(256), body: Vec::new() }
+    }
+
+    /// Sends the prepared request, and once more elsewhere if that is the rule.
+    async fn send(&mut self, read: impl Fn(&Head) -> Outcome, value: &mut Vec<u8>) -> Answer {
+        let strict = self.options.entry == Entry::Strict;
+        let count = self.pool.targets.len();
+        let anywhere = NodeIndex(rand::Rng::random_range(&mut self.dice, 0..count));
+        let first = if strict { anywhere } else { self.pool.pick(&mut self.dice, None).unwrap_or(anywhere) };
+        let may_move = !strict && self.pool.has_other(first);
+        let timeout = self.options.request_timeout;
+        let patience = if may_move { self.options.failover_after.min(timeout) } else { timeout };
+        let tried = self.try_at(first, patience, value).await;
+        if !strict {
+            self.note(first, &tried, may_move);
+        }
+        if !may_move || !is_worth_another_try(&tried) {
+            return answer(first, &tried, read, value);
+        }
+        let Some(second) = self.pool.pick(&mut self.dice, Some(first)) else {
+            return answer(first, &tried, read, value);
+        };
+        let tried = self.try_at(second, timeout, value).await;
+        self.note(second, &tried, false);
+        let mut answer = answer(second, &tried, read, value);
+        answer.failed_over = !matches!(answer.outcome, Outcome::Error(_));
+        answer
+    }
+
+    async fn try_at(&mut self, node: NodeIndex, patience: Duration, body: &mut Vec<u8>) -> Tried {
+        let (pool, request) = (&self.pool, &self.request);
+        let exchange = async {
+            let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure { kind, epoch })?;
+            let epoch = connection.epoch;
+            let head = connection.exchange(request, body).await.map_err(|kind| Failure { kind, epoch })?;
+            if !head.close {
+                pool.give(node, connection);
+            }
+            Ok(head)
+        };
+        let epoch = pool.targets[node.0].epoch();
+        self.deadline.within(patience, exchange).await.unwrap_or(Err(Failure { kind: ErrorKind::TimedOut, epoch }))
+    }
+
+    /// A target that gave no answer is skipped until a probe says it is ready. One that was only slow is skipped if
+    /// another was there to go to.
+    fn note(&self, node: NodeIndex, tried: &Tried, moved: bool) {
+        match tried {
+            Err(Failure { kind: ErrorKind::TimedOut, .. }) if !moved => {}
+            Err(Failure { kind: ErrorKind::Protocol, .. }) | Ok(_) => {}
+            Err(failure) => self.pool.targets[node.0].mark_down(failure.epoch),
+        }
+    }
+
+    fn prepare_get(&mut self, key: &[u8]) {
+        // The keys of the load need no percent-encoding: letters, digits and a dash.
+        debug_assert!(key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'));
+        self.request.clear();
+        self.request.extend_from_slice(b"GET /get?k=");
+        self.request.extend_from_slice(key);
+        if self.options.consistency == Consistency::Quorum {
+            self.request.extend_from_slice(b"&consistency=quorum");
+        }
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n\r\n");
+    }
+
+    fn prepare_set(&mut self, key: &[u8], value: &[u8]) {
+        // Neither keys nor values of the load hold a character that JSON would escape.
+        debug_assert!(key.iter().chain(value).all(|byte| byte.is_ascii_alphanumeric() || b":-".contains(byte)));
+        self.body.clear();
+        self.body.extend_from_slice(b"{\"k\":\"");
+        self.body.extend_from_slice(key);
+        self.body.extend_from_slice(b"\",\"v\":\"");
+        self.body.extend_from_slice(value);
+        // Writing to a vector cannot fail.
+        let _ = write!(self.body, "\",\"ttl_ms\":{}}}", self.options.set_ttl_ms);
+        self.request.clear();
+        let length = self.body.len();
+        let _ = write!(
+            self.request,
+            "POST /set HTTP/1.1\r\nHost: mesh\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.request.extend_from_slice(&self.body);
+    }
+}
+
+impl Target for HttpTarget {
+    async fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Answer {
+        self.prepare_get(key);
+        self.send(read_get, value).await
+    }
+
+    async fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> Answer {
+        self.prepare_get(key);
+        let tried = self.try_at(node, self.options.request_timeout, value).await;
+        answer(node, &tried, read_get, value)
+    }
+
+    async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
+        self.prepare_set(key, value);
+        // The request holds a copy of the value, so the body's buffer is free for the response.
+        let mut body = std::mem::take(&mut self.body);
+        let answer = self.send(read_set, &mut body).await;
+        self.body = body;
+        answer
+    }
+}
+
+/// A node that refused, vanished, hung or cannot serve may be replaced by another; a node that answered may not. A 504 to a
+/// write is an answer: nobody knows whether it happened, and another try would not make that known.
+const fn is_worth_another_try(tried: &Tried) -> bool {
+    match tried {
+        Ok(head) => head.status == 503,
+        Err(failure) => matches!(failure.kind, ErrorKind::Refused | ErrorKind::Closed | ErrorKind::TimedOut),
+    }
+}
+
+fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body: &[u8]) -> Answer {
+    let (outcome, version): (Outcome, Option<Version>) = match tried {
+        Ok(head) => (read(head), head.version),
+        Err(failure) => (Outcome::Error(failure.kind), None),
+    };
+    let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
+    let detail = spoke.then(|| String::from_utf8_lossy(&body[..body.len().min(200)]).into());
+    Answer { outcome, node, failed_over: false, version, detail }
+}
+
+const fn read_get(head: &Head) -> Outcome {
+    match (head.status, head.cache) {
+        (200, CacheHeader::HitLocal) => Outcome::HitLocal,
+        (200, CacheHeader::HitRemote) => Outcome::HitRemote,
+        (404, _) => Outcome::Miss,
+        (200, _) => Outcome::Error(ErrorKind::Protocol),
+        (503, _) => Outcome::Error(ErrorKind::Unavailable),
+        (504, _) => Outcome::Error(ErrorKind::TimedOut),
+        (status, _) => Outcome::Error(ErrorKind::Status(status)),
+    }
+}
+
+const fn read_set(head: &Head) -> Outcome {
+    match head.status {
+        200 => Outcome::Acknowledged,
+        503 => Outcome::Error(ErrorKind::Unavailable),
+        504 => Outcome::Error(ErrorKind::Indeterminate),
+        status => Outcome::Error(ErrorKind::Status(status)),
+    }
+}

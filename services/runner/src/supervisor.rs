@@ -1,0 +1,225 @@
+//! Nodes of our own on loopback: started, watched, started again when killed, and gone when the runner is gone.
+//!
+//! Each node is killed when its handle is dropped, and, should the runner itself be killed, by the kernel: `setpriv
+//! --pdeathsig` asks for that where it is installed. The signal follows the *thread* that started the node, which is why
+//! nodes are only ever started on the main thread.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use rand::Rng;
+use tokio::{
+    process::{Child, Command},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{
+    control::HttpCluster,
+    settings::{LocalSettings, TargetUrl},
+};
+
+/// Nodes must be ready this long after the start.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// Lines of a node's log that are shown when it fails.
+const LOG_LINES: usize = 15;
+
+/// Ports are taken from below the range that the system hands out itself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Running nodes.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) targets: Vec<TargetUrl>,
+    pub(crate) kill_token: String,
+    specs: Vec<NodeSpec>,
+    stop: watch::Sender<bool>,
+    watchers: Vec<JoinHandle<()>>,
+}
+
+/// How one node is started.
+#[derive(Clone, Debug)]
+struct NodeSpec {
+    binary: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    log: PathBuf,
+}
+
+impl Supervisor {
+    /// Starts the nodes, without waiting for them.
+    pub(crate) fn start(settings: &LocalSettings, kill_token: &str, restart_after: Duration) -> Result<Self, String> {
+        let binary = node_binary(&settings.node_bin)?;
+        let folder = &settings.log_dir;
+        fs::create_dir_all(folder)
+            .map_err(|error| format!("LOG_DIR={}: cannot create it: {error}", folder.display()))?;
+        let ports = free_ports(settings.local.into())?;
+        let secret = std::env::var("CACHE_AUTH").ok().filter(|secret| !secret.is_empty()).unwrap_or_else(random_secret);
+        let kill_token = if kill_token.is_empty() { random_secret() } else { kill_token.to_owned() };
+        let seeds = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
+        let spec = |(number, port): (usize, &u16)| NodeSpec {
+            binary: binary.clone(),
+            environment: vec![
+                ("PORT", port.to_string()),
+                ("HTTP_BIND", Ipv4Addr::LOCALHOST.to_string()),
+                ("CACHE_BIND", format!("127.0.0.1:{port}")),
+                ("CACHE_PUBLIC", format!("127.0.0.1:{port}")),
+                ("CACHE_SEEDS", seeds.clone()),
+                ("CACHE_AUTH", secret.clone()),
+                ("ALLOW_KILL", "true".to_owned()),
+                ("KILL_TOKEN", kill_token.clone()),
+                ("WORKERS", settings.node_workers.to_string()),
+            ],
+            log: folder.join(format!("node{}.log", number + 1)),
+        };
+        let specs: Vec<_> = ports.iter().enumerate().map(spec).collect();
+        let (stop, stopped) = watch::channel(false);
+        let mut watchers = Vec::new();
+        for spec in &specs {
+            let _ = fs::remove_file(&spec.log);
+            let child = spec.spawn()?;
+            watchers.push(tokio::spawn(watch_node(spec.clone(), child, restart_after, stopped.clone())));
+        }
+        let targets = ports.iter().map(|port| TargetUrl::new(&format!("127.0.0.1:{port}"))).collect();
+        Ok(Self { targets, kill_token, specs, stop, watchers })
+    }
+
+    /// Waits until all nodes are ready.
+    ///
+    /// # Errors
+    /// What each node that is not says, and the end of its log.
+    pub(crate) async fn wait_ready(&self, cluster: &HttpCluster) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + READY_WITHIN;
+        loop {
+            let mut waiting = Vec::new();
+            for node in 0..self.targets.len() {
+                if cluster.is_ready(node).await != Ok(true) {
+                    waiting.push(node);
+                }
+            }
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let mut message = format!("not all nodes were ready within {} s", READY_WITHIN.as_secs());
+                for node in waiting {
+                    let log = &self.specs[node].log;
+                    let why = cluster.why_not_ready(node).await;
+                    message.push_str(&format!(
+                        "\n{}: {why}\n{}:\n{}",
+                        self.targets[node].url(),
+                        log.display(),
+                        tail(log)
+                    ));
+                }
+                return Err(message);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kills all nodes and waits until they are gone.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        for watcher in self.watchers {
+            let _ = watcher.await;
+        }
+    }
+}
+
+impl NodeSpec {
+    fn spawn(&self) -> Result<Child, String> {
+        let log = || -> io::Result<File> { OpenOptions::new().create(true).append(true).open(&self.log) };
+        let (out, err) = (log(), log());
+        let (Ok(out), Ok(err)) = (out, err) else {
+            return Err(format!("LOG_DIR: cannot write {}", self.log.display()));
+        };
+        let mut command = find_in_path("setpriv").map_or_else(
+            || Command::new(&self.binary),
+            |setpriv| {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary);
+                command
+            },
+        );
+        command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).stdout(out).stderr(err);
+        // A group of its own: Ctrl-C on the terminal is for the runner, which still needs the nodes for its last checks.
+        command.process_group(0).kill_on_drop(true);
+        command.spawn().map_err(|error| format!("cannot start {}: {error}", self.binary.display()))
+    }
+}
+
+/// Waits for one node to end and starts it again, until told to stop.
+async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = told(&mut stopped) => {
+                let _ = child.kill().await;
+                return;
+            }
+            status = child.wait() => {
+                let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                println!("[NODE] {} has ended: {how}", spec.environment[3].1);
+            }
+        }
+        tokio::select! {
+            () = told(&mut stopped) => return,
+            () = tokio::time::sleep(restart_after) => {}
+        }
+        match spec.spawn() {
+            Ok(started) => child = started,
+            Err(reason) => {
+                eprintln!("[NODE] {reason}");
+                return;
+            }
+        }
+        println!("[NODE] {} was started again", spec.environment[3].1);
+    }
+}
+
+/// Waits until told to stop.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the supervisor is gone, which says the same.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn node_binary(setting: &str) -> Result<PathBuf, String> {
+    let beside = || std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("node")));
+    let path = if setting.is_empty() { beside().unwrap_or_default() } else { PathBuf::from(setting) };
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(format!("NODE_BIN={}: expected the node binary, but there is none; build it or set NODE_BIN", path.display()))
+}
+
+/// Ports that are free for TCP and UDP right now.
+fn free_ports(count: usize) -> Result<Vec<u16>, String> {
+    let free = |port: &u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok() && UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    };
+    let start = rand::rng().random_range(PORTS);
+    let ports: Vec<_> = (start..PORTS.end).chain(PORTS.start..start).filter(free).take(count).collect();
+    if ports.len() == count { Ok(ports) } else { Err(format!("no {count} ports between {PORTS:?} are free")) }
+}
+
+fn random_secret() -> String {
+    format!("{:032x}", rand::rng().random::<u128>())
+}
+
+fn find_in_path(program: &str) -> Option<PathBuf> {
+    let path: OsString = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("    {line}\n")).collect()
+}

@@ -1,0 +1,261 @@
+//! The runner as a user runs it, against nodes that misbehave: each defect lands in its own count and its own exit code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
+
+mod fake;
+
+use std::{
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use fake::{FakeMesh, Fault};
+
+struct Ran {
+    code: i32,
+    out: String,
+    results: serde_json::Value,
+}
+
+impl Ran {
+    fn totals(&self, field: &str) -> u64 {
+        self.results["totals"][field].as_u64().unwrap()
+    }
+
+    fn integrity(&self, field: &str) -> u64 {
+        self.results["integrity"][field].as_u64().unwrap()
+    }
+}
+
+fn command(targets: &str, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
+    let defaults = [
+        ("TARGETS", targets),
+        ("DURATION", "1s"),
+        ("CONCURRENCY", "8"),
+        ("KEYS", "100"),
+        ("SET_RATIO", "30"),
+        ("QUIESCENCE", "0s"),
+        ("CHECK_EVERY", ""),
+        ("RESULTS", ""),
+    ];
+    command.env_clear().envs(defaults).envs(settings.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(mesh: &FakeMesh, settings: &[(&str, &str)]) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results.json");
+    let output = command(&mesh.targets(), settings).env("RESULTS", &results).output().unwrap();
+    let (code, out) = told(&output);
+    let results = std::fs::read(&results).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let results = results.unwrap_or_else(|| panic!("no results:\n{out}"));
+    Ran { code, out, results }
+}
+
+fn told(output: &Output) -> (i32, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn misbehaving(fault: Fault, settings: &[(&str, &str)]) -> Ran {
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.misbehave(fault));
+    run(&mesh, settings)
+}
+
+/// Takes a pattern of text and `#` for a number, so that the summary's lines can be compared.
+fn matches(line: &str, pattern: &str) -> bool {
+    let mut rest = line;
+    let mut parts = pattern.split('#').peekable();
+    while let Some(part) = parts.next() {
+        let Some(after) = rest.strip_prefix(part) else { return false };
+        rest = after;
+        if parts.peek().is_some() {
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+            let number = rest[..digits].trim_end_matches('.');
+            if number.parse::<f64>().is_err() {
+                return false;
+            }
+            rest = &rest[number.len()..];
+        }
+    }
+    rest.is_empty()
+}
+
+#[test]
+fn a_healthy_mesh_passes_and_the_summary_keeps_its_lines() {
+    let mesh = FakeMesh::start();
+    let ran = run(&mesh, &[("CHECK_EVERY", "300ms"), ("STATS_EVERY", "400ms")]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    let summary: Vec<_> = ran.out.lines().skip_while(|line| *line != "=== Mesh Bench Summary ===").collect();
+    assert_eq!(summary[1], format!("Targets: [{}]", mesh.targets().replace(',', " ")));
+    let percentiles = "p50=#ms p95=#ms p99=#ms p99.9=#ms".replace("p50", "p50").replace("p99.9", "p99.9");
+    for (line, pattern) in [
+        (summary[2], "Total: # | GETs: # | SETs: # | Errors: 0".to_owned()),
+        (summary[3], "Hits: local=# remote=# | Miss=0 | WrongValue=0 | HitRatio=100.00%".to_owned()),
+        (summary[4], format!("GET {percentiles} | SET {percentiles}")),
+        (
+            summary[5],
+            "Local cache counters (sum across nodes): hits=21 miss=3 local_hit_ratio=87.50% evictions=0 expirations=0 \
+             size=9 capacity=27"
+                .to_owned(),
+        ),
+    ] {
+        assert!(matches(line, &pattern), "{line:?} should match {pattern:?}");
+    }
+    assert!(ran.out.contains("[STATS] http://127.0.0.1:") && ran.out.contains("hits=7 misses=1"), "{}", ran.out);
+    assert!(ran.totals("hits_local") > ran.totals("hits_remote") && ran.totals("hits_remote") > 0);
+    assert_eq!(ran.results["sweep"]["keys"], 100);
+    assert!(ran.results["comparisons"].as_u64().unwrap() >= 1);
+    assert!(summary.iter().all(|line| line.chars().count() <= 110), "{}", ran.out);
+}
+
+#[test]
+fn another_keys_value_is_a_wrong_object() {
+    let ran = misbehaving(Fault::WrongObject, &[]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.integrity("wrong_object") > 0);
+    assert_eq!((ran.integrity("corrupt"), ran.integrity("missing")), (0, 0));
+    assert!(!ran.out.contains("WrongValue=0"));
+}
+
+#[test]
+fn a_changed_byte_is_a_corrupt_value() {
+    let ran = misbehaving(Fault::Corrupt, &[]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.integrity("corrupt") > 0);
+    assert_eq!((ran.integrity("wrong_object"), ran.integrity("never_written")), (0, 0));
+}
+
+#[test]
+fn a_lost_acknowledged_write_is_found_by_the_sweep() {
+    let ran = misbehaving(Fault::LoseWrites, &[("SET_RATIO", "10")]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.results["sweep"]["lost"].as_u64().unwrap() > 0, "{}", ran.out);
+    assert!(ran.integrity("stale") > 0);
+    assert_eq!(ran.integrity("wrong_object") + ran.integrity("corrupt"), 0);
+}
+
+#[test]
+fn a_node_that_answers_503_or_closes_or_hangs_is_replaced_by_another() {
+    for fault in [Fault::Unavailable, Fault::Close, Fault::Hang] {
+        let mesh = FakeMesh::start();
+        mesh.nodes[1].misbehave(fault);
+        let ran = run(&mesh, &[("REQUEST_TIMEOUT", "700ms"), ("FINAL_SWEEP", "false"), ("FAILOVER_AFTER", "100ms")]);
+        assert_eq!(ran.code, 0, "{fault:?}: {}", ran.out);
+        assert_eq!(ran.totals("errors"), 0, "{fault:?}: {}", ran.out);
+        assert!(ran.totals("failed_over") > 0, "{fault:?}: {}", ran.out);
+    }
+}
+
+#[test]
+fn strict_entry_counts_what_a_dead_node_costs() {
+    let mesh = FakeMesh::start();
+    mesh.nodes[2].misbehave(Fault::Close);
+    let ran = run(&mesh, &[("ENTRY", "strict"), ("FINAL_SWEEP", "false")]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.totals("errors") > 10 && ran.totals("failed_over") == 0, "{}", ran.out);
+    assert_eq!(ran.results["errors"][0]["kind"], "connection closed");
+    assert!(ran.out.contains("errors between 0."), "{}", ran.out);
+}
+
+#[test]
+fn a_miss_that_evictions_explain_is_no_lost_write() {
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::LoseWrites));
+    // Lost at the prefill already: such keys are misses.
+    let settings = [("SET_RATIO", "0"), ("KEYS", "400")];
+    let lost = run(&mesh, &settings);
+    assert_eq!(lost.code, 1, "{}", lost.out);
+    assert!(lost.integrity("missing") > 0 && lost.results["sweep"]["lost"].as_u64().unwrap() > 0);
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::LoseWrites));
+    let evicting = command(&mesh.targets(), &settings).spawn().unwrap();
+    wait_for_prefill(&mesh);
+    mesh.nodes[0].evict(20);
+    let (code, out) = told(&evicting.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("explained: 20 evicted"), "{out}");
+}
+
+/// The run has taken its first counters once it has written something.
+fn wait_for_prefill(mesh: &FakeMesh) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while mesh.nodes[0].written() == 0 {
+        assert!(Instant::now() < deadline, "the prefill did not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_kill_is_verified_and_told() {
+    let mesh = FakeMesh::start();
+    let kill = [("KILL_MODE", "target"), ("KILL_AFTER", "300ms"), ("KILL_TARGET", "2"), ("FINAL_SWEEP", "false")];
+    let ran = run(&mesh, &kill);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert!(ran.results["timeline"]["silent_at_s"].is_number(), "{}", ran.out);
+    assert!(ran.totals("failed_over") > 0 && ran.totals("errors") == 0, "{}", ran.out);
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.mortal.store(false, std::sync::atomic::Ordering::Relaxed));
+    let ran = run(&mesh, &[&kill[..], &[("DURATION", "4s")]].concat());
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.contains("the kill had no effect: it still answers"), "{}", ran.out);
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let mesh = FakeMesh::start();
+    let ran = run(&mesh, &[("RATE", "500"), ("DURATION", "2s"), ("FINAL_SWEEP", "false")]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert!((900..=1002).contains(&ran.totals("total")), "{}", ran.out);
+    assert!(ran.out.contains("GET service time"), "{}", ran.out);
+}
+
+#[test]
+fn an_interrupt_still_gives_the_summary() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mesh = FakeMesh::start();
+        let running = command(&mesh.targets(), &[("DURATION", "60s")]).spawn().unwrap();
+        wait_for_prefill(&mesh);
+        std::thread::sleep(Duration::from_millis(600));
+        send(&running, signal);
+        let began = Instant::now();
+        let (code, out) = told(&running.wait_with_output().unwrap());
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(code, 0, "{out}");
+        assert!(out.contains("=== Mesh Bench Summary ===") && out.contains("ended by a signal"), "{out}");
+    }
+}
+
+fn send(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn unreachable_targets_are_named_within_five_seconds() {
+    let began = Instant::now();
+    let (code, out) = told(&command("http://127.0.0.1:1,http://no-such-host.invalid:8081", &[]).output().unwrap());
+    assert_eq!(code, 2, "{out}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(out.contains("http://127.0.0.1:1: Connection refused"), "{out}");
+    assert!(out.contains("http://no-such-host.invalid:8081: "), "{out}");
+}
+
+#[test]
+fn bad_settings_end_the_runner_at_once() {
+    for (name, value) in [
+        ("DURATION", "0"),
+        ("KEYS", "0"),
+        ("SET_RATIO", "101"),
+        ("KILL_MODE", "random"),
+        ("TARGETS", "node1"),
+        ("ENTRY", "loose"),
+    ] {
+        let (code, out) = told(&command("http://127.0.0.1:1", &[(name, value)]).output().unwrap());
+        assert_eq!(code, 2, "{name}: {out}");
+        let named = if name == "KILL_MODE" { "KILL_AFTER=" } else { &format!("{name}={value}: expected") };
+        assert!(out.contains(named) && out.lines().count() == 1, "{out}");
+    }
+}
