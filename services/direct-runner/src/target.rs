@@ -46,7 +46,7 @@ async fn follow(workers: &Workers, index: usize, node: &mut watch::Receiver<Opti
     let running = node.borrow_and_update().clone();
     workers.borrow_mut()[index] = None;
     if let Some(running) = running {
-        let worker = running.0.add_worker().await.map_err(|error| error.to_string())?;
+        let worker = running.0.add_worker().map_err(|error| error.to_string())?;
         workers.borrow_mut()[index] = Some(worker);
     }
     Ok(())

@@ -183,15 +183,15 @@ impl Builder {
 
     fn bind(&self) -> Result<QuicTransport, String> {
         let credentials = Credentials::Secret(self.secret.clone());
-        let config = QuicConfig::new(NodeId::from_name(&self.name), self.addr, credentials);
-        let _ = self.workers;
+        let mut config = QuicConfig::new(NodeId::from_name(&self.name), self.addr, credentials);
+        config.listeners = self.workers;
         QuicTransport::new(config).map_err(|error| format!("cannot listen on {}: {error}", self.addr))
     }
 
     async fn start(&mut self, seeds: &[String]) -> Result<Node, String> {
         let transport = self.first.take().map_or_else(|| self.bind(), Ok)?;
         let config = self.settings.config(&self.name, &self.addr.to_string(), seeds)?;
-        let node = Node::start(config, Arc::new(transport), Arc::new(NoObserver)).await;
+        let node = Node::start_upkeep(config, Arc::new(transport), Arc::new(NoObserver));
         node.map_err(|error| format!("cannot start {}: {error}", self.name))
     }
 }

@@ -20,7 +20,7 @@ fn main() {
     let hash = KeyHash::of(&key);
     let (version, expiry) = (Version::new(1 << 100), Expiry::NEVER);
     let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
-    let answer = ReadAnswer::Value { version, expiry, value };
+    let answer = ReadAnswer::Value { version, expiry, value, in_sync: true };
     let (request, ring) = (RequestId(1), RingHash::new(2));
 
     measure("write", |out| encode_write(out, request, ring, None, black_box(&record)));

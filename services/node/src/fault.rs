@@ -25,6 +25,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Lets it happen after a while.
+    #[expect(clippy::disallowed_methods, reason = "a crash runs no destructors: that is the point of it")]
     pub(crate) fn schedule(self, app: Arc<App>, after: Duration) {
         // It outlives the request that asked for it.
         tokio::spawn(async move {

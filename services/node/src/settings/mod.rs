@@ -125,6 +125,7 @@ pub enum SettingsError {
 
 impl SettingsError {
     /// Tells the user and ends the process: 0 after help, else 2.
+    #[expect(clippy::disallowed_methods, reason = "nothing has been started yet")]
     pub fn exit(self) -> ! {
         match self {
             Self::Usage(usage) => usage.exit(),
