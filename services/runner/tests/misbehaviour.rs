@@ -139,6 +139,39 @@ fn a_lost_acknowledged_write_is_found_by_the_sweep() {
 }
 
 #[test]
+fn a_node_that_stays_behind_is_named() {
+    let mesh = FakeMesh::start();
+    mesh.nodes[2].misbehave(Fault::Behind);
+    let ran = run(&mesh, &[("CHECK_EVERY", "100ms"), ("DURATION", "2s"), ("SET_RATIO", "0")]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    let behind = format!("http://127.0.0.1:{}", mesh.nodes[2].port);
+    let divergences = ran.results["divergences"].as_array().unwrap();
+    assert!(!divergences.is_empty() && divergences.iter().all(|found| found["node"] == behind.as_str()), "{}", ran.out);
+    assert!(ran.out.contains(&format!("node={behind} key=key-")), "{}", ran.out);
+    assert!(ran.integrity("stale") > 0 && ran.integrity("missing") == 0);
+    let stale_by_node = &ran.results["sweep"]["stale_by_node"];
+    assert_eq!(*stale_by_node, serde_json::json!([0, 0, 100]), "{}", ran.out);
+    assert_eq!(ran.results["sweep"]["lost"], 0);
+}
+
+#[test]
+fn a_second_interrupt_skips_the_sweep() {
+    let mesh = FakeMesh::start();
+    let running = command(&mesh.targets(), &[("DURATION", "60s"), ("QUIESCENCE", "60s")]).spawn().unwrap();
+    wait_for_prefill(&mesh);
+    std::thread::sleep(Duration::from_millis(600));
+    let began = Instant::now();
+    for _ in 0..2 {
+        send(&running, rustix::process::Signal::INT);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let (code, out) = told(&running.wait_with_output().unwrap());
+    assert!(began.elapsed() < Duration::from_secs(10), "{out}");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("unknown: no final sweep"), "{out}");
+}
+
+#[test]
 fn a_node_that_answers_503_or_closes_or_hangs_is_replaced_by_another() {
     for fault in [Fault::Unavailable, Fault::Close, Fault::Hang] {
         let mesh = FakeMesh::start();
