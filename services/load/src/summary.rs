@@ -114,7 +114,7 @@ fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
     let phases = report.rows.iter().filter(|row| row.table == "phase" && row.label.starts_with("GET")).count();
     writeln!(
         out,
-        "  {:<34}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "  {:<33}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
         "", "count", "mean", "p50", "p95", "p99", "p99.9", "max"
     )?;
     for table in ["all", "outcome", "node", "phase", "service"] {
@@ -124,7 +124,7 @@ fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
         for row in report.rows.iter().filter(|row| row.table == table) {
             writeln!(
                 out,
-                "  {:<34}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+                "  {:<33}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
                 row.label,
                 grouped(row.count),
                 ms(row.mean_ms),

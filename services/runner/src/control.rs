@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use load::{Cluster, NodeIndex, NodeStats, NodeView, Version};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 
 use crate::settings::TargetUrl;
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Control over HTTP nodes.
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ impl Cluster for HttpCluster {
     }
 
     async fn kill(&self, node: NodeIndex) -> Result<(), String> {
-        let token = utf8_percent_encode(&self.kill_token, NON_ALPHANUMERIC);
+        let token = utf8_percent_encode(&self.kill_token, RESERVED);
         let url = format!("{}/kill?token={token}&after_ms=0&mode=crash", self.urls[node.0]);
         let status = match self.client.post(url).send().await {
             Ok(response) => response.status(),
@@ -86,7 +89,7 @@ impl Cluster for HttpCluster {
     }
 
     async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
-        let key = percent_encoding::percent_encode(key, NON_ALPHANUMERIC);
+        let key = percent_encode(key, RESERVED);
         let response = self.get(node.0, &format!("/get?k={key}")).await?;
         match response.status() {
             StatusCode::OK => {

@@ -44,8 +44,8 @@ pub(crate) async fn find_targets(
     let mut ready = Vec::new();
     while {
         ready.clear();
-        for node in 0..targets.len() {
-            ready.push(found[node].is_ok() && cluster.is_ready(node).await == Ok(true));
+        for (node, found) in found.iter().enumerate() {
+            ready.push(found.is_ok() && cluster.is_ready(node).await == Ok(true));
         }
         ready.iter().filter(|ready| **ready).count() < needed
     } {

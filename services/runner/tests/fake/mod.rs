@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -22,6 +22,8 @@ pub enum Fault {
     Corrupt,
     /// Acknowledges some writes without making them.
     LoseWrites,
+    /// Claims versions older than all others'.
+    Behind,
     /// Answers 503.
     Unavailable,
     /// Closes the connection instead of answering.
@@ -161,6 +163,7 @@ impl FakeNode {
             Fault::Corrupt if sometimes => value.replacen("v:", "w:", 1),
             _ => value.clone(),
         };
+        let version = if fault == Fault::Behind { 0 } else { *version };
         let cache = if key.ends_with(['0', '1', '2']) { "HIT_REMOTE" } else { "HIT_LOCAL" };
         respond("200 OK", &format!("X-Cache: {cache}\r\nX-Mesh-Version: {version:032x}\r\n"), &value)
     }
