@@ -146,7 +146,8 @@ async fn a_kill_in_the_middle_breaks_no_promise() {
         ("CONCURRENCY", "32"),
         ("KILL_MODE", "random"),
         ("KILL_AFTER", "5s"),
-        ("RESTART_AFTER", "2s"),
+        // Long enough for its death to be noticed, so that the run shows both.
+        ("RESTART_AFTER", "4s"),
     ];
     let mut runner = Runner::start("kill", &["--local", "3"], &settings);
     let status = runner.exit_within(Duration::from_secs(90)).await;

@@ -48,6 +48,7 @@ impl Trio {
     ///
     /// # Errors
     /// Why one cannot start, or what it waits for.
+    #[expect(clippy::disallowed_methods, reason = "a run sends one crash")]
     pub(crate) async fn start(
         settings: &NodeSettings,
         workers: usize,

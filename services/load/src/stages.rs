@@ -43,6 +43,7 @@ impl Stages {
     ///
     /// # Errors
     /// The first thread's reason why it could not connect.
+    #[expect(clippy::disallowed_methods, reason = "each thread sends one message per stage, and there are four")]
     pub(crate) async fn start<C: Client>(run: &Arc<Run>, clients: Vec<C>) -> Result<Self, String> {
         let (stage, stages) = watch::channel(Stage::Connect);
         let (report, done) = mpsc::unbounded_channel();

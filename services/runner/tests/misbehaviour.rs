@@ -1,5 +1,6 @@
 //! The runner as a user runs it, against nodes that misbehave: each defect lands in its own count and its own exit code.
 
+#![allow(clippy::disallowed_methods, reason = "no runtime here: these threads wait for a process, with a deadline")]
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
 
 mod fake;

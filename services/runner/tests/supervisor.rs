@@ -1,6 +1,7 @@
 //! `runner --local`: nodes of its own come, come back, and go, whatever happens to the runner. The bare responder stands in
 //! for the node, so its values are wrong and the runs fail; what matters here is the processes.
 
+#![allow(clippy::disallowed_methods, reason = "no runtime here: these threads wait for a process, with a deadline")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::{
