@@ -88,6 +88,24 @@ fn what_was_refused_leaves_no_hint() {
 }
 
 #[test]
+fn a_write_that_no_owner_has_taken_leaves_no_hint_for_the_one_that_was_away() {
+    simulate(async || {
+        let cluster = Cluster::start_with(8, 3, 3, 2, |config| {
+            only_hints(config);
+            config.store.bytes_max = 1 << 20;
+        })
+        .await;
+        cluster.isolate(2);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let too_large = "x".repeat(3 << 19);
+        assert_eq!(cluster.set(0, "key", &too_large).await, Err(WriteError::TooLarge));
+        assert_eq!(queued(&cluster), 0, "the caller was told that nothing was written");
+        cluster.set(0, "key", "small enough").await.unwrap();
+        assert_eq!(queued(&cluster), 1);
+    });
+}
+
+#[test]
 fn hints_bring_back_neither_what_was_deleted_nor_what_was_overwritten() {
     simulate(async || {
         let cluster = Cluster::start_with(4, 3, 3, 2, only_hints).await;
