@@ -74,6 +74,8 @@ pub struct Setup {
     pub targets: Vec<String>,
     /// Operations in flight.
     pub concurrency: usize,
+    /// The nodes ran within the process that made the load.
+    pub nodes_within: bool,
     /// Load threads.
     pub threads: usize,
     /// Operations per second of an open loop.
@@ -194,6 +196,7 @@ impl Report {
             setup: Setup {
                 targets: plan.targets.clone(),
                 concurrency: plan.concurrency,
+                nodes_within: plan.nodes_within,
                 threads: plan.threads,
                 rate: plan.rate,
                 keys: plan.keys.count(),

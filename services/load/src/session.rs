@@ -14,7 +14,7 @@ use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
-    numbers,
+    numbers, say,
     progress::{Console, Sample, show_keys, show_load, show_stats},
     stages::Stages,
 };
@@ -108,9 +108,9 @@ async fn load(
         tokio::join!(
             show_load(run, &console, &samples),
             end_warmup(run),
-            when(run.plan.stats_every, |every| show_stats(run, cluster, every, &console)),
-            when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &console, &comparisons)),
-            when(run.plan.kill, |kill| inject(run, cluster, kill, &console, &timeline)),
+            when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
+            when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
+            when(run.plan.kill, |kill| inject(run, cluster, kill, &timeline)),
         )
     };
     tokio::select! {
@@ -159,7 +159,7 @@ async fn until_done(
         tokio::select! {
             result = &mut stage => return result,
             () = interrupts.next() => {
-                println!("[STOP] finishing what is in flight; once more to skip the final sweep");
+                say("[STOP] finishing what is in flight; once more to skip the final sweep");
                 run.stop();
             }
         }

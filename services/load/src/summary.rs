@@ -87,10 +87,11 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
         field(out, "lag", &lag)?;
     }
     let cpu = &report.cpu;
-    let client = format!("{:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
+    let who = if setup.nodes_within { "client and nodes" } else { "client" };
+    let client = format!("{who} {:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
     let nodes: Vec<_> = cpu.node_us_per_op.iter().flatten().map(|us| format!("{us:.1}")).collect();
     let nodes = if nodes.is_empty() { String::new() } else { format!("; nodes {} µs/op", nodes.join(" + ")) };
-    field(out, "CPU", &format!("client {client}{nodes}"))?;
+    field(out, "CPU", &format!("{client}{nodes}"))?;
     curves(out, report)
 }
 

@@ -12,7 +12,7 @@ use rand::{Rng, rngs::SmallRng};
 
 use crate::{
     Answer, Counter, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Reading, Recorder, Run, Schedule, Series,
-    Stamp, Target, Version, Writer, check::judge_miss, live::Snapshot, write_value,
+    Stamp, Target, Version, Writer, check::judge_miss, live::Snapshot, say, write_value,
 };
 
 /// A closed loop waits this long after a failure, so that a dead mesh is not hammered.
@@ -96,12 +96,8 @@ impl Thread {
 
     fn log(&self, ops: u64) {
         let now = Snapshot::of(std::slice::from_ref(self.live()));
-        println!(
-            "[WORKER {}] ops={ops} err={} wrong={}",
-            self.index,
-            now.get(Counter::Errors),
-            now.get(Counter::Wrong)
-        );
+        let (errors, wrong) = (now.get(Counter::Errors), now.get(Counter::Wrong));
+        say(&format!("[WORKER {}] ops={ops} err={errors} wrong={wrong}", self.index));
     }
 }
 

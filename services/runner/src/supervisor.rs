@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use load::say;
 use rand::Rng;
 use tokio::{
     process::{Child, Command},
@@ -166,7 +167,7 @@ async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, m
             }
             status = child.wait() => {
                 let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                println!("[NODE] {} has ended: {how}", spec.environment[3].1);
+                say(&format!("[NODE] {} has ended: {how}", spec.environment[3].1));
             }
         }
         tokio::select! {
@@ -176,11 +177,11 @@ async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, m
         match spec.spawn() {
             Ok(started) => child = started,
             Err(reason) => {
-                eprintln!("[NODE] {reason}");
+                say(&format!("[NODE] {reason}"));
                 return;
             }
         }
-        println!("[NODE] {} was started again", spec.environment[3].1);
+        say(&format!("[NODE] {} was started again", spec.environment[3].1));
     }
 }
 
