@@ -196,11 +196,7 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    fn run(
-        mut self,
-        report: oneshot::Sender<Result<(), String>>,
-        crashes: mpsc::Receiver<usize>,
-    ) {
+    fn run(mut self, report: oneshot::Sender<Result<(), String>>, crashes: mpsc::Receiver<usize>) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {

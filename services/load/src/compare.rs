@@ -33,12 +33,7 @@ pub(crate) struct Comparisons {
 }
 
 /// Compares a random key every `every`, until dropped.
-pub(crate) async fn compare_for_ever(
-    run: &Run,
-    cluster: &impl Cluster,
-    every: Duration,
-    found: &RefCell<Comparisons>,
-) {
+pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: Duration, found: &RefCell<Comparisons>) {
     let mut dice = run.dice(usize::from(u8::MAX), 0);
     loop {
         tokio::time::sleep(every).await;

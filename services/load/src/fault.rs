@@ -49,12 +49,7 @@ pub struct Survivor {
 }
 
 /// Waits for the moment, kills, verifies and watches; writes what happens into `timeline` as it happens.
-pub(crate) async fn inject(
-    run: &Run,
-    cluster: &impl Cluster,
-    kill: Kill,
-    timeline: &RefCell<Option<Timeline>>,
-) {
+pub(crate) async fn inject(run: &Run, cluster: &impl Cluster, kill: Kill, timeline: &RefCell<Option<Timeline>>) {
     tokio::time::sleep(kill.after).await;
     let id = cluster.view(kill.victim).await.map(|view| view.id).unwrap_or_default();
     let victim = run.plan.targets[kill.victim.0].clone();

@@ -146,7 +146,9 @@ pub(crate) async fn show_stats(run: &Run, cluster: &impl Cluster, every: Duratio
     loop {
         tokio::time::sleep(every).await;
         for node in (0..run.plan.targets.len()).map(NodeIndex) {
+            // Without its scheme, a node's line fits a terminal.
             let target = &run.plan.targets[node.0];
+            let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
             say(&match cluster.stats(node).await {
                 Ok(stats) => format!(
                     "[STATS] {target} hits={} misses={} evictions={} expirations={} size={} capacity={}",

@@ -14,8 +14,9 @@ use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
-    numbers, say,
+    numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
+    say,
     stages::Stages,
 };
 

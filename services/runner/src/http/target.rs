@@ -199,8 +199,17 @@ fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body:
         Err(failure) => (Outcome::Error(failure.kind), None),
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
-    let detail = spoke.then(|| String::from_utf8_lossy(&body[..body.len().min(200)]).into());
+    let detail = spoke.then(|| complaint(body));
     Answer { outcome, node, failed_over: false, version, detail }
+}
+
+/// What a node says about an error: the detail of a problem document (RFC 9457), or the beginning of anything else.
+fn complaint(body: &[u8]) -> Box<str> {
+    const BEFORE: &str = "\"detail\":\"";
+    let text = String::from_utf8_lossy(&body[..body.len().min(1000)]);
+    let detail = text.find(BEFORE).map(|at| &text[at + BEFORE.len()..]);
+    let detail = detail.and_then(|rest| rest.split_once('"')).map_or(&*text, |(detail, _)| detail);
+    detail.chars().take(200).collect::<String>().into()
 }
 
 const fn read_get(head: &Head) -> Outcome {
