@@ -66,7 +66,7 @@ impl Client for DirectClient {
         for (index, node) in self.nodes.into_iter().enumerate() {
             tokio::task::spawn_local(follow(Rc::clone(&entries), index, node));
         }
-        let target = DirectTarget { entries, ttl: self.ttl, dice: SmallRng::seed_from_u64(self.seed) };
+        let target = DirectTarget { entries, ttl: self.ttl, dice: SmallRng::seed_from_u64(self.seed), key: Vec::new() };
         if let Some(questions) = self.questions {
             tokio::task::spawn_local(answer_questions(target.clone(), questions));
         }
@@ -120,6 +120,8 @@ pub(crate) struct DirectTarget {
     entries: Entries,
     ttl: Ttl,
     dice: SmallRng,
+    /// The key of the last read, whose memory the next one uses: all keys are of one length, so no read allocates.
+    key: Vec<u8>,
 }
 
 impl Clone for DirectTarget {
@@ -127,7 +129,7 @@ impl Clone for DirectTarget {
         // A clone of the dice would throw the same numbers; how many clones there are makes it differ.
         let clones = Rc::strong_count(&self.entries) as u64;
         let dice = SmallRng::seed_from_u64(self.dice.clone().random::<u64>().wrapping_add(clones));
-        Self { entries: Rc::clone(&self.entries), ttl: self.ttl, dice }
+        Self { entries: Rc::clone(&self.entries), ttl: self.ttl, dice, key: Vec::new() }
     }
 }
 
@@ -145,13 +147,17 @@ impl DirectTarget {
 impl Target for DirectTarget {
     async fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Answer {
         let Some((first, entry)) = self.pick(None) else { return nobody() };
-        let key = Bytes::copy_from_slice(key);
-        let read = read(first, &entry.worker, &key, value).await;
-        if !is_worth_another_try(&read, &entry.node) {
-            return read;
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        let key = Bytes::from(std::mem::take(&mut self.key));
+        let mut answer = read(first, &entry.worker, &key, value).await;
+        if is_worth_another_try(&answer, &entry.node)
+            && let Some((second, entry)) = self.pick(Some(first))
+        {
+            answer = moved(read(second, &entry.worker, &key, value).await);
         }
-        let Some((second, entry)) = self.pick(Some(first)) else { return read };
-        moved(self::read(second, &entry.worker, &key, value).await)
+        self.key = Vec::from(key);
+        answer
     }
 
     async fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> Answer {

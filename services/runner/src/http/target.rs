@@ -88,9 +88,10 @@ impl HttpTarget {
         let may_move = !strict && self.pool.has_other(first);
         let timeout = self.options.request_timeout;
         let patience = if may_move { self.options.failover_after.min(timeout) } else { timeout };
+        let answered = self.pool.answered(first);
         let tried = self.try_at(first, patience, value).await;
         if !strict {
-            self.note(first, &tried, may_move);
+            self.note(first, &tried, may_move && self.pool.answered(first) == answered);
         }
         if !may_move || !is_worth_another_try(&tried) {
             return answer(first, &tried, read, value);
@@ -120,11 +121,11 @@ impl HttpTarget {
         self.deadline.within(patience, exchange).await.unwrap_or(Err(Failure { kind: ErrorKind::TimedOut, epoch }))
     }
 
-    /// A target that gave no answer is skipped until a probe says it is ready. One that was only slow is skipped if
-    /// another was there to go to.
-    fn note(&self, node: NodeIndex, tried: &Tried, moved: bool) {
+    /// A target that gave no answer is skipped until a probe says it is ready. One that was slow is skipped only if it is
+    /// `silent`: it gave no answer to anybody, and another is there to go to.
+    fn note(&self, node: NodeIndex, tried: &Tried, silent: bool) {
         match tried {
-            Err(Failure { kind: ErrorKind::TimedOut, .. }) if !moved => {}
+            Err(Failure { kind: ErrorKind::TimedOut, .. }) if !silent => {}
             Err(Failure { kind: ErrorKind::Protocol, .. }) | Ok(_) => {}
             Err(failure) => self.pool.targets[node.0].mark_down(failure.epoch),
         }
