@@ -394,9 +394,9 @@ mod tests {
         telemetry.sample(&NodeSample { hints, hints_by_peer: vec![peer], ..NodeSample::default() });
         let text = telemetry.render(Exposition::Prometheus);
         let of_peer = |name: &str| value_of(&text, &format!("{name}{{node=\"n1\",peer=\"0000000000000002\"}}"));
-        assert_eq!(of_peer("mesh_hints_queued"), Some(3.0));
-        assert_eq!(of_peer("mesh_hints_queued_bytes"), Some(900.0));
-        assert_eq!(of_peer("mesh_hints_oldest_age_seconds"), Some(1.5));
+        assert_eq!(of_peer(names::HINTS_QUEUED.name), Some(3.0));
+        assert_eq!(of_peer(names::HINTS_QUEUED_BYTES.name), Some(900.0));
+        assert_eq!(of_peer(names::HINTS_OLDEST_AGE.name), Some(1.5));
         let dropped = |reason| value_of(&text, &format!("mesh_hints_dropped_total{{node=\"n1\",reason=\"{reason}\"}}"));
         assert_eq!((dropped("overflow"), dropped("age")), (Some(7.0), Some(0.0)));
         assert_eq!(value_of(&text, "mesh_hints_replayed_total{node=\"n1\"}"), Some(5.0));
