@@ -11,6 +11,7 @@ use crate::{
     Exposition,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
+    mesh_sample::{MeshSample, MeshSeries},
     peer_series::PeerSeries,
     registry::Registry,
 };
@@ -79,6 +80,7 @@ pub struct Telemetry {
     mesh: MeshHandles,
     sampled: SampledHandles,
     peers: PeerSeries,
+    view: MeshSeries,
     log: EventLog,
 }
 
@@ -108,6 +110,7 @@ impl Telemetry {
             mesh: MeshHandles::new(&registry),
             sampled: SampledHandles::new(&registry),
             peers: PeerSeries::new(),
+            view: MeshSeries::new(&registry),
             log: EventLog::new(),
             handle,
             registry,
@@ -153,6 +156,11 @@ impl Telemetry {
     /// Takes over sampled figures.
     pub fn sample(&self, sample: &NodeSample) {
         self.sampled.set(sample);
+    }
+
+    /// Takes over how the node sees itself and its mesh.
+    pub fn sample_mesh(&self, sample: &MeshSample) {
+        self.view.set(&self.registry, sample);
     }
 
     /// Folds what piled up since the last call into buckets. To be called every second, or memory grows between scrapes.
