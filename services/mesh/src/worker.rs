@@ -261,7 +261,8 @@ impl Worker {
                 WriteOutcome::Acknowledged => return (Ok(Written { version }), legs),
                 WriteOutcome::Stale { newest } => {
                     if core.versions.observe(newest, core.clock.unix()).is_err() {
-                        return (Err(WriteError::Drift), legs);
+                        let unknown = WriteError::Indeterminate { acks: traces, needed, version };
+                        return (Err(if touched { unknown } else { WriteError::Drift }), legs);
                     }
                     record.version = core.versions.tick(core.clock.unix());
                 }
