@@ -14,10 +14,11 @@ ENV RESULTS=/results/results.json
 # The binaries end on SIGTERM by themselves, and start nothing that would need an init.
 STOPSIGNAL SIGTERM
 
-# All three binaries from target/prebuilt, in one image. It stands before the stages that compile, because builders without
-# BuildKit make every stage above the one they are asked for.
+# All three binaries from target/prebuilt, in one image. Builders without BuildKit make every stage above the one they are
+# asked for: hence this one stands above those that compile, and does not mind if there is nothing to copy.
 FROM runtime AS prebuilt
-COPY target/prebuilt/ /usr/local/bin/
+COPY LICENSE target/prebuilt*/* /opt/mesh-bench/
+ENV PATH=/opt/mesh-bench:$PATH
 
 FROM ${RUST_IMAGE} AS manifests
 WORKDIR /src

@@ -274,7 +274,8 @@ def trust() -> list[dict]:
         lines("Spans dropped", "Spans a node could not hand over. Anything above 0 is a gap in the traces, and alerts.", "short",
             query(f"sum by (node, reason) (increase(mesh_spans_dropped_total{{{NODE}}}[{W}]))", "{{node}} {{reason}}")),
         lines("Spans taken by Jaeger", "What arrives on the other side.", "ops",
-            query(f"sum(rate(otelcol_receiver_accepted_spans_total[{W}]))", "accepted"), query(f"sum(rate(otelcol_receiver_refused_spans_total[{W}]))", "refused")),
+            query(f'sum(rate({{__name__=~"otelcol_receiver_accepted_spans(_total)?"}}[{W}]))', "accepted"),
+            query(f'sum(rate({{__name__=~"otelcol_receiver_refused_spans(_total)?"}}[{W}]))', "refused")),
         lines("Malformed traceparent", "Requests whose trace context made no sense and was ignored.", "ops", query(f"sum by (node) ({rate('mesh_traceparent_malformed_total', NODE)})", "{{node}}")),
     ]
 

@@ -25,7 +25,6 @@ CATALOGUE = ROOT / "observability" / "src" / "catalogue.rs"
 # What Prometheus and Jaeger expose by themselves.
 BUILT_IN = {
     "up", "ALERTS", "scrape_duration_seconds", "prometheus_tsdb_head_samples_appended_total",
-    "otelcol_receiver_accepted_spans_total", "otelcol_receiver_refused_spans_total",
 }
 
 # Metrics that a panel or an alert already asks for, and why nobody exposes them yet.

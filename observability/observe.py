@@ -178,8 +178,8 @@ def tell(ports: Ports, prometheus: str | None) -> None:
     print("Three local nodes and the runner, no containers.")
     print(f"  nodes       {ports.targets.replace(',', '  ')}")
     print(f"  Prometheus  {prometheus or 'MISSING: install the package prometheus'}")
-    print("  Grafana     MISSING: needs a Docker engine (http://localhost:3000 then)")
-    print("  Jaeger      MISSING: needs a Docker engine (http://localhost:16686 then)", flush=True)
+    print("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000")
+    print("  Jaeger      MISSING: needs a Docker engine that can pull its image; then http://localhost:16686", flush=True)
 
 
 def compose() -> list[str] | None:
@@ -192,11 +192,12 @@ def compose() -> list[str] | None:
     return None
 
 
-def run_stack(command: list[str]) -> int:
+def run_stack(command: list[str]) -> int | None:
+    """Nothing if the stack does not start, for want of images most likely."""
     run = {name: os.environ.get(name, value) for name, value in RUN.items()}
     if subprocess.run([*command, "up", "--build", "--detach"], env={**os.environ, **run}, cwd=ROOT, check=False).returncode != 0:
-        print("the stack did not start (are the images reachable?)", file=sys.stderr)
-        return 1
+        subprocess.run([*command, "down"], cwd=ROOT, capture_output=True, check=False)
+        return None
     wait_for("Grafana", lambda: answers("http://127.0.0.1:3000/api/health"))
     print("\n  Grafana     http://localhost:3000\n  Jaeger      http://localhost:16686\n  Prometheus  http://localhost:9090")
     print(f"  to end it   {' '.join(command)} down\n", flush=True)
@@ -220,8 +221,12 @@ def main() -> int:
         return run_local(given.binaries or built(), check=True)
     command = compose()
     if command:
-        return run_stack(command)
-    print("No Docker engine with Compose answers, so this is the stack without containers.")
+        code = run_stack(command)
+        if code is not None:
+            return code
+        print("The containers did not start: see above. So this is the stack without them.\n")
+    else:
+        print("No Docker engine with Compose answers, so this is the stack without containers.\n")
     return run_local(given.binaries or built(), check=False)
 
 
