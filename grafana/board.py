@@ -198,8 +198,9 @@ def repair() -> list[dict]:
         lines("Slots not in sync", "Slots a node owns and cannot say MISS for. After a restart it starts full and falls to 0.", "short",
             query(f"mesh_ring_slots_owned{{{NODE}}} - mesh_slots_in_sync{{{NODE}}}", "{{node}}"), width=6),
         lines("Records repaired", "Records taken from peers by resync and repair.", "ops", query(f"sum by (node) ({rate('mesh_repair_keys_total', NODE)})", "{{node}}"), width=6),
-        lines("Repair rounds", "How long a round takes, 99th percentile.", "s",
-            query(f"histogram_quantile(0.99, sum by (le, node) (rate(mesh_repair_round_seconds_bucket{{{NODE}}}[30s])))", "{{node}}"), width=6),
+        # A mean, because rounds are few: a quantile of none is not a number.
+        lines("Repair rounds", "How long a round takes on average, over half a minute; 0 where none ended.", "s",
+            query(f"rate(mesh_repair_round_seconds_sum{{{NODE}}}[30s]) / clamp_min(rate(mesh_repair_round_seconds_count{{{NODE}}}[30s]), 1e-9)", "{{node}}"), width=6),
         lines("Tombstones", "Deleted and expired entries that are remembered until every owner knows.", "short", query(f"mesh_store_tombstones{{{NODE}}}", "{{node}}"), width=6),
         lines("Hints queued", "Writes kept for owners that are away.", "short", query(f"sum by (node) (mesh_hints_queued{{{NODE}}})", "{{node}}")),
         lines("Hints replayed", "Writes handed over to owners that are back.", "ops", query(f"sum by (node) ({rate('mesh_hints_replayed_total', NODE)})", "{{node}}")),
