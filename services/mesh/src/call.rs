@@ -211,12 +211,30 @@ impl WriteCall {
         }
     }
 
-    /// Waits for the result. Legs have deadlines of their own, so this needs no timer.
-    pub(crate) async fn outcome(&self) -> WriteOutcome {
+    /// Waits for the result. Legs have deadlines of their own, so this needs no timer, unless one owner holds a newer
+    /// version and another is silent: then `patience` is all that the silent one gets.
+    pub(crate) async fn outcome(&self, patience: Duration) -> WriteOutcome {
+        if let Some(outcome) = self.settled(true).await {
+            return outcome;
+        }
+        if let Ok(Some(outcome)) = tokio::time::timeout(patience, self.settled(false)).await {
+            return outcome;
+        }
+        self.state.lock().machine.handle_impatience();
+        loop {
+            if let Some(outcome) = self.settled(false).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// The result; or nothing, if `or_contested`, once an owner is known to hold a newer version.
+    async fn settled(&self, or_contested: bool) -> Option<WriteOutcome> {
         std::future::poll_fn(|context| {
             let mut state = self.state.lock();
             match state.machine.poll() {
-                WriteStep::Done(outcome) => Poll::Ready(outcome),
+                WriteStep::Done(outcome) => Poll::Ready(Some(outcome)),
+                WriteStep::Wait if or_contested && state.machine.is_contested() => Poll::Ready(None),
                 WriteStep::Wait => {
                     state.waker = Some(context.waker().clone());
                     Poll::Pending
@@ -255,7 +273,7 @@ impl WriteState {
 
     fn wake_if_done(&mut self) {
         if self.waker.is_some()
-            && matches!(self.machine.poll(), WriteStep::Done(_))
+            && (matches!(self.machine.poll(), WriteStep::Done(_)) || self.machine.is_contested())
             && let Some(waker) = self.waker.take()
         {
             waker.wake();

@@ -15,6 +15,7 @@ use mesh_proto::{
     OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext,
     Version, Write, WriteOutcome, encode_read, encode_write,
 };
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     GetError, GetOptions, Hit, Lookup, Ttl, WriteError, WriteOptions, Written,
@@ -24,8 +25,21 @@ use crate::{
     peers::Peers,
 };
 
-/// How often an operation starts again because the owners see another ring, or hold a newer version.
+/// How often a read starts again because the owners see another ring.
 const ATTEMPTS_MAX: usize = 6;
+
+/// How long an owner may be silent when another one holds a newer version than a write's, before the write is stamped again.
+const SILENCE_MAX: Duration = Duration::from_millis(5);
+
+/// How many keys can be fought over at the same time without standing in each other's way.
+const TURNS: usize = 64;
+
+/// A write that has been overtaken this often gives way for a moment each time, lest writers of one key push each other up
+/// for ever.
+const BACKOFF_AFTER: u32 = 2;
+
+/// The longest such moment, in microseconds for each attempt.
+const BACKOFF_US: u64 = 1000;
 
 /// How long an operation waits for connections that are just being made before it is refused.
 const CONNECTING: Duration = Duration::from_millis(8);
@@ -37,11 +51,13 @@ pub struct Worker {
     core: Arc<Core>,
     pub(crate) peers: Arc<Peers>,
     in_flight: Arc<AtomicUsize>,
+    turns: Arc<[Mutex<()>; TURNS]>,
 }
 
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Self {
-        Self { core, peers, in_flight: Arc::default() }
+        let turns = Arc::new(std::array::from_fn(|_| Mutex::default()));
+        Self { core, peers, in_flight: Arc::default(), turns }
     }
 
     /// Operations in flight on this worker.
@@ -242,7 +258,14 @@ impl Worker {
         let mut traces = 0;
         let mut touched = false;
         let mut legs = Legs::new();
-        for _ in 0..ATTEMPTS_MAX {
+        let mut turn = None;
+        for attempt in 0.. {
+            if attempt == 1 {
+                // Overtaken: writers of one key that come through this worker now take turns.
+                turn = self.turn(record.hash, deadline).await;
+            } else if attempt >= BACKOFF_AFTER {
+                back_off(attempt, record.version).await;
+            }
             let ring = Arc::clone(&core.ring());
             let reachable = self.reachable(&ring, slot).await;
             if reachable < needed {
@@ -251,7 +274,7 @@ impl Worker {
                 return (Err(if touched { unknown } else { refused }), legs);
             }
             let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
-            let outcome = call.outcome().await;
+            let outcome = call.outcome(SILENCE_MAX).await;
             legs = call.finish(core.clock.now().since(started));
             let version = call.version();
             let (acks, may_be_written) = call.with_machine(|machine| (machine.acks(), machine.may_be_written()));
@@ -280,12 +303,20 @@ impl Worker {
                 break;
             }
         }
+        drop(turn);
         let error = if touched {
             WriteError::Indeterminate { acks: traces, needed, version: record.version }
         } else {
             WriteError::NoQuorum { reachable: 0, needed }
         };
         (Err(error), legs)
+    }
+
+    /// Waits for the right to write a key that others are writing too; nothing if the time is up first.
+    async fn turn(&self, hash: KeyHash, deadline: Monotonic) -> Option<MutexGuard<'_, ()>> {
+        let place = usize::try_from(hash.get() % TURNS as u64).unwrap_or(0);
+        let deadline = self.core.clock.instant(deadline);
+        tokio::time::timeout_at(deadline, self.turns[place].lock()).await.ok()
     }
 
     /// Puts one leg per owner on its way, this node's own replica being a leg like any other.
@@ -411,6 +442,12 @@ fn refusal(machine: &Write, reachable: usize, needed: usize) -> WriteError {
     } else {
         WriteError::NoQuorum { reachable, needed }
     }
+}
+
+/// Waits a moment that differs from writer to writer, since their versions do, and is the same in every replay.
+async fn back_off(attempt: u32, version: Version) {
+    let dice = KeyHash::of(&version.get().to_le_bytes()).get();
+    tokio::time::sleep(Duration::from_micros(dice % (BACKOFF_US * u64::from(attempt.min(16))))).await;
 }
 
 /// Counts an operation for as long as it runs.

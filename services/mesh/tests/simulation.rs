@@ -199,6 +199,33 @@ fn a_slow_replica_costs_reads_next_to_nothing() {
     });
 }
 
+/// Writers of one key push each other's versions up, and one owner that should decide between them does not answer.
+#[test]
+fn a_hot_key_is_written_at_once_while_an_owner_is_silent() {
+    simulate(async || {
+        let cluster = Cluster::start(12, 3, 3, 2).await;
+        let slow = LinkFault { delay: Duration::from_micros(200), ..LinkFault::default() };
+        cluster.network.set_fault(cluster.id(0), cluster.id(1), slow);
+        cluster.network.set_fault(cluster.id(1), cluster.id(0), slow);
+        cluster.isolate_one_way(2);
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..32 {
+            let node = cluster.node(writer % 2).clone();
+            writers.spawn(async move {
+                let mut worst = Duration::ZERO;
+                for write in 0..20 {
+                    let (started, value) = (Instant::now(), Bytes::from(format!("{writer}:{write}")));
+                    node.set(Bytes::from_static(b"hot"), value, WriteOptions::default()).await.unwrap();
+                    worst = worst.max(started.elapsed());
+                }
+                worst
+            });
+        }
+        let worst = writers.join_all().await.into_iter().max().unwrap();
+        assert!(worst < Duration::from_millis(500), "{worst:?}");
+    });
+}
+
 #[test]
 fn a_read_takes_no_more_legs_in_a_larger_mesh() {
     simulate(async || {

@@ -101,6 +101,14 @@ impl Cluster {
         }
     }
 
+    /// Cuts what goes to one node: it can be heard, but hears nobody.
+    pub(crate) fn isolate_one_way(&self, index: usize) {
+        let cut = LinkFault { cut: true, ..LinkFault::default() };
+        for other in (0..self.configs.len()).filter(|other| *other != index) {
+            self.network.set_fault(self.id(other), self.id(index), cut);
+        }
+    }
+
     /// Waits until every running node is ready; panics after `patience` of simulated time.
     pub(crate) async fn all_ready(&self, patience: Duration) -> Duration {
         self.wait(patience, "all nodes are ready", |cluster| {
