@@ -3,7 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help bench perf test lint
+.PHONY: help bench observe perf test lint
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ bench: ## Builds, starts three nodes on loopback, loads them and prints the summ
 	@.ci/need cc gcc
 	cargo build --locked --release -p node -p runner
 	$(TARGET_DIR)/release/runner --local 3
+
+observe: ## The whole stack and a run with a kill: Grafana, Jaeger and Prometheus with Docker; without, what there is
+	@.ci/need python3 python3
+	python3 observability/observe.py
 
 perf: ## Measures the targets as ratios against yardsticks on this machine; writes target/perf.md (PERF="--quick")
 	@.ci/need cc gcc

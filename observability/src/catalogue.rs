@@ -54,6 +54,20 @@ catalogue! {
     RING_MEMBERS: Gauge "mesh_ring_members" "Members of the ring in force.";
     RING_SLOTS_OWNED: Gauge "mesh_ring_slots_owned" "Slots that this node owns, as any replica.";
 
+    RING_HASH: Gauge "mesh_ring_hash" "The upper 52 bits of the ring's hash: nodes that differ in it disagree on owners.";
+    RING_WEIGHT: Gauge "mesh_ring_weight" "This node's published share of the ring, 1 to 16.";
+    SLOTS_IN_SYNC: Gauge "mesh_slots_in_sync" "Slots owned that this node can say MISS for.";
+    READY: Gauge "mesh_ready" "1 while the node wants traffic, as GET /ready says.";
+
+    PEER_INFO: Gauge "mesh_peer_info" "1 for the address under which this node knows the peer, to join series by.";
+    PEER_IN_FLIGHT: Gauge "mesh_peer_in_flight" "Requests to the peer that wait for its answer.";
+    QUIC_RTT: Gauge "mesh_quic_rtt_seconds" "Smoothed round-trip time to the peer.";
+    QUIC_CWND: Gauge "mesh_quic_cwnd_bytes" "Congestion windows towards the peer, all connections together.";
+    QUIC_SENT: Counter "mesh_quic_sent_packets_total" "Packets sent to the peer.";
+    QUIC_LOST: Counter "mesh_quic_lost_packets_total" "Packets to the peer that were lost.";
+    QUIC_CONGESTION: Counter "mesh_quic_congestion_events_total" "Times that a congestion window towards the peer shrank.";
+    REMOTE_READS: Counter "mesh_remote_reads_total" "Reads that went to another node.";
+    WRONG_RING: Counter "mesh_wrong_ring_total" "Requests answered with the member list because the rings differed.";
     PEER_UP: Counter "mesh_peer_connections_total" "Connections to peers that came up.";
     PEER_DOWN: Counter "mesh_peer_disconnections_total" "Connections to peers that broke.";
     PEER_REFUSED: Counter "mesh_peer_refused_total" "Handshakes and greetings refused.";
@@ -86,7 +100,22 @@ catalogue! {
     HTTP_PROBLEMS: Counter "mesh_http_problems_total" "Requests answered with an error by the HTTP layer or the mesh, by status.";
     TRACEPARENT_MALFORMED: Counter "mesh_traceparent_malformed_total" "Requests with a traceparent header that was ignored.";
 
+    PROCESS_CPU: Counter "mesh_process_cpu_milliseconds_total" "CPU time of all threads, user and system.";
+    PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory.";
+    START: Gauge "mesh_start_timestamp_seconds" "When this process started.";
     BUILD_INFO: Gauge "mesh_build_info" "Always 1; the labels say which build and which node this is.";
+
+    RUNNER_OPS: Seconds "runner_op_duration_seconds" "Response times as clients see them, by operation and outcome, within 3 %.";
+    RUNNER_SENT: Counter "runner_writes_sent_total" "Writes sent, failed ones and the prefill included.";
+    RUNNER_FAIL_OVERS: Counter "runner_fail_overs_total" "Operations that a second node answered after a first had failed.";
+    RUNNER_VIOLATIONS: Counter "runner_integrity_violations_total" "Answers that break the guarantee, by kind.";
+    RUNNER_STALE: Counter "runner_stale_reads_total" "Reads older than an acknowledged write; allowed at consistency one.";
+    RUNNER_SWEPT: Counter "runner_swept_reads_total" "Reads of the final sweep.";
+    RUNNER_PHASE: Gauge "runner_phase" "1 for the part of the run that is going on, else 0.";
+    RUNNER_FAULT: Gauge "runner_fault_event_timestamp_seconds" "When something happened to a node, by action and target.";
+    RUNNER_LAG: Gauge "runner_schedule_lag_max_seconds" "The longest that an operation has waited to begin; only under RATE.";
+    RUNNER_TARGET: Gauge "runner_target_in_flight" "The requests in flight that the run aims at.";
+    RUNNER_INFO: Gauge "runner_build_info" "Always 1; the labels say which build and which run this is.";
 }
 
 #[cfg(test)]
@@ -100,13 +129,28 @@ mod tests {
         let mut seen = HashSet::new();
         for family in ALL {
             assert!(seen.insert(family.name), "{} stands here twice", family.name);
-            assert!(family.name.starts_with("mesh_"), "{}", family.name);
+            assert!(family.name.starts_with("mesh_") || family.name.starts_with("runner_"), "{}", family.name);
             assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
             // A gauge may be in seconds too.
             assert!(family.name.ends_with("_seconds") || family.kind != Kind::Seconds, "{}", family.name);
             assert!(!family.name.ends_with("_seconds") || family.kind != Kind::Counter, "{}", family.name);
             assert!(family.help.ends_with('.'), "{}", family.name);
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_them_all_and_no_others() {
+        let rows = include_str!("../../docs/OBSERVABILITY.md").lines().filter(|line| line.starts_with("| `"));
+        let written: Vec<&str> = rows.collect();
+        let kind = |kind| match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Seconds => "histogram",
+        };
+        let wanted =
+            ALL.iter().map(|family| format!("| `{}` | {} | {} |", family.name, kind(family.kind), family.help));
+        let wanted: Vec<String> = wanted.collect();
+        assert_eq!(written, wanted, "docs/OBSERVABILITY.md should say:\n{}", wanted.join("\n"));
     }
 
     #[test]

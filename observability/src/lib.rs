@@ -6,10 +6,14 @@ mod event_log;
 mod exposition;
 mod hint_series;
 mod logging;
+mod mesh_sample;
 mod peer_series;
 mod registry;
+mod runner;
 mod telemetry;
 
 pub use exposition::Exposition;
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
+pub use mesh_sample::{MeshSample, PeerSample};
+pub use runner::{FaultEvent, OpSeries, RunnerSample};
 pub use telemetry::{NodeSample, Telemetry};

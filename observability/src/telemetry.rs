@@ -12,6 +12,7 @@ use crate::{
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
     hint_series::HintHandles,
+    mesh_sample::{MeshSample, MeshSeries},
     peer_series::PeerSeries,
     registry::Registry,
 };
@@ -85,6 +86,7 @@ pub struct Telemetry {
     sampled: SampledHandles,
     hints: HintHandles,
     peers: PeerSeries,
+    view: MeshSeries,
     log: EventLog,
 }
 
@@ -115,6 +117,7 @@ impl Telemetry {
             sampled: SampledHandles::new(&registry),
             hints: HintHandles::new(&registry),
             peers: PeerSeries::new(),
+            view: MeshSeries::new(&registry),
             log: EventLog::new(),
             handle,
             registry,
@@ -161,6 +164,11 @@ impl Telemetry {
     pub fn sample(&self, sample: &NodeSample) {
         self.sampled.set(sample);
         self.hints.set(&sample.hints, &sample.hints_by_peer, &self.peers, &self.registry);
+    }
+
+    /// Takes over how the node sees itself and its mesh.
+    pub fn sample_mesh(&self, sample: &MeshSample) {
+        self.view.set(&self.registry, sample);
     }
 
     /// Folds what piled up since the last call into buckets. To be called every second, or memory grows between scrapes.

@@ -1,10 +1,10 @@
 //! The seam for everything that is not load: counters, views, faults. Calls are rare, so they need not be cheap.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeIndex, Version};
+use crate::{NodeIndex, Run, Version};
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -62,6 +62,11 @@ pub type Seen = Option<Version>;
 
 /// Control over the nodes under load. Every error is a sentence.
 pub trait Cluster {
+    /// A run against these nodes begins; whoever wants to watch it can keep it.
+    fn begins(&self, run: &Arc<Run>) {
+        let _ = run;
+    }
+
     /// Reads a node's counters.
     fn stats(&self, node: NodeIndex) -> impl Future<Output = Result<NodeStats, String>>;
 

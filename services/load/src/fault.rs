@@ -1,14 +1,11 @@
 //! The fault: one node is killed, and a clock runs until each survivor has called it dead, it has come back, and it is
 //! ready again.
 
-use std::{
-    cell::RefCell,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::RefCell, time::Duration};
 
 use serde::Serialize;
 
-use crate::{Cluster, Kill, NodeIndex, NodeView, Phase, Run, say};
+use crate::{Cluster, Kill, NodeIndex, NodeView, Phase, Run, fault_log::unix_ms, say};
 
 /// How often survivors are asked.
 const POLL: Duration = Duration::from_millis(25);
@@ -73,6 +70,7 @@ pub(crate) async fn inject(run: &Run, cluster: &impl Cluster, kill: Kill, timeli
         }
     };
     run.phase.set(Phase::AfterKill);
+    run.faults.note("kill", &victim);
     say(&format!("[KILL] t={:.1}s {victim}", now_s(run)));
     let killed = cluster.kill(kill.victim).await;
     if let Err(reason) = verify(cluster, kill.victim, killed).await {
@@ -81,9 +79,11 @@ pub(crate) async fn inject(run: &Run, cluster: &impl Cluster, kill: Kill, timeli
         run.phase.set(Phase::Steady);
         return;
     }
+    run.faults.note("silent", &victim);
     update(&|timeline| timeline.silent_at_s = Some(now_s(run)));
     watch(run, cluster, kill.victim, &survivors, &id, timeline).await;
     run.phase.set(Phase::Recovered);
+    run.faults.note("recovered", &victim);
     say(&format!("[RECOVERED] t={:.1}s {victim} is ready again", now_s(run)));
 }
 
@@ -115,7 +115,10 @@ async fn watch(
             if let (Some(state), Some(timeline)) = (state, timeline.borrow_mut().as_mut()) {
                 let survivor = &mut timeline.survivors[at];
                 match state.as_str() {
-                    "dead" | "left" => mark(&mut survivor.dead_at_s, run),
+                    "dead" | "left" => {
+                        run.faults.note("dead", &run.plan.targets[victim.0]);
+                        mark(&mut survivor.dead_at_s, run);
+                    }
                     "alive" if survivor.dead_at_s.is_some() => {
                         mark(&mut survivor.alive_at_s, run);
                     }
@@ -126,9 +129,11 @@ async fn watch(
         let ready = cluster.ready(victim).await;
         if let Some(timeline) = timeline.borrow_mut().as_mut() {
             if ready.is_ok() {
+                run.faults.note("back", &run.plan.targets[victim.0]);
                 mark(&mut timeline.back_at_s, run);
             }
             if ready == Ok(true) {
+                run.faults.note("ready", &run.plan.targets[victim.0]);
                 mark(&mut timeline.ready_at_s, run);
             }
             let rejoined = timeline.survivors.iter().all(|s| s.dead_at_s.is_none() || s.alive_at_s.is_some());
@@ -151,9 +156,4 @@ fn state_of(view: &NodeView, id: &str) -> Option<String> {
 
 fn now_s(run: &Run) -> f64 {
     run.load_elapsed().as_secs_f64()
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -27,6 +27,7 @@ mod recorder;
 
 mod compare;
 mod fault;
+mod fault_log;
 mod progress;
 mod session;
 
@@ -39,6 +40,7 @@ pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
 pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
 pub use fault::Timeline;
+pub use fault_log::{FaultLog, Moment};
 pub use keys::{Distribution as KeyDistribution, KEYS_MAX, KeyIndex, KeyName, KeySpace};
 pub use latency::{Distribution, Latencies, OutcomeClass, Series};
 pub use live::{Counter, Live, Snapshot};

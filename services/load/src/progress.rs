@@ -21,9 +21,9 @@ pub struct Sample {
     pub ops_per_s: f64,
     /// Failed operations in it.
     pub errors: u64,
-    /// Its median response time, within 12 %.
+    /// Its median response time, within 3 %.
     pub p50_ms: f64,
-    /// Its 99th percentile, within 12 %.
+    /// Its 99th percentile, within 3 %.
     pub p99_ms: f64,
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::{Counter, Floor, Judgement, Ledger, Live, Phase, PhaseCell, Plan, Reading, Writer, judge_hit};
+use crate::{Counter, FaultLog, Floor, Judgement, Ledger, Live, Phase, PhaseCell, Plan, Reading, Writer, judge_hit};
 
 /// A run, shared by all its threads.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Run {
     pub phase: PhaseCell,
     /// Counters, one set per thread.
     pub live: Vec<Live>,
+    /// What has happened to nodes.
+    pub faults: FaultLog,
     /// Tells this run's values from another's.
     id: u32,
     created: Instant,
@@ -40,6 +42,7 @@ impl Run {
             ledger: Ledger::new(plan.keys.count()),
             phase: PhaseCell::new(phase),
             live: (0..plan.threads).map(|_| Live::default()).collect(),
+            faults: FaultLog::default(),
             // Not from the seed: a run repeated with the same seed must not take the old values for its own.
             id: rand::rng().random_range(0..1 << 24),
             created: Instant::now(),
@@ -48,6 +51,12 @@ impl Run {
             abandoned: AtomicBool::new(false),
             plan,
         }
+    }
+
+    /// Tells this run from others, in dashboards.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{:06x}", self.id)
     }
 
     /// Starts the load's clock.

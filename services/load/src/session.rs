@@ -44,6 +44,7 @@ pub(crate) struct Observed {
 /// Why the run could not be made at all.
 pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Cluster) -> Result<Report, String> {
     let run = Arc::new(Run::new(plan));
+    cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
     let mut stages = Stages::start(&run, clients).await?;

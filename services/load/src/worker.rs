@@ -59,9 +59,11 @@ impl Thread {
         recorder.response.record(Series { phase: run.phase.get(), op, outcome, node: answer.node }, response);
         if run.plan.rate.is_some() {
             recorder.service[op as usize].record(times.ended.saturating_duration_since(times.sent));
-            recorder.lag_max = recorder.lag_max.max(times.sent.saturating_duration_since(times.intended));
+            let lag = times.sent.saturating_duration_since(times.intended);
+            recorder.lag_max = recorder.lag_max.max(lag);
+            live.lag(lag);
         }
-        live.latency(response);
+        live.latency(op, outcome, response);
         let ops = live.add(Counter::Ops);
         if answer.failed_over {
             recorder.failed_over += 1;
@@ -72,9 +74,13 @@ impl Thread {
             recorder.errors.add(kind, run.load_time(times.ended), || self.describe(op, key, answer, &kind.name()));
         }
         if judgement != Judgement::Sound {
-            if matches!(judgement, Judgement::WrongObject | Judgement::Corrupt | Judgement::NeverWritten) {
-                live.add(Counter::Wrong);
-            }
+            match judgement {
+                Judgement::WrongObject | Judgement::Corrupt | Judgement::NeverWritten => live.add(Counter::Wrong),
+                Judgement::Missing => live.add(Counter::Missing),
+                Judgement::OutOfOrder => live.add(Counter::OutOfOrder),
+                Judgement::Stale(_) => live.add(Counter::Stale),
+                Judgement::Sound | Judgement::Foreign => 0,
+            };
             recorder.integrity.count(judgement, || {
                 let at = run.load_time(times.ended).as_secs_f64();
                 format!("{at:.3}s {}", self.describe(op, key, answer, &format!("{judgement:?}")))

@@ -27,5 +27,5 @@ pub use config::{Config, Ttl};
 pub use node::{Node, StartError};
 pub use observer::{NoObserver, Observer};
 pub use operation::{GetError, GetOptions, Hit, Lookup, WriteError, WriteOptions, Written};
-pub use view::{ClusterView, MemberView, Readiness, Stats, SyncView};
+pub use view::{ClusterView, MemberView, PathView, Readiness, Stats, SyncView};
 pub use worker::Worker;

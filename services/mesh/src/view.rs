@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use mesh_proto::{HintStats, MemberState, StoreStats};
+use mesh_proto::{HintStats, MemberState, NodeId, StoreStats};
 use serde::Serialize;
 
 use crate::{core::Core, peers::Peers, worker::Worker};
@@ -47,6 +47,21 @@ pub struct MemberView {
     pub rtt_us: Option<u64>,
     /// Requests in flight to it.
     pub in_flight: usize,
+    /// Its connections together; nothing for this node itself or without a connection.
+    pub path: Option<PathView>,
+}
+
+/// The QUIC paths to one member, over all connections that are up. A connection that breaks takes its counts with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PathView {
+    /// Congestion windows, in bytes.
+    pub cwnd_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Packets lost.
+    pub lost_packets: u64,
+    /// Times that a window shrank.
+    pub congestion_events: u64,
 }
 
 /// Progress of the resync.
@@ -112,6 +127,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker]) -> Cluste
     let ring = core.ring();
     let rtt: HashMap<_, Duration> =
         upkeep.links().iter().map(|link| (link.peer.id, link.connection.path().rtt)).collect();
+    let paths = paths(upkeep, workers);
     let in_flight = |id| workers.iter().filter_map(|worker| worker.peers.link(id)).map(|link| link.in_flight()).sum();
     let member_view = |member: &mesh_proto::Member| MemberView {
         id: member.id.to_string(),
@@ -123,6 +139,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker]) -> Cluste
         connected: member.id == core.id || workers.iter().any(|worker| worker.peers.is_up(member.id)),
         rtt_us: rtt.get(&member.id).and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
         in_flight: in_flight(member.id),
+        path: paths.get(&member.id).copied(),
     };
     let (slots_in_sync, slots_owned) = core.plan.lock().progress();
     ClusterView {
@@ -134,6 +151,18 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker]) -> Cluste
         sync: SyncView { slots_owned, slots_in_sync, keys_pulled: core.stats().repaired },
         members: core.members().iter().map(member_view).collect(),
     }
+}
+
+fn paths(upkeep: &Peers, workers: &[Worker]) -> HashMap<NodeId, PathView> {
+    let mut paths = HashMap::<_, PathView>::new();
+    for link in workers.iter().flat_map(|worker| worker.peers.links()).chain(upkeep.links()) {
+        let (sum, path) = (paths.entry(link.peer.id).or_default(), link.connection.path());
+        sum.cwnd_bytes += path.cwnd_bytes;
+        sum.sent_packets += path.sent_packets;
+        sum.lost_packets += path.lost_packets;
+        sum.congestion_events += path.congestion_events;
+    }
+    paths
 }
 
 /// Whether `core` should be given traffic.

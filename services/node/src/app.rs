@@ -9,13 +9,14 @@ use std::{
 };
 
 use axum::http::HeaderValue;
-use mesh::{Node, Worker};
-use observability::{NodeSample, Telemetry};
+use mesh::{MemberView, Node, Readiness, Worker};
+use observability::{MeshSample, NodeSample, PeerSample, Telemetry};
 
 use crate::{
     body::BodyBudget,
     headers,
     pause::Pause,
+    process,
     settings::{HttpSettings, KillToken, Settings},
     shutdown::Shutdown,
 };
@@ -81,6 +82,36 @@ impl App {
             hints_by_peer: self.node.hints(),
             in_flight: self.in_flight.get() as u64,
             connections: self.connections.get() as u64,
+        }
+    }
+
+    /// How the node sees itself and its mesh, for the metrics. Not as cheap as [`App::sample`]: it asks every connection.
+    #[must_use]
+    pub fn mesh_sample(&self) -> MeshSample {
+        let (view, stats) = (self.node.view(), self.node.stats());
+        let own = view.members.iter().find(|member| member.id == view.id);
+        let peer = |member: &MemberView| PeerSample {
+            id: member.id.clone(),
+            addr: member.addr.clone(),
+            in_flight: member.in_flight as u64,
+            rtt: member.rtt_us.map(Duration::from_micros),
+            cwnd_bytes: member.path.map_or(0, |path| path.cwnd_bytes),
+            sent_packets: member.path.map_or(0, |path| path.sent_packets),
+            lost_packets: member.path.map_or(0, |path| path.lost_packets),
+            congestion_events: member.path.map_or(0, |path| path.congestion_events),
+        };
+        MeshSample {
+            ring_hash: u64::from_str_radix(&view.ring, 16).unwrap_or_default(),
+            ring_weight: own.map_or(0, |own| own.weight.into()),
+            slots_owned: view.sync.slots_owned as u64,
+            slots_in_sync: view.sync.slots_in_sync as u64,
+            ready: self.node.readiness() == Readiness::Ready,
+            remote_reads: stats.remote_reads,
+            wrong_ring: stats.wrong_ring,
+            cpu_ms: process::cpu_ms(),
+            resident_bytes: process::rss_bytes().unwrap_or_default(),
+            uptime: self.started.elapsed(),
+            peers: view.members.iter().filter(|member| member.id != view.id).map(peer).collect(),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Control calls over HTTP: counters, views, kills. They are rare, so a general client serves them.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use load::{Cluster, NodeIndex, NodeStats, NodeView, Version};
+use load::{Cluster, NodeIndex, NodeStats, NodeView, Run, Version};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 
@@ -14,12 +17,16 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// A run to watch, once it has begun.
+pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
+
 /// Control over HTTP nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpCluster {
     client: Client,
     urls: Vec<String>,
     kill_token: String,
+    watched: Watched,
 }
 
 impl HttpCluster {
@@ -27,7 +34,17 @@ impl HttpCluster {
         // A node that was killed must be seen as gone, not through a connection that is still open.
         let client = Client::builder().timeout(TIMEOUT).pool_max_idle_per_host(0).no_proxy().build();
         let client = client.map_err(|error| format!("cannot make an HTTP client: {}", reason(&error)))?;
-        Ok(Self { client, urls: targets.iter().map(TargetUrl::url).collect(), kill_token: kill_token.to_owned() })
+        Ok(Self {
+            client,
+            urls: targets.iter().map(TargetUrl::url).collect(),
+            kill_token: kill_token.to_owned(),
+            watched: Watched::default(),
+        })
+    }
+
+    /// The run that these nodes are under, once it has begun.
+    pub(crate) fn watched(&self) -> Watched {
+        Arc::clone(&self.watched)
     }
 
     /// Whether a node is ready; an error if it gives no HTTP answer.
@@ -59,6 +76,11 @@ impl HttpCluster {
 }
 
 impl Cluster for HttpCluster {
+    fn begins(&self, run: &Arc<Run>) {
+        // There is one run per process.
+        let _ = self.watched.set(Arc::clone(run));
+    }
+
     async fn stats(&self, node: NodeIndex) -> Result<NodeStats, String> {
         self.json(node, "/stats").await
     }

@@ -2,6 +2,7 @@
 
 mod control;
 mod http;
+mod metrics;
 mod null_server;
 mod settings;
 mod startup;
@@ -69,6 +70,9 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
 }
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
+    if settings.metrics_port > 0 {
+        metrics::serve(settings.metrics_port, cluster.watched())?;
+    }
     let http = &settings.http;
     let dice = rand::random_range(0..targets.len());
     let victim = settings.victim(targets, dice)?;

@@ -20,6 +20,9 @@ pub(crate) struct Settings {
     pub(crate) kill: KillSettings,
     #[command(flatten)]
     pub(crate) local: LocalSettings,
+    /// The TCP port of GET /metrics, for Prometheus; 0 is off
+    #[arg(long, env, default_value_t = 0)]
+    pub(crate) metrics_port: u16,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""What `make observe` does: the whole stack in containers where there is a Docker engine; else three local nodes, the
+runner and, if it is installed, a real Prometheus. Either way a run with a kill in it.
+
+`--check` is for CI: local, short, on free ports; then every query of the board must have data.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "perf"))
+from processes import answers, free_port, wait_for  # noqa: E402
+
+KILL_TOKEN = "demo"
+
+# The run that is watched; each can be set in the environment.
+RUN = {
+    "CONCURRENCY": "256", "DURATION": "120s", "SET_RATIO": "30", "SET_TTL_MS": "-1", "STATS_EVERY": "10s",
+    "KILL_MODE": "random", "KILL_AFTER": "30s", "KILL_TOKEN": KILL_TOKEN,
+}
+# Long enough for suspicion, death, return and recovery; light enough for two slow cores.
+CHECK_RUN = {
+    "CONCURRENCY": "8", "DURATION": "18s", "KEYS": "2000", "SET_RATIO": "30", "SET_TTL_MS": "-1", "WARMUP": "1s",
+    "KILL_MODE": "target", "KILL_AFTER": "4s", "KILL_TARGET": "2", "KILL_TOKEN": KILL_TOKEN, "FINAL_SWEEP": "false",
+    # What is checked here is the board; a few failures on a slow machine are no reason to fail.
+    "ERRORS_MAX_PERCENT": "20",
+}
+RESTART_AFTER_S = 5.0
+
+
+class Node:
+    """A local node that comes back when it dies, as `restart: unless-stopped` would have it."""
+
+    def __init__(self, binary: Path, settings: dict[str, str], log: Path):
+        self._command, self._environment, self._log = [str(binary)], {**os.environ, **settings}, log
+        self._stopped = threading.Event()
+        self._child = self._start("w")
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def _start(self, mode: str) -> subprocess.Popen:
+        with self._log.open(mode) as log:
+            return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _keep(self) -> None:
+        while True:
+            self._child.wait()
+            if self._stopped.wait(RESTART_AFTER_S):
+                return
+            self._child = self._start("a")
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._child.kill()
+        self._keeper.join()
+
+
+class Ports:
+    """Where everything listens."""
+
+    def __init__(self, free: bool):
+        self.http = [free_port() for _ in range(3)] if free else [8081, 8082, 8083]
+        self.quic = [free_port() for _ in range(3)] if free else [5011, 5012, 5013]
+        self.runner = free_port() if free else 9464
+        self.prometheus = free_port() if free else 9090
+
+    @property
+    def targets(self) -> str:
+        return ",".join(f"http://127.0.0.1:{port}" for port in self.http)
+
+
+def start_nodes(binaries: Path, ports: Ports, folder: Path) -> list[Node]:
+    seeds = ",".join(f"127.0.0.1:{port}" for port in ports.quic)
+    nodes = []
+    for number, (http, quic) in enumerate(zip(ports.http, ports.quic), 1):
+        settings = {
+            "NODE_ID": f"node{number}", "PORT": str(http), "HTTP_BIND": "127.0.0.1", "CACHE_BIND": f"127.0.0.1:{quic}",
+            "CACHE_PUBLIC": f"127.0.0.1:{quic}", "CACHE_SEEDS": seeds, "CACHE_AUTH": "demo", "WORKERS": "1",
+            "ALLOW_KILL": "true", "KILL_TOKEN": KILL_TOKEN,
+        }
+        nodes.append(Node(binaries / "node", settings, folder / f"node{number}.log"))
+    return nodes
+
+
+def local_config(ports: Ports) -> str:
+    """prometheus.yml with local addresses; Jaeger's job stays, with nobody to ask."""
+    config = (ROOT / "prometheus.yml").read_text()
+    nodes = ", ".join(f"'127.0.0.1:{port}'" for port in ports.http)
+    for container, local in (
+        ("[node1:8081, node2:8082, node3:8083]", f"[{nodes}]"),
+        ("[runner:9464]", f"['127.0.0.1:{ports.runner}']"),
+        ("[jaeger:8888, jaeger:8889]", "[]"),
+        ("[localhost:9090]", f"['127.0.0.1:{ports.prometheus}']"),
+        ("observability/rules", f"{ROOT}/observability/rules"),
+    ):
+        if container not in config:
+            raise RuntimeError(f"prometheus.yml no longer says {container}")
+        config = config.replace(container, local)
+    return config
+
+
+def start_prometheus(ports: Ports, folder: Path) -> subprocess.Popen:
+    config, data = folder / "prometheus.yml", folder / "prometheus"
+    config.write_text(local_config(ports))
+    shutil.rmtree(data, ignore_errors=True)
+    with (folder / "prometheus.log").open("w") as log:
+        return subprocess.Popen(
+            ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={data}", "--enable-feature=exemplar-storage",
+             f"--web.listen-address=127.0.0.1:{ports.prometheus}"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )
+
+
+def run_local(binaries: Path, check: bool) -> int:
+    folder = ROOT / "target" / ("observe-check" if check else "observe")
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = Ports(free=check)
+    url = f"http://127.0.0.1:{ports.prometheus}"
+    nodes, prometheus = start_nodes(binaries, ports, folder), None
+    try:
+        if shutil.which("prometheus"):
+            prometheus = start_prometheus(ports, folder)
+            wait_for("Prometheus", lambda: answers(f"{url}/-/ready"))
+        wait_for("the nodes", lambda: all(answers(f"http://127.0.0.1:{port}/ready") for port in ports.http))
+        tell(ports, url if prometheus else None)
+        began = time.time()
+        run = {**CHECK_RUN} if check else {name: os.environ.get(name, value) for name, value in RUN.items()}
+        run |= {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(folder / "results.json")}
+        code = subprocess.run([str(binaries / "runner")], env={**os.environ, **run}, check=False).returncode
+        if check:
+            return code or check_run(url, folder, began)
+        if prometheus and sys.stdin.isatty():
+            print(f"\nThe nodes and Prometheus stay up: {url}  (Ctrl-C ends them)")
+            signal.pause()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for node in nodes:
+            node.stop()
+        if prometheus:
+            prometheus.terminate()
+            prometheus.wait()
+
+
+def check_run(url: str, folder: Path, began: float) -> int:
+    """The board has data, the kill stands where it happened, and the alert for it fired."""
+    killed_ms = json.loads((folder / "results.json").read_text())["timeline"]["killed_at_unix_ms"]
+    line = value(url, 'last_over_time(runner_fault_event_timestamp_seconds{action="kill"}[5m])')
+    print(f"kill line: {abs(line * 1000 - killed_ms):.0f} ms from the kill")
+    alerted = value(url, 'count_over_time(ALERTS{alertname="MeshNodeDown",alertstate="firing"}[5m])')
+    print(f"MeshNodeDown fired for {alerted:.0f} s")
+    live = [sys.executable, str(ROOT / "grafana" / "check.py"), "--live", url, "--from", str(began), "--to", str(time.time())]
+    code = subprocess.run(live, check=False).returncode
+    return code or int(not (abs(line * 1000 - killed_ms) < 1000 and alerted > 0))
+
+
+def value(url: str, expr: str) -> float:
+    with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expr})}", timeout=10) as response:
+        found = json.load(response)["data"]["result"]
+    return float(found[0]["value"][1]) if found else 0.0
+
+
+def tell(ports: Ports, prometheus: str | None) -> None:
+    print("Three local nodes and the runner, no containers.")
+    print(f"  nodes       {ports.targets.replace(',', '  ')}")
+    print(f"  Prometheus  {prometheus or 'MISSING: install the package prometheus'}")
+    print("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000")
+    print("  Jaeger      MISSING: needs a Docker engine that can pull its image; then http://localhost:16686", flush=True)
+
+
+def compose() -> list[str] | None:
+    """The command for Compose, if there is an engine to talk to."""
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode != 0:
+        return None
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0:
+            return command
+    return None
+
+
+def run_stack(command: list[str]) -> int | None:
+    """Nothing if the stack does not start, for want of images most likely."""
+    run = {name: os.environ.get(name, value) for name, value in RUN.items()}
+    if subprocess.run([*command, "up", "--build", "--detach"], env={**os.environ, **run}, cwd=ROOT, check=False).returncode != 0:
+        subprocess.run([*command, "down"], cwd=ROOT, capture_output=True, check=False)
+        return None
+    wait_for("Grafana", lambda: answers("http://127.0.0.1:3000/api/health"))
+    print("\n  Grafana     http://localhost:3000\n  Jaeger      http://localhost:16686\n  Prometheus  http://localhost:9090")
+    print(f"  to end it   {' '.join(command)} down\n", flush=True)
+    try:
+        return subprocess.run([*command, "logs", "--follow", "runner"], cwd=ROOT, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+def built() -> Path:
+    subprocess.run(["cargo", "build", "--locked", "--release", "-p", "node", "-p", "runner"], cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--binaries", type=Path, help="the folder of node and runner; built if it is not given")
+    arguments.add_argument("--check", action="store_true", help="a short local run, then check the board on it")
+    given = arguments.parse_args()
+    if given.check:
+        return run_local(given.binaries or built(), check=True)
+    command = compose()
+    if command:
+        code = run_stack(command)
+        if code is not None:
+            return code
+        print("The containers did not start: see above. So this is the stack without them.\n")
+    else:
+        print("No Docker engine with Compose answers, so this is the stack without containers.\n")
+    return run_local(given.binaries or built(), check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+//! The runner's metrics as text. The load keeps its own counters, one set per thread; here they only get their names, so
+//! that nothing is counted twice and a scrape costs the load nothing.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::{
+    Exposition,
+    catalogue::{self as names, Family, Kind, SECONDS_BUCKETS},
+};
+
+/// One look at a run.
+#[derive(Clone, Debug, Default)]
+pub struct RunnerSample {
+    /// Tells this run from others; a label of every series.
+    pub run_id: String,
+    /// The runner's version.
+    pub version: &'static str,
+    /// Response times.
+    pub ops: Vec<OpSeries>,
+    /// Writes sent.
+    pub writes_sent: u64,
+    /// Operations that a second node answered.
+    pub fail_overs: u64,
+    /// Broken promises by kind.
+    pub violations: Vec<(&'static str, u64)>,
+    /// Reads older than an acknowledged write.
+    pub stale_reads: u64,
+    /// Reads of the final sweep.
+    pub swept_reads: u64,
+    /// All phases, and whether each is going on.
+    pub phases: Vec<(&'static str, bool)>,
+    /// What happened to nodes so far.
+    pub faults: Vec<FaultEvent>,
+    /// The longest wait for a start.
+    pub lag_max: Duration,
+    /// The requests in flight that the run aims at.
+    pub target_in_flight: u64,
+}
+
+/// Response times of one operation and outcome.
+#[derive(Clone, Debug, Default)]
+pub struct OpSeries {
+    /// As the nodes label it.
+    pub op: &'static str,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// Upper bound in nanoseconds and count, rising.
+    pub buckets: Vec<(u64, u64)>,
+}
+
+/// Something happened to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultEvent {
+    /// What.
+    pub action: &'static str,
+    /// To whom.
+    pub target: String,
+    /// When, in milliseconds of the Unix clock.
+    pub unix_ms: u64,
+}
+
+impl RunnerSample {
+    /// All metrics as text.
+    #[must_use]
+    pub fn render(&self, exposition: Exposition) -> String {
+        let mut text = Text { run_id: &self.run_id, text: String::new() };
+        text.head(&names::RUNNER_OPS);
+        for series in &self.ops {
+            text.histogram(&names::RUNNER_OPS, series);
+        }
+        text.one(&names::RUNNER_SENT, self.writes_sent as f64);
+        text.one(&names::RUNNER_FAIL_OVERS, self.fail_overs as f64);
+        text.head(&names::RUNNER_VIOLATIONS);
+        for (kind, count) in &self.violations {
+            text.line(names::RUNNER_VIOLATIONS.name, &[("kind", kind)], *count as f64);
+        }
+        text.one(&names::RUNNER_STALE, self.stale_reads as f64);
+        text.one(&names::RUNNER_SWEPT, self.swept_reads as f64);
+        text.head(&names::RUNNER_PHASE);
+        for (phase, now) in &self.phases {
+            text.line(names::RUNNER_PHASE.name, &[("phase", phase)], if *now { 1.0 } else { 0.0 });
+        }
+        text.head(&names::RUNNER_FAULT);
+        for FaultEvent { action, target, unix_ms } in &self.faults {
+            let at_s = *unix_ms as f64 / 1000.0;
+            text.line(names::RUNNER_FAULT.name, &[("action", action), ("target", target)], at_s);
+        }
+        text.one(&names::RUNNER_LAG, self.lag_max.as_secs_f64());
+        text.one(&names::RUNNER_TARGET, self.target_in_flight as f64);
+        text.head(&names::RUNNER_INFO);
+        text.line(names::RUNNER_INFO.name, &[("version", self.version)], 1.0);
+        exposition.write(text.text)
+    }
+}
+
+struct Text<'a> {
+    run_id: &'a str,
+    text: String,
+}
+
+impl Text<'_> {
+    fn head(&mut self, family: &Family) {
+        let kind = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Seconds => "histogram",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "# HELP {0} {1}\n# TYPE {0} {kind}", family.name, family.help);
+    }
+
+    fn one(&mut self, family: &Family, value: f64) {
+        self.head(family);
+        self.line(family.name, &[], value);
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let _ = write!(self.text, "{name}{{run_id=\"{}\"", escape(self.run_id));
+        for (label, text) in labels {
+            let _ = write!(self.text, ",{label}=\"{}\"", escape(text));
+        }
+        let _ = writeln!(self.text, "}} {value}");
+    }
+
+    /// The load's buckets are finer than ours; one that reaches over a bound counts above it.
+    fn histogram(&mut self, family: &Family, series: &OpSeries) {
+        let labels = [("op", series.op), ("outcome", series.outcome)];
+        let bucket = format!("{}_bucket", family.name);
+        let below = |bound_ns: f64| {
+            let inside = series.buckets.iter().take_while(|(upper_ns, _)| *upper_ns as f64 <= bound_ns);
+            inside.map(|(_, count)| count).sum::<u64>() as f64
+        };
+        for bound in SECONDS_BUCKETS {
+            let [op, outcome] = labels;
+            self.line(&bucket, &[op, outcome, ("le", &bound.to_string())], below((bound * 1e9).round()));
+        }
+        let [op, outcome] = labels;
+        self.line(&bucket, &[op, outcome, ("le", "+Inf")], below(f64::INFINITY));
+        let sum_ns: f64 = series.buckets.iter().map(|(upper_ns, count)| *upper_ns as f64 * *count as f64).sum();
+        self.line(&format!("{}_sum", family.name), &labels, sum_ns / 1e9);
+        self.line(&format!("{}_count", family.name), &labels, below(f64::INFINITY));
+    }
+}
+
+fn escape(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> RunnerSample {
+        RunnerSample {
+            run_id: "a\"b".to_owned(),
+            version: "1",
+            ops: vec![OpSeries {
+                op: "get",
+                outcome: "hit_local",
+                buckets: vec![(4_000, 1), (5_000, 2), (900_000, 4), (9_000_000_000, 8)],
+            }],
+            writes_sent: 7,
+            faults: vec![FaultEvent { action: "kill", target: "http://n1:1".to_owned(), unix_ms: 1_700_000_000_250 }],
+            phases: vec![("steady", true), ("recovered", false)],
+            ..RunnerSample::default()
+        }
+    }
+
+    #[test]
+    fn fine_buckets_fall_into_the_catalogues() {
+        let text = sample().render(Exposition::Prometheus);
+        let count = |le: &str| {
+            let start = format!(
+                "runner_op_duration_seconds_bucket{{run_id=\"a\\\"b\",op=\"get\",outcome=\"hit_local\",le=\"{le}\"}} "
+            );
+            text.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
+        };
+        assert_eq!(count("0.000005").as_deref(), Some("3"), "{text}");
+        assert_eq!(count("0.00075").as_deref(), Some("3"));
+        assert_eq!(count("0.001").as_deref(), Some("7"));
+        assert_eq!(count("5").as_deref(), Some("7"));
+        assert_eq!(count("+Inf").as_deref(), Some("15"));
+    }
+
+    #[test]
+    fn both_forms_hold_the_fault_to_the_millisecond() {
+        let line = "runner_fault_event_timestamp_seconds{run_id=\"a\\\"b\",action=\"kill\",target=\"http://n1:1\"} 1700000000.25\n";
+        for form in [Exposition::Prometheus, Exposition::OpenMetrics] {
+            let text = sample().render(form);
+            assert!(text.contains(line), "{text}");
+            assert!(text.contains("runner_phase{run_id=\"a\\\"b\",phase=\"steady\"} 1\n"), "{text}");
+            assert!(text.contains("runner_writes_sent_total{run_id=\"a\\\"b\"} 7\n"), "{text}");
+        }
+        assert!(sample().render(Exposition::OpenMetrics).ends_with("# EOF\n"));
+    }
+}
