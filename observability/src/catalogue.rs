@@ -80,6 +80,12 @@ catalogue! {
     HTTP_PROBLEMS: Counter "mesh_http_problems_total" "Requests answered with an error by the HTTP layer or the mesh, by status.";
     TRACEPARENT_MALFORMED: Counter "mesh_traceparent_malformed_total" "Requests with a traceparent header that was ignored.";
 
+    SPANS_KEPT: Counter "mesh_spans_kept_total" "Spans handed to the exporter: those exported, failed, dropped or under way.";
+    SPANS_EXPORTED: Counter "mesh_spans_exported_total" "Spans that the collector took.";
+    SPANS_FAILED: Counter "mesh_spans_failed_total" "Spans that the collector did not take in time.";
+    SPANS_DROPPED: Counter "mesh_spans_dropped_total" "Spans dropped because too many were under way.";
+    TRACE_KEEP_MISSES: Counter "mesh_trace_keep_misses_total" "Traces that a peer asked to keep and nothing was recorded of, or not yet.";
+
     BUILD_INFO: Gauge "mesh_build_info" "Always 1; the labels say which build and which node this is.";
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use arrayvec::ArrayVec;
 use mesh_proto::{
-    HedgeBudget, LegFailure, LegOutcome, LegRecord, Monotonic, NodeId, Read, ReadAnswer, ReadOutcome, ReadStep, Record,
-    Version, Write, WriteAnswer, WriteOutcome, WriteStep,
+    HedgeBudget, LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, NodeId, Read, ReadAnswer, ReadOutcome,
+    ReadStep, Record, Version, Write, WriteAnswer, WriteOutcome, WriteStep,
 };
 use parking_lot::Mutex;
 use tokio::time::Sleep;
@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::core::Core;
 
 /// The legs of one operation, as its flight record will show them.
-pub(crate) type Legs = ArrayVec<LegRecord, 8>;
+pub(crate) type Legs = ArrayVec<LegRecord, LEGS_MAX>;
 
 /// A read in flight.
 pub(crate) struct ReadCall {

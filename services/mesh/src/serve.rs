@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use mesh_proto::{
-    ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, MemberState, NodeId, ReadAnswer,
-    RejectReason, RequestId, Slot, SlotPage, WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
+    ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, KeyHash, MemberState, Monotonic,
+    NodeId, ReadAnswer, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage, TraceContext, Version,
+    WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -196,6 +197,8 @@ impl Stream {
     fn answer(&self, frame: Frame, replies: &mut BytesMut) -> Result<(), String> {
         let (core, request, theirs) = (&*self.core, frame.request, frame.ring);
         let ring = core.ring();
+        // The clock is read for traced legs only.
+        let traced = frame.trace.map(|trace| (trace, core.clock.now()));
         match frame.body {
             FrameBody::Read { hash, key } => {
                 let answer = if ring.hash() == theirs {
@@ -212,6 +215,7 @@ impl Stream {
                     }
                     _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
                 }
+                traced.map(|(trace, started)| self.served(trace, started, hash, read_outcome(&answer)));
             }
             FrameBody::Write(record) => {
                 let answer = if ring.hash() == theirs {
@@ -221,6 +225,8 @@ impl Stream {
                     WriteAnswer::WrongRing(core.members())
                 };
                 encode_write_reply(replies, request, ring.hash(), record.hash, &answer);
+                let outcome = write_outcome(&answer, record.version);
+                traced.map(|(trace, started)| self.served(trace, started, record.hash, outcome));
             }
             FrameBody::Cancel => {}
             FrameBody::Control(control) => {
@@ -237,6 +243,19 @@ impl Stream {
             | FrameBody::Page(_) => return Err("a frame that is no request".to_owned()),
         }
         Ok(())
+    }
+
+    /// Tells of a leg that carries a trace.
+    fn served(
+        &self,
+        trace: TraceContext,
+        started: Monotonic,
+        hash: KeyHash,
+        outcome: (bool, ServeOutcome, Option<Version>),
+    ) {
+        let ((is_write, outcome, version), peer) = (outcome, self.connection.peer());
+        let took = self.core.clock.now().since(started);
+        self.core.observer.served(&ServeRecord { peer, trace, is_write, outcome, hash, version, started, took });
     }
 
     /// Sends a large reply on a stream of its own.
@@ -261,7 +280,10 @@ fn answer_control(core: &Core, same_ring: bool, request: ControlRequest) -> Fram
             core.handle_members(&members);
             ControlReply::Members(core.members())
         }
-        ControlRequest::KeepTrace(_) => ControlReply::Done,
+        ControlRequest::KeepTrace(trace) => {
+            core.observer.keep_trace(u128::from_be_bytes(trace));
+            ControlReply::Done
+        }
         _ if !same_ring => ControlReply::Refused,
         ControlRequest::Digests { first, count } => {
             let slots = Slot::all().skip(first.index()).take(usize::from(count));
@@ -276,4 +298,25 @@ fn answer_control(core: &Core, same_ring: bool, request: ControlRequest) -> Fram
         }
     };
     FrameBody::ControlReply(reply)
+}
+
+fn read_outcome(answer: &ReadAnswer) -> (bool, ServeOutcome, Option<Version>) {
+    let (outcome, version) = match answer {
+        ReadAnswer::Value { version, .. } => (ServeOutcome::Hit, Some(*version)),
+        ReadAnswer::Gone { version } => (ServeOutcome::Gone, Some(*version)),
+        ReadAnswer::Absent => (ServeOutcome::Absent, None),
+        ReadAnswer::Unknown => (ServeOutcome::Unknown, None),
+        ReadAnswer::WrongRing(_) => (ServeOutcome::WrongRing, None),
+    };
+    (false, outcome, version)
+}
+
+fn write_outcome(answer: &WriteAnswer, version: Version) -> (bool, ServeOutcome, Option<Version>) {
+    let outcome = match answer {
+        WriteAnswer::Applied => ServeOutcome::Applied,
+        WriteAnswer::Stale { .. } => ServeOutcome::Stale,
+        WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
+        WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,
+    };
+    (true, outcome, Some(version))
 }
