@@ -144,7 +144,7 @@ async fn hedged_slow_and_failed_requests_are_kept_without_sampling() {
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
         ("TRACE_SAMPLE_RATIO", "0"),
-        ("TRACE_SLOW_MS", "300"),
+        ("TRACE_SLOW_MS", "150"),
         ("REPLICATION_FACTOR", "2"),
         ("WRITE_CONCERN", "2"),
         ("READ_HEDGE_DELAY_MS", "0"),
