@@ -24,6 +24,9 @@ type Labels = [(&'static str, &'static str); 1];
 /// What Grafana looks for.
 const TRACE_ID: &str = "trace_id";
 
+/// How an exemplar begins. No label can hold it, because quotes in labels are escaped.
+const EXEMPLAR: &str = " # {trace_id=\"";
+
 /// One family of latencies with a label that takes `N` values.
 pub(crate) struct LatencySeries<const N: usize> {
     registry: Registry,
@@ -59,7 +62,7 @@ impl<const N: usize> LatencySeries<N> {
     pub(crate) fn prometheus(&self) -> String {
         let mut text = String::new();
         for line in self.openmetrics().lines() {
-            let series = line.rfind(" # {").filter(|_| !line.starts_with('#')).map_or(line, |at| &line[..at]);
+            let series = line.rfind(EXEMPLAR).map_or(line, |at| &line[..at]);
             let _ = writeln!(text, "{series}");
         }
         text
@@ -74,6 +77,18 @@ fn latency() -> Latency {
 mod tests {
     use super::*;
     use crate::catalogue::OP_DURATION;
+
+    #[test]
+    fn a_hostile_name_stays_inside_its_label() {
+        let name = "n\"} 1\n# {trace_id=\"x";
+        let latencies = LatencySeries::new(&OP_DURATION, name, "op", ["get"]);
+        latencies.observe(0, Duration::from_millis(1), None);
+        for text in [latencies.openmetrics(), latencies.prometheus()] {
+            let label = r#"{node="n\"} 1\n# {trace_id=\"x",op="get""#;
+            assert_eq!(text.matches(label).count(), SECONDS_BUCKETS.len() + 3, "{text}");
+            assert!(text.lines().skip(2).all(|line| line.starts_with(OP_DURATION.name)), "{text}");
+        }
+    }
 
     fn series() -> LatencySeries<2> {
         LatencySeries::new(&OP_DURATION, "n1", "op", ["get", "set"])

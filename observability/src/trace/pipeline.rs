@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -108,6 +108,7 @@ impl SpanPipeline {
             runtime: runtime.handle.clone(),
             queued: Arc::clone(&queued),
             counts: Arc::clone(&counts),
+            is_failing: AtomicBool::new(false),
         };
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE_SPANS_MAX)
@@ -203,6 +204,23 @@ struct CountingExporter {
     runtime: Handle,
     queued: Arc<AtomicUsize>,
     counts: Arc<SpanCounts>,
+    /// Whether the last request failed: only a change is worth a line in the log.
+    is_failing: AtomicBool,
+}
+
+impl CountingExporter {
+    fn count(&self, spans: usize, result: &OTelSdkResult) {
+        let count = if result.is_ok() { &self.counts.exported } else { &self.counts.failed };
+        count.fetch_add(spans as u64, Ordering::Relaxed);
+        let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
+        match result {
+            Err(error) if !was_failing => {
+                tracing::warn!(%error, "the collector takes no traces: they are dropped until it does");
+            }
+            Ok(()) if was_failing => tracing::info!("the collector takes traces again"),
+            _ => {}
+        }
+    }
 }
 
 impl SpanExporter for CountingExporter {
@@ -217,8 +235,7 @@ impl SpanExporter for CountingExporter {
             // The process is ending.
             Err(_) => Err(OTelSdkError::AlreadyShutdown),
         };
-        let count = if result.is_ok() { &self.counts.exported } else { &self.counts.failed };
-        count.fetch_add(spans as u64, Ordering::Relaxed);
+        self.count(spans, &result);
         result
     }
 }

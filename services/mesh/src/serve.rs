@@ -215,7 +215,9 @@ impl Stream {
                     }
                     _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
                 }
-                traced.map(|(trace, started)| self.served(trace, started, hash, read_outcome(&answer)));
+                if let Some(traced) = traced {
+                    self.served(traced, hash, Answered::read(&answer));
+                }
             }
             FrameBody::Write(record) => {
                 let answer = if ring.hash() == theirs {
@@ -225,8 +227,9 @@ impl Stream {
                     WriteAnswer::WrongRing(core.members())
                 };
                 encode_write_reply(replies, request, ring.hash(), record.hash, &answer);
-                let outcome = write_outcome(&answer, record.version);
-                traced.map(|(trace, started)| self.served(trace, started, record.hash, outcome));
+                if let Some(traced) = traced {
+                    self.served(traced, record.hash, Answered::write(&answer, record.version));
+                }
             }
             FrameBody::Cancel => {}
             FrameBody::Control(control) => {
@@ -246,14 +249,9 @@ impl Stream {
     }
 
     /// Tells of a leg that carries a trace.
-    fn served(
-        &self,
-        trace: TraceContext,
-        started: Monotonic,
-        hash: KeyHash,
-        outcome: (bool, ServeOutcome, Option<Version>),
-    ) {
-        let ((is_write, outcome, version), peer) = (outcome, self.connection.peer());
+    fn served(&self, (trace, started): (TraceContext, Monotonic), hash: KeyHash, answered: Answered) {
+        let Answered { is_write, outcome, version } = answered;
+        let peer = self.connection.peer();
         let took = self.core.clock.now().since(started);
         self.core.observer.served(&ServeRecord { peer, trace, is_write, outcome, hash, version, started, took });
     }
@@ -300,23 +298,32 @@ fn answer_control(core: &Core, same_ring: bool, request: ControlRequest) -> Fram
     FrameBody::ControlReply(reply)
 }
 
-fn read_outcome(answer: &ReadAnswer) -> (bool, ServeOutcome, Option<Version>) {
-    let (outcome, version) = match answer {
-        ReadAnswer::Value { version, .. } => (ServeOutcome::Hit, Some(*version)),
-        ReadAnswer::Gone { version } => (ServeOutcome::Gone, Some(*version)),
-        ReadAnswer::Absent => (ServeOutcome::Absent, None),
-        ReadAnswer::Unknown => (ServeOutcome::Unknown, None),
-        ReadAnswer::WrongRing(_) => (ServeOutcome::WrongRing, None),
-    };
-    (false, outcome, version)
+/// What a replica said, in the words of the flight record.
+struct Answered {
+    is_write: bool,
+    outcome: ServeOutcome,
+    version: Option<Version>,
 }
 
-fn write_outcome(answer: &WriteAnswer, version: Version) -> (bool, ServeOutcome, Option<Version>) {
-    let outcome = match answer {
-        WriteAnswer::Applied => ServeOutcome::Applied,
-        WriteAnswer::Stale { .. } => ServeOutcome::Stale,
-        WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
-        WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,
-    };
-    (true, outcome, Some(version))
+impl Answered {
+    fn read(answer: &ReadAnswer) -> Self {
+        let (outcome, version) = match answer {
+            ReadAnswer::Value { version, .. } => (ServeOutcome::Hit, Some(*version)),
+            ReadAnswer::Gone { version } => (ServeOutcome::Gone, Some(*version)),
+            ReadAnswer::Absent => (ServeOutcome::Absent, None),
+            ReadAnswer::Unknown => (ServeOutcome::Unknown, None),
+            ReadAnswer::WrongRing(_) => (ServeOutcome::WrongRing, None),
+        };
+        Self { is_write: false, outcome, version }
+    }
+
+    fn write(answer: &WriteAnswer, version: Version) -> Self {
+        let outcome = match answer {
+            WriteAnswer::Applied => ServeOutcome::Applied,
+            WriteAnswer::Stale { .. } => ServeOutcome::Stale,
+            WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
+            WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,
+        };
+        Self { is_write: true, outcome, version: Some(version) }
+    }
 }

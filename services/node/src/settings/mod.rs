@@ -436,6 +436,11 @@ mod tests {
             ("--workers", "WORKERS", "0"),
             ("--log", "LOG", "mesh=loud"),
             ("--log-format", "LOG_FORMAT", "xml"),
+            ("--otel-exporter-otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317"),
+            ("--otel-resource-attributes", "OTEL_RESOURCE_ATTRIBUTES", "env"),
+            ("--trace-mode", "TRACE_MODE", "on"),
+            ("--trace-sample-ratio", "TRACE_SAMPLE_RATIO", "1%"),
+            ("--trace-slow-ms", "TRACE_SLOW_MS", "0"),
         ];
         for (flag, name, value) in cases {
             let text = message(&[&format!("{flag}={value}")]);
