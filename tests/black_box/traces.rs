@@ -192,8 +192,7 @@ async fn hedged_slow_and_failed_requests_are_kept_without_sampling() {
     assert_no_orphans(&slow, CALLER);
     cluster.network().heal();
 
-    cluster.node(1).freeze();
-    cluster.node(2).freeze();
+    [1, 2].iter().for_each(|other| cluster.node(*other).freeze());
     let status = request(cluster.node(0), "POST", "/set?k=failed", "v", &traceparent(FAILED, "00")).await;
     assert!(status >= 500, "{status}");
     let failed = eventually("a failed write", ARRIVES_WITHIN, async || {
@@ -203,9 +202,7 @@ async fn hedged_slow_and_failed_requests_are_kept_without_sampling() {
     .await
     .0;
     assert!(only(&failed, "POST /set").is_error && only(&failed, "mesh.set").is_error, "{failed:#?}");
-    // What the frozen ones have in their ears, they answer once they are awake.
-    cluster.node(1).thaw();
-    cluster.node(2).thaw();
+    [1, 2].iter().for_each(|other| cluster.node(*other).thaw());
     assert_eq!(metric(cluster.node(0), "mesh_spans_dropped_total").await, 0);
 }
 

@@ -5,6 +5,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -14,10 +19,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::status::StatusCode,
 };
 use tokio::net::TcpListener;
-use tonic::{
-    Request, Response, Status,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status};
 
 /// A span as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +55,13 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let collector = Self { endpoint, spans: Arc::default() };
-        let service = TraceServiceServer::new(collector.clone());
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+        let service = TowerToHyperService::new(TraceServiceServer::new(collector.clone()));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service.clone()));
+            }
+        });
         collector
     }
 
