@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod direct_runner_cli;
 mod faults;
 mod no_loss;
 mod partition;

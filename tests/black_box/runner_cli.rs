@@ -14,19 +14,24 @@ use tempfile::TempDir;
 use crate::harness::{Descendants, Loopback, Machine, binary, eventually, exit_within};
 
 /// A `runner` under observation.
-struct Runner {
-    child: Child,
+pub struct Runner {
+    pub child: Child,
     folder: TempDir,
     descendants: Descendants,
 }
 
 impl Runner {
     fn start(test: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::start_binary("runner", test, arguments, settings)
+    }
+
+    /// `runner`, or its sibling that has the same settings.
+    pub fn start_binary(name: &str, test: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let descendants = Descendants::new(test);
         let output = File::create(folder.path().join("output")).expect("a file");
         let errors = output.try_clone().expect("a second handle");
-        let child = Command::new(binary("runner"))
+        let child = Command::new(binary(name))
             .args(arguments)
             .env_clear()
             // The supervisor looks for a tool of the system there.
@@ -42,16 +47,16 @@ impl Runner {
         Self { child, folder, descendants }
     }
 
-    async fn exit_within(&mut self, within: Duration) -> ExitStatus {
+    pub async fn exit_within(&mut self, within: Duration) -> ExitStatus {
         exit_within(&mut self.child, within, "the runner to end").await
     }
 
     /// All it has written so far, to either stream.
-    fn output(&self) -> String {
+    pub fn output(&self) -> String {
         read(&self.folder.path().join("output"))
     }
 
-    fn results(&self) -> Value {
+    pub fn results(&self) -> Value {
         serde_json::from_str(&read(&self.folder.path().join("results.json"))).expect("RESULTS is JSON")
     }
 
@@ -81,17 +86,13 @@ fn read(path: &Path) -> String {
 }
 
 /// The lines that existing scripts look for, by how they start.
-const SUMMARY: [&str; 6] = [
-    "=== Mesh Bench Summary ===",
-    "Targets: [http://",
-    "Total: ",
-    "Hits: local=",
-    "GET p50=",
-    "Local cache counters (",
-];
+const SUMMARY: [&str; 5] =
+    ["=== Mesh Bench Summary ===", "Total: ", "Hits: local=", "GET p50=", "Local cache counters ("];
+
+const TARGETS: &str = "Targets: [http://";
 
 /// The number that follows `label` in the summary.
-fn figure(output: &str, label: &str) -> f64 {
+pub fn figure(output: &str, label: &str) -> f64 {
     let start = output.find("=== Mesh Bench Summary ===").expect("a summary");
     let summary = &output[start..];
     let at = summary.find(label).unwrap_or_else(|| panic!("no `{label}` in:\n{summary}")) + label.len();
@@ -99,8 +100,8 @@ fn figure(output: &str, label: &str) -> f64 {
     digits.parse().unwrap_or_else(|_| panic!("no number after `{label}` in:\n{summary}"))
 }
 
-fn assert_summary_filled(output: &str) {
-    for start in SUMMARY {
+pub fn assert_summary_filled(output: &str, targets: &str) {
+    for start in SUMMARY.into_iter().chain([targets]) {
         assert!(output.lines().any(|line| line.starts_with(start)), "no line `{start}…` in:\n{output}");
     }
     for label in ["Total: ", "GETs: ", "SETs: ", "Hits: local=", "HitRatio=", "local_hit_ratio=", "size=", "capacity="]
@@ -131,7 +132,7 @@ async fn a_short_run_fills_every_line_and_leaves_nobody() {
     eventually("the runner and three nodes", Duration::from_secs(20), seen).await;
     let status = runner.exit_within(Duration::from_secs(60)).await;
     assert_eq!(status.code(), Some(0), "{}", runner.output());
-    assert_summary_filled(&runner.output());
+    assert_summary_filled(&runner.output(), TARGETS);
     assert!(runner.output().contains("WrongValue=0"));
     assert!(runner.results().is_object());
     runner.assert_nobody_left().await;
@@ -153,7 +154,7 @@ async fn a_kill_in_the_middle_breaks_no_promise() {
     let status = runner.exit_within(Duration::from_secs(90)).await;
     let output = runner.output();
     assert_eq!(status.code(), Some(0), "{output}");
-    assert_summary_filled(&output);
+    assert_summary_filled(&output, TARGETS);
     assert_eq!(figure(&output, "WrongValue="), 0.0);
     let (errors, total) = (figure(&output, "Errors: "), figure(&output, "Total: "));
     assert!(errors < total / 1000.0, "{errors} errors in {total} operations");
@@ -184,7 +185,7 @@ async fn interrupted_it_still_sums_up() {
         kill_process(Pid::from_child(&runner.child), signal).unwrap();
         let status = runner.exit_within(Duration::from_secs(20)).await;
         assert!(status.code().is_some(), "the signal killed it outright");
-        assert_summary_filled(&runner.output());
+        assert_summary_filled(&runner.output(), TARGETS);
         runner.assert_nobody_left().await;
     }
 }

@@ -42,9 +42,16 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let set_ttl_ms = settings.node.set_ttl_ms;
     let mut plan = load.plan(Vec::new(), Some(NodeIndex(0)), cores, set_ttl_ms > 0);
-    let trio = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
+    let (trio, questions) = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
     plan.targets = trio.names();
-    let client = |thread| DirectClient { nodes: trio.nodes(), ttl: ttl(set_ttl_ms), seed: plan.seed ^ (thread << 32) };
+    plan.nodes_within = true;
+    let mut questions = Some(questions);
+    let client = |thread| DirectClient {
+        nodes: trio.nodes(),
+        ttl: ttl(set_ttl_ms),
+        seed: plan.seed ^ (thread << 32),
+        questions: questions.take(),
+    };
     let clients = (0..plan.threads as u64).map(client).collect();
     let results = plan.results.clone();
     let report = run_session::<DirectClient>(plan, clients, &trio).await?;

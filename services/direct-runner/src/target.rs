@@ -3,12 +3,18 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use load::{Answer, Client, ErrorKind, NodeIndex, Outcome, Target, Version};
-use mesh::{GetError, GetOptions, Lookup, Ttl, Worker, WriteError, WriteOptions};
+use load::{Answer, Client, ErrorKind, NodeIndex, Outcome, Target, Version, say};
+use mesh::{GetError, GetOptions, Lookup, Node, Readiness, Ttl, Worker, WriteError, WriteOptions};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::trio::Running;
+
+/// All nodes must be ready this long after the start.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// How often a node that is on its way is looked at.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Makes one thread's targets.
 #[derive(Debug)]
@@ -16,100 +22,160 @@ pub(crate) struct DirectClient {
     pub(crate) nodes: Vec<watch::Receiver<Option<Running>>>,
     pub(crate) ttl: Ttl,
     pub(crate) seed: u64,
+    /// What others ask this thread to read for them.
+    pub(crate) questions: Option<mpsc::Receiver<Question>>,
 }
 
-/// This thread's worker of each node; nothing in the place of a crashed one.
-type Workers = Rc<RefCell<Vec<Option<Worker>>>>;
+/// A read for somebody on another thread: a worker's futures must be polled on the thread that made it.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) node: NodeIndex,
+    pub(crate) key: Bytes,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// A node and this thread's worker of it.
+#[derive(Clone)]
+struct Entry {
+    node: Node,
+    worker: Worker,
+}
+
+/// This thread's way into each node; nothing in the place of one that has crashed or is not ready again.
+type Entries = Rc<RefCell<Vec<Option<Rc<Entry>>>>>;
 
 impl Client for DirectClient {
     type Target = DirectTarget;
 
-    async fn connect(self) -> Result<DirectTarget, String> {
-        let workers: Workers = Rc::new(RefCell::new(vec![None; self.nodes.len()]));
-        for (index, mut node) in self.nodes.into_iter().enumerate() {
-            follow(&workers, index, &mut node).await?;
-            let workers = Rc::clone(&workers);
-            tokio::task::spawn_local(async move {
-                while node.changed().await.is_ok() {
-                    if let Err(reason) = follow(&workers, index, &mut node).await {
-                        eprintln!("[NODE] no worker for node {}: {reason}", index + 1);
-                    }
-                }
-            });
+    /// A node serves nobody before it has workers, so no thread can wait for a node before it has made its own of all.
+    async fn connect(mut self) -> Result<DirectTarget, String> {
+        let mut made = Vec::new();
+        for node in &mut self.nodes {
+            let running = node.borrow_and_update().clone();
+            made.push(running.map(|running| enter(&running.0)).transpose()?);
         }
-        Ok(DirectTarget { workers, ttl: self.ttl, dice: SmallRng::seed_from_u64(self.seed) })
+        let deadline = tokio::time::Instant::now() + READY_WITHIN;
+        for (index, entry) in made.iter().enumerate() {
+            let Some(Entry { node, .. }) = entry.as_deref() else { continue };
+            if !matches!(tokio::time::timeout_at(deadline, ready(node)).await, Ok(true)) {
+                let (number, seconds, state) = (index + 1, READY_WITHIN.as_secs(), node.readiness());
+                return Err(format!("node {number} was not ready within {seconds} s: {state:?}"));
+            }
+        }
+        let entries: Entries = Rc::new(RefCell::new(made));
+        for (index, node) in self.nodes.into_iter().enumerate() {
+            tokio::task::spawn_local(follow(Rc::clone(&entries), index, node));
+        }
+        let target = DirectTarget { entries, ttl: self.ttl, dice: SmallRng::seed_from_u64(self.seed), key: Vec::new() };
+        if let Some(questions) = self.questions {
+            tokio::task::spawn_local(answer_questions(target.clone(), questions));
+        }
+        Ok(target)
     }
 }
 
-/// Takes a worker of the node as it is now.
-async fn follow(workers: &Workers, index: usize, node: &mut watch::Receiver<Option<Running>>) -> Result<(), String> {
-    let running = node.borrow_and_update().clone();
-    workers.borrow_mut()[index] = None;
-    if let Some(running) = running {
-        let worker = running.0.add_worker().map_err(|error| error.to_string())?;
-        workers.borrow_mut()[index] = Some(worker);
+fn enter(node: &Node) -> Result<Rc<Entry>, String> {
+    let worker = node.add_worker().map_err(|error| error.to_string())?;
+    Ok(Rc::new(Entry { node: node.clone(), worker }))
+}
+
+/// Waits until a node takes traffic; false if it never will.
+async fn ready(node: &Node) -> bool {
+    loop {
+        match node.readiness() {
+            Readiness::Ready => return true,
+            Readiness::Stopping | Readiness::Refused(_) => return false,
+            Readiness::Joining | Readiness::Resyncing { .. } => tokio::time::sleep(POLL).await,
+        }
     }
-    Ok(())
+}
+
+/// Gives up a node that has crashed, and makes a worker of the one that takes its place.
+async fn follow(entries: Entries, index: usize, mut node: watch::Receiver<Option<Running>>) {
+    while node.changed().await.is_ok() {
+        let running = node.borrow_and_update().clone();
+        entries.borrow_mut()[index] = None;
+        let Some(running) = running else { continue };
+        match enter(&running.0) {
+            Ok(entry) => {
+                if ready(&entry.node).await {
+                    entries.borrow_mut()[index] = Some(entry);
+                }
+            }
+            Err(reason) => say(&format!("[NODE] no worker for node {}: {reason}", index + 1)),
+        }
+    }
+}
+
+async fn answer_questions(mut target: DirectTarget, mut questions: mpsc::Receiver<Question>) {
+    let mut value = Vec::new();
+    while let Some(Question { node, key, answer }) = questions.recv().await {
+        // Whoever asked may be gone; then nobody misses the answer.
+        let _ = answer.send(target.get_at(node, &key, &mut value).await);
+    }
 }
 
 /// One task's way to the nodes.
-#[derive(Clone)]
 pub(crate) struct DirectTarget {
-    workers: Workers,
+    entries: Entries,
     ttl: Ttl,
     dice: SmallRng,
+    /// The key of the last read, whose memory the next one uses: all keys are of one length, so no read allocates.
+    key: Vec<u8>,
+}
+
+impl Clone for DirectTarget {
+    fn clone(&self) -> Self {
+        // A clone of the dice would throw the same numbers; how many clones there are makes it differ.
+        let clones = Rc::strong_count(&self.entries) as u64;
+        let dice = SmallRng::seed_from_u64(self.dice.clone().random::<u64>().wrapping_add(clones));
+        Self { entries: Rc::clone(&self.entries), ttl: self.ttl, dice, key: Vec::new() }
+    }
 }
 
 impl DirectTarget {
     /// A node that runs, other than `except`.
-    fn pick(&mut self, except: Option<usize>) -> Option<(usize, Worker)> {
-        let workers = self.workers.borrow();
-        let count = workers.len();
+    fn pick(&mut self, except: Option<usize>) -> Option<(usize, Rc<Entry>)> {
+        let entries = self.entries.borrow();
+        let count = entries.len();
         let thrown = self.dice.random_range(0..count);
         let mut nodes = (0..count).map(|step| (thrown + step) % count).filter(|node| Some(*node) != except);
-        nodes.find_map(|node| Some((node, workers[node].clone()?)))
-    }
-
-    fn first(&mut self) -> Result<(usize, Worker), Answer> {
-        self.pick(None).ok_or_else(|| answer(0, Outcome::Error(ErrorKind::Refused), None))
+        nodes.find_map(|node| Some((node, Rc::clone(entries[node].as_ref()?))))
     }
 }
 
 impl Target for DirectTarget {
     async fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Answer {
-        let key = Bytes::copy_from_slice(key);
-        let (node, worker) = match self.first() {
-            Ok(first) => first,
-            Err(answer) => return answer,
-        };
-        let read = read(node, &worker, &key, value).await;
-        if !is_worth_another_try(&read) {
-            return read;
+        let Some((first, entry)) = self.pick(None) else { return nobody() };
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        let key = Bytes::from(std::mem::take(&mut self.key));
+        let mut answer = read(first, &entry.worker, &key, value).await;
+        if is_worth_another_try(&answer, &entry.node)
+            && let Some((second, entry)) = self.pick(Some(first))
+        {
+            answer = moved(read(second, &entry.worker, &key, value).await);
         }
-        let Some((second, worker)) = self.pick(Some(node)) else { return read };
-        moved(self::read(second, &worker, &key, value).await)
+        self.key = Vec::from(key);
+        answer
     }
 
     async fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> Answer {
-        let worker = self.workers.borrow()[node.0].clone();
-        match worker {
-            Some(worker) => read(node.0, &worker, &Bytes::copy_from_slice(key), value).await,
+        let entry = self.entries.borrow()[node.0].clone();
+        match entry {
+            Some(entry) => read(node.0, &entry.worker, &Bytes::copy_from_slice(key), value).await,
             None => answer(node.0, Outcome::Error(ErrorKind::Refused), None),
         }
     }
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
-        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-        let (node, worker) = match self.first() {
-            Ok(first) => first,
-            Err(answer) => return answer,
-        };
-        let written = write(node, &worker, key.clone(), value.clone(), self.ttl).await;
-        if !is_worth_another_try(&written) {
+        let Some((first, entry)) = self.pick(None) else { return nobody() };
+        let written = write(first, &entry.worker, key, value, self.ttl).await;
+        if !is_worth_another_try(&written, &entry.node) {
             return written;
         }
-        let Some((second, worker)) = self.pick(Some(node)) else { return written };
-        moved(write(second, &worker, key, value, self.ttl).await)
+        let Some((second, entry)) = self.pick(Some(first)) else { return written };
+        moved(write(second, &entry.worker, key, value, self.ttl).await)
     }
 }
 
@@ -127,7 +193,8 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, value: &mut Vec<u8>) ->
     answer(node, outcome, hit.map(|hit| Version::new(hit.version.get())))
 }
 
-async fn write(node: usize, worker: &Worker, key: Bytes, value: Bytes, ttl: Ttl) -> Answer {
+async fn write(node: usize, worker: &Worker, key: &[u8], value: &[u8], ttl: Ttl) -> Answer {
+    let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
     match worker.set(key, value, WriteOptions { ttl, trace: None }).await {
         Ok(written) => answer(node, Outcome::Acknowledged, Some(Version::new(written.version.get()))),
         Err(error) => {
@@ -143,8 +210,18 @@ async fn write(node: usize, worker: &Worker, key: Bytes, value: Bytes, ttl: Ttl)
     }
 }
 
-fn is_worth_another_try(answer: &Answer) -> bool {
-    matches!(answer.outcome, Outcome::Error(ErrorKind::Unavailable | ErrorKind::Closed))
+/// As over HTTP: a node that refuses, or that crashed under the request, may be replaced by another.
+fn is_worth_another_try(answer: &Answer, entry: &Node) -> bool {
+    match answer.outcome {
+        Outcome::Error(ErrorKind::Unavailable | ErrorKind::Closed) => true,
+        Outcome::Error(_) => entry.readiness() == Readiness::Stopping,
+        _ => false,
+    }
+}
+
+/// No node runs.
+const fn nobody() -> Answer {
+    answer(0, Outcome::Error(ErrorKind::Refused), None)
 }
 
 fn moved(answer: Answer) -> Answer {

@@ -1,4 +1,5 @@
-//! Three nodes in one process, each with a UDP port of its own. Their upkeep runs on one thread, apart from the load.
+//! Three nodes in one process, each with a UDP port of its own. Their upkeep runs on one thread, their
+//! workers on the load's threads.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -6,23 +7,21 @@ use std::{
     time::Duration,
 };
 
-use load::{Cluster, NodeIndex, NodeStats, NodeView, Version};
+use bytes::Bytes;
+use load::{Cluster, NodeIndex, NodeStats, NodeView, Outcome, Version, say};
 use mesh::{
-    GetOptions, Lookup, NoObserver, Node, Readiness,
+    NoObserver, Node, Readiness,
     transport::{ClusterSecret, Credentials, QuicConfig, QuicTransport},
 };
 use mesh_proto::NodeId;
 use tokio::{
     runtime,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
-use crate::settings::NodeSettings;
+use crate::{settings::NodeSettings, target::Question};
 
 const NODES: usize = 3;
-
-/// All must be ready this long after the start.
-const READY_WITHIN: Duration = Duration::from_secs(15);
 
 /// The three nodes.
 #[derive(Debug)]
@@ -30,7 +29,9 @@ pub(crate) struct Trio {
     addrs: Vec<SocketAddr>,
     /// The running nodes; nothing in the place of a crashed one.
     nodes: Vec<watch::Receiver<Option<Running>>>,
-    crash: mpsc::UnboundedSender<usize>,
+    crash: mpsc::Sender<usize>,
+    /// To the load thread that reads for others.
+    questions: mpsc::Sender<Question>,
 }
 
 /// A running node. (A type of its own because the node says nothing about itself in debug output.)
@@ -44,16 +45,16 @@ impl std::fmt::Debug for Running {
 }
 
 impl Trio {
-    /// Starts three nodes and waits until each is ready.
+    /// Starts three nodes. They serve nobody, not even each other, before each of `workers` threads has made its workers
+    /// of them. The questions are for one of those threads.
     ///
     /// # Errors
-    /// Why one cannot start, or what it waits for.
-    #[expect(clippy::disallowed_methods, reason = "a run sends one crash")]
+    /// Why one cannot start.
     pub(crate) async fn start(
         settings: &NodeSettings,
         workers: usize,
         restart_after: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<(Self, mpsc::Receiver<Question>), String> {
         let secret = if settings.cache_auth.is_empty() {
             format!("{:032x}", rand::random::<u128>())
         } else {
@@ -66,16 +67,15 @@ impl Trio {
         let addrs: Vec<_> = builders.iter().map(|builder| builder.addr).collect();
         let seeds: Vec<_> = addrs.iter().map(ToString::to_string).collect();
         let (slots, nodes): (Vec<_>, Vec<_>) = (0..NODES).map(|_| watch::channel(None)).unzip();
-        let (crash, crashes) = mpsc::unbounded_channel();
+        let (crash, crashes) = mpsc::channel(1);
+        let (questions, asked) = mpsc::channel(1);
         let upkeep = Upkeep { builders, seeds, slots, restart_after };
-        let (report, started) = tokio::sync::oneshot::channel();
+        let (report, started) = oneshot::channel();
         let thread = std::thread::Builder::new().name("upkeep".to_owned());
         let body = move || upkeep.run(report, crashes);
         thread.spawn(body).map_err(|error| format!("cannot start a thread: {error}"))?;
         started.await.map_err(|_| "the upkeep thread has ended".to_owned())??;
-        let trio = Self { addrs, nodes, crash };
-        trio.wait_ready().await?;
-        Ok(trio)
+        Ok((Self { addrs, nodes, crash, questions }, asked))
     }
 
     /// Where the nodes listen.
@@ -91,20 +91,6 @@ impl Trio {
     fn node(&self, node: NodeIndex) -> Result<Node, String> {
         let running = self.nodes[node.0].borrow().clone();
         running.map(|running| running.0).ok_or_else(|| "the node has crashed".to_owned())
-    }
-
-    async fn wait_ready(&self) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + READY_WITHIN;
-        for node in (0..NODES).map(NodeIndex) {
-            while self.node(node)?.readiness() != Readiness::Ready {
-                if tokio::time::Instant::now() >= deadline {
-                    let (addr, state) = (self.addrs[node.0], self.node(node)?.readiness());
-                    return Err(format!("{addr} was not ready within {} s: {state:?}", READY_WITHIN.as_secs()));
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -139,16 +125,20 @@ impl Cluster for Trio {
     }
 
     async fn kill(&self, node: NodeIndex) -> Result<(), String> {
-        self.crash.send(node.0).map_err(|_| "the upkeep thread has ended".to_owned())
+        self.crash.send(node.0).await.map_err(|_| "the upkeep thread has ended".to_owned())
     }
 
     async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
-        let workers_of_another_thread = self.node(node)?;
-        let key = bytes::Bytes::copy_from_slice(key);
-        match workers_of_another_thread.get(&key, GetOptions::default()).await {
-            Ok(Lookup::Local(hit) | Lookup::Remote(hit)) => Ok(Some(Version::new(hit.version.get()))),
-            Ok(Lookup::Miss { .. }) => Ok(None),
-            Err(error) => Err(error.to_string()),
+        let ended = || "the load threads have ended".to_owned();
+        let (answer, answered) = oneshot::channel();
+        let question = Question { node, key: Bytes::copy_from_slice(key), answer };
+        self.questions.send(question).await.map_err(|_| ended())?;
+        let answer = answered.await.map_err(|_| ended())?;
+        match answer.outcome {
+            Outcome::HitLocal | Outcome::HitRemote => Ok(Some(answer.version.unwrap_or_default())),
+            Outcome::Miss => Ok(None),
+            Outcome::Acknowledged => Err("it answered a read as if it were a write".to_owned()),
+            Outcome::Error(kind) => Err(kind.name()),
         }
     }
 }
@@ -206,11 +196,7 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    fn run(
-        mut self,
-        report: tokio::sync::oneshot::Sender<Result<(), String>>,
-        crashes: mpsc::UnboundedReceiver<usize>,
-    ) {
+    fn run(mut self, report: oneshot::Sender<Result<(), String>>, crashes: mpsc::Receiver<usize>) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -237,15 +223,15 @@ impl Upkeep {
     }
 
     /// Crashes nodes when told to, and starts each again some time later.
-    async fn obey(&mut self, mut crashes: mpsc::UnboundedReceiver<usize>) {
+    async fn obey(&mut self, mut crashes: mpsc::Receiver<usize>) {
         while let Some(node) = crashes.recv().await {
             if let Some(running) = self.slots[node].send_replace(None) {
                 running.0.crash();
             }
             tokio::time::sleep(self.restart_after).await;
             match self.start(node).await {
-                Ok(()) => println!("[NODE] {} was started again", self.seeds[node]),
-                Err(reason) => eprintln!("[NODE] {reason}"),
+                Ok(()) => say(&format!("[NODE] quic://{} was started again", self.seeds[node])),
+                Err(reason) => say(&format!("[NODE] {reason}")),
             }
         }
     }

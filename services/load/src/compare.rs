@@ -5,7 +5,7 @@ use std::{cell::RefCell, time::Duration};
 
 use serde::Serialize;
 
-use crate::{Cluster, NodeIndex, Run, cluster::Seen, progress::Console};
+use crate::{Cluster, NodeIndex, Run, cluster::Seen, say};
 
 /// How long a node may be behind the others.
 const GRACE: Duration = Duration::from_secs(1);
@@ -33,13 +33,7 @@ pub(crate) struct Comparisons {
 }
 
 /// Compares a random key every `every`, until dropped.
-pub(crate) async fn compare_for_ever(
-    run: &Run,
-    cluster: &impl Cluster,
-    every: Duration,
-    console: &Console,
-    found: &RefCell<Comparisons>,
-) {
+pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: Duration, found: &RefCell<Comparisons>) {
     let mut dice = run.dice(usize::from(u8::MAX), 0);
     loop {
         tokio::time::sleep(every).await;
@@ -61,7 +55,7 @@ pub(crate) async fn compare_for_ever(
                 has: words(seen),
                 newest: words(newest),
             };
-            console.line(&format!(
+            say(&format!(
                 "[MISMATCH] t={:.1}s node={} key={} has={} newest={}",
                 divergence.at_s, divergence.node, divergence.key, divergence.has, divergence.newest
             ));

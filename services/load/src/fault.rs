@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Cluster, Kill, NodeIndex, NodeView, Phase, Run, progress::Console};
+use crate::{Cluster, Kill, NodeIndex, NodeView, Phase, Run, say};
 
 /// How often survivors are asked.
 const POLL: Duration = Duration::from_millis(25);
@@ -49,13 +49,7 @@ pub struct Survivor {
 }
 
 /// Waits for the moment, kills, verifies and watches; writes what happens into `timeline` as it happens.
-pub(crate) async fn inject(
-    run: &Run,
-    cluster: &impl Cluster,
-    kill: Kill,
-    console: &Console,
-    timeline: &RefCell<Option<Timeline>>,
-) {
+pub(crate) async fn inject(run: &Run, cluster: &impl Cluster, kill: Kill, timeline: &RefCell<Option<Timeline>>) {
     tokio::time::sleep(kill.after).await;
     let id = cluster.view(kill.victim).await.map(|view| view.id).unwrap_or_default();
     let victim = run.plan.targets[kill.victim.0].clone();
@@ -79,10 +73,10 @@ pub(crate) async fn inject(
         }
     };
     run.phase.set(Phase::AfterKill);
-    console.line(&format!("[KILL] t={:.1}s {victim}", now_s(run)));
+    say(&format!("[KILL] t={:.1}s {victim}", now_s(run)));
     let killed = cluster.kill(kill.victim).await;
     if let Err(reason) = verify(cluster, kill.victim, killed).await {
-        console.line(&format!("[KILL] had no effect: {reason}"));
+        say(&format!("[KILL] had no effect: {reason}"));
         update(&|timeline| timeline.failure = Some(reason.clone()));
         run.phase.set(Phase::Steady);
         return;
@@ -90,7 +84,7 @@ pub(crate) async fn inject(
     update(&|timeline| timeline.silent_at_s = Some(now_s(run)));
     watch(run, cluster, kill.victim, &survivors, &id, timeline).await;
     run.phase.set(Phase::Recovered);
-    console.line(&format!("[RECOVERED] t={:.1}s {victim} is ready again", now_s(run)));
+    say(&format!("[RECOVERED] t={:.1}s {victim} is ready again", now_s(run)));
 }
 
 /// The node must fall silent.

@@ -44,6 +44,7 @@ pub use latency::{Distribution, Latencies, OutcomeClass, Series};
 pub use live::{Counter, Live, Snapshot};
 pub use phase::{Phase, PhaseCell};
 pub use plan::{Kill, Plan};
+pub use progress::say;
 pub use recorder::{Recorder, SweepTally};
 pub use report::{Report, Verdict};
 pub use run::Run;

@@ -15,6 +15,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// Operations in flight, over all threads.
     pub concurrency: usize,
+    /// The nodes run within this process, so that its CPU time is theirs too.
+    pub nodes_within: bool,
     /// Threads that make load.
     pub threads: usize,
     /// Operations per second over all threads; nothing keeps `concurrency` in flight instead.

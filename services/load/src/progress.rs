@@ -3,6 +3,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{Cluster, Counter, NodeIndex, Run, Snapshot, numbers};
@@ -26,7 +27,19 @@ pub struct Sample {
     pub p99_ms: f64,
 }
 
-/// Where lines go, around a bar that may be there.
+/// The bar that is being shown, for whoever has something to say meanwhile. A lock, taken for a line at a time.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Prints a line, from any thread, without tearing a bar that may be there.
+pub fn say(text: &str) {
+    let shown = SHOWN.lock();
+    match &*shown {
+        Some(bar) => bar.suspend(|| println!("{text}")),
+        None => println!("{text}"),
+    }
+}
+
+/// A bar, and where lines go around it.
 pub(crate) struct Console {
     bar: ProgressBar,
 }
@@ -39,11 +52,8 @@ impl Console {
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
+        SHOWN.lock().replace(bar.clone());
         Self { bar }
-    }
-
-    pub(crate) fn line(&self, text: &str) {
-        self.bar.suspend(|| println!("{text}"));
     }
 
     pub(crate) fn at(&self, position: u64, message: String) {
@@ -52,7 +62,16 @@ impl Console {
     }
 
     pub(crate) fn clear(&self) {
+        let mut shown = SHOWN.lock();
         self.bar.finish_and_clear();
+        *shown = None;
+    }
+}
+
+/// A stage that failed must not leave its bar behind either.
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -66,7 +85,7 @@ pub(crate) async fn show_keys(run: &Run, what: &str, counter: Counter, console: 
         let done = Snapshot::of(&run.live).get(counter);
         console.at(done, format!("{} / {} keys", numbers::grouped(done), numbers::grouped(total)));
         if ticks.is_multiple_of(SAMPLES_PER_LINE * 5) {
-            console.line(&format!("[{what}] {done}/{total} keys"));
+            say(&format!("[{what}] {done}/{total} keys"));
         }
     }
 }
@@ -97,7 +116,7 @@ pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Ve
         if tick % SAMPLES_PER_LINE == 0 {
             let rate =
                 (now.get(Counter::Ops) - line_before.get(Counter::Ops)) as f64 / (at - line_at_before).as_secs_f64();
-            console.line(&format!(
+            say(&format!(
                 "[PROGRESS] t={:.0}s ops={} ops/s={rate:.0} err={} wrong={} p99={}ms",
                 at.as_secs_f64(),
                 now.get(Counter::Ops),
@@ -123,12 +142,14 @@ fn sample(now: &Snapshot, before: &Snapshot, at: Duration, at_before: Duration) 
 }
 
 /// Prints every node's counters every `every`, until dropped.
-pub(crate) async fn show_stats(run: &Run, cluster: &impl Cluster, every: Duration, console: &Console) {
+pub(crate) async fn show_stats(run: &Run, cluster: &impl Cluster, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         for node in (0..run.plan.targets.len()).map(NodeIndex) {
+            // Without its scheme, a node's line fits a terminal.
             let target = &run.plan.targets[node.0];
-            console.line(&match cluster.stats(node).await {
+            let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+            say(&match cluster.stats(node).await {
                 Ok(stats) => format!(
                     "[STATS] {target} hits={} misses={} evictions={} expirations={} size={} capacity={}",
                     stats.hits, stats.misses, stats.evictions, stats.expirations, stats.size, stats.capacity

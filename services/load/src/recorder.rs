@@ -34,6 +34,8 @@ pub struct SweepTally {
     pub keys: u64,
     /// Keys of which no node had the acknowledged write or a newer one.
     pub lost: u64,
+    /// Keys that no node has any more, which is no surprise where values expire.
+    pub expired: u64,
     /// Keys that no node could be asked for.
     pub unread: u64,
     /// By node: answers older than the newest acknowledged write that another node had.
@@ -55,6 +57,7 @@ impl SweepTally {
     fn merge(&mut self, other: &Self) {
         self.keys += other.keys;
         self.lost += other.lost;
+        self.expired += other.expired;
         self.unread += other.unread;
         let by_node = [
             (&mut self.stale_by_node, &other.stale_by_node),

@@ -16,6 +16,7 @@ use crate::{
     fault::{Timeline, inject},
     numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
+    say,
     stages::Stages,
 };
 
@@ -108,9 +109,9 @@ async fn load(
         tokio::join!(
             show_load(run, &console, &samples),
             end_warmup(run),
-            when(run.plan.stats_every, |every| show_stats(run, cluster, every, &console)),
-            when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &console, &comparisons)),
-            when(run.plan.kill, |kill| inject(run, cluster, kill, &console, &timeline)),
+            when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
+            when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
+            when(run.plan.kill, |kill| inject(run, cluster, kill, &timeline)),
         )
     };
     tokio::select! {
@@ -159,7 +160,7 @@ async fn until_done(
         tokio::select! {
             result = &mut stage => return result,
             () = interrupts.next() => {
-                println!("[STOP] finishing what is in flight; once more to skip the final sweep");
+                say("[STOP] finishing what is in flight; once more to skip the final sweep");
                 run.stop();
             }
         }

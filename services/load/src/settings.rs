@@ -85,6 +85,7 @@ impl LoadSettings {
         let kill = victim.zip(self.kill_after.0).map(|(victim, after)| Kill { victim, after });
         Plan {
             targets,
+            nodes_within: false,
             duration: self.duration,
             warmup: self.warmup,
             concurrency: self.concurrency,

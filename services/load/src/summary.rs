@@ -8,7 +8,8 @@ use crate::{
     report::Row,
 };
 
-const WIDTH: usize = 78;
+/// A heading is as wide as the table of latencies.
+const WIDTH: usize = 96;
 
 /// The whole summary, ending in the verdict.
 #[must_use]
@@ -87,10 +88,11 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
         field(out, "lag", &lag)?;
     }
     let cpu = &report.cpu;
-    let client = format!("{:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
+    let who = if setup.nodes_within { "client and nodes" } else { "client" };
+    let client = format!("{who} {:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
     let nodes: Vec<_> = cpu.node_us_per_op.iter().flatten().map(|us| format!("{us:.1}")).collect();
     let nodes = if nodes.is_empty() { String::new() } else { format!("; nodes {} µs/op", nodes.join(" + ")) };
-    field(out, "CPU", &format!("client {client}{nodes}"))?;
+    field(out, "CPU", &format!("{client}{nodes}"))?;
     curves(out, report)
 }
 
@@ -171,7 +173,9 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     let reads = report.totals.hits_local + report.totals.hits_remote;
     field(out, "wrong object", &grouped(found.wrong_object))?;
     field(out, "corrupt", &format!("{}, never written {}", grouped(found.corrupt), grouped(found.never_written)))?;
-    let explained = if report.misses_are_explained() {
+    let explained = if report.setup.values_expire {
+        " (not judged: values expire)".to_owned()
+    } else if report.misses_are_explained() {
         format!(" (explained: {} evicted, {} expired)", grouped(report.evicted), grouped(report.expired))
     } else {
         String::new()
@@ -179,7 +183,7 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "missing", &format!("{} misses of acknowledged keys{explained}", grouped(found.missing)))?;
     let lost = report.sweep.as_ref().map_or_else(
         || "unknown: no final sweep".to_owned(),
-        |sweep| format!("{} of {} keys{}", grouped(sweep.lost), grouped(sweep.keys), unread(sweep)),
+        |sweep| format!("{} of {} keys{}", grouped(sweep.lost), grouped(sweep.keys), remarks(sweep)),
     );
     field(out, "lost writes", &lost)?;
     field(out, "order", &format!("{} acknowledged with too low a version", grouped(found.out_of_order)))?;
@@ -206,8 +210,14 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     examples.take(10).try_for_each(|example| writeln!(out, "    {example}"))
 }
 
-fn unread(sweep: &SweepTally) -> String {
-    if sweep.unread > 0 { format!(", {} could not be read", grouped(sweep.unread)) } else { String::new() }
+fn remarks(sweep: &SweepTally) -> String {
+    let mut text = String::new();
+    for (count, what) in [(sweep.expired, "have expired"), (sweep.unread, "could not be read")] {
+        if count > 0 {
+            text.push_str(&format!(", {} {what}", grouped(count)));
+        }
+    }
+    text
 }
 
 fn sweep_nodes(out: &mut String, report: &Report, sweep: &SweepTally) -> std::fmt::Result {
@@ -234,7 +244,11 @@ fn fault(out: &mut String, timeline: &Timeline) -> std::fmt::Result {
     field(out, "silent", &after(timeline.silent_at_s))?;
     for survivor in &timeline.survivors {
         let (dead, alive) = (after(survivor.dead_at_s), after(survivor.alive_at_s));
-        writeln!(out, "    {} saw it dead {dead}, alive again {alive}", survivor.node)?;
+        if survivor.dead_at_s.is_none() && timeline.back_at_s.is_some() {
+            writeln!(out, "    {}: back before it was declared dead", survivor.node)?;
+        } else {
+            writeln!(out, "    {} saw it dead {dead}, alive again {alive}", survivor.node)?;
+        }
     }
     field(out, "back", &after(timeline.back_at_s))?;
     field(out, "ready again", &after(timeline.ready_at_s))

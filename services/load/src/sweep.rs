@@ -72,7 +72,9 @@ fn tally(thread: &Thread, key: KeyIndex, floor: &Floor, said: &[Said]) {
         sweep.unread += 1;
         return;
     }
-    if newest.is_none_or(|newest| newest < floor.version) {
+    if newest.is_none() && thread.run.plan.values_expire {
+        sweep.expired += 1;
+    } else if newest.is_none_or(|newest| newest < floor.version) {
         sweep.lost += 1;
         if sweep.examples.len() < EXAMPLES_MAX {
             let key = String::from_utf8_lossy(&key.name()).into_owned();

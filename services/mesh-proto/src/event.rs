@@ -186,7 +186,7 @@ pub struct OpRecord {
     pub version: Option<Version>,
     /// The caller's trace.
     pub trace: Option<TraceContext>,
-    /// The legs, those of attempts that had to be repeated included, as far as there is room.
+    /// The legs, one per owner asked. If there were several attempts, a leg reaches from the first to the last.
     pub legs: ArrayVec<LegRecord, LEGS_MAX>,
 }
 

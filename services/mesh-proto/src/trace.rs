@@ -49,7 +49,8 @@ impl TraceContext {
         span.wrapping_add(2 + leg as u64)
     }
 
-    /// What travels with leg number `leg`. A leg that the flight record has no room for is a child of the operation.
+    /// What travels with leg number `leg` of any attempt. A leg that the flight record has no room for would be a child of
+    /// the operation.
     #[must_use]
     pub fn of_leg(self, leg: usize) -> Self {
         let span = self.span_id();

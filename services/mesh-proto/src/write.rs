@@ -215,6 +215,20 @@ impl Write {
         }
     }
 
+    /// Whether an owner holds a newer version while the result still depends on owners that have not answered.
+    #[must_use]
+    pub const fn is_contested(&self) -> bool {
+        self.newest.is_some() && self.outcome.is_none()
+    }
+
+    /// The caller will not wait any longer for owners that may be silent: if the write is contested, it is to be stamped
+    /// again above the newer version now. What is in flight may still be applied, under its lower version.
+    pub fn handle_impatience(&mut self) {
+        if let (Some(newest), None) = (self.newest, self.outcome) {
+            self.outcome = Some(WriteOutcome::Stale { newest });
+        }
+    }
+
     /// Whether there is a result. Once `Done`, always the same.
     pub fn poll(&mut self) -> WriteStep {
         if self.outcome.is_none() {

@@ -21,6 +21,22 @@ use crate::core::Core;
 /// The legs of one operation, as its flight record will show them.
 pub(crate) type Legs = ArrayVec<LegRecord, LEGS_MAX>;
 
+/// The legs of a further attempt take the places of those before. A place that has been asked keeps its leg in any case,
+/// because a peer may have tied what it did to it.
+pub(crate) fn renew(legs: &mut Legs, attempt: Legs) {
+    if legs.is_empty() {
+        *legs = attempt;
+        return;
+    }
+    for (place, leg) in attempt.into_iter().enumerate() {
+        match legs.get_mut(place) {
+            Some(earlier) => *earlier = LegRecord { started: earlier.started, ..leg },
+            // There are no more owners than places.
+            None => drop(legs.try_push(leg)),
+        }
+    }
+}
+
 /// A read in flight.
 pub(crate) struct ReadCall {
     started: Monotonic,
@@ -211,12 +227,30 @@ impl WriteCall {
         }
     }
 
-    /// Waits for the result. Legs have deadlines of their own, so this needs no timer.
-    pub(crate) async fn outcome(&self) -> WriteOutcome {
+    /// Waits for the result. Legs have deadlines of their own, so this needs no timer, unless one owner holds a newer
+    /// version and another is silent: then `patience` is all that the silent one gets.
+    pub(crate) async fn outcome(&self, patience: Duration) -> WriteOutcome {
+        if let Some(outcome) = self.settled(true).await {
+            return outcome;
+        }
+        if let Ok(Some(outcome)) = tokio::time::timeout(patience, self.settled(false)).await {
+            return outcome;
+        }
+        self.state.lock().machine.handle_impatience();
+        loop {
+            if let Some(outcome) = self.settled(false).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// The result; or nothing, if `or_contested`, once an owner is known to hold a newer version.
+    async fn settled(&self, or_contested: bool) -> Option<WriteOutcome> {
         std::future::poll_fn(|context| {
             let mut state = self.state.lock();
             match state.machine.poll() {
-                WriteStep::Done(outcome) => Poll::Ready(outcome),
+                WriteStep::Done(outcome) => Poll::Ready(Some(outcome)),
+                WriteStep::Wait if or_contested && state.machine.is_contested() => Poll::Ready(None),
                 WriteStep::Wait => {
                     state.waker = Some(context.waker().clone());
                     Poll::Pending
@@ -255,10 +289,41 @@ impl WriteState {
 
     fn wake_if_done(&mut self) {
         if self.waker.is_some()
-            && matches!(self.machine.poll(), WriteStep::Done(_))
+            && (matches!(self.machine.poll(), WriteStep::Done(_)) || self.machine.is_contested())
             && let Some(waker) = self.waker.take()
         {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn legs(attempt: u64, count: u64) -> Legs {
+        let at = Duration::from_millis(attempt);
+        let leg = |peer| LegRecord {
+            peer: NodeId::new(10 * attempt + peer),
+            hedged: false,
+            outcome: LegOutcome::Failed,
+            started: at,
+            ended: at,
+        };
+        (0..count).map(leg).collect()
+    }
+
+    #[test]
+    fn every_place_that_was_asked_keeps_a_leg() {
+        let mut all = Legs::new();
+        for (attempt, count) in [(1, 2), (2, 1), (3, 3)] {
+            renew(&mut all, legs(attempt, count));
+        }
+        let peers: Vec<u64> = all.iter().map(|leg| leg.peer.get()).collect();
+        assert_eq!(peers, [30, 31, 32], "the last attempt stands");
+        let started: Vec<u128> = all.iter().map(|leg| leg.started.as_millis()).collect();
+        assert_eq!(started, [1, 1, 3], "and reaches back to the first");
+        renew(&mut all, legs(4, 1));
+        assert_eq!(all.len(), 3, "a place that was asked before stays");
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) stopped: CancellationToken,
     /// Whether the node answers nobody for now, as a stopped process would.
     pub(crate) paused: watch::Sender<bool>,
+    /// Whether there has been a connection to every living member since this node was last alone.
+    pub(crate) has_joined: AtomicBool,
     /// Why the mesh has turned this node away for good.
     pub(crate) refused: watch::Sender<Option<String>>,
     /// All members, for those who keep connections to them.
@@ -118,6 +120,7 @@ impl Core {
             routes: GossipRoutes::default(),
             stopped: CancellationToken::new(),
             paused: watch::Sender::new(false),
+            has_joined: AtomicBool::new(false),
             refused: watch::Sender::new(None),
             members: watch::Sender::new(Arc::new(vec![me])),
             membership_moved: Notify::new(),

@@ -38,6 +38,10 @@ const BUFFER_BYTES_KEPT: usize = 256 << 10;
 /// How much room a reader offers at a time.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 
+/// A reader asks for new room once less than this is left. Values that callers still hold keep a buffer from being used
+/// again, so asking for all of it each time would allocate all of it each time.
+const READ_BYTES_MIN: usize = 4 << 10;
+
 /// Values larger than this travel on a stream of their own, so that small ones do not wait behind them.
 pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 
@@ -213,7 +217,7 @@ impl Link {
     pub(crate) async fn read_replies(&self, mut stream: ReceiveHalf) {
         let mut decoder = Decoder::new(crate::peer::frame_bytes_max(&self.core.config));
         loop {
-            decoder.buffer().reserve(READ_BYTES);
+            make_room(decoder.buffer());
             match stream.read_buf(decoder.buffer()).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
@@ -323,6 +327,13 @@ impl Link {
         count(&self.core.counters.protocol_violations);
         self.connection.close(&reason);
         self.core.observer.event(&Event::ProtocolViolation { peer: self.peer.id, reason });
+    }
+}
+
+/// Sees to it that there is room to read into.
+pub(crate) fn make_room(buffer: &mut BytesMut) {
+    if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+        buffer.reserve(READ_BYTES);
     }
 }
 

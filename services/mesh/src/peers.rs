@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     core::{Core, count},
-    link::{Link, READ_BYTES},
+    link::{Link, make_room},
     peer::{Peer, frame_bytes_max},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
@@ -362,7 +362,7 @@ async fn read_frame(stream: &mut ReceiveHalf, frame_bytes_max: usize) -> Option<
         if let Some(frame) = decoder.next_frame().ok()? {
             return Some(frame);
         }
-        decoder.buffer().reserve(READ_BYTES);
+        make_room(decoder.buffer());
         if stream.read_buf(decoder.buffer()).await.ok()? == 0 {
             return None;
         }

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     core::{Core, count},
-    link::{INLINE_VALUE_BYTES_MAX, READ_BYTES},
+    link::{INLINE_VALUE_BYTES_MAX, READ_BYTES, make_room},
     peer::frame_bytes_max,
     resync::PAGE_BYTES_MAX,
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
@@ -110,7 +110,7 @@ async fn greet(
             Some(_) => return Err("the first frame is not a greeting".to_owned()),
             None => {}
         }
-        decoder.buffer().reserve(READ_BYTES);
+        make_room(decoder.buffer());
         match receive.read_buf(decoder.buffer()).await {
             Ok(0) | Err(_) => return Ok(None),
             Ok(_) => {}
@@ -179,7 +179,7 @@ impl Stream {
             if !replies.is_empty() && !self.write(&mut replies).await {
                 return Ok(());
             }
-            decoder.buffer().reserve(READ_BYTES);
+            make_room(decoder.buffer());
             match receive.read_buf(decoder.buffer()).await {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => self.core.unpaused().await,

@@ -1,6 +1,6 @@
 //! What a node says about itself and its mesh, ready to be written as JSON.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use mesh_proto::{MemberState, StoreStats};
 use serde::Serialize;
@@ -143,7 +143,14 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
         return Readiness::Stopping;
     }
     let alone = core.ring().members().len() < 2;
-    if (alone && !core.is_seed()) || workers.is_empty() || !workers.iter().all(|worker| worker.peers.all_up()) {
+    // Relaxed: whoever asks a moment too early is told to wait a moment longer.
+    if alone && !core.is_seed() {
+        core.has_joined.store(false, Ordering::Relaxed);
+    } else if !workers.is_empty() && workers.iter().all(|worker| worker.peers.all_up()) {
+        core.has_joined.store(true, Ordering::Relaxed);
+    }
+    // Only at first does it take a connection to everyone: later a peer that is lost is no reason to turn clients away.
+    if !core.has_joined.load(Ordering::Relaxed) {
         return Readiness::Joining;
     }
     if core.sync.is_complete() {

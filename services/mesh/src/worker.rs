@@ -15,17 +15,31 @@ use mesh_proto::{
     OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext,
     Version, Write, WriteOutcome, encode_read, encode_write,
 };
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     GetError, GetOptions, Hit, Lookup, Ttl, WriteError, WriteOptions, Written,
-    call::{Legs, ReadCall, WriteCall},
+    call::{Legs, ReadCall, WriteCall, renew},
     core::{Core, count},
     link::{INLINE_VALUE_BYTES_MAX, Waiter},
     peers::Peers,
 };
 
-/// How often an operation starts again because the owners see another ring, or hold a newer version.
+/// How often a read starts again because the owners see another ring.
 const ATTEMPTS_MAX: usize = 6;
+
+/// How long an owner may be silent when another one holds a newer version than a write's, before the write is stamped again.
+const SILENCE_MAX: Duration = Duration::from_millis(5);
+
+/// How many keys can be fought over at the same time without standing in each other's way.
+const TURNS: usize = 64;
+
+/// A write that has been overtaken this often gives way for a moment each time, lest writers of one key push each other up
+/// for ever.
+const BACKOFF_AFTER: u32 = 2;
+
+/// The longest such moment, in microseconds for each attempt.
+const BACKOFF_US: u64 = 1000;
 
 /// How long an operation waits for connections that are just being made before it is refused.
 const CONNECTING: Duration = Duration::from_millis(8);
@@ -37,11 +51,13 @@ pub struct Worker {
     core: Arc<Core>,
     pub(crate) peers: Arc<Peers>,
     in_flight: Arc<AtomicUsize>,
+    turns: Arc<[Mutex<()>; TURNS]>,
 }
 
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Self {
-        Self { core, peers, in_flight: Arc::default() }
+        let turns = Arc::new(std::array::from_fn(|_| Mutex::default()));
+        Self { core, peers, in_flight: Arc::default(), turns }
     }
 
     /// Operations in flight on this worker.
@@ -60,19 +76,13 @@ impl Worker {
         let started = core.clock.now();
         let hash = KeyHash::of(key);
         let slot = Slot::of(hash);
+        let asked = Asked { started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
         let ring = core.ring();
         let local = ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
-            let version = Some(*version);
-            self.record(
-                Op::Get,
-                OpOutcome::HitLocal,
-                Asked { started, hash, trace: options.trace },
-                version,
-                Legs::new(),
-            );
+            self.record(Op::Get, OpOutcome::HitLocal, asked, Some(*version), Legs::new());
             return Ok(Lookup::Local(hit));
         }
         drop(ring);
@@ -91,7 +101,7 @@ impl Worker {
             Ok(Lookup::Miss { version }) => *version,
             Err(_) => None,
         };
-        self.record(Op::Get, outcome, Asked { started, hash, trace: options.trace }, version, legs);
+        self.record(Op::Get, outcome, asked, version, legs);
         result
     }
 
@@ -129,10 +139,9 @@ impl Worker {
             let machine = Read::new(self.read_config(options.consistency), &owners, local.take(), started);
             let call = ReadCall::new(machine, started);
             let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
-            let earlier = legs.len();
             let outcome = call
                 .run(core, &self.peers.hedge_budget, |call, leg, peer, now| {
-                    let trace = options.trace.map(|trace| trace.of_leg(earlier + leg));
+                    let trace = options.trace.map(|trace| trace.of_leg(leg));
                     let id = self.send_read(call, leg, peer, now, key, hash, &ring, trace)?;
                     // One entry per owner, and there are at most eight.
                     let _ = sent.try_push((peer, id));
@@ -142,7 +151,7 @@ impl Worker {
             let won = if let ReadOutcome::Value { leg, .. } = &outcome { *leg } else { None };
             let ended = call.finish(won, core.clock.now().since(started));
             self.settle_legs(&ended, &sent);
-            append(&mut legs, ended);
+            renew(&mut legs, ended);
             let result = match outcome {
                 ReadOutcome::WrongRing => {
                     self.share_members(&owners);
@@ -258,7 +267,14 @@ impl Worker {
         let mut traces = 0;
         let mut touched = false;
         let mut legs = Legs::new();
-        for _ in 0..ATTEMPTS_MAX {
+        let mut turn = None;
+        for attempt in 0.. {
+            if attempt == 1 {
+                // Overtaken: writers of one key that come through this worker now take turns.
+                turn = self.turn(record.hash, deadline).await;
+            } else if attempt >= BACKOFF_AFTER {
+                back_off(attempt, record.version).await;
+            }
             let ring = Arc::clone(&core.ring());
             let reachable = self.reachable(&ring, slot).await;
             if reachable < needed {
@@ -266,9 +282,9 @@ impl Worker {
                 let unknown = WriteError::Indeterminate { acks: traces, needed, version: record.version };
                 return (Err(if touched { unknown } else { refused }), legs);
             }
-            let call = self.send_write(&ring, record.clone(), trace, legs.len(), started, deadline);
-            let outcome = call.outcome().await;
-            append(&mut legs, call.finish(core.clock.now().since(started)));
+            let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
+            let outcome = call.outcome(SILENCE_MAX).await;
+            renew(&mut legs, call.finish(core.clock.now().since(started)));
             let version = call.version();
             let (acks, may_be_written) = call.with_machine(|machine| (machine.acks(), machine.may_be_written()));
             touched |= may_be_written;
@@ -277,7 +293,8 @@ impl Worker {
                 WriteOutcome::Acknowledged => return (Ok(Written { version }), legs),
                 WriteOutcome::Stale { newest } => {
                     if core.versions.observe(newest, core.clock.unix()).is_err() {
-                        return (Err(WriteError::Drift), legs);
+                        let unknown = WriteError::Indeterminate { acks: traces, needed, version };
+                        return (Err(if touched { unknown } else { WriteError::Drift }), legs);
                     }
                     record.version = core.versions.tick(core.clock.unix());
                 }
@@ -295,6 +312,7 @@ impl Worker {
                 break;
             }
         }
+        drop(turn);
         let error = if touched {
             WriteError::Indeterminate { acks: traces, needed, version: record.version }
         } else {
@@ -303,27 +321,33 @@ impl Worker {
         (Err(error), legs)
     }
 
-    /// Puts one leg per owner on its way, this node's own replica being a leg like any other. `earlier` legs have gone out
-    /// in attempts before this one.
+    /// Waits for the right to write a key that others are writing too; nothing if the time is up first.
+    async fn turn(&self, hash: KeyHash, deadline: Monotonic) -> Option<MutexGuard<'_, ()>> {
+        let place = usize::try_from(hash.get() % TURNS as u64).unwrap_or(0);
+        let deadline = self.core.clock.instant(deadline);
+        tokio::time::timeout_at(deadline, self.turns[place].lock()).await.ok()
+    }
+
+    /// Puts one leg per owner on its way, this node's own replica being a leg like any other.
     fn send_write(
         &self,
         ring: &Ring,
+        slot: Slot,
         record: Record,
         trace: Option<TraceContext>,
-        earlier: usize,
         started: Monotonic,
         deadline: Monotonic,
     ) -> Arc<WriteCall> {
         let core = &*self.core;
         let now = core.clock.now();
-        let owners = ring.owners(Slot::of(record.hash));
+        let owners = ring.owners(slot);
         let machine = Write::new(core.config.concern, owners.len());
         let call = WriteCall::new(machine, owners, record, started, now);
         let apart = matches!(&call.record.body, Body::Value(value) if value.len() > INLINE_VALUE_BYTES_MAX);
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
             let encode = |outbox: &mut bytes::BytesMut, id: RequestId| {
-                encode_write(outbox, id, ring.hash(), trace.map(|trace| trace.of_leg(earlier + leg)), &call.record);
+                encode_write(outbox, id, ring.hash(), trace.map(|trace| trace.of_leg(leg)), &call.record);
             };
             let sent = self.peers.with_link(*owner, |link| match apart {
                 true => link.request_apart(waiter, now, deadline, encode),
@@ -414,20 +438,11 @@ impl Worker {
 }
 
 /// What is known of an operation from its start.
+#[derive(Clone, Copy)]
 struct Asked {
     started: Monotonic,
     hash: KeyHash,
     trace: Option<TraceContext>,
-}
-
-/// Adds the legs of a further attempt, as far as there is room.
-fn append(legs: &mut Legs, further: Legs) {
-    if legs.is_empty() {
-        *legs = further;
-    } else {
-        let room = legs.remaining_capacity();
-        legs.extend(further.into_iter().take(room));
-    }
 }
 
 impl Core {
@@ -453,6 +468,12 @@ fn refusal(machine: &Write, reachable: usize, needed: usize) -> WriteError {
     } else {
         WriteError::NoQuorum { reachable, needed }
     }
+}
+
+/// Waits a moment that differs from writer to writer, since their versions do, and is the same in every replay.
+async fn back_off(attempt: u32, version: Version) {
+    let dice = KeyHash::of(&version.get().to_le_bytes()).get();
+    tokio::time::sleep(Duration::from_micros(dice % (BACKOFF_US * u64::from(attempt.min(16))))).await;
 }
 
 /// Counts an operation for as long as it runs.

@@ -4,7 +4,7 @@
 
 mod cluster;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use cluster::Cluster;
@@ -196,6 +196,57 @@ fn a_slow_replica_costs_reads_next_to_nothing() {
         let stats: Vec<_> = (0..2).map(|via| cluster.node(via).stats()).collect();
         let hedges: u64 = stats.iter().map(|stats| stats.hedges).sum();
         assert!(hedges * 100 <= 5 * 5000 + 100 * 20, "{hedges} hedges");
+    });
+}
+
+/// Writers of one key push each other's versions up, and one owner that should decide between them does not answer.
+#[test]
+fn a_hot_key_is_written_at_once_while_an_owner_is_silent() {
+    simulate(async || {
+        let cluster = Cluster::start(12, 3, 3, 2).await;
+        let slow = LinkFault { delay: Duration::from_micros(200), ..LinkFault::default() };
+        cluster.network.set_fault(cluster.id(0), cluster.id(1), slow);
+        cluster.network.set_fault(cluster.id(1), cluster.id(0), slow);
+        cluster.isolate_one_way(2);
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..32 {
+            let node = cluster.node(writer % 2).clone();
+            writers.spawn(async move {
+                let mut worst = Duration::ZERO;
+                for write in 0..20 {
+                    let (started, value) = (Instant::now(), Bytes::from(format!("{writer}:{write}")));
+                    node.set(Bytes::from_static(b"hot"), value, WriteOptions::default()).await.unwrap();
+                    worst = worst.max(started.elapsed());
+                }
+                worst
+            });
+        }
+        let worst = writers.join_all().await.into_iter().max().unwrap();
+        assert!(worst < Duration::from_millis(500), "{worst:?}");
+    });
+}
+
+#[test]
+fn a_read_takes_no_more_legs_in_a_larger_mesh() {
+    simulate(async || {
+        for count in [3, 9] {
+            let cluster = Cluster::start(11, count, 3, 2).await;
+            let mut random = SmallRng::seed_from_u64(11);
+            for key in 0..200 {
+                cluster.set(key % count, &format!("k{key}"), "v").await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let before = [&cluster.legs.operations, &cluster.legs.legs].map(|counter| counter.load(Relaxed));
+            for _ in 0..1000 {
+                let key = format!("k{}", random.random_range(0..200));
+                cluster.value(random.random_range(0..count), &key, Consistency::One).await.unwrap();
+            }
+            let after = [&cluster.legs.operations, &cluster.legs.legs].map(|counter| counter.load(Relaxed));
+            assert_eq!(after[0] - before[0], 1000);
+            // None where the entry node is an owner, which it is for 3 in `count` keys; else one, and few hedges.
+            let legs_expected = 1000 - 1000 * 3 / count;
+            assert!(after[1] - before[1] <= legs_expected * 105 / 100 + 60, "{count} nodes: {before:?} {after:?}");
+        }
     });
 }
 

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, body::Body, extract::State};
+use hyper::{Method, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
@@ -35,7 +35,9 @@ retry-after: 1\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
 /// Serves until the node drains, and then until all requests under way are answered or [`DRAIN_MAX`] has passed.
 pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &HttpSettings) {
     let app = Arc::clone(&worker.app);
-    let server = Server { router: routes::router(worker), http: http1(settings, &app), app };
+    let worker = Arc::new(worker);
+    let http = http1(settings, &app);
+    let server = Server { router: routes::router(Arc::clone(&worker)), worker, http, app };
     let connections = GracefulShutdown::new();
     let mut draining = pin!(server.app.shutdown.reached(Phase::Draining));
     loop {
@@ -58,7 +60,9 @@ fn http1(settings: &HttpSettings, app: &App) -> http1::Builder {
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(HEAD_BYTES + 3 * app.limits.key_bytes_max)
-        .pipeline_flush(false);
+        .pipeline_flush(false)
+        // Answers are small: one buffer is cheaper than a vector of two.
+        .writev(false);
     http
 }
 
@@ -73,6 +77,7 @@ async fn pause_after(error: &io::Error) {
 /// What each connection of a thread needs.
 struct Server {
     router: Router,
+    worker: Arc<HttpWorker>,
     http: http1::Builder,
     app: Arc<App>,
 }
@@ -87,9 +92,9 @@ impl Server {
         }
         // Fails on a socket that is dead already, which the first read finds out.
         let _ = stream.set_nodelay(true);
-        let (app, router) = (Arc::clone(&self.app), self.router.clone());
+        let (worker, router) = (Arc::clone(&self.worker), self.router.clone());
         let guarded = Arc::clone(&self.app);
-        let service = service_fn(move |request| answer(Arc::clone(&app), router.clone(), request));
+        let service = service_fn(move |request| answer(Arc::clone(&worker), router.clone(), request));
         let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             let _open = guarded.connections.enter();
@@ -101,13 +106,19 @@ impl Server {
 }
 
 async fn answer(
-    app: Arc<App>,
+    worker: Arc<HttpWorker>,
     mut router: Router,
     request: hyper::Request<Incoming>,
 ) -> Result<axum::response::Response, Infallible> {
+    let app = Arc::clone(&worker.app);
     let _in_flight = app.in_flight.enter();
     app.pause.wait().await;
-    let response = router.call(request).await;
+    // Reads and writes go straight to their handlers: the router's five allocations would cost them a tenth of their CPU.
+    let response = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/get") => Ok(routes::get(State(worker), request.map(|_| Body::empty())).await),
+        (&Method::POST, "/set") => Ok(routes::set(State(worker), request.map(Body::new)).await),
+        _ => router.call(request).await,
+    };
     // A stopped process would not finish what it has begun either.
     app.pause.wait().await;
     response

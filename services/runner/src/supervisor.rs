@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use load::say;
 use rand::Rng;
 use tokio::{
     process::{Child, Command},
@@ -42,7 +43,26 @@ pub(crate) struct Supervisor {
     pub(crate) kill_token: String,
     specs: Vec<NodeSpec>,
     stop: watch::Sender<bool>,
+    /// Whether all nodes have been ready once; before, a node that ends by itself is not worth another try.
+    started: watch::Sender<bool>,
+    /// The first node that ended before that, and how.
+    failed: watch::Receiver<Option<Failed>>,
     watchers: Vec<JoinHandle<()>>,
+}
+
+/// A node that ended at its start.
+#[derive(Clone, Debug)]
+struct Failed {
+    log: PathBuf,
+    how: String,
+}
+
+/// What a watcher hears from the supervisor and tells it.
+#[derive(Clone)]
+struct Wires {
+    stopped: watch::Receiver<bool>,
+    started: watch::Receiver<bool>,
+    failed: watch::Sender<Option<Failed>>,
 }
 
 /// How one node is started.
@@ -81,21 +101,40 @@ impl Supervisor {
         };
         let specs: Vec<_> = ports.iter().enumerate().map(spec).collect();
         let (stop, stopped) = watch::channel(false);
+        let (started, is_started) = watch::channel(false);
+        let (failed, has_failed) = watch::channel(None);
+        let wires = Wires { stopped, started: is_started, failed };
         let mut watchers = Vec::new();
         for spec in &specs {
             let _ = fs::remove_file(&spec.log);
             let child = spec.spawn()?;
-            watchers.push(tokio::spawn(watch_node(spec.clone(), child, restart_after, stopped.clone())));
+            watchers.push(tokio::spawn(watch_node(spec.clone(), child, restart_after, wires.clone())));
         }
         let targets = ports.iter().map(|port| TargetUrl::new(&format!("127.0.0.1:{port}"))).collect();
-        Ok(Self { targets, kill_token, specs, stop, watchers })
+        Ok(Self { targets, kill_token, specs, stop, started, failed: has_failed, watchers })
     }
 
     /// Waits until all nodes are ready.
     ///
     /// # Errors
-    /// What each node that is not says, and the end of its log.
+    /// The log of a node that ended by itself, or what each node that is not ready says and the end of its log.
     pub(crate) async fn wait_ready(&self, cluster: &HttpCluster) -> Result<(), String> {
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            Ok(failed) = failed.wait_for(Option::is_some) => match &*failed {
+                Some(Failed { log, how }) => {
+                    Err(format!("a node has ended at its start ({how}). {}:\n{}", log.display(), tail(log).trim_end()))
+                }
+                None => Err("a node has ended at its start".to_owned()),
+            },
+            ready = self.poll_ready(cluster) => {
+                self.started.send_replace(true);
+                ready
+            }
+        }
+    }
+
+    async fn poll_ready(&self, cluster: &HttpCluster) -> Result<(), String> {
         let deadline = tokio::time::Instant::now() + READY_WITHIN;
         loop {
             let mut waiting = Vec::new();
@@ -157,7 +196,8 @@ impl NodeSpec {
 }
 
 /// Waits for one node to end and starts it again, until told to stop.
-async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, mut stopped: watch::Receiver<bool>) {
+async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, wires: Wires) {
+    let Wires { mut stopped, started, failed } = wires;
     loop {
         tokio::select! {
             () = told(&mut stopped) => {
@@ -165,8 +205,13 @@ async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, m
                 return;
             }
             status = child.wait() => {
+                let by_itself = status.as_ref().is_ok_and(|status| status.code().is_some());
                 let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                println!("[NODE] {} has ended: {how}", spec.environment[3].1);
+                if by_itself && !*started.borrow() {
+                    failed.send_replace(Some(Failed { log: spec.log, how }));
+                    return;
+                }
+                say(&format!("[NODE] {} has ended: {how}", spec.environment[3].1));
             }
         }
         tokio::select! {
@@ -176,11 +221,11 @@ async fn watch_node(spec: NodeSpec, mut child: Child, restart_after: Duration, m
         match spec.spawn() {
             Ok(started) => child = started,
             Err(reason) => {
-                eprintln!("[NODE] {reason}");
+                say(&format!("[NODE] {reason}"));
                 return;
             }
         }
-        println!("[NODE] {} was started again", spec.environment[3].1);
+        say(&format!("[NODE] {} was started again", spec.environment[3].1));
     }
 }
 

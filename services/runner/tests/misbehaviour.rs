@@ -106,7 +106,7 @@ fn a_healthy_mesh_passes_and_the_summary_keeps_its_lines() {
     ] {
         assert!(matches(line, &pattern), "{line:?} should match {pattern:?}");
     }
-    assert!(ran.out.contains("[STATS] http://127.0.0.1:") && ran.out.contains("hits=7 misses=1"), "{}", ran.out);
+    assert!(ran.out.contains("[STATS] 127.0.0.1:") && ran.out.contains("hits=7 misses=1"), "{}", ran.out);
     assert!(ran.totals("hits_local") > ran.totals("hits_remote") && ran.totals("hits_remote") > 0);
     assert_eq!(ran.results["sweep"]["keys"], 100);
     assert!(ran.results["comparisons"].as_u64().unwrap() >= 1);

@@ -89,6 +89,22 @@ fn a_killed_node_comes_back() {
 }
 
 #[test]
+fn a_node_that_refuses_its_settings_ends_the_run_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = folder.path().join("node");
+    fs::write(&node, "#!/bin/sh\necho 'node: SOME_SETTING=9: expected another' >&2\nexit 2\n").unwrap();
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o755)).unwrap();
+    let began = Instant::now();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
+    command.env("NODE_BIN", node).env("LOG_DIR", folder.path().join("logs")).arg("--local=3");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("SOME_SETTING=9: expected another"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(8), "it took {:?} to give up", began.elapsed());
+}
+
+#[test]
 fn a_node_that_never_starts_is_told_with_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));

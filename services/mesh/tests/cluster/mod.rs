@@ -1,22 +1,42 @@
 //! A little language for tests of whole clusters on the simulated network, under paused time and by seed.
 
 use std::{
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use mesh::{
-    Config, GetError, GetOptions, Lookup, NoObserver, Node, Readiness, WallClock, WriteError, WriteOptions, Written,
+    Config, GetError, GetOptions, Lookup, Node, Observer, Readiness, WallClock, WriteError, WriteOptions, Written,
     transport::{LinkFault, SimulatedNetwork},
 };
-use mesh_proto::{Consistency, NodeId, ReplicationFactor, WriteConcern};
+use mesh_proto::{Consistency, Event, NodeId, OpRecord, ReplicationFactor, WriteConcern};
 use tokio::time::Instant;
+
+/// Counts operations and their legs over all nodes.
+#[derive(Default)]
+pub(crate) struct Legs {
+    pub(crate) operations: AtomicUsize,
+    pub(crate) legs: AtomicUsize,
+}
+
+impl Observer for Legs {
+    fn event(&self, _event: &Event) {}
+
+    fn operation(&self, record: &OpRecord) {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        self.legs.fetch_add(record.legs.len(), Ordering::Relaxed);
+    }
+}
 
 /// Nodes on one simulated network. A crashed node leaves an empty place.
 pub(crate) struct Cluster {
     pub(crate) network: SimulatedNetwork,
     pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) legs: Arc<Legs>,
     configs: Vec<Config>,
     restarts: u64,
 }
@@ -36,7 +56,8 @@ impl Cluster {
             config.seed = seed.wrapping_mul(1000) + index as u64 + 1;
             config
         });
-        let mut cluster = Self { network, nodes: vec![None; count], configs: configs.collect(), restarts: 0 };
+        let mut cluster =
+            Self { network, nodes: vec![None; count], legs: Arc::default(), configs: configs.collect(), restarts: 0 };
         for index in 0..count {
             cluster.start_node(index);
         }
@@ -64,7 +85,7 @@ impl Cluster {
         config.seed = config.seed.wrapping_add(self.restarts.wrapping_mul(7919));
         let transport = self.network.transport(config.id(), &config.public_addr);
         self.nodes[index] =
-            Some(Node::start(config, transport, Arc::new(NoObserver)).expect("a simulated node starts"));
+            Some(Node::start(config, transport, Arc::clone(&self.legs) as _).expect("a simulated node starts"));
     }
 
     pub(crate) fn crash(&mut self, index: usize) {
@@ -76,6 +97,14 @@ impl Cluster {
         let cut = LinkFault { cut: true, ..LinkFault::default() };
         for other in (0..self.configs.len()).filter(|other| *other != index) {
             self.network.set_fault(self.id(index), self.id(other), cut);
+            self.network.set_fault(self.id(other), self.id(index), cut);
+        }
+    }
+
+    /// Cuts what goes to one node: it can be heard, but hears nobody.
+    pub(crate) fn isolate_one_way(&self, index: usize) {
+        let cut = LinkFault { cut: true, ..LinkFault::default() };
+        for other in (0..self.configs.len()).filter(|other| *other != index) {
             self.network.set_fault(self.id(other), self.id(index), cut);
         }
     }

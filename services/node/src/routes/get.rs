@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// See the file's head.
-pub(super) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     let started = Instant::now();
     let app = &*http.app;
     let (parts, _) = request.into_parts();

@@ -28,10 +28,11 @@ use crate::{
     problem::Problem,
 };
 
-pub(crate) use set::TTL_MS_MAX;
+pub(crate) use get::get;
+pub(crate) use set::{TTL_MS_MAX, set};
 
 /// All paths, for one thread. There are no layers around them: each would cost every request.
-pub(crate) fn router(worker: HttpWorker) -> Router {
+pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
     Router::new()
         .route("/get", routing::get(get::get))
         .route("/set", routing::post(set::set))
@@ -43,7 +44,7 @@ pub(crate) fn router(worker: HttpWorker) -> Router {
         .route("/metrics", routing::get(metrics::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(Arc::new(worker))
+        .with_state(worker)
 }
 
 async fn not_found(State(http): State<Arc<HttpWorker>>) -> Response {

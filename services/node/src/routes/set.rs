@@ -49,7 +49,7 @@ struct JsonEntry<'a> {
 }
 
 /// See the file's head.
-pub(super) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+pub(crate) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     let started = Instant::now();
     let app = &*http.app;
     let (parts, body) = request.into_parts();

@@ -18,6 +18,8 @@ pub(crate) struct Pool {
     pub(crate) targets: Arc<[Health]>,
     pub(crate) deadlines: Rc<Deadlines>,
     idle: Box<[RefCell<Vec<Connection>>]>,
+    /// Responses from each target, to tell one that is silent from one that is slow with a single request.
+    answered: Box<[Cell<u64>]>,
     /// A clock that is read once per returned connection, not once per use.
     now: Cell<Instant>,
 }
@@ -25,7 +27,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(targets: Arc<[Health]>) -> Self {
         let idle = targets.iter().map(|_| RefCell::default()).collect();
-        Self { targets, deadlines: Rc::default(), idle, now: Cell::new(Instant::now()) }
+        let answered = targets.iter().map(|_| Cell::new(0)).collect();
+        Self { targets, deadlines: Rc::default(), idle, answered, now: Cell::new(Instant::now()) }
     }
 
     /// A target that is up, other than `except`; nothing if there is none.
@@ -61,10 +64,16 @@ impl Pool {
         Connection::dial(health.addr(), epoch).await.map_err(|kind| (epoch, kind))
     }
 
+    /// How many responses this thread has had from a target.
+    pub(crate) fn answered(&self, node: NodeIndex) -> u64 {
+        self.answered[node.0].get()
+    }
+
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give(&self, node: NodeIndex, mut connection: Connection) {
         let now = Instant::now();
         self.now.set(now);
+        self.answered[node.0].set(self.answered(node) + 1);
         connection.rest(now);
         self.idle[node.0].borrow_mut().push(connection);
     }

@@ -88,9 +88,10 @@ impl HttpTarget {
         let may_move = !strict && self.pool.has_other(first);
         let timeout = self.options.request_timeout;
         let patience = if may_move { self.options.failover_after.min(timeout) } else { timeout };
+        let answered = self.pool.answered(first);
         let tried = self.try_at(first, patience, value).await;
         if !strict {
-            self.note(first, &tried, may_move);
+            self.note(first, &tried, may_move && self.pool.answered(first) == answered);
         }
         if !may_move || !is_worth_another_try(&tried) {
             return answer(first, &tried, read, value);
@@ -120,11 +121,11 @@ impl HttpTarget {
         self.deadline.within(patience, exchange).await.unwrap_or(Err(Failure { kind: ErrorKind::TimedOut, epoch }))
     }
 
-    /// A target that gave no answer is skipped until a probe says it is ready. One that was only slow is skipped if
-    /// another was there to go to.
-    fn note(&self, node: NodeIndex, tried: &Tried, moved: bool) {
+    /// A target that gave no answer is skipped until a probe says it is ready. One that was slow is skipped only if it is
+    /// `silent`: it gave no answer to anybody, and another is there to go to.
+    fn note(&self, node: NodeIndex, tried: &Tried, silent: bool) {
         match tried {
-            Err(Failure { kind: ErrorKind::TimedOut, .. }) if !moved => {}
+            Err(Failure { kind: ErrorKind::TimedOut, .. }) if !silent => {}
             Err(Failure { kind: ErrorKind::Protocol, .. }) | Ok(_) => {}
             Err(failure) => self.pool.targets[node.0].mark_down(failure.epoch),
         }
@@ -199,8 +200,17 @@ fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body:
         Err(failure) => (Outcome::Error(failure.kind), None),
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
-    let detail = spoke.then(|| String::from_utf8_lossy(&body[..body.len().min(200)]).into());
+    let detail = spoke.then(|| complaint(body));
     Answer { outcome, node, failed_over: false, version, detail }
+}
+
+/// What a node says about an error: the detail of a problem document (RFC 9457), or the beginning of anything else.
+fn complaint(body: &[u8]) -> Box<str> {
+    const BEFORE: &str = "\"detail\":\"";
+    let text = String::from_utf8_lossy(&body[..body.len().min(1000)]);
+    let detail = text.find(BEFORE).map(|at| &text[at + BEFORE.len()..]);
+    let detail = detail.and_then(|rest| rest.split_once('"')).map_or(&*text, |(detail, _)| detail);
+    detail.chars().take(200).collect::<String>().into()
 }
 
 const fn read_get(head: &Head) -> Outcome {
