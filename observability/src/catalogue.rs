@@ -103,6 +103,12 @@ catalogue! {
     PROCESS_CPU: Counter "mesh_process_cpu_milliseconds_total" "CPU time of all threads, user and system.";
     PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory.";
     START: Gauge "mesh_start_timestamp_seconds" "When this process started.";
+    SPANS_KEPT: Counter "mesh_spans_kept_total" "Spans handed to the exporter: those exported, failed, dropped or under way.";
+    SPANS_EXPORTED: Counter "mesh_spans_exported_total" "Spans that the collector took.";
+    SPANS_FAILED: Counter "mesh_spans_failed_total" "Spans that the collector did not take in time.";
+    SPANS_DROPPED: Counter "mesh_spans_dropped_total" "Spans dropped because too many were under way.";
+    TRACE_KEEP_MISSES: Counter "mesh_trace_keep_misses_total" "Traces that a peer asked to keep and nothing was recorded of, or not yet.";
+
     BUILD_INFO: Gauge "mesh_build_info" "Always 1; the labels say which build and which node this is.";
 
     RUNNER_OPS: Seconds "runner_op_duration_seconds" "Response times as clients see them, by operation and outcome, within 3 %.";

@@ -1,6 +1,8 @@
 //! The two text forms of `/metrics`. The exporter writes Prometheus text 0.0.4; OpenMetrics 1.0 is made of it, because
 //! only OpenMetrics can carry exemplars.
 
+use crate::latency_series::LatencySeries;
+
 /// A text form of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposition {
@@ -34,15 +36,23 @@ impl Exposition {
     }
 
     /// Writes Prometheus text in this form.
-    pub(crate) fn write(self, prometheus: String) -> String {
+    pub(crate) fn write(self, prometheus: &str) -> String {
         match self {
-            Self::Prometheus => prometheus,
-            Self::OpenMetrics => to_openmetrics(&prometheus),
+            Self::Prometheus => prometheus.to_owned(),
+            Self::OpenMetrics => [&to_openmetrics(prometheus), "# EOF\n"].concat(),
+        }
+    }
+
+    /// Writes the exporter's Prometheus text in this form, and the latencies behind it.
+    pub(crate) fn write_with<const N: usize>(self, prometheus: &str, latencies: &LatencySeries<N>) -> String {
+        match self {
+            Self::Prometheus => [prometheus, &latencies.prometheus()].concat(),
+            Self::OpenMetrics => [&to_openmetrics(prometheus), &*latencies.openmetrics(), "# EOF\n"].concat(),
         }
     }
 }
 
-/// OpenMetrics has no blank lines, names counter families without `_total`, and ends in `# EOF`.
+/// OpenMetrics has no blank lines, and names counter families without `_total`.
 fn to_openmetrics(prometheus: &str) -> String {
     // Which names are counters is only known from their TYPE line, which follows HELP.
     let counters: Vec<&str> = prometheus
@@ -60,7 +70,6 @@ fn to_openmetrics(prometheus: &str) -> String {
         }
         text.push('\n');
     }
-    text.push_str("# EOF\n");
     text
 }
 
@@ -91,8 +100,7 @@ mod tests {
     fn only_counters_lose_their_suffix_and_only_in_comments() {
         let text =
             "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\"} 2\n\n# TYPE b_total gauge\nb_total 1\n\n";
-        let expected =
-            "# HELP a Things.\n# TYPE a counter\na_total{x=\"1\"} 2\n# TYPE b_total gauge\nb_total 1\n# EOF\n";
+        let expected = "# HELP a Things.\n# TYPE a counter\na_total{x=\"1\"} 2\n# TYPE b_total gauge\nb_total 1\n";
         assert_eq!(to_openmetrics(text), expected);
     }
 }

@@ -1,19 +1,25 @@
-//! Logs and metrics of a node: the only crate that knows how telemetry leaves the process. It is told what happened in
+//! Logs, metrics and traces of a node: the only crate that knows how telemetry leaves the process. It is told what happened in
 //! the closed types of `mesh-proto` and knows nothing of the mesh that tells it. Read `telemetry` first.
 
 mod catalogue;
 mod event_log;
 mod exposition;
 mod hint_series;
+mod latency_series;
 mod logging;
 mod mesh_sample;
 mod peer_series;
 mod registry;
 mod runner;
 mod telemetry;
+mod trace;
 
 pub use exposition::Exposition;
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
 pub use mesh_sample::{MeshSample, PeerSample};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};
-pub use telemetry::{NodeSample, Telemetry};
+pub use telemetry::{NodeSample, Telemetry, init};
+pub use trace::{
+    EndedRequest, InitError, KeepTrace, OtlpEndpoint, RequestTrace, ResourceAttributes, SampleRatio, TraceGuard,
+    TraceMode, TraceSettings,
+};

@@ -89,7 +89,7 @@ impl RunnerSample {
         text.one(&names::RUNNER_TARGET, self.target_in_flight as f64);
         text.head(&names::RUNNER_INFO);
         text.line(names::RUNNER_INFO.name, &[("version", self.version)], 1.0);
-        exposition.write(text.text)
+        exposition.write(&text.text)
     }
 }
 

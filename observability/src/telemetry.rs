@@ -1,20 +1,31 @@
-//! What a node reports to: it is handed events, flight records and samples, and turns them into metrics and log lines.
-//! All handles of the request path are resolved at the start; an operation costs a counter and a histogram.
+//! What a node reports to: it is handed events, flight records and samples, and turns them into metrics, log lines and, if
+//! it was told of a collector, traces. All handles of the request path are resolved at the start; an operation costs a counter and a histogram.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use mesh_proto::{Event, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, StoreStats};
+use mesh_proto::{
+    Event, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord, StoreStats,
+    TraceContext,
+};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{
-    Exposition,
+    EndedRequest, Exposition, InitError, KeepTrace, RequestTrace, TraceGuard, TraceMode, TraceSettings,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
     hint_series::HintHandles,
     mesh_sample::{MeshSample, MeshSeries},
+    latency_series::LatencySeries,
     peer_series::PeerSeries,
     registry::Registry,
+    trace::{SpanCounts, SpanPipeline, Tracer},
 };
 
 const OPS: [(Op, &str); 3] = [(Op::Get, "get"), (Op::Set, "set"), (Op::Delete, "delete")];
@@ -76,7 +87,7 @@ pub struct Telemetry {
     registry: Registry,
     handle: PrometheusHandle,
     requests: [[Counter; OUTCOMES.len()]; OPS.len()],
-    durations: [Histogram; OPS.len()],
+    durations: LatencySeries<{ OPS.len() }>,
     hedge_legs: [Counter; LEG_OUTCOMES.len()],
     hedge_wins: Counter,
     problems: [Counter; PROBLEM_CODES.len()],
@@ -88,10 +99,33 @@ pub struct Telemetry {
     peers: PeerSeries,
     view: MeshSeries,
     log: EventLog,
+    spans: SpanHandles,
+    /// Nothing if nobody wants traces: then no request pays more than a branch.
+    tracer: Option<Tracer>,
+}
+
+/// Starts the telemetry of the node `name`, traces included if `traces` names a collector. The guard sends what is still
+/// queued when it is dropped.
+///
+/// # Errors
+/// [`InitError`]; a collector that cannot be reached is none.
+pub fn init(
+    name: &str,
+    id: NodeId,
+    version: &str,
+    traces: &TraceSettings,
+) -> Result<(Arc<Telemetry>, TraceGuard), InitError> {
+    let mut telemetry = Telemetry::new(name, id, version)?;
+    let endpoint = traces.endpoint.as_ref().filter(|_| traces.mode != TraceMode::Off);
+    let Some(endpoint) = endpoint else { return Ok((Arc::new(telemetry), TraceGuard(None))) };
+    let counts = Arc::clone(&telemetry.spans.counts);
+    let pipeline = Arc::new(SpanPipeline::start(traces, endpoint, name, counts)?);
+    telemetry.tracer = Some(Tracer::new(traces, id, version, Arc::clone(&pipeline)));
+    Ok((Arc::new(telemetry), TraceGuard(Some(pipeline))))
 }
 
 impl Telemetry {
-    /// Telemetry of the node `name`, whose id labels its build information.
+    /// Telemetry of the node `name` without traces; its id labels its build information.
     ///
     /// # Errors
     /// If the exporter rejects its buckets, which are constants.
@@ -107,7 +141,7 @@ impl Telemetry {
             requests: OPS.map(|(_, op)| {
                 OUTCOMES.map(|(_, outcome)| registry.counter(&names::REQUESTS, &[("op", op), ("outcome", outcome)]))
             }),
-            durations: OPS.map(|(_, op)| registry.histogram(&names::OP_DURATION, &[("op", op)])),
+            durations: LatencySeries::new(&names::OP_DURATION, name, "op", OPS.map(|(_, op)| op)),
             hedge_legs: LEG_OUTCOMES.map(|(_, how)| registry.counter(&names::HEDGE_LEGS, &[("outcome", how)])),
             hedge_wins: registry.counter(&names::HEDGE_WINS, &[]),
             problems: PROBLEM_CODES.map(|(_, code)| registry.counter(&names::HTTP_PROBLEMS, &[("code", code)])),
@@ -119,6 +153,8 @@ impl Telemetry {
             peers: PeerSeries::new(),
             view: MeshSeries::new(&registry),
             log: EventLog::new(),
+            spans: SpanHandles::new(&registry),
+            tracer: None,
             handle,
             registry,
         })
@@ -128,7 +164,8 @@ impl Telemetry {
     pub fn operation(&self, record: &OpRecord) {
         let op = record.op as usize;
         self.requests[op][record.outcome as usize].increment(1);
-        self.durations[op].record(record.took.as_secs_f64());
+        let kept = self.tracer.as_ref().and_then(|tracer| tracer.operation(record));
+        self.durations.observe(op, record.took, kept);
         for leg in record.legs.iter().filter(|leg| leg.hedged) {
             self.hedge_legs[leg.outcome as usize].increment(1);
             if leg.outcome == LegOutcome::Won {
@@ -141,6 +178,41 @@ impl Telemetry {
     pub fn event(&self, event: &Event) {
         self.count(event);
         self.log.write(event);
+        if let Some(tracer) = &self.tracer {
+            tracer.event(event);
+        }
+    }
+
+    /// The times that the mesh tells are since this moment. To be called before the first request.
+    pub fn align(&self, epoch: Instant) {
+        if let Some(tracer) = &self.tracer {
+            tracer.align(epoch);
+        }
+    }
+
+    /// A request began, for this caller. Nothing without tracing. On the request path.
+    #[must_use]
+    pub fn begin(&self, caller: Option<TraceContext>) -> Option<RequestTrace> {
+        self.tracer.as_ref().map(|tracer| tracer.begin(caller))
+    }
+
+    /// A request ended, on the thread where its operation ended just before. Gives whom to tell of it, if anybody.
+    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Option<KeepTrace> {
+        self.tracer.as_ref()?.end(trace, ended)
+    }
+
+    /// A peer's leg that carries a trace was served.
+    pub fn served(&self, record: &ServeRecord) {
+        if let Some(tracer) = &self.tracer {
+            tracer.served(record);
+        }
+    }
+
+    /// A peer keeps this trace.
+    pub fn keep_trace(&self, trace: u128) {
+        if let Some(tracer) = &self.tracer {
+            tracer.keep(trace);
+        }
     }
 
     /// A request was answered with an error status.
@@ -174,12 +246,16 @@ impl Telemetry {
     /// Folds what piled up since the last call into buckets. To be called every second, or memory grows between scrapes.
     pub fn run_upkeep(&self) {
         self.handle.run_upkeep();
+        if let Some(tracer) = &self.tracer {
+            tracer.run_upkeep();
+        }
     }
 
     /// All metrics as text.
     #[must_use]
     pub fn render(&self, exposition: Exposition) -> String {
-        exposition.write(self.handle.render())
+        self.spans.sample(self.tracer.as_ref());
+        exposition.write_with(&self.handle.render(), &self.durations)
     }
 
     fn count(&self, event: &Event) {
@@ -319,13 +395,57 @@ impl SampledHandles {
     }
 }
 
+/// Handles of what became of spans. They are there without tracing, too, so that a dashboard finds them.
+struct SpanHandles {
+    counts: Arc<SpanCounts>,
+    kept: Counter,
+    exported: Counter,
+    failed: Counter,
+    dropped: Counter,
+    keep_misses: Counter,
+}
+
+impl SpanHandles {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            counts: Arc::default(),
+            kept: registry.counter(&names::SPANS_KEPT, &[]),
+            exported: registry.counter(&names::SPANS_EXPORTED, &[]),
+            failed: registry.counter(&names::SPANS_FAILED, &[]),
+            dropped: registry.counter(&names::SPANS_DROPPED, &[]),
+            keep_misses: registry.counter(&names::TRACE_KEEP_MISSES, &[]),
+        }
+    }
+
+    fn sample(&self, tracer: Option<&Tracer>) {
+        // Relaxed: each figure stands alone.
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let SpanCounts { kept, exported, failed, dropped } = &*self.counts;
+        self.kept.absolute(read(kept));
+        self.exported.absolute(read(exported));
+        self.failed.absolute(read(failed));
+        self.dropped.absolute(read(dropped));
+        self.keep_misses.absolute(tracer.map_or(0, |tracer| read(&tracer.keep_misses)));
+    }
+}
+
+/// An outcome as labels and spans name it.
+pub(crate) const fn op_outcome_label(outcome: OpOutcome) -> &'static str {
+    OUTCOMES[outcome as usize].1
+}
+
+/// A leg's outcome as labels and spans name it.
+pub(crate) const fn leg_outcome_label(outcome: LegOutcome) -> &'static str {
+    LEG_OUTCOMES[outcome as usize].1
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use std::collections::HashSet;
 
     use arrayvec::ArrayVec;
-    use mesh_proto::LegRecord;
+    use mesh_proto::{KeyHash, LegRecord, Monotonic};
 
     use super::*;
 
@@ -364,7 +484,16 @@ mod tests {
         };
         let legs = ArrayVec::from_iter([leg(false, LegOutcome::Cancelled), leg(true, LegOutcome::Won)]);
         let took = Duration::from_millis(1);
-        telemetry.operation(&OpRecord { op: Op::Get, outcome: OpOutcome::HitRemote, took, trace: None, legs });
+        telemetry.operation(&OpRecord {
+            op: Op::Get,
+            outcome: OpOutcome::HitRemote,
+            took,
+            started: Monotonic::default(),
+            hash: KeyHash::of(b"k"),
+            version: None,
+            trace: None,
+            legs,
+        });
         telemetry.run_upkeep();
         let text = telemetry.render(Exposition::Prometheus);
         assert_eq!(value_of(&text, "mesh_requests_total{node=\"n1\",op=\"get\",outcome=\"hit_remote\"}"), Some(1.0));

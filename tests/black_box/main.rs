@@ -14,4 +14,5 @@ mod no_loss;
 mod partition;
 mod refusals;
 mod runner_cli;
+mod traces;
 mod two_replicas;

@@ -49,6 +49,10 @@ async fn settings_that_make_no_sense_stop_it() {
         ("SUSPICION_AFTER_MS", "2s"),
         ("GOSSIP_INTERVAL_MS", "0"),
         ("CAPACITY_BYTES", "plenty"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+        ("TRACE_MODE", "sometimes"),
+        ("TRACE_SAMPLE_RATIO", "1.5"),
     ] {
         let said = refused(NodeSpec::new("senseless").with(variable, value), &folder, REFUSE_WITHIN).await;
         let flag = variable.to_lowercase().replace('_', "-");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::{DroppedQueue, MemberState, NodeId, RingHash, TraceContext, Version};
+use crate::{DroppedQueue, KeyHash, MemberState, Monotonic, NodeId, RingHash, TraceContext, Version};
 
 /// Something rare happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,6 +162,9 @@ pub enum LegOutcome {
     Pending,
 }
 
+/// The most legs that one flight record holds.
+pub const LEGS_MAX: usize = 8;
+
 /// One leg of an operation. Times are since the operation's start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LegRecord {
@@ -186,8 +189,56 @@ pub struct OpRecord {
     pub outcome: OpOutcome,
     /// From first to last byte of the mesh's part.
     pub took: Duration,
+    /// When it began.
+    pub started: Monotonic,
+    /// The key's hash, which also says the slot. The key itself is nobody's business but the caller's.
+    pub hash: KeyHash,
+    /// What was read or written; nothing if it is not known.
+    pub version: Option<Version>,
     /// The caller's trace.
     pub trace: Option<TraceContext>,
-    /// The legs to other nodes.
-    pub legs: ArrayVec<LegRecord, 8>,
+    /// The legs, one per owner asked. If there were several attempts, a leg reaches from the first to the last.
+    pub legs: ArrayVec<LegRecord, LEGS_MAX>,
+}
+
+/// What a replica answered a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServeOutcome {
+    /// A value.
+    Hit,
+    /// A tombstone or a stub.
+    Gone,
+    /// Nothing, for certain.
+    Absent,
+    /// Nothing, but this replica is not in sync.
+    Unknown,
+    /// The write was applied.
+    Applied,
+    /// A newer version is there.
+    Stale,
+    /// The write was refused for its version or its size.
+    Refused,
+    /// The peer sees another ring.
+    WrongRing,
+}
+
+/// The flight record of one leg, as the peer that served it saw it. Made only for legs that carry a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeRecord {
+    /// Who asked.
+    pub peer: NodeId,
+    /// The leg's context.
+    pub trace: TraceContext,
+    /// Whether it was a write.
+    pub is_write: bool,
+    /// What was answered.
+    pub outcome: ServeOutcome,
+    /// The key's hash.
+    pub hash: KeyHash,
+    /// What was read or written; nothing if it is not known.
+    pub version: Option<Version>,
+    /// When it was begun.
+    pub started: Monotonic,
+    /// How long it took, without the time on the wire.
+    pub took: Duration,
 }

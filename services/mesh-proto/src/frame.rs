@@ -6,17 +6,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Digest, Expiry, KeyHash, Member, NodeId, Record, RingHash, SLOTS, Slot, Version, WIRE_MEMBERS_MAX,
+    Digest, Expiry, KeyHash, Member, NodeId, Record, RingHash, SLOTS, Slot, TraceContext, Version, WIRE_MEMBERS_MAX,
     codec::{capped_list, slot_versions},
 };
 
 /// Pairs a reply with its request on one stream. Zero for frames that are not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestId(pub u32);
-
-/// 26 bytes that join the work on a peer to the caller's trace: version (0), trace id (16), span id (8), flags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceContext(pub [u8; 26]);
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq)]

@@ -30,15 +30,16 @@ mod codec;
 mod frame;
 
 mod event;
+mod trace;
 
 pub use codec::{
     Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_cancel, encode_into, encode_read,
     encode_read_reply, encode_write, encode_write_reply,
 };
-pub use event::{Event, LegOutcome, LegRecord, Op, OpOutcome, OpRecord};
+pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};
 pub use frame::{
     ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RejectReason, RequestId, SlotPage,
-    TraceContext, WriteAnswer,
+    WriteAnswer,
 };
 pub use gossip::{GossipBody, GossipMessage, MemberUpdate};
 pub use handoff::{
@@ -55,6 +56,7 @@ pub use ring::{Ring, RingHash};
 pub use slot::{SLOTS, Slot};
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
 pub use time::{Monotonic, UnixMillis};
+pub use trace::TraceContext;
 pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
 pub use weight::{Weight, WeightSampler};
 pub use write::{ConcernError, LegFailure, Refusals, ReplicationFactor, Write, WriteConcern, WriteOutcome, WriteStep};

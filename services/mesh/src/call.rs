@@ -10,8 +10,8 @@ use std::{
 
 use arrayvec::ArrayVec;
 use mesh_proto::{
-    HedgeBudget, LegFailure, LegOutcome, LegRecord, Monotonic, NodeId, Read, ReadAnswer, ReadOutcome, ReadStep, Record,
-    ReplicationFactor, Version, Write, WriteAnswer, WriteOutcome, WriteStep,
+    HedgeBudget, LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, NodeId, Read, ReadAnswer, ReadOutcome,
+    ReadStep, Record, ReplicationFactor, Version, Write, WriteAnswer, WriteOutcome, WriteStep,
 };
 use parking_lot::Mutex;
 use tokio::time::Sleep;
@@ -19,7 +19,23 @@ use tokio::time::Sleep;
 use crate::core::Core;
 
 /// The legs of one operation, as its flight record will show them.
-pub(crate) type Legs = ArrayVec<LegRecord, 8>;
+pub(crate) type Legs = ArrayVec<LegRecord, LEGS_MAX>;
+
+/// The legs of a further attempt take the places of those before. A place that has been asked keeps its leg in any case,
+/// because a peer may have tied what it did to it.
+pub(crate) fn renew(legs: &mut Legs, attempt: Legs) {
+    if legs.is_empty() {
+        *legs = attempt;
+        return;
+    }
+    for (place, leg) in attempt.into_iter().enumerate() {
+        match legs.get_mut(place) {
+            Some(earlier) => *earlier = LegRecord { started: earlier.started, ..leg },
+            // There are no more owners than places.
+            None => drop(legs.try_push(leg)),
+        }
+    }
+}
 
 /// A read in flight.
 pub(crate) struct ReadCall {
@@ -315,5 +331,36 @@ impl WriteState {
         {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn legs(attempt: u64, count: u64) -> Legs {
+        let at = Duration::from_millis(attempt);
+        let leg = |peer| LegRecord {
+            peer: NodeId::new(10 * attempt + peer),
+            hedged: false,
+            outcome: LegOutcome::Failed,
+            started: at,
+            ended: at,
+        };
+        (0..count).map(leg).collect()
+    }
+
+    #[test]
+    fn every_place_that_was_asked_keeps_a_leg() {
+        let mut all = Legs::new();
+        for (attempt, count) in [(1, 2), (2, 1), (3, 3)] {
+            renew(&mut all, legs(attempt, count));
+        }
+        let peers: Vec<u64> = all.iter().map(|leg| leg.peer.get()).collect();
+        assert_eq!(peers, [30, 31, 32], "the last attempt stands");
+        let started: Vec<u128> = all.iter().map(|leg| leg.started.as_millis()).collect();
+        assert_eq!(started, [1, 1, 3], "and reaches back to the first");
+        renew(&mut all, legs(4, 1));
+        assert_eq!(all.len(), 3, "a place that was asked before stays");
     }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::{Digest, NodeId, PeerHints, Slot};
+use mesh_proto::{Digest, Monotonic, NodeId, PeerHints, Slot};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -150,6 +150,12 @@ impl Node {
     pub async fn delete(&self, key: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
         let Some(worker) = self.worker() else { return Err(WriteError::Stopped) };
         worker.delete(key, options).await
+    }
+
+    /// The zero of the [`Monotonic`] times that the observer is told.
+    #[must_use]
+    pub fn epoch(&self) -> std::time::Instant {
+        self.inner.core.clock.instant(Monotonic::default()).into_std()
     }
 
     /// Counters.

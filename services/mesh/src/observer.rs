@@ -1,6 +1,6 @@
 //! The mesh's only way to be seen: whoever counts, logs or traces implements [`Observer`].
 
-use mesh_proto::{Event, OpRecord};
+use mesh_proto::{Event, OpRecord, ServeRecord};
 
 /// Is told what happens. Called on the request path, so it must not block.
 pub trait Observer: Send + Sync {
@@ -9,6 +9,12 @@ pub trait Observer: Send + Sync {
 
     /// An operation ended.
     fn operation(&self, record: &OpRecord);
+
+    /// A peer's leg that carries a trace was served.
+    fn served(&self, _record: &ServeRecord) {}
+
+    /// A peer keeps this trace: what was and will be served for it is wanted.
+    fn keep_trace(&self, _trace: u128) {}
 }
 
 /// Looks away.

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use mesh_proto::{
-    ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, MemberState, NodeId, ReadAnswer,
-    RejectReason, RequestId, Slot, SlotPage, WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
+    ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, KeyHash, MemberState, Monotonic,
+    NodeId, ReadAnswer, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage, TraceContext, Version,
+    WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -199,6 +200,8 @@ impl Stream {
     fn answer(&self, frame: Frame, replies: &mut BytesMut) -> Result<(), String> {
         let (core, request, theirs) = (&*self.core, frame.request, frame.ring);
         let ring = core.ring();
+        // The clock is read for traced legs only.
+        let traced = frame.trace.map(|trace| (trace, core.clock.now()));
         match frame.body {
             FrameBody::Read { hash, key } => {
                 let answer = if ring.hash() == theirs {
@@ -215,6 +218,9 @@ impl Stream {
                     }
                     _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
                 }
+                if let Some(traced) = traced {
+                    self.served(traced, hash, Answered::read(&answer));
+                }
             }
             FrameBody::Write(record) => {
                 let answer = if ring.hash() == theirs {
@@ -224,6 +230,9 @@ impl Stream {
                     WriteAnswer::WrongRing(core.members())
                 };
                 encode_write_reply(replies, request, ring.hash(), record.hash, &answer);
+                if let Some(traced) = traced {
+                    self.served(traced, record.hash, Answered::write(&answer, record.version));
+                }
             }
             FrameBody::Cancel => {}
             FrameBody::Control(control) => {
@@ -240,6 +249,14 @@ impl Stream {
             | FrameBody::Page(_) => return Err("a frame that is no request".to_owned()),
         }
         Ok(())
+    }
+
+    /// Tells of a leg that carries a trace.
+    fn served(&self, (trace, started): (TraceContext, Monotonic), hash: KeyHash, answered: Answered) {
+        let Answered { is_write, outcome, version } = answered;
+        let peer = self.connection.peer();
+        let took = self.core.clock.now().since(started);
+        self.core.observer.served(&ServeRecord { peer, trace, is_write, outcome, hash, version, started, took });
     }
 
     /// Sends a large reply on a stream of its own.
@@ -275,9 +292,12 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
             core.handle_members(&members);
             ControlReply::Members(core.members())
         }
-        ControlRequest::KeepTrace(_) => ControlReply::Done,
         ControlRequest::CompareWithMe => {
             compare_with(core, peer);
+            ControlReply::Done
+        }
+        ControlRequest::KeepTrace(trace) => {
+            core.observer.keep_trace(u128::from_be_bytes(trace));
             ControlReply::Done
         }
         _ if !same_ring => ControlReply::Refused,
@@ -308,4 +328,34 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
         }
     };
     FrameBody::ControlReply(reply)
+}
+
+/// What a replica said, in the words of the flight record.
+struct Answered {
+    is_write: bool,
+    outcome: ServeOutcome,
+    version: Option<Version>,
+}
+
+impl Answered {
+    fn read(answer: &ReadAnswer) -> Self {
+        let (outcome, version) = match answer {
+            ReadAnswer::Value { version, .. } => (ServeOutcome::Hit, Some(*version)),
+            ReadAnswer::Gone { version } => (ServeOutcome::Gone, Some(*version)),
+            ReadAnswer::Absent => (ServeOutcome::Absent, None),
+            ReadAnswer::Unknown => (ServeOutcome::Unknown, None),
+            ReadAnswer::WrongRing(_) => (ServeOutcome::WrongRing, None),
+        };
+        Self { is_write: false, outcome, version }
+    }
+
+    fn write(answer: &WriteAnswer, version: Version) -> Self {
+        let outcome = match answer {
+            WriteAnswer::Applied => ServeOutcome::Applied,
+            WriteAnswer::Stale { .. } => ServeOutcome::Stale,
+            WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
+            WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,
+        };
+        Self { is_write: true, outcome, version: Some(version) }
+    }
 }

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     GetError, GetOptions, Hit, Lookup, Ttl, WriteError, WriteOptions, Written,
-    call::{Legs, ReadCall, WriteCall},
+    call::{Legs, ReadCall, WriteCall, renew},
     core::{Core, count},
     link::{INLINE_VALUE_BYTES_MAX, Waiter},
     peers::Peers,
@@ -76,12 +76,13 @@ impl Worker {
         let started = core.clock.now();
         let hash = KeyHash::of(key);
         let slot = Slot::of(hash);
+        let asked = Asked { started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
         let ring = core.ring();
         let local = ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
-            self.record(Op::Get, OpOutcome::HitLocal, started, options.trace, Legs::new());
+            self.record(Op::Get, OpOutcome::HitLocal, asked, Some(*version), Legs::new());
             return Ok(Lookup::Local(hit));
         }
         drop(ring);
@@ -95,7 +96,12 @@ impl Worker {
             Err(GetError::Overloaded) => OpOutcome::Overloaded,
             Err(GetError::Unavailable { .. } | GetError::Stopped) => OpOutcome::Unavailable,
         };
-        self.record(Op::Get, outcome, started, options.trace, legs);
+        let version = match &result {
+            Ok(Lookup::Local(hit) | Lookup::Remote(hit)) => Some(hit.version),
+            Ok(Lookup::Miss { version }) => *version,
+            Err(_) => None,
+        };
+        self.record(Op::Get, outcome, asked, version, legs);
         result
     }
 
@@ -135,15 +141,17 @@ impl Worker {
             let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
             let outcome = call
                 .run(core, &self.peers.hedge_budget, |call, leg, peer, now| {
-                    let id = self.send_read(call, leg, peer, now, key, hash, &ring, options.trace)?;
+                    let trace = options.trace.map(|trace| trace.of_leg(leg));
+                    let id = self.send_read(call, leg, peer, now, key, hash, &ring, trace)?;
                     // One entry per owner, and there are at most eight.
                     let _ = sent.try_push((peer, id));
                     Ok(())
                 })
                 .await;
             let won = if let ReadOutcome::Value { leg, .. } = &outcome { *leg } else { None };
-            legs = call.finish(won, core.clock.now().since(started));
-            self.settle_legs(&legs, &sent);
+            let ended = call.finish(won, core.clock.now().since(started));
+            self.settle_legs(&ended, &sent);
+            renew(&mut legs, ended);
             let result = match outcome {
                 ReadOutcome::WrongRing => {
                     self.share_members(&owners);
@@ -232,15 +240,16 @@ impl Worker {
             Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
         let version = core.versions.tick(core.clock.unix());
-        let record = Record { hash: KeyHash::of(&key), key, version, expiry, body };
+        let hash = KeyHash::of(&key);
+        let record = Record { hash, key, version, expiry, body };
         let (result, legs) = self.replicate(record, options.trace, started).await;
-        let outcome = match result {
-            Ok(_) => OpOutcome::Acknowledged,
-            Err(WriteError::Indeterminate { .. }) => OpOutcome::Indeterminate,
-            Err(WriteError::Overloaded) => OpOutcome::Overloaded,
-            Err(_) => OpOutcome::Refused,
+        let (outcome, version) = match result {
+            Ok(Written { version }) => (OpOutcome::Acknowledged, Some(version)),
+            Err(WriteError::Indeterminate { version, .. }) => (OpOutcome::Indeterminate, Some(version)),
+            Err(WriteError::Overloaded) => (OpOutcome::Overloaded, None),
+            Err(_) => (OpOutcome::Refused, None),
         };
-        self.record(op, outcome, started, options.trace, legs);
+        self.record(op, outcome, Asked { started, hash, trace: options.trace }, version, legs);
         result
     }
 
@@ -275,7 +284,7 @@ impl Worker {
             }
             let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
             let outcome = call.outcome(SILENCE_MAX).await;
-            legs = call.finish(core.clock.now().since(started));
+            renew(&mut legs, call.finish(core.clock.now().since(started)));
             let version = call.version();
             let (acks, may_be_written) = call.with_machine(|machine| (machine.acks(), machine.may_be_written()));
             touched |= may_be_written;
@@ -338,7 +347,7 @@ impl Worker {
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
             let encode = |outbox: &mut bytes::BytesMut, id: RequestId| {
-                encode_write(outbox, id, ring.hash(), trace, &call.record);
+                encode_write(outbox, id, ring.hash(), trace.map(|trace| trace.of_leg(leg)), &call.record);
             };
             let sent = self.peers.with_link(*owner, |link| match apart {
                 true => link.request_apart(waiter, now, deadline, encode),
@@ -382,6 +391,14 @@ impl Worker {
         }
     }
 
+    /// Asks these peers to keep what they recorded of a trace: its fate is known only now.
+    pub fn keep_trace(&self, trace: u128, peers: impl IntoIterator<Item = NodeId>) {
+        let frame = self.core.frame(FrameBody::Control(ControlRequest::KeepTrace(trace.to_be_bytes())));
+        for link in peers.into_iter().filter_map(|peer| self.peers.link(peer)) {
+            link.tell(&frame);
+        }
+    }
+
     fn read_config(&self, consistency: Consistency) -> ReadConfig {
         let config = &self.core.config;
         let hedge_delay = self.peers.hedge_delay();
@@ -413,10 +430,19 @@ impl Worker {
         (!self.core.stopped.is_cancelled()).then_some(())
     }
 
-    fn record(&self, op: Op, outcome: OpOutcome, started: Monotonic, trace: Option<TraceContext>, legs: Legs) {
+    fn record(&self, op: Op, outcome: OpOutcome, asked: Asked, version: Option<Version>, legs: Legs) {
+        let Asked { started, hash, trace } = asked;
         let took = self.core.clock.now().since(started);
-        self.core.observer.operation(&OpRecord { op, outcome, took, trace, legs });
+        self.core.observer.operation(&OpRecord { op, outcome, took, started, hash, version, trace, legs });
     }
+}
+
+/// What is known of an operation from its start.
+#[derive(Clone, Copy)]
+struct Asked {
+    started: Monotonic,
+    hash: KeyHash,
+    trace: Option<TraceContext>,
 }
 
 impl Core {

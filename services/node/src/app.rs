@@ -52,6 +52,7 @@ impl App {
     /// Puts HTTP in front of `node`.
     #[must_use]
     pub fn new(node: Node, telemetry: Arc<Telemetry>, settings: &Settings, shutdown: Shutdown) -> Self {
+        telemetry.align(node.epoch());
         let HttpSettings { request_timeout, request_bytes_max, kill_token, .. } = &settings.http;
         Self {
             telemetry,

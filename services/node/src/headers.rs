@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_proto::{TraceContext, Version};
-use observability::Telemetry;
+use observability::{RequestTrace, Telemetry};
 
 /// `HIT_LOCAL`, `HIT_REMOTE` or `MISS`.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -68,22 +68,28 @@ fn hex<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
     digits
 }
 
-/// The caller's trace: what goes to the mesh, and the header to give back.
-#[derive(Default)]
+/// The request's trace: its place in it, if traces are recorded, and the header to give back.
 pub(crate) struct Trace {
-    pub(crate) context: Option<TraceContext>,
+    pub(crate) request: Option<RequestTrace>,
     pub(crate) header: Option<HeaderValue>,
 }
 
 impl Trace {
     /// Reads `traceparent`. One that makes no sense is ignored, as the standard demands, and counted.
     pub(crate) fn of(headers: &HeaderMap, telemetry: &Telemetry) -> Self {
-        let Some(header) = headers.get(&TRACEPARENT) else { return Self::default() };
-        let Some(context) = parse_traceparent(header.as_bytes()) else {
-            telemetry.traceparent_malformed();
-            return Self::default();
+        let Some(header) = headers.get(&TRACEPARENT) else {
+            return Self { request: telemetry.begin(None), header: None };
         };
-        Self { context: Some(context), header: Some(header.clone()) }
+        let caller = parse_traceparent(header.as_bytes());
+        if caller.is_none() {
+            telemetry.traceparent_malformed();
+        }
+        Self { request: telemetry.begin(caller), header: caller.map(|_| header.clone()) }
+    }
+
+    /// What goes to the mesh.
+    pub(crate) fn context(&self) -> Option<TraceContext> {
+        self.request.map(|request| request.context)
     }
 }
 

@@ -8,7 +8,6 @@ use mesh::{
     transport::{QuicConfig, QuicTransport},
 };
 use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep};
-use observability::Telemetry;
 
 /// How long leaving the mesh may take.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -38,7 +37,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listeners = Listeners::bind(settings.http.bind, settings.workers.get())?;
     announce(&settings, listeners.addr(), transport.local_addr());
 
-    let telemetry = Arc::new(Telemetry::new(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"))?);
+    let (telemetry, _flush) = observability::init(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"), &settings.traces)?;
     let node = Node::start_upkeep(mesh, Arc::new(transport), Arc::new(Seen(Arc::clone(&telemetry))))?;
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh::Observer;
-use mesh_proto::{Event, OpRecord};
+use mesh_proto::{Event, OpRecord, ServeRecord};
 use observability::Telemetry;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
@@ -23,6 +23,14 @@ impl Observer for Seen {
 
     fn operation(&self, record: &OpRecord) {
         self.0.operation(record);
+    }
+
+    fn served(&self, record: &ServeRecord) {
+        self.0.served(record);
+    }
+
+    fn keep_trace(&self, trace: u128) {
+        self.0.keep_trace(trace);
     }
 }
 

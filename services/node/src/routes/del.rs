@@ -8,7 +8,7 @@ use axum::{
 };
 use mesh::WriteOptions;
 
-use super::set::{answer, finish};
+use super::{Asked, set::answer};
 use crate::{app::HttpWorker, headers::Trace, query};
 
 /// See the file's head.
@@ -20,10 +20,10 @@ pub(super) async fn del(State(http): State<Arc<HttpWorker>>, request: Request) -
     let key = query::parameters(parts.uri.query(), ["k"]).and_then(|[key]| query::key(key, &app.limits));
     let response = match key {
         Ok(key) => {
-            let options = WriteOptions { trace: trace.context, ..WriteOptions::default() };
+            let options = WriteOptions { trace: trace.context(), ..WriteOptions::default() };
             answer(&http, http.mesh.delete(key, options).await)
         }
         Err(problem) => problem.respond(&app.telemetry),
     };
-    finish(response, started, trace)
+    super::finish(&http, Asked { method: "DELETE", route: "/del", started, trace }, response)
 }

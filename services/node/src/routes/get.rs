@@ -13,9 +13,10 @@ use bytes::Bytes;
 use mesh::{GetOptions, Hit, Lookup};
 use mesh_proto::{Consistency, Version};
 
+use super::Asked;
 use crate::{
     app::{App, HttpWorker},
-    headers::{self, SERVER_TIMING, TRACEPARENT, Trace, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
+    headers::{self, Trace, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
     problem::{MISS, PROBLEM_JSON, Problem},
     query,
 };
@@ -26,9 +27,9 @@ pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -
     let app = &*http.app;
     let (parts, _) = request.into_parts();
     let trace = Trace::of(&parts.headers, &app.telemetry);
-    let mut response = match parse(&parts, app) {
+    let response = match parse(&parts, app) {
         Ok((key, consistency)) => {
-            let options = GetOptions { consistency, trace: trace.context };
+            let options = GetOptions { consistency, trace: trace.context() };
             match http.mesh.get(&key, options).await {
                 Ok(Lookup::Local(hit)) => found(hit, HeaderValue::from_static("HIT_LOCAL"), app.id_header.clone()),
                 Ok(Lookup::Remote(hit)) => {
@@ -41,10 +42,7 @@ pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -
         }
         Err(problem) => problem.respond(&app.telemetry),
     };
-    let headers = response.headers_mut();
-    headers.insert(SERVER_TIMING, headers::server_timing(started.elapsed()));
-    trace.header.map(|header| headers.insert(TRACEPARENT, header));
-    response
+    super::finish(&http, Asked { method: "GET", route: "/get", started, trace }, response)
 }
 
 fn parse(parts: &Parts, app: &App) -> Result<(Bytes, Consistency), Problem> {

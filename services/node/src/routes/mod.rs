@@ -9,7 +9,7 @@ mod ready;
 mod set;
 mod stats;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -20,7 +20,13 @@ use axum::{
     routing,
 };
 
-use crate::{app::HttpWorker, problem::Problem};
+use observability::EndedRequest;
+
+use crate::{
+    app::HttpWorker,
+    headers::{self, SERVER_TIMING, TRACEPARENT, Trace},
+    problem::Problem,
+};
 
 pub(crate) use get::get;
 pub(crate) use set::{TTL_MS_MAX, set};
@@ -50,6 +56,31 @@ async fn method_not_allowed(State(http): State<Arc<HttpWorker>>) -> Response {
     // The router adds the Allow header.
     let detail = "this path has another method: see the Allow header";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail).respond(&http.app.telemetry)
+}
+
+/// A request to the mesh, as it was at its start.
+struct Asked {
+    method: &'static str,
+    route: &'static str,
+    started: Instant,
+    trace: Trace,
+}
+
+/// Adds what every answer of the mesh has, and ends the request's trace. Nothing may be awaited between the mesh's answer
+/// and this, because the trace finds the operation's record on this thread.
+fn finish(http: &HttpWorker, asked: Asked, mut response: Response) -> Response {
+    let Asked { method, route, started, trace } = asked;
+    let took = started.elapsed();
+    if let Some(request) = &trace.request {
+        let ended = EndedRequest { method, route, status: response.status().as_u16(), started, took };
+        if let Some(keep) = http.app.telemetry.end(request, &ended) {
+            http.mesh.keep_trace(keep.trace, keep.peers);
+        }
+    }
+    let headers = response.headers_mut();
+    headers.insert(SERVER_TIMING, headers::server_timing(took));
+    trace.header.map(|header| headers.insert(TRACEPARENT, header));
+    response
 }
 
 /// 200 with this text.

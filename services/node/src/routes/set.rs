@@ -14,10 +14,11 @@ use bytes::Bytes;
 use mesh::{Ttl, WriteError, WriteOptions, Written};
 use serde::Deserialize;
 
+use super::Asked;
 use crate::{
     app::{HttpWorker, Limits},
     body::Payload,
-    headers::{self, SERVER_TIMING, TRACEPARENT, Trace, X_MESH_NODE, X_MESH_VERSION},
+    headers::{self, Trace, X_MESH_NODE, X_MESH_VERSION},
     problem::Problem,
     query,
 };
@@ -55,12 +56,12 @@ pub(crate) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -
     let trace = Trace::of(&parts.headers, &app.telemetry);
     let response = match read(&http, &parts, body).await {
         Ok(entry) => {
-            let options = WriteOptions { ttl: entry.ttl, trace: trace.context };
+            let options = WriteOptions { ttl: entry.ttl, trace: trace.context() };
             answer(&http, http.mesh.set(entry.key, entry.value, options).await)
         }
         Err(problem) => problem.respond(&app.telemetry),
     };
-    finish(response, started, trace)
+    super::finish(&http, Asked { method: "POST", route: "/set", started, trace }, response)
 }
 
 /// `OK`, or why not.
@@ -74,14 +75,6 @@ pub(super) fn answer(http: &HttpWorker, written: Result<Written, WriteError>) ->
         }
         Err(error) => Problem::from(error).respond(&http.app.telemetry),
     }
-}
-
-/// Adds what every write's answer has.
-pub(super) fn finish(mut response: Response, started: Instant, trace: Trace) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(SERVER_TIMING, headers::server_timing(started.elapsed()));
-    trace.header.map(|header| headers.insert(TRACEPARENT, header));
-    response
 }
 
 async fn read(http: &HttpWorker, parts: &Parts, body: Body) -> Result<Entry, Problem> {

@@ -19,6 +19,8 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) operation: OperationFlags,
     #[command(flatten)]
+    pub(super) traces: TraceFlags,
+    #[command(flatten)]
     pub(super) process: ProcessFlags,
 }
 
@@ -134,6 +136,30 @@ pub(super) struct OperationFlags {
     /// Largest value, in bytes
     #[arg(long, env = "VALUE_BYTES_MAX", default_value = "2MiB", value_name = "BYTES")]
     pub(super) value_bytes_max: String,
+}
+
+/// Settings of traces. Without a collector nothing is recorded.
+#[derive(Args)]
+#[command(next_help_heading = "Traces")]
+pub(super) struct TraceFlags {
+    /// Collector that takes OTLP over gRPC, such as http://localhost:4317 [default: none, which means no traces]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(super) otel_exporter_otlp_endpoint: Option<String>,
+    /// The service's name in traces [default: mesh-node]
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME")]
+    pub(super) otel_service_name: Option<String>,
+    /// More about the service, as key=value pairs
+    #[arg(long, env = "OTEL_RESOURCE_ATTRIBUTES", value_name = "KEY=VALUE,…")]
+    pub(super) otel_resource_attributes: Option<String>,
+    /// Which requests are kept: all; tail for sampled, slow, hedged and failed ones; or off
+    #[arg(long, env = "TRACE_MODE", default_value = "tail", value_name = "MODE")]
+    pub(super) trace_mode: String,
+    /// Share of requests that is kept whatever becomes of them, 0 to 1; a traceparent header decides for itself
+    #[arg(long, env = "TRACE_SAMPLE_RATIO", default_value = "0.01", value_name = "RATIO")]
+    pub(super) trace_sample_ratio: String,
+    /// Requests that take longer are kept, in milliseconds
+    #[arg(long, env = "TRACE_SLOW_MS", default_value = "50", value_name = "MS")]
+    pub(super) trace_slow_ms: String,
 }
 
 /// Settings of the process.

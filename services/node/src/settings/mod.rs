@@ -17,11 +17,11 @@ use std::{
 
 use mesh::transport::{ClusterSecret, Credentials};
 use mesh_proto::{ReplicationFactor, WriteConcern};
-use observability::LogFormat;
+use observability::{LogFormat, TraceSettings};
 use thiserror::Error;
 
 use self::{
-    flags::{Flags, HttpFlags, MeshFlags, OperationFlags, ProcessFlags},
+    flags::{Flags, HttpFlags, MeshFlags, OperationFlags, ProcessFlags, TraceFlags},
     reader::Reader,
 };
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// Threads that answer requests.
     pub workers: NonZeroUsize,
+    /// Which requests are traced, and where the traces go.
+    pub traces: TraceSettings,
     /// What is logged.
     pub log: String,
     /// What a log line looks like.
@@ -152,11 +154,12 @@ impl Settings {
         let http = read_http(&mut reader, &flags.http);
         let peers = read_peers(&mut reader, &flags.mesh);
         let mesh = read_mesh(&mut reader, &flags.mesh, &flags.operation);
+        let traces = read_traces(&mut reader, &flags.traces);
         let process = read_process(&mut reader, &flags.process);
         reader.finish()?;
-        match (http, peers, mesh, process) {
-            (Some(http), Some((bind, credentials)), Some(mesh), Some((workers, log_format))) => {
-                Ok(Self { http, mesh, bind, credentials, workers, log: flags.process.log.clone(), log_format })
+        match (http, peers, mesh, traces, process) {
+            (Some(http), Some((bind, credentials)), Some(mesh), Some(traces), Some((workers, log_format))) => {
+                Ok(Self { http, mesh, bind, credentials, workers, traces, log: flags.process.log.clone(), log_format })
             }
             // A part is missing only after a mistake, and then the reader has failed already.
             _ => Err(BadSettings(Vec::new())),
@@ -312,6 +315,27 @@ fn read_ttl(reader: &mut Reader, text: &str) -> Option<Duration> {
     millis.map(Duration::from_millis)
 }
 
+fn read_traces(reader: &mut Reader, flags: &TraceFlags) -> Option<TraceSettings> {
+    let endpoint = flags.otel_exporter_otlp_endpoint.as_deref().filter(|url| !url.is_empty());
+    let endpoint = match endpoint {
+        Some(url) => reader.parse("OTEL_EXPORTER_OTLP_ENDPOINT", url).map(Some),
+        None => Some(None),
+    };
+    let attributes = flags.otel_resource_attributes.as_deref().unwrap_or_default();
+    let attributes = reader.parse("OTEL_RESOURCE_ATTRIBUTES", attributes);
+    let mode = reader.parse("TRACE_MODE", &flags.trace_mode);
+    let sample_ratio = reader.parse("TRACE_SAMPLE_RATIO", &flags.trace_sample_ratio);
+    let slow = reader.millis("TRACE_SLOW_MS", &flags.trace_slow_ms);
+    Some(TraceSettings {
+        mode: mode?,
+        sample_ratio: sample_ratio?,
+        slow: slow?,
+        endpoint: endpoint?,
+        service_name: flags.otel_service_name.clone().filter(|name| !name.is_empty()),
+        attributes: attributes?,
+    })
+}
+
 fn read_process(reader: &mut Reader, flags: &ProcessFlags) -> Option<(NonZeroUsize, LogFormat)> {
     let workers = match flags.workers.as_deref().filter(|count| !count.is_empty()) {
         Some(count) => reader.count("WORKERS", count, 1, 256).and_then(NonZeroUsize::new),
@@ -412,6 +436,11 @@ mod tests {
             ("--workers", "WORKERS", "0"),
             ("--log", "LOG", "mesh=loud"),
             ("--log-format", "LOG_FORMAT", "xml"),
+            ("--otel-exporter-otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317"),
+            ("--otel-resource-attributes", "OTEL_RESOURCE_ATTRIBUTES", "env"),
+            ("--trace-mode", "TRACE_MODE", "on"),
+            ("--trace-sample-ratio", "TRACE_SAMPLE_RATIO", "1%"),
+            ("--trace-slow-ms", "TRACE_SLOW_MS", "0"),
         ];
         for (flag, name, value) in cases {
             let text = message(&[&format!("{flag}={value}")]);

@@ -1,6 +1,6 @@
 //! Reads one setting at a time and remembers what was wrong, so that a user sees all mistakes at once.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use super::{BadSettings, SettingError};
 
@@ -83,6 +83,11 @@ impl Reader {
             self.refuse(name, text, "expected a host and a port, such as node1:5011");
         }
         is_good.then(|| text.to_owned())
+    }
+
+    /// Whatever knows itself what it expects.
+    pub(super) fn parse<T: FromStr<Err = &'static str>>(&mut self, name: &'static str, text: &str) -> Option<T> {
+        text.parse().map_err(|expected| self.refuse(name, text, expected)).ok()
     }
 
     /// Fails if anything was wrong.

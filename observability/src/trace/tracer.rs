@@ -1,0 +1,185 @@
+//! What is kept. A request's trace context is made at its start; its fate is decided at its end, from its flight record.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use arrayvec::ArrayVec;
+use mesh_proto::{Event, LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
+
+use super::{
+    SampleRatio, SpanPipeline, TraceMode, TraceSettings, ids,
+    served::Served,
+    spans::{SpanWriter, is_failure},
+};
+
+thread_local! {
+    /// The operation that ended last on this thread. The request that it was for ends right behind it, without another in
+    /// between: from the record to the end of the request nothing is awaited.
+    static LAST: RefCell<Option<Ended>> = const { RefCell::new(None) };
+}
+
+struct Ended {
+    record: OpRecord,
+    is_kept: bool,
+}
+
+/// An HTTP request's place in a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestTrace {
+    /// What goes to the mesh: the trace, and the request's own span.
+    pub context: TraceContext,
+    /// The caller's span; zero if there is none.
+    pub(super) parent: u64,
+}
+
+/// An HTTP request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedRequest {
+    /// Such as GET.
+    pub method: &'static str,
+    /// Such as /get.
+    pub route: &'static str,
+    /// As answered.
+    pub status: u16,
+    /// When its head had been read.
+    pub started: Instant,
+    /// Until its answer was made.
+    pub took: Duration,
+}
+
+/// These peers hold records of a trace that is kept, and do not know it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepTrace {
+    /// The trace.
+    pub trace: u128,
+    /// Whom to tell.
+    pub peers: ArrayVec<NodeId, LEGS_MAX>,
+}
+
+/// Decides, and hands what is kept to the pipeline.
+pub(crate) struct Tracer {
+    id: NodeId,
+    keeps_all: bool,
+    sample_ratio: SampleRatio,
+    slow: Duration,
+    spans: SpanWriter,
+    served: Served,
+    pipeline: Arc<SpanPipeline>,
+    pub(crate) keep_misses: AtomicU64,
+}
+
+impl Tracer {
+    pub(crate) fn new(settings: &TraceSettings, id: NodeId, version: &str, pipeline: Arc<SpanPipeline>) -> Self {
+        Self {
+            id,
+            keeps_all: settings.mode == TraceMode::All,
+            sample_ratio: settings.sample_ratio,
+            slow: settings.slow,
+            spans: SpanWriter::new(version),
+            served: Served::new(),
+            pipeline,
+            keep_misses: AtomicU64::new(0),
+        }
+    }
+
+    /// The mesh tells its times since this moment.
+    pub(crate) fn align(&self, epoch: Instant) {
+        self.spans.clock.align(epoch);
+    }
+
+    /// Called every second.
+    pub(crate) fn run_upkeep(&self) {
+        self.spans.clock.follow();
+    }
+
+    /// A request began. Whoever calls decides whether it is sampled; without a caller, the ratio does.
+    pub(crate) fn begin(&self, caller: Option<TraceContext>) -> RequestTrace {
+        let (trace, parent, sampled) = match caller {
+            Some(caller) => (caller.trace_id(), caller.span_id(), caller.is_sampled()),
+            None => {
+                let trace = ids::trace_id();
+                (trace, 0, self.sample_ratio.takes(trace as u64))
+            }
+        };
+        let context = TraceContext::new(trace, ids::span_id(), sampled || self.keeps_all);
+        RequestTrace { context, parent }
+    }
+
+    /// An operation ended. Gives the id of its trace if that is kept.
+    pub(crate) fn operation(&self, record: &OpRecord) -> Option<u128> {
+        let context = record.trace?;
+        let is_kept = context.is_sampled()
+            || record.took > self.slow
+            || is_failure(record.outcome)
+            || record.legs.iter().any(|leg| leg.hedged);
+        if is_kept {
+            self.keep_operation(record, context);
+        }
+        LAST.set(Some(Ended { record: record.clone(), is_kept }));
+        is_kept.then(|| context.trace_id())
+    }
+
+    /// A request ended. Gives whom to tell if its trace is kept and that was not known when its legs were sent.
+    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Option<KeepTrace> {
+        let context = trace.context;
+        let operation = LAST.take().filter(|last| last.record.trace == Some(context));
+        let is_kept = context.is_sampled()
+            || ended.took > self.slow
+            || ended.status >= 500
+            || operation.as_ref().is_some_and(|last| last.is_kept);
+        if !is_kept {
+            return None;
+        }
+        self.pipeline.submit(self.spans.request(trace, ended));
+        let Ended { record, is_kept } = operation?;
+        if !is_kept {
+            self.keep_operation(&record, context);
+        }
+        if context.is_sampled() {
+            return None;
+        }
+        let mut peers = ArrayVec::new();
+        for leg in record.legs.iter().filter(|leg| leg.peer != self.id) {
+            if !peers.contains(&leg.peer) {
+                peers.push(leg.peer);
+            }
+        }
+        Some(KeepTrace { trace: context.trace_id(), peers })
+    }
+
+    /// A peer's leg was served.
+    pub(crate) fn served(&self, record: &ServeRecord) {
+        // A context of zeros is none.
+        let is_valid = record.trace.trace_id() != 0 && record.trace.span_id() != 0;
+        if is_valid && (record.trace.is_sampled() || !self.served.push(record)) {
+            self.pipeline.submit(self.spans.served(record));
+        }
+    }
+
+    /// A peer keeps this trace.
+    pub(crate) fn keep(&self, trace: u128) {
+        let records = self.served.take(trace);
+        if records.is_empty() {
+            // Relaxed: a figure for people.
+            self.keep_misses.fetch_add(1, Ordering::Relaxed);
+        }
+        records.iter().for_each(|record| self.pipeline.submit(self.spans.served(record)));
+    }
+
+    /// Something rare happened.
+    pub(crate) fn event(&self, event: &Event) {
+        if let Some(span) = self.spans.event(event, SystemTime::now()) {
+            self.pipeline.submit(span);
+        }
+    }
+
+    fn keep_operation(&self, record: &OpRecord, context: TraceContext) {
+        self.spans.operation(record, context).for_each(|span| self.pipeline.submit(span));
+    }
+}
