@@ -43,6 +43,7 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
     let slot = Slot::of(hash);
     let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
     let tombstone = Record { body: Body::Tombstone, ..record.clone() };
+    let expired = Record { body: Body::Expired, ..record.clone() };
     let (id, addr) = (NodeId::new(1), "node1:5011".to_owned());
     let hello = Hello { protocol: Hello::PROTOCOL, id, addr, start: 2, replicas: 3, concern: 2 };
     let read_reply = |answer| FrameBody::ReadReply { hash, answer };
@@ -68,11 +69,17 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("control_digests", FrameBody::Control(ControlRequest::Digests { first: slot, count: 1 })),
         ("control_versions", FrameBody::Control(ControlRequest::Versions { slots: vec![slot] })),
         ("control_pull", FrameBody::Control(ControlRequest::Pull { slot, after: Some(hash), bytes_max: 1 << 20 })),
+        ("control_pull_keys", FrameBody::Control(pull_keys(slot, hash))),
+        ("control_compare_with_me", FrameBody::Control(ControlRequest::CompareWithMe)),
         ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
         ("reply_digests", FrameBody::ControlReply(ControlReply::Digests(digests(slot)))),
         ("reply_versions", FrameBody::ControlReply(ControlReply::Versions(vec![(slot, vec![(hash, version)])]))),
-        ("page", FrameBody::Page(SlotPage { slot, records: vec![record, tombstone], next: Some(hash) })),
+        ("page", FrameBody::Page(SlotPage { slot, records: vec![record, tombstone, expired], next: Some(hash) })),
     ]
+}
+
+fn pull_keys(slot: Slot, hash: KeyHash) -> ControlRequest {
+    ControlRequest::PullKeys { slot, hashes: vec![hash], bytes_max: 1 << 20 }
 }
 
 fn digests(first: Slot) -> DigestPage {

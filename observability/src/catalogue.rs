@@ -78,6 +78,12 @@ catalogue! {
     REPAIR_KEYS: Counter "mesh_repair_keys_total" "Records taken from peers by resync and repair.";
     REPAIR_ROUND: Seconds "mesh_repair_round_seconds" "Time that a resync or repair round took.";
 
+    HINTS_QUEUED: Gauge "mesh_hints_queued" "Writes that this peer has missed and that wait for it here.";
+    HINTS_QUEUED_BYTES: Gauge "mesh_hints_queued_bytes" "What these hints are charged for, book-keeping included.";
+    HINTS_OLDEST_AGE: Gauge "mesh_hints_oldest_age_seconds" "How long the oldest of these hints has waited.";
+    HINTS_REPLAYED: Counter "mesh_hints_replayed_total" "Hints that a peer has taken, or had something newer for.";
+    HINTS_DROPPED: Counter "mesh_hints_dropped_total" "Hints given up, by reason; a comparison makes up for them.";
+
     STORE_ENTRIES: Gauge "mesh_store_entries" "Live entries.";
     STORE_ENTRIES_MAX: Gauge "mesh_store_entries_max" "The bound on live entries.";
     STORE_BYTES: Gauge "mesh_store_bytes" "Bytes accounted, book-keeping included.";
@@ -125,7 +131,9 @@ mod tests {
             assert!(seen.insert(family.name), "{} stands here twice", family.name);
             assert!(family.name.starts_with("mesh_") || family.name.starts_with("runner_"), "{}", family.name);
             assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+            // A gauge may be in seconds too.
             assert!(family.name.ends_with("_seconds") || family.kind != Kind::Seconds, "{}", family.name);
+            assert!(!family.name.ends_with("_seconds") || family.kind != Kind::Counter, "{}", family.name);
             assert!(family.help.ends_with('.'), "{}", family.name);
         }
     }

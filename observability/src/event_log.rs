@@ -67,6 +67,11 @@ impl EventLog {
             Event::Repair { peer, slots, keys, took } if *keys > 0 => info!(%peer, slots, keys, ?took, "repaired"),
             Event::Repair { peer, slots, took, .. } => debug!(%peer, slots, ?took, "nothing to repair"),
             Event::InSync { after } => info!(?after, "in sync for all slots owned"),
+            Event::HintsDropped(queue) => {
+                let (peer, reason) = (queue.peer, queue.reason);
+                warn!(%peer, ?reason, hints = queue.hints, bytes = queue.bytes, "gave up hints: comparing with the peer instead");
+            }
+            Event::HintsReplayed { peer, hints, took } => info!(%peer, hints, ?took, "a peer has got what it missed"),
             Event::MissedWrite { peer, version } => debug!(%peer, %version, "an owner may lack a write"),
         }
     }

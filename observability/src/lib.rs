@@ -4,6 +4,7 @@
 mod catalogue;
 mod event_log;
 mod exposition;
+mod hint_series;
 mod logging;
 mod mesh_sample;
 mod peer_series;

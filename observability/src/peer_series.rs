@@ -6,11 +6,11 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use mesh_proto::{MemberState, NodeId};
+use mesh_proto::{MemberState, NodeId, PeerHints};
 use metrics::{Counter, Gauge};
 
 use crate::{
-    catalogue::{MEMBER_STATE, MISSED_WRITES, SUSPICIONS},
+    catalogue::{HINTS_OLDEST_AGE, HINTS_QUEUED, HINTS_QUEUED_BYTES, MEMBER_STATE, MISSED_WRITES, SUSPICIONS},
     registry::Registry,
 };
 
@@ -25,6 +25,9 @@ pub(crate) struct PeerHandles {
     states: [Gauge; STATES.len()],
     pub(crate) suspicions: Counter,
     pub(crate) missed_writes: Counter,
+    hints_queued: Gauge,
+    hints_queued_bytes: Gauge,
+    hints_oldest_age: Gauge,
 }
 
 impl PeerHandles {
@@ -34,7 +37,16 @@ impl PeerHandles {
             states: STATES.map(state),
             suspicions: registry.counter(&SUSPICIONS, &[("peer", peer)]),
             missed_writes: registry.counter(&MISSED_WRITES, &[("peer", peer)]),
+            hints_queued: registry.gauge(&HINTS_QUEUED, &[("peer", peer)]),
+            hints_queued_bytes: registry.gauge(&HINTS_QUEUED_BYTES, &[("peer", peer)]),
+            hints_oldest_age: registry.gauge(&HINTS_OLDEST_AGE, &[("peer", peer)]),
         }
+    }
+
+    pub(crate) fn set_hints(&self, hints: &PeerHints) {
+        self.hints_queued.set(hints.queued as f64);
+        self.hints_queued_bytes.set(hints.queued_bytes as f64);
+        self.hints_oldest_age.set(hints.oldest_age.as_secs_f64());
     }
 
     /// Sets the gauge of `state` to 1 and the others to 0.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_proto::{Event, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, StoreStats};
+use mesh_proto::{Event, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, StoreStats};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -11,6 +11,7 @@ use crate::{
     Exposition,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
+    hint_series::HintHandles,
     mesh_sample::{MeshSample, MeshSeries},
     peer_series::PeerSeries,
     registry::Registry,
@@ -56,10 +57,14 @@ const PROBLEM_CODES: [(u16, &str); 13] = [
 ];
 
 /// What is sampled rather than counted as it happens.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NodeSample {
     /// The local store.
     pub store: StoreStats,
+    /// Hints for peers that have missed writes.
+    pub hints: HintStats,
+    /// What is queued of them for whom.
+    pub hints_by_peer: Vec<PeerHints>,
     /// HTTP requests being answered.
     pub in_flight: u64,
     /// Open HTTP connections.
@@ -79,6 +84,7 @@ pub struct Telemetry {
     traceparent_malformed: Counter,
     mesh: MeshHandles,
     sampled: SampledHandles,
+    hints: HintHandles,
     peers: PeerSeries,
     view: MeshSeries,
     log: EventLog,
@@ -109,6 +115,7 @@ impl Telemetry {
             traceparent_malformed: registry.counter(&names::TRACEPARENT_MALFORMED, &[]),
             mesh: MeshHandles::new(&registry),
             sampled: SampledHandles::new(&registry),
+            hints: HintHandles::new(&registry),
             peers: PeerSeries::new(),
             view: MeshSeries::new(&registry),
             log: EventLog::new(),
@@ -156,6 +163,7 @@ impl Telemetry {
     /// Takes over sampled figures.
     pub fn sample(&self, sample: &NodeSample) {
         self.sampled.set(sample);
+        self.hints.set(&sample.hints, &sample.hints_by_peer, &self.peers, &self.registry);
     }
 
     /// Takes over how the node sees itself and its mesh.
@@ -202,7 +210,8 @@ impl Telemetry {
             Event::PeerRefused { .. } => mesh.peer_refused.increment(1),
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
-            Event::InSync { .. } => {}
+            // Counted where they are sampled.
+            Event::InSync { .. } | Event::HintsDropped(_) | Event::HintsReplayed { .. } => {}
         }
     }
 }
@@ -294,7 +303,7 @@ impl SampledHandles {
     }
 
     fn set(&self, sample: &NodeSample) {
-        let NodeSample { store, in_flight, connections } = sample;
+        let NodeSample { store, in_flight, connections, .. } = sample;
         self.in_flight.set(*in_flight as f64);
         self.connections.set(*connections as f64);
         self.entries.set(store.entries as f64);
@@ -377,6 +386,28 @@ mod tests {
             text.lines().filter(|line| line.starts_with("mesh_member_state{") && line.ends_with(" 1")).collect();
         assert_eq!(in_force, ["mesh_member_state{node=\"n1\",peer=\"0000000000000002\",state=\"dead\"} 1"]);
         assert_eq!(value_of(&text, "mesh_suspicions_total{node=\"n1\",peer=\"0000000000000002\"}"), Some(1.0));
+    }
+
+    #[test]
+    fn hints_are_shown_by_peer_and_their_drops_by_reason() {
+        let telemetry = telemetry();
+        let peer = PeerHints {
+            peer: NodeId::new(2),
+            queued: 3,
+            queued_bytes: 900,
+            oldest_age: Duration::from_millis(1500),
+            needs_full_sync: false,
+        };
+        let hints = HintStats { replayed: 5, dropped_overflow: 7, ..HintStats::default() };
+        telemetry.sample(&NodeSample { hints, hints_by_peer: vec![peer], ..NodeSample::default() });
+        let text = telemetry.render(Exposition::Prometheus);
+        let of_peer = |name: &str| value_of(&text, &format!("{name}{{node=\"n1\",peer=\"0000000000000002\"}}"));
+        assert_eq!(of_peer(names::HINTS_QUEUED.name), Some(3.0));
+        assert_eq!(of_peer(names::HINTS_QUEUED_BYTES.name), Some(900.0));
+        assert_eq!(of_peer(names::HINTS_OLDEST_AGE.name), Some(1.5));
+        let dropped = |reason| value_of(&text, &format!("mesh_hints_dropped_total{{node=\"n1\",reason=\"{reason}\"}}"));
+        assert_eq!((dropped("overflow"), dropped("age")), (Some(7.0), Some(0.0)));
+        assert_eq!(value_of(&text, "mesh_hints_replayed_total{node=\"n1\"}"), Some(5.0));
     }
 
     #[test]

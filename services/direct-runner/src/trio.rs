@@ -103,6 +103,9 @@ impl Cluster for Trio {
             ("remote_reads", stats.remote_reads),
             ("missed_writes", stats.missed_writes),
             ("repaired", stats.repaired),
+            ("hints_queued", stats.hints.queued),
+            ("hints_replayed", stats.hints.replayed),
+            ("hints_dropped", stats.hints.dropped()),
         ];
         Ok(NodeStats {
             hits: stats.store.hits,

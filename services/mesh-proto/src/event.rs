@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::{MemberState, NodeId, RingHash, TraceContext, Version};
+use crate::{DroppedQueue, MemberState, NodeId, RingHash, TraceContext, Version};
 
 /// Something rare happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +99,17 @@ pub enum Event {
         peer: NodeId,
         /// The write.
         version: Version,
+    },
+    /// A queue of hints was given up; its peer is compared with as soon as it can be.
+    HintsDropped(DroppedQueue),
+    /// Hints were sent to a peer until none was left or it could not be reached any more.
+    HintsReplayed {
+        /// Whom.
+        peer: NodeId,
+        /// How many it has taken, or had something newer for.
+        hints: u64,
+        /// How long it took.
+        took: Duration,
     },
 }
 

@@ -67,7 +67,7 @@ pub enum FrameBody {
     Control(ControlRequest),
     /// Answer to `Control`, in postcard.
     ControlReply(ControlReply),
-    /// Answer to `ControlRequest::Pull`.
+    /// Answer to `ControlRequest::Pull` and `ControlRequest::PullKeys`.
     Page(SlotPage),
 }
 
@@ -201,6 +201,24 @@ pub enum ControlRequest {
     },
     /// Keep the records of this trace.
     KeepTrace([u8; 16]),
+    /// Records of a slot by the hashes of their keys, which rise. Answered with a page: `next` is the last hash that was
+    /// looked at if there was no room for all of them.
+    PullKeys {
+        /// The slot.
+        slot: Slot,
+        /// At most [`ControlRequest::PULL_KEYS_MAX`].
+        #[serde(deserialize_with = "capped_list::<_, _, { ControlRequest::PULL_KEYS_MAX }>")]
+        hashes: Vec<KeyHash>,
+        /// About how many bytes, at most 1 MiB.
+        bytes_max: u32,
+    },
+    /// The asker has given up on hints for this node, which may lack any write: compare digests now.
+    CompareWithMe,
+}
+
+impl ControlRequest {
+    /// The most keys that one request may pull by name.
+    pub const PULL_KEYS_MAX: usize = 4096;
 }
 
 /// Answers to [`ControlRequest`].
@@ -212,7 +230,7 @@ pub enum ControlReply {
     Digests(DigestPage),
     /// To `Versions`: per slot.
     Versions(#[serde(with = "slot_versions")] Vec<(Slot, Vec<(KeyHash, Version)>)>),
-    /// To `KeepTrace`, and to anything that needs no data.
+    /// To `KeepTrace` and `CompareWithMe`, and to anything that needs no data.
     Done,
     /// The request cannot be served.
     Refused,

@@ -41,14 +41,16 @@ pub use frame::{
     TraceContext, WriteAnswer,
 };
 pub use gossip::{GossipBody, GossipMessage, MemberUpdate};
-pub use handoff::{HintSink, NoHints};
+pub use handoff::{
+    DiscardedHints, DroppedQueue, HINT_OVERHEAD_BYTES, HintDrop, HintLimits, HintStats, Hints, PeerHints,
+};
 pub use id::{Incarnation, NodeId};
 pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
 pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
 pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput};
 pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
-pub use repair::{RepairPlan, SlotSync};
+pub use repair::{RepairPlan, SlotSync, keys_to_pull};
 pub use ring::{Ring, RingHash};
 pub use slot::{SLOTS, Slot};
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};

@@ -48,8 +48,16 @@ pub struct Record {
     pub version: Version,
     /// When the value stops being readable; meaningless for a tombstone.
     pub expiry: Expiry,
-    /// The value, or its absence.
+    /// The value, or why there is none.
     pub body: Body,
+}
+
+impl Record {
+    /// How many bytes the value has; none without one.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        if let Body::Value(value) = &self.body { value.len() } else { 0 }
+    }
 }
 
 /// What a write left behind.
@@ -59,6 +67,9 @@ pub enum Body {
     Value(Bytes),
     /// The key was deleted.
     Tombstone,
+    /// There was a value, and it has expired. Nobody writes this; it is how an owner passes on what it no longer has the value
+    /// of, and it is never readable, however far behind the reader's clock is.
+    Expired,
 }
 
 #[cfg(test)]

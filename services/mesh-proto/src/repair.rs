@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::{Digest, NodeId, Ring, SLOTS, Slot};
+use crate::{Digest, KeyHash, NodeId, Ring, SLOTS, Slot, Version};
 
 /// One bit per slot: whether this node may say "absent". Shared with the request path.
 #[derive(Debug)]
@@ -160,6 +160,29 @@ impl RepairPlan {
     }
 }
 
+/// The hashes, rising, of the keys of a slot that `theirs` has and `ours` lacks or has an older version of. Where keys share a
+/// hash, the versions do not tell whose they are: then any version that is not in `ours` makes the hash wanted.
+#[must_use]
+pub fn keys_to_pull(ours: &[(KeyHash, Version)], theirs: &[(KeyHash, Version)]) -> Vec<KeyHash> {
+    let mut held: HashMap<KeyHash, Vec<Version>> = HashMap::with_capacity(ours.len());
+    for (hash, version) in ours {
+        held.entry(*hash).or_default().push(*version);
+    }
+    let mut offered: HashMap<KeyHash, usize> = HashMap::with_capacity(theirs.len());
+    for (hash, _) in theirs {
+        *offered.entry(*hash).or_default() += 1;
+    }
+    let is_wanted = |(hash, version): &&(KeyHash, Version)| match held.get(hash).map(Vec::as_slice) {
+        None => true,
+        Some([ours]) if offered.get(hash) == Some(&1) => ours < version,
+        Some(ours) => !ours.contains(version),
+    };
+    let mut wanted: Vec<KeyHash> = theirs.iter().filter(is_wanted).map(|(hash, _)| *hash).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
@@ -261,6 +284,24 @@ mod tests {
         assert!(!sync.is_in_sync(lost));
         confirm_all(&mut plan, "b", &sync);
         assert!(sync.is_in_sync(lost));
+    }
+
+    #[test]
+    fn only_what_is_missing_or_older_is_wanted() {
+        let pair = |hash: u64, version: u128| (KeyHash::new(hash), Version::new(version));
+        let ours = [pair(1, 5), pair(2, 5), pair(3, 5), pair(9, 9)];
+        let theirs = [pair(4, 1), pair(3, 6), pair(2, 5), pair(1, 4)];
+        assert_eq!(keys_to_pull(&ours, &theirs), [KeyHash::new(3), KeyHash::new(4)]);
+        assert_eq!(keys_to_pull(&[], &theirs).len(), 4);
+        assert!(keys_to_pull(&ours, &ours).is_empty());
+    }
+
+    #[test]
+    fn keys_that_share_a_hash_are_wanted_whenever_a_version_is_unknown() {
+        let pair = |version: u128| (KeyHash::new(1), Version::new(version));
+        assert_eq!(keys_to_pull(&[pair(5)], &[pair(5), pair(3)]), [KeyHash::new(1)], "3 is another key's");
+        assert_eq!(keys_to_pull(&[pair(5), pair(3)], &[pair(4)]), [KeyHash::new(1)], "4 may be newer than 3");
+        assert!(keys_to_pull(&[pair(5), pair(3)], &[pair(3), pair(5)]).is_empty());
     }
 
     #[test]

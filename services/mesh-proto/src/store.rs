@@ -20,7 +20,7 @@ use self::{
     shard::{ENTRY_OVERHEAD_BYTES, Shard, is_past_horizon},
     slab::{Entry, Kind},
 };
-use crate::{Body, DRIFT_MAX, Expiry, KeyHash, Record, Slot, UnixMillis, Version};
+use crate::{Body, Expiry, KeyHash, Record, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
@@ -67,7 +67,8 @@ pub enum Found {
 pub enum ApplyOrigin {
     /// A client's write: makes room by evicting.
     Write,
-    /// A repair: taken only if there is room, so that repair never evicts what is in use.
+    /// A repair: a key that is not held is taken only if there is room, so that repair never evicts what is in use. A newer
+    /// version of what is held is taken as a write would be: otherwise a full store would stay stale for ever.
     Repair,
 }
 
@@ -159,7 +160,7 @@ impl Store {
 
     /// Looks up a key and counts a hit or a miss. An expired value is turned into a stub on the way.
     pub fn get(&self, hash: KeyHash, key: &[u8], now: UnixMillis) -> Found {
-        self.shard(Slot::of(hash)).lock().get(hash, key, now)
+        self.change(Slot::of(hash), |shard| shard.get(hash, key, now))
     }
 
     /// As [`Store::get`] but counts nothing and moves nothing: for repair and for checks.
@@ -168,14 +169,16 @@ impl Store {
     }
 
     /// Compare-and-store: the record is taken only if its version is higher than what is there. What is kept is copied,
-    /// so the record's own bytes are free to go. A value that has expired is taken as its stub.
+    /// so the record's own bytes are free to go. A value that has expired is taken as its stub. A deletion or expiry from
+    /// before the horizon is not kept; all it does is to remove what is older.
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
         // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
-        let entry = Entry::new(record, kind_of(record, origin, now));
-        if is_past_horizon(&entry, now, self.config.tombstone_horizon) {
-            return Applied::Skipped;
-        }
-        self.shard(Slot::of(record.hash)).lock().apply(entry, origin)
+        let entry = Entry::new(record, kind_of(record, now));
+        let forgotten = is_past_horizon(&entry, now, self.config.tombstone_horizon);
+        self.change(Slot::of(record.hash), |shard| match forgotten {
+            true => shard.apply_forgotten(&entry),
+            false => shard.apply(entry, origin),
+        })
     }
 
     /// The slot's digest: kept on every write, never computed by a scan. It depends on key hashes and versions only.
@@ -191,12 +194,19 @@ impl Store {
     }
 
     /// Records of the slot in the order of their hash, after `after`, until about `bytes_max` bytes; and where to go on,
-    /// or nothing at the end. A stub is given as the expired value's version and expiry with an empty value.
+    /// or nothing at the end.
     ///
     /// A page holds at least one record if there is one, and keys that share a hash are on one page.
     #[must_use]
     pub fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
         self.shard(slot).lock().page(slot, after, bytes_max)
+    }
+
+    /// Records of the slot with these key hashes, which rise, until about `bytes_max` bytes; and the last hash that was looked
+    /// at if there are more. Hashes that are not there are passed over.
+    #[must_use]
+    pub fn page_of(&self, slot: Slot, hashes: &[KeyHash], bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
+        self.shard(slot).lock().page_of(slot, hashes, bytes_max)
     }
 
     /// Turns expired values into stubs and drops tombstones and stubs past the horizon, looking at up to `budget` entries;
@@ -207,7 +217,8 @@ impl Store {
         // The shard it starts in may be half done, so its end comes twice in a full round.
         while left > 0 && ends <= self.shards.len() {
             let step = left.min(SWEEP_STEP);
-            let swept = self.shards[*index].0.lock().sweep(now, self.config.tombstone_horizon, step);
+            let swept =
+                changed_in(&self.shards[*index].0, |shard| shard.sweep(now, self.config.tombstone_horizon, step));
             left -= swept.looked;
             changed += swept.changed;
             if swept.at_end {
@@ -221,7 +232,8 @@ impl Store {
     /// Forgets everything but the counters, which only ever rise.
     pub fn clear(&self) {
         for shard in &self.shards {
-            shard.0.lock().clear();
+            let held = shard.0.lock().clear();
+            drop(held);
         }
     }
 
@@ -249,6 +261,10 @@ impl Store {
         stats
     }
 
+    fn change<T>(&self, slot: Slot, change: impl FnOnce(&mut Shard) -> T) -> T {
+        changed_in(self.shard(slot), change)
+    }
+
     /// The number of shards is a power of two, so the slot's low bits choose one.
     fn shard(&self, slot: Slot) -> &Mutex<Shard> {
         &self.shards[slot.index() & (self.shards.len() - 1)].0
@@ -262,18 +278,22 @@ impl fmt::Debug for Store {
     }
 }
 
+/// Changes a shard, and frees what that leaves behind after its lock is gone.
+fn changed_in<T>(shard: &Mutex<Shard>, change: impl FnOnce(&mut Shard) -> T) -> T {
+    let mut shard = shard.lock();
+    let result = change(&mut shard);
+    let freed = shard.take_freed();
+    drop(shard);
+    drop(freed);
+    result
+}
+
 /// What a record is to this store at `now`.
-fn kind_of(record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Kind {
+fn kind_of(record: &Record, now: UnixMillis) -> Kind {
     match &record.body {
         Body::Tombstone => Kind::Tombstone,
+        Body::Expired => Kind::Stub,
         Body::Value(_) if record.expiry.is_past(now) => Kind::Stub,
-        // A peer gives a stub as an empty value, and its clock may be ahead of ours: without this an empty value that
-        // nobody wrote could be read here until our clock has caught up.
-        Body::Value(value)
-            if origin == ApplyOrigin::Repair && value.is_empty() && record.expiry.is_past(now + DRIFT_MAX) =>
-        {
-            Kind::Stub
-        }
         Body::Value(_) => Kind::Live,
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use arrayvec::ArrayVec;
 use mesh_proto::{
     HedgeBudget, LegFailure, LegOutcome, LegRecord, Monotonic, NodeId, Read, ReadAnswer, ReadOutcome, ReadStep, Record,
-    Version, Write, WriteAnswer, WriteOutcome, WriteStep,
+    ReplicationFactor, Version, Write, WriteAnswer, WriteOutcome, WriteStep,
 };
 use parking_lot::Mutex;
 use tokio::time::Sleep;
@@ -168,7 +168,11 @@ struct WriteState {
     machine: Write,
     waker: Option<Waker>,
     legs: Legs,
+    /// One bit per leg whose owner may lack the write and has not been reported yet.
+    missed: u8,
 }
+
+const _: () = assert!(ReplicationFactor::MAX <= u8::BITS as usize, "a bit for each leg");
 
 impl WriteCall {
     pub(crate) fn new(
@@ -186,28 +190,47 @@ impl WriteCall {
             started: at,
             ended: at,
         };
-        let state = WriteState { machine, waker: None, legs: owners.iter().map(leg).collect() };
+        let state = WriteState { machine, waker: None, legs: owners.iter().map(leg).collect(), missed: 0 };
         Arc::new(Self { started, owners: owners.iter().copied().collect(), record, state: Mutex::new(state) })
     }
 
-    pub(crate) fn handle_answer(&self, now: Monotonic, leg: usize, answer: &WriteAnswer) {
-        let mut state = self.state.lock();
-        let outcome = if *answer == WriteAnswer::Applied { LegOutcome::Won } else { LegOutcome::Failed };
-        state.end_leg(leg, outcome, now.since(self.started));
-        state.machine.handle_answer(leg, answer);
-        state.wake_if_done();
+    pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
+        let missed = {
+            let mut state = self.state.lock();
+            let outcome = if *answer == WriteAnswer::Applied { LegOutcome::Won } else { LegOutcome::Failed };
+            state.end_leg(leg, outcome, now.since(self.started));
+            state.machine.handle_answer(leg, answer);
+            // If the others suffice nobody tries again, and this owner goes without the write.
+            if matches!(answer, WriteAnswer::WrongRing(_)) {
+                state.missed |= 1 << leg;
+            }
+            state.wake_if_done();
+            state.take_missed()
+        };
+        self.report(core, missed);
     }
 
     pub(crate) fn handle_failure(&self, core: &Core, now: Monotonic, leg: usize, failure: LegFailure) {
-        {
+        let missed = {
             let mut state = self.state.lock();
             let outcome = if failure == LegFailure::TimedOut { LegOutcome::TimedOut } else { LegOutcome::Failed };
             state.end_leg(leg, outcome, now.since(self.started));
             state.machine.handle_failure(leg, failure);
+            state.missed |= 1 << leg;
             state.wake_if_done();
+            state.take_missed()
+        };
+        self.report(core, missed);
+    }
+
+    fn report(&self, core: &Core, missed: u8) {
+        if missed == 0 {
+            return;
         }
-        if let Some(owner) = self.owners.get(leg) {
-            core.missed_write(*owner, &self.record);
+        for (leg, owner) in self.owners.iter().enumerate() {
+            if missed & (1 << leg) != 0 {
+                core.missed_write(*owner, &self.record);
+            }
         }
     }
 
@@ -264,6 +287,20 @@ impl WriteCall {
 }
 
 impl WriteState {
+    /// The legs to report as missed: none as long as it may turn out that nothing was written, or that the write is tried
+    /// again, because a hint would then bring about what the caller was told did not happen.
+    fn take_missed(&mut self) -> u8 {
+        if self.missed == 0 {
+            return 0;
+        }
+        match self.machine.poll() {
+            WriteStep::Done(WriteOutcome::Acknowledged | WriteOutcome::Indeterminate { .. }) => {
+                std::mem::take(&mut self.missed)
+            }
+            _ => 0,
+        }
+    }
+
     fn end_leg(&mut self, leg: usize, outcome: LegOutcome, at: Duration) {
         if let Some(record) = self.legs.get_mut(leg) {
             record.outcome = outcome;

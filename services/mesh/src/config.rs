@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_proto::{KEY_BYTES_MAX, NodeId, ReplicationFactor, StoreConfig, VALUE_BYTES_MAX, WriteConcern};
+use mesh_proto::{HintLimits, KEY_BYTES_MAX, NodeId, ReplicationFactor, StoreConfig, VALUE_BYTES_MAX, WriteConcern};
 
 use crate::WallClock;
 
@@ -45,6 +45,8 @@ pub struct Config {
     pub peer_in_flight_max: usize,
     /// The store's bounds.
     pub store: StoreConfig,
+    /// The bounds of each peer's queue of hints.
+    pub hints: HintLimits,
     /// The expiry of a write that asks for the node's default; nothing means never.
     pub default_ttl: Option<Duration>,
     /// How often a node compares its digests with another owner's.
@@ -88,6 +90,7 @@ impl Config {
                 tombstones_max: 1_000_000,
                 tombstone_horizon: Duration::from_secs(600),
             },
+            hints: HintLimits::default(),
             default_ttl: None,
             repair_interval: Duration::from_secs(1),
             wall_clock: WallClock::System,

@@ -1,6 +1,7 @@
 //! What all threads of one node share: store, ring, clocks, membership, sync state, counters.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,7 +12,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Applied, ApplyOrigin, Event, Found, GossipMessage, HintSink, HybridClock, KeyHash, Member, Membership,
+    Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash, Slot,
     SlotSync, Store, Weight, WriteAnswer,
 };
@@ -36,7 +37,10 @@ pub(crate) struct Core {
     pub(crate) sync: SlotSync,
     pub(crate) plan: Mutex<RepairPlan>,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) hints: Arc<dyn HintSink>,
+    /// What peers have missed. Locked by whoever finds out that a write leg has failed, and by upkeep for a batch at a time.
+    pub(crate) hints: Mutex<Hints>,
+    /// Whom to compare digests with as soon as can be.
+    pub(crate) compare_wanted: Mutex<BTreeSet<NodeId>>,
     pub(crate) counters: Counters,
     pub(crate) routes: GossipRoutes,
     /// Cancelled when the node stops or crashes: every task of it ends.
@@ -80,12 +84,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 impl Core {
-    pub(crate) fn new(
-        config: Config,
-        observer: Arc<dyn Observer>,
-        hints: Arc<dyn HintSink>,
-        joins: mpsc::Sender<String>,
-    ) -> Self {
+    pub(crate) fn new(config: Config, observer: Arc<dyn Observer>, joins: mpsc::Sender<String>) -> Self {
         let seed = if config.seed == 0 { rand::random() } else { config.seed };
         let clock = Clock::new(config.wall_clock.clone());
         let id = config.id();
@@ -115,7 +114,8 @@ impl Core {
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
             observer,
-            hints,
+            hints: Mutex::new(Hints::new(config.hints)),
+            compare_wanted: Mutex::default(),
             counters: Counters::default(),
             routes: GossipRoutes::default(),
             stopped: CancellationToken::new(),
@@ -183,8 +183,17 @@ impl Core {
     /// A write has not been confirmed by one of its owners.
     pub(crate) fn missed_write(&self, peer: NodeId, record: &Record) {
         count(&self.counters.missed_writes);
-        self.hints.hint(peer, record);
+        let given_up = self.hints.lock().handle_missed(self.clock.now(), peer, record);
         self.observer.event(&Event::MissedWrite { peer, version: record.version });
+        if let Some(queue) = given_up {
+            self.observer.event(&Event::HintsDropped(queue));
+        }
+    }
+
+    /// Has digests compared with these peers as soon as can be.
+    pub(crate) fn compare_now(&self, peers: impl IntoIterator<Item = NodeId>) {
+        self.compare_wanted.lock().extend(peers.into_iter().filter(|peer| *peer != self.id));
+        self.resync_wanted.notify_one();
     }
 
     /// Runs `input` on the membership, then does what it asks for.
@@ -279,6 +288,7 @@ impl Core {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             store: self.store.stats(),
+            hints: self.hints.lock().stats(self.clock.now()),
             hedges: read(&self.counters.hedges),
             hedge_wins: read(&self.counters.hedge_wins),
             remote_reads: read(&self.counters.remote_reads),

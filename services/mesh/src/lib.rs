@@ -6,6 +6,7 @@ mod worker;
 mod call;
 mod core;
 mod gossip_routes;
+mod hints;
 mod link;
 mod peer;
 mod peers;

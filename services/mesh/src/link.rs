@@ -12,8 +12,8 @@ use std::{
 
 use bytes::BytesMut;
 use mesh_proto::{
-    ControlRequest, Decoder, Event, Frame, FrameBody, LegFailure, Monotonic, ReadAnswer, RequestId, WriteAnswer,
-    encode_into,
+    ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record, RequestId,
+    WriteAnswer, encode_into, encode_write,
 };
 use parking_lot::Mutex;
 use slab::Slab;
@@ -58,6 +58,10 @@ pub(crate) enum Waiter {
         leg: usize,
     },
     Control(oneshot::Sender<FrameBody>),
+    Hint {
+        reply: oneshot::Sender<WriteAnswer>,
+        hash: KeyHash,
+    },
     /// The read was decided without this leg; its answer still tells how fast the peer is.
     Cancelled,
 }
@@ -178,6 +182,22 @@ impl Link {
         Some((reply, self.core.clock.now().since(now)))
     }
 
+    /// Sends a hint as a write of its own. The reply never comes if the connection breaks or the time is up; nothing if it
+    /// could not be sent.
+    pub(crate) fn write(self: &Arc<Self>, record: &Record) -> Option<oneshot::Receiver<WriteAnswer>> {
+        let (reply, receiver) = oneshot::channel();
+        let now = self.core.clock.now();
+        let deadline = now + self.core.config.write_timeout;
+        let ring = self.core.ring_hash();
+        let waiter = Waiter::Hint { reply, hash: record.hash };
+        let encode = |out: &mut BytesMut, id| encode_write(out, id, ring, None, record);
+        let sent = match record.value_bytes() > INLINE_VALUE_BYTES_MAX {
+            true => self.request_apart(waiter, now, deadline, encode),
+            false => self.request(waiter, now, deadline, encode),
+        };
+        sent.ok().map(|_| receiver)
+    }
+
     /// The call was decided without this leg.
     pub(crate) fn cancel(&self, id: RequestId) {
         let mut state = self.state.lock();
@@ -258,7 +278,17 @@ impl Link {
                 if let WriteAnswer::WrongRing(members) = &answer {
                     self.core.handle_members(members);
                 }
-                call.handle_answer(now, leg, &answer);
+                call.handle_answer(&self.core, now, leg, &answer);
+            }
+            (Waiter::Hint { reply, hash }, FrameBody::WriteReply { answer, hash: answered }) => {
+                if hash != answered {
+                    return Err("a hint was answered for another key".to_owned());
+                }
+                if let WriteAnswer::WrongRing(members) = &answer {
+                    self.core.handle_members(members);
+                }
+                // Whoever sent it may be gone, with the node.
+                let _ = reply.send(answer);
             }
             (Waiter::Control(reply), body @ (FrameBody::ControlReply(_) | FrameBody::Page(_))) => {
                 // Whoever asked may have given up.
@@ -318,7 +348,7 @@ impl Link {
             match waiter {
                 Waiter::Read { call, leg } => call.handle_failure(now, leg, failure),
                 Waiter::Write { call, leg } => call.handle_failure(&self.core, now, leg, failure),
-                Waiter::Control(_) | Waiter::Cancelled => {}
+                Waiter::Control(_) | Waiter::Hint { .. } | Waiter::Cancelled => {}
             }
         }
     }

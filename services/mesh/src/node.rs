@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::{HintSink, NoHints, NodeId};
+use mesh_proto::{Digest, NodeId, PeerHints, Slot};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -83,18 +83,9 @@ impl Node {
         transport: Arc<dyn Transport>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        Self::start_with_hints(config, transport, observer, Arc::new(NoHints))
-    }
-
-    fn start_with_hints(
-        config: Config,
-        transport: Arc<dyn Transport>,
-        observer: Arc<dyn Observer>,
-        hints: Arc<dyn HintSink>,
-    ) -> Result<Self, StartError> {
         let endpoint = transport.open(false)?;
         let (joins, joins_wanted) = mpsc::channel(Core::joins_waiting_max());
-        let core = Arc::new(Core::new(config, observer, hints, joins));
+        let core = Arc::new(Core::new(config, observer, joins));
         let upkeep_peers = Peers::start(&core, Arc::clone(&endpoint), Purpose::Upkeep);
         let inner = Inner {
             core: Arc::clone(&core),
@@ -165,6 +156,19 @@ impl Node {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.core.stats()
+    }
+
+    /// What is queued for each peer that has missed writes.
+    #[must_use]
+    pub fn hints(&self) -> Vec<PeerHints> {
+        let core = &self.inner.core;
+        core.hints.lock().by_peer(core.clock.now())
+    }
+
+    /// Digest of every slot in this node's own replica, in the order of slots; owners of a slot agree on it once repaired.
+    #[must_use]
+    pub fn digests(&self) -> Vec<Digest> {
+        Slot::all().map(|slot| self.inner.core.store.digest(slot)).collect()
     }
 
     /// The mesh as this node sees it.

@@ -9,20 +9,22 @@ use std::{
 
 use mesh_proto::{
     Applied, ApplyOrigin, ControlReply, ControlRequest, Digest, Event, FrameBody, KeyHash, MemberState, NodeId, SLOTS,
-    Slot,
+    Slot, keys_to_pull,
 };
 use tokio::task::JoinSet;
 
 use crate::{core::Core, link::Link, peers::Peers, upkeep::report_in_sync};
 
 /// The most bytes of records in one page.
-pub(crate) const PAGE_BYTES_MAX: usize = 256 << 10;
+pub(crate) const PAGE_BYTES_MAX: usize = PAGE_BYTES as usize;
+
+const PAGE_BYTES: u32 = 256 << 10;
 
 /// How many slots are pulled from one peer at the same time.
 const PULLS_AT_ONCE: usize = 16;
 
 /// How long a control request may take.
-const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How soon a resync that could not finish is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -33,7 +35,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
     let mut background = core.clock.now();
     let mut turn = 0_usize;
     loop {
-        let urgent = !core.sync.is_complete();
+        let urgent = !core.sync.is_complete() || !core.compare_wanted.lock().is_empty();
         let pause = if urgent { RETRY_AFTER } else { core.config.repair_interval };
         tokio::select! {
             () = core.stopped.cancelled() => return,
@@ -42,6 +44,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         }
         core.unpaused().await;
         resync(&core, &peers).await;
+        compare_with_wanted(&core, &peers).await;
         match (core.sync.is_complete(), out_of_sync_since) {
             (true, Some(since)) => {
                 report_in_sync(&core, since);
@@ -62,8 +65,12 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
 /// Compares every slot out of sync with the owners that have not confirmed it, all of them at the same time.
 async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
     let mut rounds = JoinSet::new();
-    for link in peers.links() {
-        let awaited = core.plan.lock().awaited_from(link.peer.id);
+    for (turn, link) in peers.links().into_iter().enumerate() {
+        let mut awaited = core.plan.lock().awaited_from(link.peer.id);
+        // From opposite ends: what one peer has brought need not be pulled from the other.
+        if turn % 2 == 1 {
+            awaited.reverse();
+        }
         if !awaited.is_empty() {
             rounds.spawn(resync_from(Arc::clone(core), link, awaited));
         }
@@ -74,20 +81,18 @@ async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
 async fn resync_from(core: Arc<Core>, link: Arc<Link>, awaited: Vec<Slot>) {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(&core, &link).await else { return };
-    let differing: Vec<Slot> = awaited
-        .into_iter()
-        .filter(|slot| {
-            let same = theirs.get(slot.index()) == Some(&core.store.digest(*slot));
-            if same {
-                core.plan.lock().handle_confirmed(peer, *slot, &core.sync);
-            }
-            !same
-        })
-        .collect();
+    let mut differing = Vec::new();
+    for (slot, theirs) in awaited.into_iter().filter_map(|slot| Some((slot, *theirs.get(slot.index())?))) {
+        if core.store.digest(slot) == theirs {
+            core.plan.lock().handle_confirmed(peer, slot, &core.sync);
+        } else {
+            differing.push((slot, theirs));
+        }
+    }
     let slots = differing.len();
     let mut keys = 0;
     pull_all(&core, &link, differing, |slot, pulled| {
-        keys += pulled;
+        keys += pulled.records;
         core.plan.lock().handle_confirmed(peer, slot, &core.sync);
     })
     .await;
@@ -104,11 +109,45 @@ async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: usize) {
         let others = members.iter().filter(|member| member.id != core.id && member.state == MemberState::Alive);
         others.map(|member| member.id).collect()
     };
-    let Some(link) = (!alive.is_empty()).then(|| alive[turn % alive.len()]).and_then(|peer| peers.link(peer)) else {
+    if !alive.is_empty()
+        && let Some(link) = peers.link(alive[turn % alive.len()])
+    {
+        compare(core, &link, Haste::Twice).await;
+    }
+}
+
+/// The comparisons that cannot wait for their turn. Those that come to nothing stay wanted.
+async fn compare_with_wanted(core: &Arc<Core>, peers: &Arc<Peers>) {
+    let wanted = std::mem::take(&mut *core.compare_wanted.lock());
+    if wanted.is_empty() {
         return;
-    };
+    }
+    let ring = Arc::clone(&core.ring());
+    // Who is gone will be compared with when it returns.
+    for peer in wanted.into_iter().filter(|peer| ring.members().iter().any(|(member, _)| member == peer)) {
+        let compared = match peers.link(peer) {
+            Some(link) => compare(core, &link, Haste::AtOnce).await,
+            None => false,
+        };
+        if !compared {
+            core.compare_wanted.lock().insert(peer);
+        }
+    }
+}
+
+/// When a slot that differs is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Haste {
+    /// When it differs in two comparisons: the usual reason is a write in flight.
+    Twice,
+    /// When it differs.
+    AtOnce,
+}
+
+/// Compares all slots that this node and a peer both own, and pulls what differs. Whether all of it was brought to an end.
+async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> bool {
     let (peer, started) = (link.peer.id, core.clock.now());
-    let Some(theirs) = fetch_digests(core, &link).await else { return };
+    let Some(theirs) = fetch_digests(core, link).await else { return false };
     let mut differing = HashMap::new();
     {
         let ring = core.ring();
@@ -116,18 +155,22 @@ async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: usize) {
         for slot in Slot::all().filter(|slot| ring.owns(core.id, *slot) && ring.owns(peer, *slot)) {
             let ours = core.store.digest(slot);
             let Some(theirs) = theirs.get(slot.index()) else { continue };
-            if plan.handle_digests(peer, slot, ours, *theirs) {
+            let is_due = plan.handle_digests(peer, slot, ours, *theirs);
+            if is_due || (haste == Haste::AtOnce && ours != *theirs) {
                 differing.insert(slot, (ours, *theirs));
             }
         }
     }
     if differing.is_empty() {
-        return;
+        return true;
     }
-    let mut keys = 0;
-    pull_all(core, &link, differing.keys().copied().collect(), |slot, pulled| {
-        keys += pulled;
-        if pulled == 0
+    let (mut keys, mut whole) = (0, 0);
+    let slots = differing.iter().map(|(slot, (_, theirs))| (*slot, *theirs)).collect();
+    pull_all(core, link, slots, |slot, pulled| {
+        keys += pulled.records;
+        whole += 1;
+        if pulled.records == 0
+            && !pulled.refused
             && let Some((ours, theirs)) = differing.get(&slot)
         {
             core.plan.lock().handle_fruitless(peer, slot, *ours, *theirs);
@@ -136,6 +179,7 @@ async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: usize) {
     .await;
     let took = core.clock.now().since(started);
     core.observer.event(&Event::Repair { peer, slots: differing.len(), keys, took });
+    whole == differing.len()
 }
 
 /// All of a peer's digests; nothing if it does not answer or sees another ring, in which case the views are exchanged.
@@ -153,7 +197,7 @@ async fn fetch_digests(core: &Arc<Core>, link: &Link) -> Option<Vec<Digest>> {
     }
 }
 
-async fn exchange_views(core: &Arc<Core>, link: &Link) {
+pub(crate) async fn exchange_views(core: &Arc<Core>, link: &Link) {
     let request = ControlRequest::Members(core.members());
     if let Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) =
         link.control(request, CONTROL_TIMEOUT).await
@@ -162,19 +206,37 @@ async fn exchange_views(core: &Arc<Core>, link: &Link) {
     }
 }
 
-/// Pulls slots from a peer, some at a time. `done` hears of each slot that came whole, and how many records were new.
-async fn pull_all(core: &Arc<Core>, link: &Arc<Link>, slots: Vec<Slot>, mut done: impl FnMut(Slot, usize)) {
+/// What one slot's pull has brought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pulled {
+    /// How many records were new.
+    records: usize,
+    /// Whether some could not be taken yet, because this node's clock is behind.
+    refused: bool,
+}
+
+/// Pulls slots from a peer, which had these digests, some at a time. `done` hears of each slot that came whole.
+async fn pull_all(core: &Arc<Core>, link: &Arc<Link>, slots: Vec<(Slot, Digest)>, mut done: impl FnMut(Slot, Pulled)) {
     let mut pulls = JoinSet::new();
     let mut waiting = slots.into_iter();
     loop {
         while pulls.len() < PULLS_AT_ONCE
-            && let Some(slot) = waiting.next()
+            && let Some((slot, theirs)) = waiting.next()
         {
+            if core.store.digest(slot) == theirs {
+                // Another peer's pull has brought the same meanwhile.
+                done(slot, Pulled::default());
+                continue;
+            }
             let (core, link) = (Arc::clone(core), Arc::clone(link));
             pulls.spawn(async move { (slot, pull(&core, &link, slot).await) });
         }
         match pulls.join_next().await {
-            Some(Ok((slot, Some(pulled)))) => done(slot, pulled),
+            Some(Ok((slot, Some(pulled)))) => {
+                // Relaxed: a counter.
+                core.counters.repaired.fetch_add(pulled.records as u64, Ordering::Relaxed);
+                done(slot, pulled);
+            }
             // This slot did not come whole: it stays out of sync, and the next round tries again.
             Some(_) => {}
             None => return,
@@ -182,34 +244,71 @@ async fn pull_all(core: &Arc<Core>, link: &Arc<Link>, slots: Vec<Slot>, mut done
     }
 }
 
-/// Pulls one slot page by page; how many records were new, or nothing if it did not come whole.
-async fn pull(core: &Arc<Core>, link: &Link, slot: Slot) -> Option<usize> {
-    let mut after: Option<KeyHash> = None;
-    let mut pulled = 0;
-    loop {
-        let request = ControlRequest::Pull { slot, after, bytes_max: u32::try_from(PAGE_BYTES_MAX).ok()? };
-        let (reply, _) = link.control(request, CONTROL_TIMEOUT).await?;
-        let FrameBody::Page(page) = reply else { return None };
-        let now = core.clock.unix();
-        for record in &page.records {
-            // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.
-            if core.versions.observe(record.version, now).is_err() {
-                crate::core::count(&core.counters.drift_refused);
-                continue;
-            }
-            let before = core.store.digest(slot);
-            if core.store.apply(record, ApplyOrigin::Repair, now) == Applied::Stored
-                && core.store.digest(slot) != before
-            {
-                pulled += 1;
+/// Pulls one slot, or only those of its keys that are missing or older here if they are few; nothing if it did not come whole.
+async fn pull(core: &Arc<Core>, link: &Link, slot: Slot) -> Option<Pulled> {
+    let mut pulled = Pulled::default();
+    let Some(keys) = few_keys(core, link, slot).await? else {
+        let mut after = None;
+        loop {
+            after = fetch(core, link, slot, ControlRequest::Pull { slot, after, bytes_max: PAGE_BYTES }, &mut pulled)
+                .await?;
+            if after.is_none() {
+                return Some(pulled);
             }
         }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
+    };
+    let mut rest = &keys[..];
+    while !rest.is_empty() {
+        let named = &rest[..rest.len().min(ControlRequest::PULL_KEYS_MAX)];
+        let request = ControlRequest::PullKeys { slot, hashes: named.to_vec(), bytes_max: PAGE_BYTES };
+        let next = fetch(core, link, slot, request, &mut pulled).await?;
+        let looked_at = next.map_or(named.len(), |next| named.partition_point(|hash| *hash <= next));
+        // A page that gets nowhere is none that an honest peer sends.
+        rest = rest.get(looked_at.max(1)..)?;
+    }
+    Some(pulled)
+}
+
+/// The keys to pull if it is worth naming them, `Some(None)` if the whole slot is to be pulled; nothing if the peer does not
+/// answer. One stale key in a slot of large values then does not move the slot.
+async fn few_keys(core: &Core, link: &Link, slot: Slot) -> Option<Option<Vec<KeyHash>>> {
+    if core.store.digest(slot) == Digest::default() {
+        return Some(None);
+    }
+    let (reply, _) = link.control(ControlRequest::Versions { slots: vec![slot] }, CONTROL_TIMEOUT).await?;
+    let FrameBody::ControlReply(reply) = reply else { return None };
+    let theirs = match reply {
+        ControlReply::Versions(mut listed) => listed.pop().filter(|(listed, _)| *listed == slot)?.1,
+        // Too many to list, or another ring, which the pull will find out.
+        ControlReply::Refused => return Some(None),
+        _ => return None,
+    };
+    let wanted = keys_to_pull(&core.store.versions(slot), &theirs);
+    Some((wanted.len() * 2 <= theirs.len()).then_some(wanted))
+}
+
+/// Fetches one page and offers its records to the store; where to go on.
+async fn fetch(
+    core: &Core,
+    link: &Link,
+    slot: Slot,
+    request: ControlRequest,
+    pulled: &mut Pulled,
+) -> Option<Option<KeyHash>> {
+    let (reply, _) = link.control(request, CONTROL_TIMEOUT).await?;
+    let FrameBody::Page(page) = reply else { return None };
+    let now = core.clock.unix();
+    for record in &page.records {
+        // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.
+        if core.versions.observe(record.version, now).is_err() {
+            crate::core::count(&core.counters.drift_refused);
+            pulled.refused = true;
+            continue;
+        }
+        let before = core.store.digest(slot);
+        if core.store.apply(record, ApplyOrigin::Repair, now) == Applied::Stored && core.store.digest(slot) != before {
+            pulled.records += 1;
         }
     }
-    // Relaxed: a counter.
-    core.counters.repaired.fetch_add(pulled as u64, Ordering::Relaxed);
-    Some(pulled)
+    Some(page.next)
 }

@@ -23,6 +23,9 @@ use crate::{
 /// Replies are written at the latest when this many bytes have gathered.
 const REPLIES_BYTES: usize = 256 << 10;
 
+/// What a key hash and a version take on the wire.
+const VERSION_BYTES: usize = 8 + 16;
+
 /// How long a peer may take from its connection to its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -224,7 +227,7 @@ impl Stream {
             }
             FrameBody::Cancel => {}
             FrameBody::Control(control) => {
-                let body = answer_control(core, theirs == ring.hash(), control);
+                let body = answer_control(core, self.connection.peer(), theirs == ring.hash(), control);
                 if request != RequestId::default() {
                     encode_into(&Frame { request, ring: core.ring_hash(), trace: None, body }, replies);
                 }
@@ -253,22 +256,51 @@ impl Stream {
     }
 }
 
+/// A peer has given up hints for this node. Where there are more members than replicas it may have coordinated writes of slots
+/// that it does not own, so what was missed is with others.
+fn compare_with(core: &Core, peer: NodeId) {
+    let ring = core.ring();
+    if ring.members().len() > core.config.replicas.get() {
+        core.compare_now(ring.members().iter().map(|(member, _)| *member));
+    } else {
+        core.compare_now([peer]);
+    }
+}
+
 /// Answers a control request. What concerns slots is answered only if both sides have the same ring: only then does every
 /// later write of those slots go to the asker as well.
-fn answer_control(core: &Core, same_ring: bool, request: ControlRequest) -> FrameBody {
+fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRequest) -> FrameBody {
     let reply = match request {
         ControlRequest::Members(members) => {
             core.handle_members(&members);
             ControlReply::Members(core.members())
         }
         ControlRequest::KeepTrace(_) => ControlReply::Done,
+        ControlRequest::CompareWithMe => {
+            compare_with(core, peer);
+            ControlReply::Done
+        }
         _ if !same_ring => ControlReply::Refused,
         ControlRequest::Digests { first, count } => {
             let slots = Slot::all().skip(first.index()).take(usize::from(count));
             ControlReply::Digests(DigestPage { first, digests: slots.map(|slot| core.store.digest(slot)).collect() })
         }
         ControlRequest::Versions { slots } => {
-            ControlReply::Versions(slots.into_iter().map(|slot| (slot, core.store.versions(slot))).collect())
+            let versions = slots.into_iter().map(|slot| (slot, core.store.versions(slot)));
+            let (mut listed, mut entries) = (Vec::new(), 0);
+            for (slot, of_slot) in versions {
+                entries += of_slot.len();
+                if entries * VERSION_BYTES > PAGE_BYTES_MAX {
+                    // The asker pulls page by page instead.
+                    return FrameBody::ControlReply(ControlReply::Refused);
+                }
+                listed.push((slot, of_slot));
+            }
+            ControlReply::Versions(listed)
+        }
+        ControlRequest::PullKeys { slot, hashes, bytes_max } => {
+            let (records, next) = core.store.page_of(slot, &hashes, (bytes_max as usize).min(PAGE_BYTES_MAX));
+            return FrameBody::Page(SlotPage { slot, records, next });
         }
         ControlRequest::Pull { slot, after, bytes_max } => {
             let (records, next) = core.store.page(slot, after, (bytes_max as usize).min(PAGE_BYTES_MAX));

@@ -1,4 +1,5 @@
-//! Everything a node does without being asked: gossip, joining, publishing its weight, sweeping the store.
+//! Everything a node does without being asked: gossip, joining, publishing its weight, sweeping the store, and
+//! repair by comparison and by hints.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<
     tokio::spawn(sweep(Arc::clone(core)));
     tokio::spawn(publish_weight(Arc::clone(core)));
     tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::hints::run(Arc::clone(core), Arc::clone(peers)));
 }
 
 async fn gossip(core: Arc<Core>) {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use mesh_proto::{MemberState, NodeId, StoreStats};
+use mesh_proto::{HintStats, MemberState, NodeId, StoreStats};
 use serde::Serialize;
 
 use crate::{core::Core, peers::Peers, worker::Worker};
@@ -100,6 +100,8 @@ pub enum Readiness {
 pub struct Stats {
     /// The local store.
     pub store: StoreStats,
+    /// Hints for peers that have missed writes.
+    pub hints: HintStats,
     /// Hedge legs sent.
     pub hedges: u64,
     /// Hedge legs whose answer made the result.

@@ -229,7 +229,7 @@ impl Worker {
         let _in_flight = InFlight::enter(&self.in_flight);
         let expiry = match &body {
             Body::Value(_) => self.expiry(options.ttl),
-            Body::Tombstone => Expiry::NEVER,
+            Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
         let version = core.versions.tick(core.clock.unix());
         let record = Record { hash: KeyHash::of(&key), key, version, expiry, body };
@@ -350,7 +350,7 @@ impl Worker {
         }
         if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
             let answer = core.write_replica(None, &call.record);
-            call.handle_answer(core.clock.now(), leg, &answer);
+            call.handle_answer(core, core.clock.now(), leg, &answer);
         }
         call
     }

@@ -4,7 +4,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -153,4 +156,47 @@ async fn writes_are_not_slower_than_their_network() {
     took.sort_unstable();
     // A round trip on loopback is well under a millisecond; a timer anywhere on the path would show.
     assert!(took[250] < Duration::from_millis(5), "median {:?}", took[250]);
+}
+
+/// Too soon for the others to notice that it was gone, and empty: what it held comes by comparison, what it misses by hints.
+#[tokio::test]
+async fn a_node_that_restarts_at_once_while_writes_go_on_misses_none_of_them() {
+    let mut nodes = three().await;
+    let written = Arc::new(AtomicUsize::new(0));
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (a, b, written, done) = (nodes[0].0.clone(), nodes[1].0.clone(), Arc::clone(&written), Arc::clone(&done));
+        async move {
+            while !done.load(Ordering::Relaxed) {
+                let key = written.load(Ordering::Relaxed);
+                let via = if key.is_multiple_of(2) { &a } else { &b };
+                let (name, value) = (Bytes::from(format!("k{key}")), Bytes::from(format!("v{key}")));
+                // A write in flight to the node that crashes may end without a verdict; the caller then tries again.
+                while via.set(name.clone(), value.clone(), WriteOptions::default()).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                written.store(key + 1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    until("some are written", Duration::from_secs(10), || written.load(Ordering::Relaxed) >= 100).await;
+    let (seed, addr) = (nodes[0].1, nodes[2].1);
+    nodes[2].0.crash();
+    let before = written.load(Ordering::Relaxed);
+    until("some are missed", Duration::from_secs(10), || written.load(Ordering::Relaxed) >= before + 50).await;
+    nodes[2] = start("c", addr, Some(seed), "secret");
+    until("it is back", Duration::from_secs(15), || {
+        nodes.iter().all(|(node, _)| node.readiness() == Readiness::Ready && in_ring(node) == 3)
+    })
+    .await;
+    done.store(true, Ordering::Relaxed);
+    writer.await.unwrap();
+    let keys = written.load(Ordering::Relaxed);
+    until("all replicas are alike", Duration::from_secs(10), || {
+        nodes.iter().all(|(node, _)| node.digests() == nodes[0].0.digests())
+    })
+    .await;
+    assert!(nodes.iter().all(|(node, _)| node.stats().store.entries == keys as u64), "{keys} keys");
+    assert!(nodes[..2].iter().any(|(node, _)| node.stats().missed_writes > 0), "nothing was missed");
 }

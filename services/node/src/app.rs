@@ -75,8 +75,11 @@ impl App {
     /// What the metrics sample.
     #[must_use]
     pub fn sample(&self) -> NodeSample {
+        let stats = self.node.stats();
         NodeSample {
-            store: self.node.stats().store,
+            store: stats.store,
+            hints: stats.hints,
+            hints_by_peer: self.node.hints(),
             in_flight: self.in_flight.get() as u64,
             connections: self.connections.get() as u64,
         }

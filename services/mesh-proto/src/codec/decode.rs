@@ -98,13 +98,14 @@ fn record(cursor: &mut Cursor) -> Result<Record, WireError> {
     let version = Version::new(u128::from_le_bytes(version));
     let expiry = Expiry::new(u64::from_le_bytes(expiry));
     let value_head = match tag {
-        [body_tag::TOMBSTONE] => None,
+        [body_tag::TOMBSTONE | body_tag::EXPIRED] => None,
         [body_tag::VALUE] => Some(ValueHead::read(cursor)?),
-        _ => return Err(WireError::Malformed("neither a value nor a tombstone")),
+        _ => return Err(WireError::Malformed("neither a value nor a tombstone nor expired")),
     };
     let key = checked_key(hash, cursor.take(usize::from(u16::from_le_bytes(key_bytes)))?)?;
     let body = match value_head {
         Some(head) => Body::Value(head.value(cursor, hash, version, expiry)?),
+        None if tag == [body_tag::EXPIRED] => Body::Expired,
         None => Body::Tombstone,
     };
     Ok(Record { hash, key, version, expiry, body })
@@ -170,7 +171,11 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
     match &request {
         ControlRequest::Members(members) => check_members(members)?,
         ControlRequest::Digests { first, count } => check_slots(*first, usize::from(*count))?,
-        ControlRequest::Versions { .. } | ControlRequest::Pull { .. } | ControlRequest::KeepTrace(_) => {}
+        ControlRequest::Versions { .. }
+        | ControlRequest::Pull { .. }
+        | ControlRequest::PullKeys { .. }
+        | ControlRequest::CompareWithMe
+        | ControlRequest::KeepTrace(_) => {}
     }
     Ok(request)
 }

@@ -209,7 +209,7 @@ fn put_tagged(out: &mut BytesMut, hash: KeyHash, tag: u8) {
 fn record_bytes(record: &Record) -> usize {
     let value_bytes = match &record.body {
         Body::Value(value) => layout::VALUE_HEAD_BYTES + value.len(),
-        Body::Tombstone => 0,
+        Body::Tombstone | Body::Expired => 0,
     };
     layout::RECORD_HEAD_BYTES + record.key.len() + value_bytes
 }
@@ -223,6 +223,7 @@ fn put_record(out: &mut BytesMut, record: &Record) {
     head[34] = match &record.body {
         Body::Value(_) => body_tag::VALUE,
         Body::Tombstone => body_tag::TOMBSTONE,
+        Body::Expired => body_tag::EXPIRED,
     };
     out.put_slice(&head);
     if let Body::Value(value) = &record.body {

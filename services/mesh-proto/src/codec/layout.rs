@@ -56,6 +56,7 @@ pub(super) mod write_tag {
 pub(super) mod body_tag {
     pub(in crate::codec) const TOMBSTONE: u8 = 0;
     pub(in crate::codec) const VALUE: u8 = 1;
+    pub(in crate::codec) const EXPIRED: u8 = 2;
 }
 
 /// Ties a value to its key, write and expiry: the low half of xxh3 over the value, seeded with xxh3 over the other

@@ -10,7 +10,7 @@ use super::{
     limits::Share,
     list::List,
     sieve::Sieve,
-    slab::{Entry, Kind, Slab},
+    slab::{Entry, Kind, Payload, Slab},
 };
 use crate::{KeyHash, Record, Slot, UnixMillis, Version};
 
@@ -24,6 +24,10 @@ const PAGE_RECORD_BYTES: usize = 48;
 
 /// Tables up to this many buckets are left as they are when they empty.
 const TABLE_KEPT_MAX: usize = 32;
+
+/// Payloads of at least this many bytes are freed after the lock is gone: the allocator hands them back to the system, which
+/// takes as long as a hundred look-ups.
+const FREED_APART_BYTES_MIN: usize = 16 << 10;
 
 /// The keys of one slot.
 #[derive(Debug, Default)]
@@ -57,6 +61,8 @@ pub(super) struct Shard {
     counters: Counters,
     /// The sweep looks at entries downwards from here: the entry that fills a gap comes from above and was seen.
     sweep_at: usize,
+    /// Large payloads that nobody needs any more, until [`Shard::take_freed`].
+    freed: Vec<Payload>,
 }
 
 impl Shard {
@@ -72,6 +78,7 @@ impl Shard {
             bytes: 0,
             counters: Counters::default(),
             sweep_at: usize::MAX,
+            freed: Vec::new(),
         }
     }
 
@@ -89,6 +96,11 @@ impl Shard {
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What the caller is to drop once the lock is gone. Asked for after every change.
+    pub(super) fn take_freed(&mut self) -> Vec<Payload> {
+        std::mem::take(&mut self.freed)
     }
 
     /// Looks up and counts; an expired value becomes a stub.
@@ -126,17 +138,18 @@ impl Shard {
         let held = self.find(entry.hash, entry.key());
         if let Some(at) = held {
             let newer = self.slab[at].version;
-            if newer == entry.version {
-                return Applied::Stored;
-            }
-            if newer > entry.version {
-                return Applied::Stale { newer };
+            if newer >= entry.version {
+                let same = newer == entry.version;
+                self.free(entry.into_payload());
+                return if same { Applied::Stored } else { Applied::Stale { newer } };
             }
         }
         if !self.can_hold(&entry) {
+            self.free(entry.into_payload());
             return Applied::TooLarge;
         }
-        if origin == ApplyOrigin::Repair && !self.has_room(&entry, held) {
+        if origin == ApplyOrigin::Repair && held.is_none() && !self.has_room(&entry) {
+            self.free(entry.into_payload());
             return Applied::Skipped;
         }
         if let Some(at) = held {
@@ -152,6 +165,18 @@ impl Shard {
         self.make_room(&entry);
         self.insert(entry);
         Applied::Stored
+    }
+
+    /// A deletion or expiry from before the horizon: it is not kept, but what is older has to go all the same, or a deleted
+    /// value would be readable for ever.
+    pub(super) fn apply_forgotten(&mut self, entry: &Entry) -> Applied {
+        match self.find(entry.hash, entry.key()) {
+            Some(at) if self.slab[at].version < entry.version => {
+                self.remove(at);
+                Applied::Stored
+            }
+            _ => Applied::Skipped,
+        }
     }
 
     pub(super) fn digest(&self, slot: Slot) -> Digest {
@@ -181,6 +206,26 @@ impl Shard {
                 return (records, Some(last));
             }
             records.push(entry.record());
+        }
+        (records, None)
+    }
+
+    /// See [`super::Store::page_of`].
+    pub(super) fn page_of(&self, slot: Slot, hashes: &[KeyHash], bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
+        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
+        let (mut records, mut bytes, mut last) = (Vec::new(), 0, None);
+        for hash in hashes.iter().filter(|hash| Slot::of(**hash) == slot) {
+            for at in entries.iter_hash(spread(*hash)).filter(|at| self.slab[**at].hash == *hash) {
+                let entry = &self.slab[*at];
+                bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
+                if bytes > bytes_max && last.is_some() {
+                    // Keys that share this hash travel together, with the next page.
+                    records.retain(|record: &Record| record.hash != *hash);
+                    return (records, last);
+                }
+                records.push(entry.record());
+            }
+            last = Some(*hash);
         }
         (records, None)
     }
@@ -218,9 +263,10 @@ impl Shard {
         swept
     }
 
-    /// Forgets every entry but not what was counted.
-    pub(super) fn clear(&mut self) {
-        *self = Self { counters: self.counters, ..Self::new(self.share, self.shard_bits) };
+    /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
+    pub(super) fn clear(&mut self) -> Self {
+        let empty = Self { counters: self.counters, ..Self::new(self.share, self.shard_bits) };
+        std::mem::replace(self, empty)
     }
 
     fn find(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {
@@ -233,19 +279,14 @@ impl Shard {
         Slot::of(hash).index() >> self.shard_bits
     }
 
-    /// Whether `entry` fits without anything having to go but the older version of itself.
-    fn has_room(&self, entry: &Entry, held: Option<u32>) -> bool {
-        let (old_bytes, old_live, old_dead) = held.map_or((0, 0, 0), |at| {
-            let live = u64::from(self.slab[at].is_live());
-            (charge(&self.slab[at]), live, 1 - live)
-        });
-        let fits = self.bytes - old_bytes + charge(entry) <= self.share.bytes_max;
-        if entry.is_live() {
-            fits && self.live.len() - old_live < self.share.entries_max
-        } else {
-            // A deletion of what is held is always taken: refusing it would keep a deleted value readable.
-            fits && (old_live == 1 || self.dead.len() - old_dead < self.share.tombstones_max)
-        }
+    /// Whether `entry`, which is not in the shard, fits without anything having to go.
+    fn has_room(&self, entry: &Entry) -> bool {
+        let fits = self.bytes + charge(entry) <= self.share.bytes_max;
+        let (held, held_max) = match entry.is_live() {
+            true => (self.live.len(), self.share.entries_max),
+            false => (self.dead.len(), self.share.tombstones_max),
+        };
+        fits && held < held_max
     }
 
     /// Makes room for `entry`, which is not in the shard and can be held. Live entries go first: losing one is a miss,
@@ -292,7 +333,8 @@ impl Shard {
         *digest = digest.without(old.hash, old.version).with(entry.hash, entry.version);
         self.bytes = self.bytes - charge(old) + charge(&entry);
         entry.links = old.links;
-        *old = entry;
+        let old = std::mem::replace(old, entry);
+        self.free(old.into_payload());
         self.check();
     }
 
@@ -308,6 +350,7 @@ impl Shard {
             return;
         };
         self.bytes -= charge(&gone);
+        self.free(gone.into_payload());
         #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
         let last = self.slab.len() as u32;
         if at == last {
@@ -346,12 +389,20 @@ impl Shard {
         self.live.remove(&mut self.slab, at);
         let entry = &mut self.slab[at];
         let before = charge(entry);
-        entry.strip();
+        let stripped = entry.strip();
         self.bytes = self.bytes - before + charge(entry);
+        self.free(stripped);
         self.counters.expirations += 1;
         self.dead.push_front(&mut self.slab, at);
         self.cap_dead();
         self.check();
+    }
+
+    /// Frees a payload: a small one now, a large one after the lock.
+    fn free(&mut self, payload: Payload) {
+        if payload.bytes() >= FREED_APART_BYTES_MIN {
+            self.freed.push(payload);
+        }
     }
 
     fn cap_dead(&mut self) {
@@ -440,6 +491,24 @@ mod tests {
         assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10));
         assert!(shard.slots[0].entries.capacity() < 256, "{}", shard.slots[0].entries.capacity());
         assert_eq!(shard.versions(Slot::of(KeyHash::new(0))).len(), 10);
+    }
+
+    #[test]
+    fn large_payloads_are_freed_after_the_lock() {
+        let mut shard = Shard::new(Share { bytes_max: 1 << 20, entries_max: 1, tombstones_max: 2 }, 12);
+        let mut apply = |version, bytes, kind| {
+            let (key, body) = (Bytes::from_static(b"k"), Body::Value(Bytes::from(vec![0; bytes])));
+            let version = Version::new(version);
+            let record = Record { hash: KeyHash::new(1), key, version, expiry: Expiry::NEVER, body };
+            shard.apply(Entry::new(&record, kind), ApplyOrigin::Write);
+            shard.take_freed().iter().map(Payload::bytes).collect::<Vec<_>>()
+        };
+        assert_eq!(apply(1, 100_000, Kind::Live), []);
+        assert_eq!(apply(2, 200_000, Kind::Live), [100_001], "replaced");
+        assert_eq!(apply(1, 100_000, Kind::Live), [100_001], "stale");
+        assert_eq!(apply(3, 0, Kind::Tombstone), [200_001], "deleted");
+        assert_eq!(apply(4, 10, Kind::Live), []);
+        assert_eq!(apply(5, 0, Kind::Tombstone), [], "a small one is freed at once");
     }
 
     /// Without this a slot's table would compare whole entries where it could tell them apart by seven bits.

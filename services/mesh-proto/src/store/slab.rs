@@ -64,7 +64,7 @@ impl Entry {
     pub(super) fn new(record: &Record, kind: Kind) -> Self {
         let (value, expiry) = match (&record.body, kind) {
             (Body::Value(value), Kind::Live) => (value.as_ref(), record.expiry),
-            (Body::Value(_), _) => (&[][..], record.expiry),
+            (Body::Value(_) | Body::Expired, _) => (&[][..], record.expiry),
             (Body::Tombstone, _) => (&[][..], Expiry::NEVER),
         };
         Self {
@@ -102,21 +102,36 @@ impl Entry {
         }
     }
 
-    /// Forgets the value of an expired entry.
-    pub(super) fn strip(&mut self) {
-        self.payload = Arc::from(self.key());
+    /// Makes a stub of an expired entry. The payload it had is given back for whoever frees it.
+    pub(super) fn strip(&mut self) -> Payload {
+        let key = Arc::from(self.key());
         self.kind = Kind::Stub;
+        Payload(std::mem::replace(&mut self.payload, key))
     }
 
-    /// The record that makes another store equal to this one. A stub is given with an empty value.
+    pub(super) fn into_payload(self) -> Payload {
+        Payload(self.payload)
+    }
+
+    /// The record that makes another store equal to this one.
     pub(super) fn record(&self) -> Record {
         let body = match self.kind {
             Kind::Live => Body::Value(self.value()),
             Kind::Tombstone => Body::Tombstone,
-            Kind::Stub => Body::Value(Bytes::new()),
+            Kind::Stub => Body::Expired,
         };
         let key = Bytes::copy_from_slice(self.key());
         Record { hash: self.hash, key, version: self.version, expiry: self.expiry, body }
+    }
+}
+
+/// What an entry that is gone has left to be freed.
+#[derive(Debug)]
+pub(super) struct Payload(Arc<[u8]>);
+
+impl Payload {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
     }
 }
 

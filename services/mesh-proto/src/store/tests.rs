@@ -185,7 +185,7 @@ fn what_was_read_is_spared() {
 }
 
 #[test]
-fn repair_never_evicts() {
+fn repair_never_evicts_for_a_key_that_is_not_held() {
     let store = small(1 << 30, 2, 1);
     write(&store, &value("a", v(1), b"x"));
     write(&store, &value("b", v(2), b"x"));
@@ -193,23 +193,28 @@ fn repair_never_evicts() {
     assert_eq!(repair(&store, &value("a", v(4), b"longer")), Applied::Stored, "what is held may be brought up to date");
     assert_eq!(repair(&store, &tombstone("c", v(5))), Applied::Stored);
     assert_eq!(repair(&store, &tombstone("d", v(6))), Applied::Skipped, "nor does it push out a tombstone");
-    assert_eq!(repair(&store, &value("c", v(7), b"x")), Applied::Skipped, "nor does a tombstone make room for a value");
-    assert_eq!(peek(&store, "c"), Found::Gone { version: v(5) });
+    assert_eq!(store.stats().evictions, 0);
     assert_eq!(repair(&store, &tombstone("a", v(8))), Applied::Stored, "but what is held is deleted whatever it takes");
     assert_eq!(peek(&store, "a"), Found::Gone { version: v(8) });
     let stats = store.stats();
     assert_eq!((stats.entries, stats.evictions, stats.tombstones, stats.tombstones_dropped), (1, 0, 1, 1));
-    assert_eq!(repair(&store, &value("c", v(7), b"x")), Applied::Stored);
 }
 
 #[test]
-fn repair_keeps_within_the_bytes_to_the_last_one() {
-    let store = small(2 * (ENTRY_OVERHEAD_BYTES + 10), 100, 1);
+fn a_full_store_does_not_stay_stale() {
+    let charge = ENTRY_OVERHEAD_BYTES + 10;
+    let store = small(2 * charge, 100, 2);
     write(&store, &value("a", v(1), &[0; 9]));
     assert_eq!(repair(&store, &value("b", v(2), &[0; 10])), Applied::Skipped);
     assert_eq!(repair(&store, &value("b", v(2), &[0; 9])), Applied::Stored);
-    assert_eq!(repair(&store, &value("a", v(3), &[0; 10])), Applied::Skipped);
-    assert_eq!(repair(&store, &value("a", v(3), &[1; 9])), Applied::Stored);
+    assert_eq!(repair(&store, &value("a", v(3), &[0; 10])), Applied::Stored, "one byte too many: another has to go");
+    assert_eq!((is_live(&store, "a"), is_live(&store, "b"), store.stats().evictions), (true, false, 1));
+    // A tombstone is held as well, and a newer value takes its place, at whatever cost.
+    let store = small(1 << 30, 1, 2);
+    write(&store, &tombstone("a", v(1)));
+    write(&store, &value("b", v(2), b"x"));
+    assert_eq!(repair(&store, &value("a", v(3), b"x")), Applied::Stored);
+    assert_eq!((is_live(&store, "a"), is_live(&store, "b")), (true, false));
 }
 
 #[test]
@@ -293,16 +298,56 @@ fn a_tombstone_past_the_horizon_is_not_let_in_again() {
 }
 
 #[test]
-fn a_stub_from_a_peer_whose_clock_is_ahead_is_never_an_empty_value() {
+fn an_older_value_goes_when_its_deletion_is_past_the_horizon() {
     let store = roomy();
-    let ahead =
-        |key: &str, millis: u64| Record { body: Body::Value(Bytes::new()), ..expiring(key, v(1), NOW.get() + millis) };
-    assert_eq!(repair(&store, &ahead("stub", 500)), Applied::Stored);
-    assert_eq!(peek(&store, "stub"), Found::Gone { version: v(1) });
-    assert_eq!(repair(&store, &ahead("empty", 501)), Applied::Stored);
-    assert!(is_live(&store, "empty"), "an empty value that somebody wrote");
-    assert_eq!(write(&store, &ahead("written", 1)), Applied::Stored);
-    assert!(is_live(&store, "written"), "a client's write is what it says");
+    let late = |record: &Record| store.apply(record, ApplyOrigin::Repair, ms(NOW.get() + HORIZON_MS + 1));
+    write(&store, &value("k", v(1), b"deleted long ago"));
+    write(&store, &value("newer", v(9), b"x"));
+    assert_eq!(late(&tombstone("k", v(2))), Applied::Stored);
+    assert_eq!(late(&tombstone("newer", v(8))), Applied::Skipped);
+    assert_eq!((peek(&store, "k"), is_live(&store, "newer")), (Found::Absent, true));
+    assert_eq!(store.digest(slot("k")), Digest::default());
+    write(&store, &value("k", v(1), b"expired long ago"));
+    assert_eq!(late(&expiring("k", v(2), NOW.get())), Applied::Stored);
+    assert_eq!((peek(&store, "k"), store.stats().tombstones), (Found::Absent, 0));
+}
+
+#[test]
+fn an_expired_record_is_never_readable_however_slow_the_clock() {
+    for origin in [ApplyOrigin::Write, ApplyOrigin::Repair] {
+        let store = roomy();
+        let expired = |key: &str, n| Record { body: Body::Expired, ..expiring(key, v(n), NOW.get() + 3_600_000) };
+        write(&store, &value("held", v(1), b"older"));
+        for key in ["new", "held"] {
+            assert_eq!(store.apply(&expired(key, 2), origin, NOW), Applied::Stored);
+            assert_eq!(get(&store, key, NOW), Found::Gone { version: v(2) });
+        }
+        assert_eq!((store.stats().entries, store.stats().tombstones), (0, 2));
+        let empty = Record { body: Body::Value(Bytes::new()), ..expiring("empty", v(1), NOW.get() + 1) };
+        assert_eq!(store.apply(&empty, origin, NOW), Applied::Stored);
+        assert!(is_live(&store, "empty"), "an empty value that somebody wrote");
+    }
+}
+
+#[test]
+fn named_keys_are_given_page_by_page() {
+    let store = roomy();
+    let in_slot = |n: u64| Record { hash: KeyHash::new((5 << 52) | (n / 2)), ..value(&n.to_string(), v(n), &[1; 20]) };
+    (0..20).for_each(|n| assert_eq!(write(&store, &in_slot(n)), Applied::Stored));
+    let slot = Slot::new(5).unwrap();
+    let wanted: Vec<KeyHash> = [1, 3, 4, 77].map(|n| KeyHash::new((5 << 52) | n)).to_vec();
+    for (bytes_max, pages_expected) in [(0, 3), (100, 3), (300, 2), (usize::MAX, 1)] {
+        let (mut seen, mut rest, mut pages) = (Vec::new(), &wanted[..], 0);
+        loop {
+            let (records, next) = store.page_of(slot, rest, bytes_max);
+            seen.extend(records);
+            pages += 1;
+            let Some(next) = next else { break };
+            rest = &rest[rest.partition_point(|hash| *hash <= next)..];
+        }
+        seen.sort_by_key(|record| record.version);
+        assert_eq!((seen, pages), ([2, 3, 6, 7, 8, 9].map(in_slot).to_vec(), pages_expected), "{bytes_max}");
+    }
 }
 
 #[test]
@@ -367,13 +412,13 @@ fn pages_hold_every_record_once_in_the_order_of_hashes() {
 }
 
 #[test]
-fn a_page_gives_a_stub_as_an_expired_empty_value() {
+fn a_page_gives_a_stub_as_expired() {
     let (store, peer) = (roomy(), roomy());
     let expiry = NOW.get() + 1;
     write(&store, &expiring("k", v(1), expiry));
     get(&store, "k", ms(expiry));
     let (page, _) = store.page(slot("k"), None, 1000);
-    assert_eq!(page, [Record { body: Body::Value(Bytes::new()), ..expiring("k", v(1), expiry) }]);
+    assert_eq!(page, [Record { body: Body::Expired, ..expiring("k", v(1), expiry) }]);
     assert_eq!(peer.apply(&page[0], ApplyOrigin::Repair, ms(expiry)), Applied::Stored);
     assert_eq!(peer.digest(slot("k")), store.digest(slot("k")));
 }

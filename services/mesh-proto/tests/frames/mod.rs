@@ -76,7 +76,7 @@ fn slot() -> impl Strategy<Value = Slot> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    let body = prop_oneof![bytes(0..300).prop_map(Body::Value), Just(Body::Tombstone)];
+    let body = prop_oneof![bytes(0..300).prop_map(Body::Value), Just(Body::Tombstone), Just(Body::Expired)];
     (key(), version(), expiry(), body).prop_map(|(key, version, expiry, body)| Record {
         hash: KeyHash::of(&key),
         key,
@@ -165,6 +165,12 @@ fn control() -> impl Strategy<Value = ControlRequest> {
             bytes_max
         }),
         any::<[u8; 16]>().prop_map(ControlRequest::KeepTrace),
+        (slot(), vec(hash(), 0..20), any::<u32>()).prop_map(|(slot, hashes, bytes_max)| ControlRequest::PullKeys {
+            slot,
+            hashes,
+            bytes_max
+        }),
+        Just(ControlRequest::CompareWithMe),
     ]
 }
 

@@ -1,4 +1,5 @@
 //! A little language for tests of whole clusters on the simulated network, under paused time and by seed.
+#![allow(dead_code, reason = "each test binary speaks a part of it")]
 
 use std::{
     sync::{
@@ -44,6 +45,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts `count` nodes that all know the first one, and waits until they are ready.
     pub(crate) async fn start(seed: u64, count: usize, replicas: u64, concern: u64) -> Self {
+        Self::start_with(seed, count, replicas, concern, |_| {}).await
+    }
+
+    /// As [`Cluster::start`], with something changed about every node.
+    pub(crate) async fn start_with(
+        seed: u64,
+        count: usize,
+        replicas: u64,
+        concern: u64,
+        change: impl Fn(&mut Config),
+    ) -> Self {
         let network = SimulatedNetwork::new(seed);
         let epoch = Instant::now();
         let addr = |index: usize| format!("node{index}:5011");
@@ -54,6 +66,7 @@ impl Cluster {
             config.concern = WriteConcern::new(concern, config.replicas).unwrap();
             config.wall_clock = WallClock::Simulated { epoch, offset_ms: Arc::new(AtomicI64::new(0)) };
             config.seed = seed.wrapping_mul(1000) + index as u64 + 1;
+            change(&mut config);
             config
         });
         let mut cluster =
@@ -126,6 +139,12 @@ impl Cluster {
             let in_ring = view.members.iter().filter(|member| matches!(member.state, "alive" | "suspect")).count();
             view.ring == views[0].ring && in_ring == running.len()
         })
+    }
+
+    /// Whether all running nodes hold the same versions of the same keys. For clusters in which each owns everything.
+    pub(crate) fn digests_agree(&self) -> bool {
+        let running = self.running();
+        running.iter().all(|index| self.node(*index).digests() == self.node(running[0]).digests())
     }
 
     /// Polls a condition; returns how long it took.

@@ -40,6 +40,16 @@ struct MeshStats {
     wrong_ring: u64,
     drift_refused: u64,
     repaired: u64,
+    hints_queued: u64,
+    hints_queued_bytes: u64,
+    hints_oldest_age_ms: u64,
+    hints_replayed: u64,
+    hints_dropped: u64,
+    hints_dropped_overflow: u64,
+    hints_dropped_age: u64,
+    hints_dropped_not_owner: u64,
+    hints_dropped_refused: u64,
+    hints_dropped_full_sync: u64,
     peers_refused: u64,
     protocol_violations: u64,
     in_flight: usize,
@@ -80,6 +90,7 @@ fn view(store: &StoreStats, mesh: MeshStats) -> StatsView {
 }
 
 fn mesh_stats(stats: &Stats) -> MeshStats {
+    let hints = &stats.hints;
     MeshStats {
         bytes: stats.store.bytes,
         bytes_max: stats.store.bytes_max,
@@ -92,6 +103,16 @@ fn mesh_stats(stats: &Stats) -> MeshStats {
         wrong_ring: stats.wrong_ring,
         drift_refused: stats.drift_refused,
         repaired: stats.repaired,
+        hints_queued: hints.queued,
+        hints_queued_bytes: hints.queued_bytes,
+        hints_oldest_age_ms: u64::try_from(hints.oldest_age.as_millis()).unwrap_or(u64::MAX),
+        hints_replayed: hints.replayed,
+        hints_dropped: hints.dropped(),
+        hints_dropped_overflow: hints.dropped_overflow,
+        hints_dropped_age: hints.dropped_age,
+        hints_dropped_not_owner: hints.dropped_not_owner,
+        hints_dropped_refused: hints.dropped_refused,
+        hints_dropped_full_sync: hints.dropped_full_sync,
         peers_refused: stats.peers_refused,
         protocol_violations: stats.protocol_violations,
         in_flight: 0,
