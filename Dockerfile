@@ -24,7 +24,7 @@ FROM ${RUST_IMAGE} AS manifests
 WORKDIR /src
 COPY . .
 # Every source becomes empty; what is left is what dependencies are decided by.
-RUN find . -name '*.rs' -not -name build.rs -exec sh -c ': > "$1"; case "$1" in */main.rs) echo "fn main() {}" > "$1";; esac' _ {} \; \
+RUN find . -name '*.rs' -not -name build.rs -exec sh -c ': > "$1"; case "$1" in */main.rs) echo "fn main() { }" > "$1";; esac' _ {} \; \
     && rm -rf target tests/black_box tests/tidy
 
 FROM ${RUST_IMAGE} AS build

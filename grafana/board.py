@@ -202,9 +202,12 @@ def repair() -> list[dict]:
         lines("Repair rounds", "How long a round takes on average, over half a minute; 0 where none ended.", "s",
             query(f"rate(mesh_repair_round_seconds_sum{{{NODE}}}[30s]) / clamp_min(rate(mesh_repair_round_seconds_count{{{NODE}}}[30s]), 1e-9)", "{{node}}"), width=6),
         lines("Tombstones", "Deleted and expired entries that are remembered until every owner knows.", "short", query(f"mesh_store_tombstones{{{NODE}}}", "{{node}}"), width=6),
-        lines("Hints queued", "Writes kept for owners that are away.", "short", query(f"sum by (node) (mesh_hints_queued{{{NODE}}})", "{{node}}")),
-        lines("Hints replayed", "Writes handed over to owners that are back.", "ops", query(f"sum by (node) ({rate('mesh_hints_replayed_total', NODE)})", "{{node}}")),
-        lines("Hints dropped", "Above 0 the peer needs a full repair. It alerts.", "short", query(f"sum by (node) (increase(mesh_hints_dropped_total{{{NODE}}}[1m]))", "{{node}}")),
+        lines("Hints queued", "Writes kept for owners that are away.", "short",
+            query(f"sum by (node, addr) (mesh_hints_queued{{{NODE}}} {NAMED})", "{{node}} for {{addr}}"), width=6),
+        lines("Oldest hint", "How long the oldest write has been waiting for its owner.", "s",
+            query(f"max by (node, addr) (mesh_hints_oldest_age_seconds{{{NODE}}} {NAMED})", "{{node}} for {{addr}}"), width=6),
+        lines("Hints replayed", "Writes handed over to owners that are back.", "ops", query(f"sum by (node) ({rate('mesh_hints_replayed_total', NODE)})", "{{node}}"), width=6),
+        lines("Hints dropped", "Above 0 the peer needs a full repair. It alerts.", "short", query(f"sum by (node) (increase(mesh_hints_dropped_total{{{NODE}}}[1m]))", "{{node}}"), width=6),
     ]
 
 

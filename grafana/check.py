@@ -29,18 +29,12 @@ BUILT_IN = {
 
 # Metrics that a panel or an alert already asks for, and why nobody exposes them yet.
 COMING = {
-    "mesh_hints_queued": "nodes keep no hints yet",
-    "mesh_hints_replayed_total": "nodes keep no hints yet",
-    "mesh_hints_dropped_total": "nodes keep no hints yet",
     "mesh_spans_dropped_total": "nodes export no traces yet",
 }
 
 # Panels that may be empty in a live check, and why.
 MAY_BE_EMPTY = {
     "Alerts": "no alert need fire",
-    "Hints queued": "nodes keep no hints yet",
-    "Hints replayed": "nodes keep no hints yet",
-    "Hints dropped": "nodes keep no hints yet",
     "Spans dropped": "nodes export no traces yet",
     "Spans taken by Jaeger": "there is no Jaeger in this check",
 }
