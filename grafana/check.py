@@ -28,8 +28,7 @@ BUILT_IN = {
 }
 
 # Metrics that a panel or an alert already asks for, and why nobody exposes them yet.
-COMING = {
-}
+COMING: dict[str, str] = {}
 
 # Panels that may be empty in a live check, and why.
 MAY_BE_EMPTY = {
