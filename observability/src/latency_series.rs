@@ -84,7 +84,7 @@ mod tests {
         let latencies = LatencySeries::new(&OP_DURATION, name, "op", ["get"]);
         latencies.observe(0, Duration::from_millis(1), None);
         for text in [latencies.openmetrics(), latencies.prometheus()] {
-            let label = r#"{node="n\"} 1\n# {trace_id=\"x","#;
+            let label = r#"node="n\"} 1\n# {trace_id=\"x","#;
             assert_eq!(text.matches(label).count(), SECONDS_BUCKETS.len() + 3, "{text}");
             assert!(text.lines().skip(2).all(|line| line.starts_with(OP_DURATION.name)), "{text}");
         }
