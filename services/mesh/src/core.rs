@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Config, Observer, Stats, clock::Clock, gossip_routes::GossipRoutes};
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
-const JOINS_WAITING_MAX: usize = 64;
+pub(crate) const JOINS_WAITING_MAX: usize = 64;
 
 /// The shared heart of a node.
 pub(crate) struct Core {
@@ -132,10 +132,6 @@ impl Core {
             clock,
             config,
         }
-    }
-
-    pub(crate) const fn joins_waiting_max() -> usize {
-        JOINS_WAITING_MAX
     }
 
     pub(crate) fn ring(&self) -> Guard<Arc<Ring>> {

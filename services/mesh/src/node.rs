@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::{
     ClusterView, Config, GetError, GetOptions, Lookup, Observer, Readiness, Stats, Worker, WriteError, WriteOptions,
     Written,
-    core::Core,
+    core::{Core, JOINS_WAITING_MAX},
     peers::{Peers, Purpose},
     serve,
     transport::{Endpoint, Transport, TransportError},
@@ -84,7 +84,7 @@ impl Node {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
         let endpoint = transport.open(false)?;
-        let (joins, joins_wanted) = mpsc::channel(Core::joins_waiting_max());
+        let (joins, joins_wanted) = mpsc::channel(JOINS_WAITING_MAX);
         let core = Arc::new(Core::new(config, observer, joins));
         let upkeep_peers = Peers::start(&core, Arc::clone(&endpoint), Purpose::Upkeep);
         let inner = Inner {

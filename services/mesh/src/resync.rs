@@ -13,7 +13,7 @@ use mesh_proto::{
 };
 use tokio::task::JoinSet;
 
-use crate::{core::Core, link::Link, peers::Peers, upkeep::report_in_sync};
+use crate::{core::Core, link::Link, peers::Peers};
 
 /// The most bytes of records in one page.
 pub(crate) const PAGE_BYTES_MAX: usize = PAGE_BYTES as usize;
@@ -47,7 +47,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         compare_with_wanted(&core, &peers).await;
         match (core.sync.is_complete(), out_of_sync_since) {
             (true, Some(since)) => {
-                report_in_sync(&core, since);
+                core.observer.event(&Event::InSync { after: core.clock.now().since(since) });
                 out_of_sync_since = None;
             }
             (false, None) => out_of_sync_since = Some(core.clock.now()),

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mesh_proto::{ControlReply, ControlRequest, Event, FrameBody, Weight, WeightSampler};
+use mesh_proto::{ControlReply, ControlRequest, FrameBody, Weight, WeightSampler};
 use tokio::sync::mpsc;
 
 use crate::{core::Core, link::Link, peer::Peer, peers::Peers};
@@ -102,9 +102,4 @@ async fn publish_weight(core: Arc<Core>) {
             core.with_membership(|membership, now| membership.handle_weight(now, weight));
         }
     }
-}
-
-/// Reports that the node is in sync, once each time it gets there.
-pub(crate) fn report_in_sync(core: &Core, since: mesh_proto::Monotonic) {
-    core.observer.event(&Event::InSync { after: core.clock.now().since(since) });
 }

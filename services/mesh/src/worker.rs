@@ -263,9 +263,7 @@ impl Worker {
         let (core, slot) = (&*self.core, Slot::of(record.hash));
         let deadline = started + core.config.write_timeout;
         let needed = core.config.concern.get();
-        // Once any attempt may have left a trace, no later one can say that nothing was written.
-        let mut traces = 0;
-        let mut touched = false;
+        let mut trail = Trail::default();
         let mut legs = Legs::new();
         let mut turn = None;
         for attempt in 0.. {
@@ -278,34 +276,25 @@ impl Worker {
             let ring = Arc::clone(&core.ring());
             let reachable = self.reachable(&ring, slot).await;
             if reachable < needed {
-                let refused = WriteError::NoQuorum { reachable, needed };
-                let unknown = WriteError::Indeterminate { acks: traces, needed, version: record.version };
-                return (Err(if touched { unknown } else { refused }), legs);
+                return (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable, needed })), legs);
             }
             let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
             let outcome = call.outcome(SILENCE_MAX).await;
             renew(&mut legs, call.finish(core.clock.now().since(started)));
             let version = call.version();
-            let (acks, may_be_written) = call.with_machine(|machine| (machine.acks(), machine.may_be_written()));
-            touched |= may_be_written;
-            traces = traces.max(acks);
+            call.with_machine(|machine| trail.add(machine));
             match outcome {
                 WriteOutcome::Acknowledged => return (Ok(Written { version }), legs),
                 WriteOutcome::Stale { newest } => {
                     if core.versions.observe(newest, core.clock.unix()).is_err() {
-                        let unknown = WriteError::Indeterminate { acks: traces, needed, version };
-                        return (Err(if touched { unknown } else { WriteError::Drift }), legs);
+                        return (Err(trail.verdict(version, needed, WriteError::Drift)), legs);
                     }
                     record.version = core.versions.tick(core.clock.unix());
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
                 WriteOutcome::Refused { .. } | WriteOutcome::Indeterminate { .. } => {
-                    let error = if touched {
-                        WriteError::Indeterminate { acks: traces, needed, version }
-                    } else {
-                        call.with_machine(|machine| refusal(machine, reachable, needed))
-                    };
-                    return (Err(error), legs);
+                    let refusal = call.with_machine(|machine| refusal(machine, reachable, needed));
+                    return (Err(trail.verdict(version, needed, refusal)), legs);
                 }
             }
             if core.clock.now() >= deadline {
@@ -313,12 +302,7 @@ impl Worker {
             }
         }
         drop(turn);
-        let error = if touched {
-            WriteError::Indeterminate { acks: traces, needed, version: record.version }
-        } else {
-            WriteError::NoQuorum { reachable: 0, needed }
-        };
-        (Err(error), legs)
+        (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable: 0, needed })), legs)
     }
 
     /// Waits for the right to write a key that others are writing too; nothing if the time is up first.
@@ -455,6 +439,26 @@ fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
     match answer {
         Some(ReadAnswer::Value { version, .. } | ReadAnswer::Gone { version }) => Some(*version),
         _ => None,
+    }
+}
+
+/// What the attempts at one write may have left behind.
+#[derive(Default)]
+struct Trail {
+    /// The most owners that applied one attempt.
+    acks: usize,
+    may_be_written: bool,
+}
+
+impl Trail {
+    fn add(&mut self, attempt: &Write) {
+        self.acks = self.acks.max(attempt.acks());
+        self.may_be_written |= attempt.may_be_written();
+    }
+
+    /// `refusal` says that nothing was written; once any attempt may have left a trace, no later one can say so.
+    fn verdict(&self, version: Version, needed: usize, refusal: WriteError) -> WriteError {
+        if self.may_be_written { WriteError::Indeterminate { acks: self.acks, needed, version } } else { refusal }
     }
 }
 
