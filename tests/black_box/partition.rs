@@ -33,7 +33,9 @@ async fn a_healed_partition_is_one_mesh_again() {
     tokio::time::sleep_until(cut_at + CUT_FOR).await;
 
     cluster.network().heal();
+    let healed_at = tokio::time::Instant::now();
     cluster.wait_whole(WHOLE_AGAIN_WITHIN).await;
+    println!("one mesh again {:?} after the partition healed", healed_at.elapsed());
     for key in 0..100 {
         let reply = two.get(&format!("key{key}"), Consistency::Quorum).await;
         let expected = match key {

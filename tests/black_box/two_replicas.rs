@@ -41,6 +41,7 @@ async fn a_third_of_the_hits_is_remote_and_a_slow_replica_is_read_around() {
     assert!(all_hit(&replies));
     let remote = replies.iter().filter(|reply| reply.cache == "HIT_REMOTE").count();
     let share = 100 * remote / replies.len();
+    println!("{share} % of the hits are remote; {hedges} of {} reads were hedged", replies.len());
     assert!((27..=40).contains(&share), "{share} % of the hits are remote, expected a third");
     let hedged = 100 * hedges / replies.len() as u64;
     assert!(hedged <= 5, "{hedged} % of the reads were hedged");
@@ -56,6 +57,7 @@ async fn a_third_of_the_hits_is_remote_and_a_slow_replica_is_read_around() {
         p99s.push(Latencies::new(replies.iter().map(|reply| reply.took)).percentile(99));
     }
     let p99 = Latencies::new(p99s.clone()).percentile(50);
+    println!("GET p99 with one replica slowed by 100 ms: {p99s:?}");
     assert!(p99 <= Duration::from_millis(10), "with one replica slow, GET p99 is {p99:?} ({p99s:?})");
     cluster.network().assert_senders_known();
 }
