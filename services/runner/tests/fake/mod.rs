@@ -174,8 +174,8 @@ impl FakeNode {
         let mut store = self.store.lock().unwrap();
         let version = u128::from(self.version.fetch_add(1, Ordering::Relaxed));
         // Of some keys every later write is lost, or chance would decide whether a key's last one is among the lost.
-        let doomed = fault == Fault::LoseWrites && key.ends_with('3') && store.contains_key(key);
-        if !doomed && !(fault == Fault::LoseWrites && sometimes) {
+        let doomed = sometimes || (key.ends_with('3') && store.contains_key(key));
+        if fault != Fault::LoseWrites || !doomed {
             store.insert(key.to_owned(), (version, value.to_owned()));
         }
         respond("200 OK", &format!("X-Mesh-Version: {version:032x}\r\n"), "OK")
