@@ -14,5 +14,6 @@ mod no_loss;
 mod partition;
 mod refusals;
 mod runner_cli;
+mod runner_traces;
 mod traces;
 mod two_replicas;

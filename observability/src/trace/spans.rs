@@ -25,12 +25,12 @@ pub(super) struct SpanWriter {
 }
 
 /// A span's place.
-struct Place {
-    trace: u128,
-    span: u64,
-    parent: u64,
+pub(super) struct Place {
+    pub(super) trace: u128,
+    pub(super) span: u64,
+    pub(super) parent: u64,
     /// Whether the parent is another process's.
-    is_remote: bool,
+    pub(super) is_remote: bool,
 }
 
 impl SpanWriter {
@@ -53,7 +53,7 @@ impl SpanWriter {
             KeyValue::new("http.route", ended.route),
             KeyValue::new("http.response.status_code", i64::from(ended.status)),
         ];
-        let status = failure(ended.status >= 500, "the request was not answered as it should be");
+        let status = failure(ended.has_failed(), "the request was not answered as it should be");
         let name = format!("{} {}", ended.method, ended.route);
         let times = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
         self.span(place, name, SpanKind::Server, times, attributes, status)
@@ -143,7 +143,7 @@ impl SpanWriter {
         Some(self.span(place, name, SpanKind::Internal, (start, now), attributes, Status::Unset))
     }
 
-    fn span(
+    pub(super) fn span(
         &self,
         place: Place,
         name: impl Into<Cow<'static, str>>,
@@ -175,7 +175,14 @@ impl SpanWriter {
 
 /// Whether an operation ended without what it was for.
 pub(super) const fn is_failure(outcome: OpOutcome) -> bool {
-    matches!(outcome, OpOutcome::Refused | OpOutcome::Unavailable | OpOutcome::Indeterminate | OpOutcome::Overloaded)
+    matches!(
+        outcome,
+        OpOutcome::Refused
+            | OpOutcome::Unavailable
+            | OpOutcome::Indeterminate
+            | OpOutcome::Overloaded
+            | OpOutcome::Abandoned
+    )
 }
 
 fn failure(has_failed: bool, why: &'static str) -> Status {

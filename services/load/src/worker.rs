@@ -113,10 +113,10 @@ impl Thread {
 
 /// When an operation should have begun, was sent, and ended.
 #[derive(Clone, Copy)]
-struct Times {
-    intended: Instant,
-    sent: Instant,
-    ended: Instant,
+pub(crate) struct Times {
+    pub(crate) intended: Instant,
+    pub(crate) sent: Instant,
+    pub(crate) ended: Instant,
 }
 
 /// One task: at most one operation in flight.
@@ -136,6 +136,7 @@ impl<T: Target> Worker<T> {
     /// Works until the load ends.
     pub(crate) async fn run(mut self) {
         let run = Arc::clone(&self.thread.run);
+        self.target.begin_load();
         let mut done = 0_u32;
         while let Some(intended) = self.thread.schedule.next(&run).await {
             let key = run.plan.keys.choose(&mut self.dice);
@@ -171,13 +172,17 @@ impl<T: Target> Worker<T> {
             Outcome::Miss if !run.plan.values_expire => judge_miss(&floor),
             _ => Judgement::Sound,
         };
-        self.thread.record(Op::Get, key, &answer, Times { intended, sent, ended }, judgement);
+        let times = Times { intended, sent, ended };
+        self.thread.record(Op::Get, key, &answer, times, judgement);
+        self.thread.follow_up(&mut self.target, Op::Get, &answer, times, judgement);
         answer.outcome
     }
 
     async fn set(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
         let (answer, judgement) = self.write(key).await;
-        self.thread.record(Op::Set, key, &answer, Times { intended, sent, ended: Instant::now() }, judgement);
+        let times = Times { intended, sent, ended: Instant::now() };
+        self.thread.record(Op::Set, key, &answer, times, judgement);
+        self.thread.follow_up(&mut self.target, Op::Set, &answer, times, judgement);
         answer.outcome
     }
 

@@ -12,6 +12,7 @@ mod peer;
 mod peers;
 mod resync;
 mod serve;
+mod underway;
 mod upkeep;
 
 mod clock;

@@ -14,6 +14,7 @@ mod routes;
 mod serve;
 mod settings;
 mod shutdown;
+mod timing;
 mod upkeep;
 mod workers;
 

@@ -31,6 +31,10 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) cache: CacheHeader,
     pub(crate) version: Option<Version>,
+    /// Where `Server-Timing` lies in the buffer; empty if there is none.
+    pub(super) timing: (usize, usize),
+    /// The node has kept the request's trace.
+    pub(crate) is_kept: bool,
     /// The server will close the connection.
     pub(crate) close: bool,
     bytes: usize,
@@ -46,8 +50,16 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
     };
     let status = response.code.ok_or(ErrorKind::Protocol)?;
     let close = response.version == Some(0);
-    let mut head =
-        Head { status, cache: CacheHeader::Absent, version: None, close, bytes, framing: Framing::UntilClose };
+    let mut head = Head {
+        status,
+        cache: CacheHeader::Absent,
+        version: None,
+        timing: (0, 0),
+        is_kept: false,
+        close,
+        bytes,
+        framing: Framing::UntilClose,
+    };
     for header in response.headers.iter() {
         // The lengths are compared first, so most headers cost one comparison.
         match header.name.len() {
@@ -58,6 +70,11 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
                     b"MISS" => CacheHeader::Miss,
                     _ => CacheHeader::Absent,
                 };
+            }
+            11 if header.name.eq_ignore_ascii_case("traceparent") => head.is_kept = header.value.ends_with(b"1"),
+            13 if header.name.eq_ignore_ascii_case("server-timing") => {
+                let start = header.value.as_ptr() as usize - buffer.as_ptr() as usize;
+                head.timing = (start, start + header.value.len());
             }
             14 if header.name.eq_ignore_ascii_case("x-mesh-version") => head.version = Version::parse(header.value),
             14 if header.name.eq_ignore_ascii_case("content-length") => {
