@@ -1,5 +1,5 @@
-//! What the fuzz targets share: the corpus of valid inputs, and a mutator that damages them as the engine's bytes say.
-//! Random bytes alone seldom get past a header; a valid input with a few bytes changed does.
+//! The committed valid inputs of a target, and a mutator that damages them as the engine's bytes say. Random bytes alone
+//! seldom get past a header; a valid input with a few bytes changed does.
 
 use std::{fs, path::PathBuf};
 
