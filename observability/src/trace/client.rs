@@ -13,7 +13,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::SpanData;
 
 use super::{
-    InitError, SampleRatio, SpanCounts, SpanPipeline, TraceGuard, TraceMode, TraceSettings, ids,
+    InitError, SampleRatio, SpanCounts, SpanPipeline, TraceGuard, TraceMode, TraceSettings, ids, names,
     spans::{Place, SpanWriter},
 };
 
@@ -63,8 +63,8 @@ fn write_hex(digits: &mut [u8], mut number: u128) {
 pub struct ClientRequest<'a> {
     /// Its trace.
     pub trace: ClientTrace,
-    /// Such as get.
-    pub op: &'static str,
+    /// Whether it was a write.
+    pub is_write: bool,
     /// How it ended.
     pub outcome: &'static str,
     /// Why it is kept.
@@ -191,9 +191,9 @@ impl ClientTracer {
             let queue = first.started.saturating_duration_since(request.intended);
             attributes.push(KeyValue::new("queue_us", queue.as_micros() as i64));
         }
-        let name = ["runner ", request.op].concat();
+        let name = if request.is_write { &names::RUNNER_SET } else { &names::RUNNER_GET };
         let times = (self.spans.clock.date(request.intended), self.spans.clock.date(request.ended));
-        self.spans.span(place, name, SpanKind::Client, times, attributes, status(request.is_error))
+        self.spans.span(place, name.name, SpanKind::Client, times, attributes, status(request.is_error))
     }
 
     /// `runner.retry`, the parent of what the second node did.
@@ -203,7 +203,7 @@ impl ClientTracer {
         let attributes = [("target", tried.target), ("result", tried.result)];
         let attributes = attributes.map(|(key, value)| KeyValue::new(key, value.to_owned())).to_vec();
         let times = (self.spans.clock.date(tried.started), self.spans.clock.date(request.ended));
-        self.spans.span(place, "runner.retry", SpanKind::Client, times, attributes, status(request.is_error))
+        self.spans.span(place, names::RUNNER_RETRY.name, SpanKind::Client, times, attributes, status(request.is_error))
     }
 }
 

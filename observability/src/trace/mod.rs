@@ -1,12 +1,14 @@
 //! Traces: from flight records to spans at a collector. `tracer` decides what is kept, `spans` writes it down, `pipeline`
-//! sends it away, `served` remembers what peers may still ask for, `answered` what callers may,
-//! `client` is the other side.
+//! sends it away, `served` remembers what peers may still ask for, `answered` what callers may, `rare` is about what happens
+//! apart from requests, `client` is the other side.
 
 mod answered;
 mod client;
 mod clock;
 mod ids;
+mod names;
 mod pipeline;
+mod rare;
 mod served;
 mod settings;
 mod spans;

@@ -16,6 +16,7 @@ use super::{
     SampleRatio, SpanPipeline, TraceMode, TraceSettings,
     answered::{Answered, AnsweredRequest, Found},
     ids,
+    rare::RareSpans,
     served::Served,
     spans::{SpanWriter, is_failure},
 };
@@ -92,6 +93,7 @@ pub(crate) struct Tracer {
     spans: SpanWriter,
     served: Served,
     answered: Answered,
+    rare: RareSpans,
     pipeline: Arc<SpanPipeline>,
     pub(crate) keep_misses: AtomicU64,
 }
@@ -106,6 +108,7 @@ impl Tracer {
             spans: SpanWriter::new(version),
             served: Served::new(),
             answered: Answered::new(),
+            rare: RareSpans::default(),
             pipeline,
             keep_misses: AtomicU64::new(0),
         }
@@ -224,9 +227,14 @@ impl Tracer {
 
     /// Something rare happened.
     pub(crate) fn event(&self, event: &Event) {
-        if let Some(span) = self.spans.event(event, SystemTime::now()) {
-            self.pipeline.submit(span);
-        }
+        let spans = self.rare.event(&self.spans, event, SystemTime::now());
+        spans.into_iter().for_each(|span| self.pipeline.submit(span));
+    }
+
+    /// This node was ordered to fail after a while. What it has recorded is sent before that, if there is time.
+    pub(crate) fn fault(&self, mode: &'static str, after: Duration) {
+        self.pipeline.submit(RareSpans::fault(&self.spans, mode, after, SystemTime::now()));
+        self.pipeline.flush();
     }
 
     fn keep_operation(&self, record: &OpRecord, context: TraceContext) {

@@ -2,7 +2,8 @@
 //! down with where their time went, and of every few the parts.
 
 use crate::{
-    Answer, Ended, Judgement, Kept, Op, Outcome, OutcomeClass, Target,
+    Answer, Ended, Kept, Op, Outcome, OutcomeClass, Target,
+    check::Judgement,
     kept::KeptTraces,
     parts::PartSamples,
     slowest::{SlowRequest, Slowest},
@@ -45,7 +46,8 @@ impl Thread {
             error,
             phase: run.phase.get(),
             failed_over: answer.failed_over,
-            judgement,
+            is_violation: !matches!(judgement, Judgement::Sound | Judgement::Foreign | Judgement::Stale(_)),
+            is_stale: matches!(judgement, Judgement::Stale(_)),
             intended: times.intended,
             sent: times.sent,
             ended: times.ended,

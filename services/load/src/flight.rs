@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::{ErrorKind, Judgement, NodeIndex, Op, OutcomeClass, Phase};
+use crate::{ErrorKind, NodeIndex, Op, OutcomeClass, Phase};
 
 /// An operation that has ended and was judged.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,10 @@ pub struct Ended {
     pub phase: Phase,
     /// A second node answered it.
     pub failed_over: bool,
-    /// Whether its answer was as it must be.
-    pub judgement: Judgement,
+    /// Its answer is one that must not be.
+    pub is_violation: bool,
+    /// Its answer is older than an acknowledged write, which is a violation if more than `one` was asked for.
+    pub is_stale: bool,
     /// When it should have begun.
     pub intended: Instant,
     /// When it was sent.

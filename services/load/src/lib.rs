@@ -26,6 +26,7 @@ mod worker;
 
 mod check;
 mod errors;
+mod history;
 mod latency;
 mod live;
 mod phase;
@@ -43,13 +44,16 @@ mod slow_table;
 mod summary;
 
 pub use aftermath::Aftermath;
-pub use check::{Floor, Integrity, Judgement, Ledger, Reading, judge_hit, judge_miss};
 pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
 pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
 pub use fault::Timeline;
 pub use fault_log::{FaultLog, Moment};
 pub use flight::{Ended, Kept, LegPart, Parts, Way};
+pub use history::{
+    Action, Ending, Finding, Floor, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket,
+    Violation,
+};
 pub use kept::{KeptFor, KeptTrace, KeptTraces, SpanFates, TraceReport};
 pub use keys::{Distribution as KeyDistribution, KEYS_MAX, KeyIndex, KeyName, KeySpace};
 pub use latency::{Distribution, Latencies, OutcomeClass, Series};
@@ -65,6 +69,6 @@ pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use slowest::{SlowRequest, Slowest};
 pub use summary::render;
-pub use target::{Answer, Client, ErrorKind, NodeIndex, Op, Outcome, Target};
+pub use target::{Answer, Client, Consistency, ErrorKind, NodeIndex, Op, Outcome, Target};
 pub use value::{Proof, Stamp, Writer, prove, write_value};
 pub use version::Version;

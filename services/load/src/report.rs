@@ -8,10 +8,11 @@ use std::{
 
 use serde::Serialize;
 
+use crate::check::Integrity;
 use crate::{
-    Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass, Phase,
-    Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport, numbers::percent,
-    progress::Sample, session::Observed,
+    Counter, Distribution, Divergence, ErrorSummary, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Recorder, Run,
+    Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport, numbers::percent, progress::Sample,
+    session::Observed,
 };
 
 /// Fewer operations than this prove nothing.

@@ -163,7 +163,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::Judgement;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -175,7 +174,8 @@ mod tests {
             error: None,
             phase: Phase::Steady,
             failed_over: false,
-            judgement: Judgement::Sound,
+            is_violation: false,
+            is_stale: false,
             intended,
             sent: intended + queue,
             ended: intended + response,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{Ended, Kept, Parts, Version, Way};
@@ -9,6 +10,18 @@ use crate::{Ended, Kept, Parts, Version, Way};
 /// A node's place in the list of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NodeIndex(pub usize);
+
+/// How fresh a read must be (READ_CONSISTENCY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// Whatever one owner has; it may be briefly stale.
+    One,
+    /// No older than what the session has read or written.
+    Session,
+    /// No older than what was acknowledged before.
+    Quorum,
+}
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -45,6 +58,8 @@ pub enum ErrorKind {
     TimedOut,
     /// 503: the node cannot serve it now; nothing was written.
     Unavailable,
+    /// 503 with the word `overloaded`: the node has more to do than it can; nothing was done, and at once is too soon.
+    Overloaded,
     /// 504: fewer owners than needed confirmed it in time; a write may or may not have happened.
     Indeterminate,
     /// Any other status that has no place here.
@@ -55,8 +70,8 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// One word for each kind, in the order of their places.
-    pub const LABELS: [&'static str; 7] =
-        ["refused", "closed", "timed_out", "unavailable", "indeterminate", "status", "protocol"];
+    pub const LABELS: [&'static str; 8] =
+        ["refused", "closed", "timed_out", "unavailable", "overloaded", "indeterminate", "status", "protocol"];
 
     /// Its place among them.
     #[must_use]
@@ -66,9 +81,10 @@ impl ErrorKind {
             Self::Closed => 1,
             Self::TimedOut => 2,
             Self::Unavailable => 3,
-            Self::Indeterminate => 4,
-            Self::Status(_) => 5,
-            Self::Protocol => 6,
+            Self::Overloaded => 4,
+            Self::Indeterminate => 5,
+            Self::Status(_) => 6,
+            Self::Protocol => 7,
         }
     }
 
@@ -80,6 +96,7 @@ impl ErrorKind {
             Self::Closed => "connection closed".to_owned(),
             Self::TimedOut => "timed out".to_owned(),
             Self::Unavailable => "unavailable (503)".to_owned(),
+            Self::Overloaded => "overloaded (503)".to_owned(),
             Self::Indeterminate => "indeterminate (504)".to_owned(),
             Self::Status(status) => format!("status {status}"),
             Self::Protocol => "protocol error".to_owned(),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Ended, Judgement, Kept, Op, OutcomeClass, Phase, SpanFates, Way};
+use load::{Ended, Kept, Op, OutcomeClass, Phase, SpanFates, Way};
 use observability::{ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals, TraceGuard};
 use tokio::task::JoinHandle;
 
@@ -137,7 +137,7 @@ impl ThreadTraces {
             .collect();
         self.all.tracer.keep(&ClientRequest {
             trace,
-            op: op_label(ended.op),
+            is_write: ended.op != Op::Get,
             outcome: outcome_label(ended.outcome),
             kept: kept.name(),
             phase: phase_label(ended.phase),
@@ -160,13 +160,8 @@ impl ThreadTraces {
     }
 
     fn reason(&self, trace: ClientTrace, is_kept_there: bool, ended: &Ended) -> Option<Kept> {
-        let is_violation = match ended.judgement {
-            Judgement::Sound | Judgement::Foreign => false,
-            Judgement::Stale(_) => self.all.stale_is_wrong,
-            _ => true,
-        };
         let response = ended.response();
-        if is_violation {
+        if ended.is_violation || (ended.is_stale && self.all.stale_is_wrong) {
             Some(Kept::Violation)
         } else if ended.error.is_some() {
             Some(Kept::Failed)
