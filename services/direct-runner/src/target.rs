@@ -154,7 +154,7 @@ impl DirectTarget {
             return answer;
         }
         let Some((second, entry)) = self.pick(Some(first)) else { return answer };
-        let nothing_written = matches!(answer.outcome, Outcome::Error(ErrorKind::Unavailable | ErrorKind::Closed));
+        let nothing_written = answer.outcome == Outcome::Error(ErrorKind::Unavailable);
         Answer { doubtful: !nothing_written, ..moved(written(second, write(&entry.worker).await)) }
     }
 }
@@ -210,7 +210,8 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value
             gone = version;
             (Outcome::Miss, None)
         }
-        Err(GetError::Unavailable { .. } | GetError::Overloaded) => (Outcome::Error(ErrorKind::Unavailable), None),
+        Err(GetError::Unavailable { .. }) => (Outcome::Error(ErrorKind::Unavailable), None),
+        Err(GetError::Overloaded) => (Outcome::Error(ErrorKind::Overloaded), None),
         Err(GetError::TimedOut) => (Outcome::Error(ErrorKind::TimedOut), None),
         Err(GetError::Stopped) => (Outcome::Error(ErrorKind::Closed), None),
     };
@@ -227,7 +228,8 @@ fn written(node: usize, result: Result<Written, WriteError>) -> Answer {
         }
         Err(error) => {
             let kind = match error {
-                WriteError::NoQuorum { .. } | WriteError::Overloaded => ErrorKind::Unavailable,
+                WriteError::NoQuorum { .. } => ErrorKind::Unavailable,
+                WriteError::Overloaded => ErrorKind::Overloaded,
                 WriteError::Indeterminate { .. } => ErrorKind::Indeterminate,
                 WriteError::Stopped => ErrorKind::Closed,
                 WriteError::TooLarge => ErrorKind::Status(413),

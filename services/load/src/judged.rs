@@ -85,7 +85,9 @@ impl Judge {
             Outcome::Miss => Ending::Miss { version: answer.version },
             Outcome::Acknowledged => Ending::Written { version: answer.version, doubtful: answer.doubtful },
             // Nothing was sent, or the node has said that nothing was written.
-            Outcome::Error(ErrorKind::Refused | ErrorKind::Unavailable) if !answer.doubtful => Ending::Failed,
+            Outcome::Error(ErrorKind::Refused | ErrorKind::Unavailable | ErrorKind::Overloaded) if !answer.doubtful => {
+                Ending::Failed
+            }
             Outcome::Error(_) => Ending::Unknown,
         };
         run.history.finish(ticket, &mut session, ending, run.history_time(ended))
