@@ -65,7 +65,7 @@ pub fn simulate(plan: &Plan) -> Verdict {
         .start_paused(true)
         .build()
         .expect("a runtime starts");
-    let mut verdict = runtime.block_on(Simulation::new(plan).run());
+    let mut verdict = runtime.block_on(async { Simulation::new(plan).run().await });
     drop(runtime);
     if PANICS.get() > 0 {
         verdict.findings.push(format!("{} panics", PANICS.get()));
