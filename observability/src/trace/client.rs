@@ -63,8 +63,8 @@ fn write_hex(digits: &mut [u8], mut number: u128) {
 pub struct ClientRequest<'a> {
     /// Its trace.
     pub trace: ClientTrace,
-    /// Whether it was a write.
-    pub is_write: bool,
+    /// As nodes label it.
+    pub op: &'static str,
     /// How it ended.
     pub outcome: &'static str,
     /// Why it is kept.
@@ -191,7 +191,11 @@ impl ClientTracer {
             let queue = first.started.saturating_duration_since(request.intended);
             attributes.push(KeyValue::new("queue_us", queue.as_micros() as i64));
         }
-        let name = if request.is_write { &names::RUNNER_SET } else { &names::RUNNER_GET };
+        let name = match request.op {
+            "get" => &names::RUNNER_GET,
+            "set" => &names::RUNNER_SET,
+            _ => &names::RUNNER_DELETE,
+        };
         let times = (self.spans.clock.date(request.intended), self.spans.clock.date(request.ended));
         self.spans.span(place, name.name, SpanKind::Client, times, attributes, status(request.is_error))
     }

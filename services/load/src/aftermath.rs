@@ -2,12 +2,12 @@
 //! down with where their time went, and of every few the parts.
 
 use crate::{
-    Answer, Ended, Kept, Op, Outcome, OutcomeClass, Target,
-    check::Judgement,
+    Answer, Ended, Judgement, Kept, Op, Outcome, OutcomeClass, Target,
+    judged::Times,
     kept::KeptTraces,
     parts::PartSamples,
     slowest::{SlowRequest, Slowest},
-    worker::{Thread, Times},
+    worker::Thread,
 };
 
 /// One thread's, or all threads' once merged.
@@ -46,8 +46,7 @@ impl Thread {
             error,
             phase: run.phase.get(),
             failed_over: answer.failed_over,
-            is_violation: !matches!(judgement, Judgement::Sound | Judgement::Foreign | Judgement::Stale(_)),
-            is_stale: matches!(judgement, Judgement::Stale(_)),
+            is_violation: judgement.is_broken(),
             intended: times.intended,
             sent: times.sent,
             ended: times.ended,

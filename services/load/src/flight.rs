@@ -22,8 +22,6 @@ pub struct Ended {
     pub failed_over: bool,
     /// Its answer is one that must not be.
     pub is_violation: bool,
-    /// Its answer is older than an acknowledged write, which is a violation if more than `one` was asked for.
-    pub is_stale: bool,
     /// When it should have begun.
     pub intended: Instant,
     /// When it was sent.

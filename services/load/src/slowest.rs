@@ -175,7 +175,6 @@ mod tests {
             phase: Phase::Steady,
             failed_over: false,
             is_violation: false,
-            is_stale: false,
             intended,
             sent: intended + queue,
             ended: intended + response,

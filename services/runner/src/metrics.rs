@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use load::{Counter, ErrorKind, Moment, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates};
+use load::{Counter, ErrorKind, Moment, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation};
 use observability::{Exposition, FaultEvent, OpSeries, RunnerSample};
 
 use crate::{
@@ -82,7 +82,7 @@ fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
     };
     let possible = |op, outcome| match outcome {
         OutcomeClass::Local | OutcomeClass::Remote | OutcomeClass::Miss => op == Op::Get,
-        OutcomeClass::Acknowledged => op == Op::Set,
+        OutcomeClass::Acknowledged => op != Op::Get,
         OutcomeClass::Error => true,
     };
     let outcomes = |op| OutcomeClass::ALL.into_iter().filter(move |outcome| possible(op, *outcome));
@@ -104,13 +104,9 @@ fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
             ("dropped", fates.dropped),
         ],
         keeps: vec![("asked", fates.asked), ("lost", fates.not_asked)],
-        writes_sent: get(Counter::Sent),
+        writes_sent: run.history.sent(),
         fail_overs: get(Counter::FailOvers),
-        violations: vec![
-            ("wrong", get(Counter::Wrong)),
-            ("missing", get(Counter::Missing)),
-            ("out_of_order", get(Counter::OutOfOrder)),
-        ],
+        violations: Violation::ALL.map(|violation| (violation.name(), now.violations(violation))).into(),
         stale_reads: get(Counter::Stale),
         swept_reads: get(Counter::Swept),
         phases: Phase::ALL.into_iter().map(|phase| (phase_label(phase), phase == run.phase.get())).collect(),

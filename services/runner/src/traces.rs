@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::{
     http::{Last, Try, TryResult},
     keep::{KeepCounts, KeepTasks, Keeper},
-    settings::{Consistency, Settings, TargetUrl},
+    settings::{Settings, TargetUrl},
 };
 
 /// Requests that one thread keeps in a second only because they were slower than 99 % of all. A mesh that answers a hundred
@@ -56,8 +56,7 @@ impl Recording {
         let (keeper, tasks) = Keeper::start(targets.iter().cloned())?;
         let upkeep = tokio::spawn(follow_the_clock(Arc::clone(&tracer)));
         let jaeger_url = settings.traces.jaeger_url.clone();
-        let stale_is_wrong = settings.http.consistency != Consistency::One;
-        let traces = Arc::new(Traces { tracer, keeper, targets, jaeger_url, stale_is_wrong });
+        let traces = Arc::new(Traces { tracer, keeper, targets, jaeger_url });
         Ok(Some(Self { traces, tasks, guard, upkeep }))
     }
 
@@ -94,8 +93,6 @@ pub(crate) struct Traces {
     /// The nodes' URLs.
     targets: Vec<String>,
     jaeger_url: String,
-    /// A stale read is wrong: more than `one` was asked for.
-    stale_is_wrong: bool,
 }
 
 /// One thread's way to them.
@@ -137,7 +134,7 @@ impl ThreadTraces {
             .collect();
         self.all.tracer.keep(&ClientRequest {
             trace,
-            is_write: ended.op != Op::Get,
+            op: op_label(ended.op),
             outcome: outcome_label(ended.outcome),
             kept: kept.name(),
             phase: phase_label(ended.phase),
@@ -161,7 +158,7 @@ impl ThreadTraces {
 
     fn reason(&self, trace: ClientTrace, is_kept_there: bool, ended: &Ended) -> Option<Kept> {
         let response = ended.response();
-        if ended.is_violation || (ended.is_stale && self.all.stale_is_wrong) {
+        if ended.is_violation {
             Some(Kept::Violation)
         } else if ended.error.is_some() {
             Some(Kept::Failed)
@@ -211,6 +208,7 @@ pub(crate) const fn op_label(op: Op) -> &'static str {
     match op {
         Op::Get => "get",
         Op::Set => "set",
+        Op::Delete => "delete",
     }
 }
 

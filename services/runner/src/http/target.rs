@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Answer, Client, Ended, ErrorKind, Kept, NodeIndex, Outcome, Parts, Target, Version, Way};
+use load::{Answer, Client, Ended, ErrorKind, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way};
 use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
 
@@ -20,7 +20,7 @@ use super::{
     timing,
 };
 use crate::{
-    settings::{Consistency, Entry},
+    settings::Entry,
     traces::{ThreadTraces, Traces},
 };
 
@@ -33,7 +33,6 @@ pub(crate) struct HttpOptions {
     pub(crate) entry: Entry,
     pub(crate) failover_after: Duration,
     pub(crate) request_timeout: Duration,
-    pub(crate) consistency: Consistency,
     pub(crate) set_ttl_ms: i64,
 }
 
@@ -126,11 +125,22 @@ impl HttpTarget {
         };
         let started = Some(Instant::now());
         self.write_traceparent(1);
+        // Whoever closed or fell silent may have done what it was asked, or may do it yet.
+        let doubtful = matches!(&tried, Err(first) if first.kind != ErrorKind::Refused);
         let tried = self.try_at(second, timeout, value).await;
         self.last.second = Some(Try { node: second, result: result_of(&tried), started });
         self.note(second, &tried, false);
         let mut answer = answer(second, &tried, read, value);
+        answer.doubtful = doubtful;
         answer.failed_over = !matches!(answer.outcome, Outcome::Error(_));
+        answer
+    }
+
+    async fn send_write(&mut self) -> Answer {
+        // The request holds a copy of a written value, so the body's buffer is free for the response.
+        let mut body = std::mem::take(&mut self.body);
+        let answer = self.send(read_set, &mut body).await;
+        self.body = body;
         answer
     }
 
@@ -163,22 +173,39 @@ impl HttpTarget {
         }
     }
 
-    fn prepare_get(&mut self, key: &[u8]) {
+    fn prepare_get(&mut self, key: &[u8], fresh: Freshness) {
+        self.prepare_path(b"GET /get?k=", key);
+        self.request.extend_from_slice(match fresh {
+            Freshness::One => b"",
+            Freshness::Session(_) => b"&consistency=session",
+            Freshness::Quorum => b"&consistency=quorum",
+        });
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
+        if let Freshness::Session(met) = fresh
+            && met > Version::ZERO
+        {
+            // Writing to a vector cannot fail.
+            let _ = write!(self.request, "X-Mesh-Min-Version: {met}\r\n");
+        }
+        self.end_head();
+    }
+
+    fn prepare_delete(&mut self, key: &[u8]) {
+        self.prepare_path(b"DELETE /del?k=", key);
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
+        self.end_head();
+    }
+
+    fn prepare_path(&mut self, until_key: &[u8], key: &[u8]) {
         // The keys of the load need no percent-encoding: letters, digits and a dash.
         debug_assert!(key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'));
         self.request.clear();
-        self.request.extend_from_slice(b"GET /get?k=");
+        self.request.extend_from_slice(until_key);
         self.request.extend_from_slice(key);
-        if self.options.consistency == Consistency::Quorum {
-            self.request.extend_from_slice(b"&consistency=quorum");
-        }
-        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
-        self.begin_trace();
-        self.request.extend_from_slice(b"\r\n");
     }
 
-    /// A new operation begins; its request's head is all but written.
-    fn begin_trace(&mut self) {
+    /// A new operation begins: its trace is the last of its headers.
+    fn end_head(&mut self) {
         let traces = self.traces.as_ref().filter(|_| self.is_traced);
         self.last.begin(traces.map(|traces| traces.begin()));
         if self.last.trace.is_some() {
@@ -188,6 +215,7 @@ impl HttpTarget {
             self.request.extend_from_slice(b"\r\n");
             self.write_traceparent(0);
         }
+        self.request.extend_from_slice(b"\r\n");
     }
 
     /// Every try has a span of its own.
@@ -214,31 +242,31 @@ impl HttpTarget {
             self.request,
             "POST /set HTTP/1.1\r\nHost: mesh\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
         );
-        self.begin_trace();
-        self.request.extend_from_slice(b"\r\n");
+        self.end_head();
         self.request.extend_from_slice(&self.body);
     }
 }
 
 impl Target for HttpTarget {
-    async fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Answer {
-        self.prepare_get(key);
+    async fn get(&mut self, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
+        self.prepare_get(key, fresh);
         self.send(read_get, value).await
     }
 
-    async fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> Answer {
-        self.prepare_get(key);
+    async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
+        self.prepare_get(key, fresh);
         let tried = self.try_at(node, self.options.request_timeout, value).await;
         answer(node, &tried, read_get, value)
     }
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
         self.prepare_set(key, value);
-        // The request holds a copy of the value, so the body's buffer is free for the response.
-        let mut body = std::mem::take(&mut self.body);
-        let answer = self.send(read_set, &mut body).await;
-        self.body = body;
-        answer
+        self.send_write().await
+    }
+
+    async fn delete(&mut self, key: &[u8]) -> Answer {
+        self.prepare_delete(key);
+        self.send_write().await
     }
 
     fn begin_load(&mut self) {
@@ -286,14 +314,14 @@ fn is_worth_another_try(tried: &Tried, body: &[u8]) -> bool {
 }
 
 fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body: &[u8]) -> Answer {
-    let (outcome, version): (Outcome, Option<Version>) = match tried {
-        Ok(head) if head.status == 503 && says_overloaded(body) => (Outcome::Error(ErrorKind::Overloaded), None),
-        Ok(head) => (read(head), head.version),
-        Err(failure) => (Outcome::Error(failure.kind), None),
+    let (outcome, version, served_by) = match tried {
+        Ok(head) if head.status == 503 && says_overloaded(body) => (Outcome::Error(ErrorKind::Overloaded), None, None),
+        Ok(head) => (read(head), head.version, head.node),
+        Err(failure) => (Outcome::Error(failure.kind), None, None),
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
     let detail = spoke.then(|| complaint(body));
-    Answer { outcome, node, failed_over: false, version, detail }
+    Answer { outcome, node, failed_over: false, doubtful: false, version, served_by, detail }
 }
 
 /// Whether the body of a 503 is the problem document (RFC 9457) of a node with too much to do.
