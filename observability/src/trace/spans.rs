@@ -136,6 +136,9 @@ impl SpanWriter {
                 let was = KeyValue::new("from", from.map_or("unknown", state_label));
                 (member_span(*to), std::time::Duration::ZERO, vec![peer(*member), was])
             }
+            Event::FaultEnded { what, lasted } => {
+                ("fault.injected", *lasted, vec![KeyValue::new("fault", what.clone())])
+            }
             _ => return None,
         };
         let place = Place { trace: ids::trace_id(), span: ids::span_id(), parent: 0, is_remote: false };
