@@ -95,7 +95,7 @@ pub struct Reading<'a> {
 }
 
 /// Judges a value. `sent` says how many writes a writer of this run has sent so far, nothing for one of another run.
-pub fn judge_hit(reading: &Reading<'_>, floor: &Floor, sent: impl Fn(Writer) -> Option<u64>) -> Judgement {
+pub(crate) fn judge_hit(reading: &Reading<'_>, floor: &Floor, sent: impl Fn(Writer) -> Option<u64>) -> Judgement {
     let stamp = match prove(reading.value, reading.key) {
         Proof::Genuine(stamp) => stamp,
         Proof::WrongObject => return Judgement::WrongObject,
@@ -121,7 +121,7 @@ pub fn judge_hit(reading: &Reading<'_>, floor: &Floor, sent: impl Fn(Writer) -> 
 
 /// Judges a miss.
 #[must_use]
-pub const fn judge_miss(floor: &Floor) -> Judgement {
+pub(crate) const fn judge_miss(floor: &Floor) -> Judgement {
     if floor.stamp.is_some() { Judgement::Missing } else { Judgement::Sound }
 }
 

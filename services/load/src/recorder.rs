@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Distribution, ErrorLog, Integrity, Latencies, Op};
+use crate::check::Integrity;
+use crate::{Distribution, ErrorLog, Latencies, Op};
 
 /// One thread's measurements, or all threads' once merged.
 #[derive(Debug)]

@@ -8,9 +8,10 @@ use std::{
 
 use serde::Serialize;
 
+use crate::check::Integrity;
 use crate::{
-    Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass, Phase,
-    Recorder, Run, Series, Snapshot, SweepTally, Timeline, numbers::percent, progress::Sample, session::Observed,
+    Counter, Distribution, Divergence, ErrorSummary, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Recorder, Run,
+    Series, Snapshot, SweepTally, Timeline, numbers::percent, progress::Sample, session::Observed,
 };
 
 /// Fewer operations than this prove nothing.

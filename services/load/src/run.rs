@@ -10,7 +10,8 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::{Counter, FaultLog, Floor, Judgement, Ledger, Live, Phase, PhaseCell, Plan, Reading, Writer, judge_hit};
+use crate::check::{Floor, Judgement, Ledger, Reading, judge_hit};
+use crate::{Counter, FaultLog, Live, Phase, PhaseCell, Plan, Writer};
 
 /// A run, shared by all its threads.
 #[derive(Debug)]

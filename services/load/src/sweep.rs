@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use crate::{Answer, Floor, Judgement, KeyIndex, NodeIndex, Op, Outcome, Reading, Target, Version, worker::Thread};
+use crate::check::{Floor, Judgement, Reading};
+use crate::{Answer, KeyIndex, NodeIndex, Op, Outcome, Target, Version, worker::Thread};
 
 /// Lost writes that are told in words, per thread.
 const EXAMPLES_MAX: usize = 5;

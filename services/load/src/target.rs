@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::Version;
@@ -9,6 +10,18 @@ use crate::Version;
 /// A node's place in the list of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NodeIndex(pub usize);
+
+/// How fresh a read must be (READ_CONSISTENCY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// Whatever one owner has; it may be briefly stale.
+    One,
+    /// No older than what the session has read or written.
+    Session,
+    /// No older than what was acknowledged before.
+    Quorum,
+}
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

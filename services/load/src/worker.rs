@@ -10,9 +10,10 @@ use std::{
 
 use rand::{Rng, rngs::SmallRng};
 
+use crate::check::{Judgement, Reading};
 use crate::{
-    Answer, Counter, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Reading, Recorder, Run, Schedule, Series,
-    Stamp, Target, Version, Writer, check::judge_miss, live::Snapshot, say, write_value,
+    Answer, Counter, KeyIndex, Live, Op, Outcome, OutcomeClass, Recorder, Run, Schedule, Series, Stamp, Target,
+    Version, Writer, check::judge_miss, live::Snapshot, say, write_value,
 };
 
 /// A closed loop waits this long after a failure, so that a dead mesh is not hammered.
