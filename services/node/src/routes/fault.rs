@@ -88,7 +88,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (json, named) in [
             ("", "EOF"),
-            ("[]", "missing field `for_ms`"),
+            ("[]", "invalid length 0"),
             ("{}", "missing field `for_ms`"),
             (r#"{"for_ms": 1}"#, "no fault"),
             (r#"{"for_ms": 1.5, "slow_ms": 1}"#, "floating point"),
