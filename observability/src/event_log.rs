@@ -43,7 +43,7 @@ impl EventLog {
                 warn!(claimed = state_label(*claimed), "refuted a claim about this node");
             }
             Event::Ring { hash, members, slots_owned } => debug!(?hash, members, slots_owned, "new ring"),
-            Event::GossipRound { peer, rtt, indirect } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
+            Event::GossipRound { peer, rtt, indirect, .. } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
             Event::PeerUp { peer } => debug!(%peer, "connected"),
             Event::PeerDown { peer, reason } => debug!(%peer, reason, "disconnected"),
             Event::PeerRefused { addr, reason } => {

@@ -184,7 +184,8 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, value: &mut Vec<u8>) ->
         Ok(Lookup::Local(hit)) => (Outcome::HitLocal, Some(hit)),
         Ok(Lookup::Remote(hit)) => (Outcome::HitRemote, Some(hit)),
         Ok(Lookup::Miss { .. }) => (Outcome::Miss, None),
-        Err(GetError::Unavailable { .. } | GetError::Overloaded) => (Outcome::Error(ErrorKind::Unavailable), None),
+        Err(GetError::Unavailable { .. }) => (Outcome::Error(ErrorKind::Unavailable), None),
+        Err(GetError::Overloaded) => (Outcome::Error(ErrorKind::Overloaded), None),
         Err(GetError::TimedOut) => (Outcome::Error(ErrorKind::TimedOut), None),
         Err(GetError::Stopped) => (Outcome::Error(ErrorKind::Closed), None),
     };
@@ -199,7 +200,8 @@ async fn write(node: usize, worker: &Worker, key: &[u8], value: &[u8], ttl: Ttl)
         Ok(written) => answer(node, Outcome::Acknowledged, Some(Version::new(written.version.get()))),
         Err(error) => {
             let kind = match error {
-                WriteError::NoQuorum { .. } | WriteError::Overloaded => ErrorKind::Unavailable,
+                WriteError::NoQuorum { .. } => ErrorKind::Unavailable,
+                WriteError::Overloaded => ErrorKind::Overloaded,
                 WriteError::Indeterminate { .. } => ErrorKind::Indeterminate,
                 WriteError::Stopped => ErrorKind::Closed,
                 WriteError::TooLarge => ErrorKind::Status(413),

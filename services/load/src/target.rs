@@ -58,6 +58,8 @@ pub enum ErrorKind {
     TimedOut,
     /// 503: the node cannot serve it now; nothing was written.
     Unavailable,
+    /// 503 with the word `overloaded`: the node has more to do than it can; nothing was done, and at once is too soon.
+    Overloaded,
     /// 504: fewer owners than needed confirmed it in time; a write may or may not have happened.
     Indeterminate,
     /// Any other status that has no place here.
@@ -75,6 +77,7 @@ impl ErrorKind {
             Self::Closed => "connection closed".to_owned(),
             Self::TimedOut => "timed out".to_owned(),
             Self::Unavailable => "unavailable (503)".to_owned(),
+            Self::Overloaded => "overloaded (503)".to_owned(),
             Self::Indeterminate => "indeterminate (504)".to_owned(),
             Self::Status(status) => format!("status {status}"),
             Self::Protocol => "protocol error".to_owned(),

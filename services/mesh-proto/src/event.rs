@@ -35,10 +35,12 @@ pub enum Event {
         /// How many slots this node owns.
         slots_owned: usize,
     },
-    /// A gossip round ended.
+    /// A probe of a gossip round ended.
     GossipRound {
         /// Who was probed.
         peer: NodeId,
+        /// When the round began: its probes leave together.
+        began: Monotonic,
         /// How long it took, or nothing if there was no answer.
         rtt: Option<Duration>,
         /// Whether others had to be asked.

@@ -185,6 +185,16 @@ fn a_node_that_answers_503_or_closes_or_hangs_is_replaced_by_another() {
 }
 
 #[test]
+fn a_node_with_too_much_to_do_is_not_replaced_but_counted() {
+    let mesh = FakeMesh::start();
+    mesh.nodes[1].misbehave(Fault::Overloaded);
+    let ran = run(&mesh, &[("FINAL_SWEEP", "false")]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.totals("errors") > 10 && ran.totals("failed_over") == 0, "{}", ran.out);
+    assert_eq!(ran.results["errors"][0]["kind"], "overloaded (503)");
+}
+
+#[test]
 fn strict_entry_counts_what_a_dead_node_costs() {
     let mesh = FakeMesh::start();
     mesh.nodes[2].misbehave(Fault::Close);

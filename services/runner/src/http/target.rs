@@ -93,7 +93,7 @@ impl HttpTarget {
         if !strict {
             self.note(first, &tried, may_move && self.pool.answered(first) == answered);
         }
-        if !may_move || !is_worth_another_try(&tried) {
+        if !may_move || !is_worth_another_try(&tried, value) {
             return answer(first, &tried, read, value);
         }
         let Some(second) = self.pool.pick(&mut self.dice, Some(first)) else {
@@ -186,22 +186,30 @@ impl Target for HttpTarget {
 }
 
 /// A node that refused, vanished, hung or cannot serve may be replaced by another; a node that answered may not. A 504 to a
-/// write is an answer: nobody knows whether it happened, and another try would not make that known.
-const fn is_worth_another_try(tried: &Tried) -> bool {
+/// write is an answer: nobody knows whether it happened, and another try would not make that known. Nor is a node that has too
+/// much to do: the others have as much, and would get this on top.
+fn is_worth_another_try(tried: &Tried, body: &[u8]) -> bool {
     match tried {
-        Ok(head) => head.status == 503,
+        Ok(head) => head.status == 503 && !says_overloaded(body),
         Err(failure) => matches!(failure.kind, ErrorKind::Refused | ErrorKind::Closed | ErrorKind::TimedOut),
     }
 }
 
 fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body: &[u8]) -> Answer {
     let (outcome, version): (Outcome, Option<Version>) = match tried {
+        Ok(head) if head.status == 503 && says_overloaded(body) => (Outcome::Error(ErrorKind::Overloaded), None),
         Ok(head) => (read(head), head.version),
         Err(failure) => (Outcome::Error(failure.kind), None),
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
     let detail = spoke.then(|| complaint(body));
     Answer { outcome, node, failed_over: false, version, detail }
+}
+
+/// Whether the body of a 503 is the problem document (RFC 9457) of a node with too much to do.
+fn says_overloaded(body: &[u8]) -> bool {
+    const TYPE: &[u8] = b"urn:problem-type:mesh:overloaded";
+    body.windows(TYPE.len()).take(200).any(|window| window == TYPE)
 }
 
 /// What a node says about an error: the detail of a problem document (RFC 9457), or the beginning of anything else.

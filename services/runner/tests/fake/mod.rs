@@ -26,11 +26,15 @@ pub enum Fault {
     Behind,
     /// Answers 503.
     Unavailable,
+    /// Answers 503 and says that it has too much to do.
+    Overloaded,
     /// Closes the connection instead of answering.
     Close,
     /// Never answers.
     Hang,
 }
+
+const OVERLOADED: &str = r#"{"type":"urn:problem-type:mesh:overloaded","status":503,"detail":"too much to do"}"#;
 
 type Store = HashMap<String, (u128, String)>;
 
@@ -140,6 +144,9 @@ impl FakeNode {
             }
             "/kill" => Some(respond("200 OK", "", "bye")),
             _ if fault == Fault::Unavailable => Some(respond("503 Service Unavailable", "", "no quorum")),
+            _ if fault == Fault::Overloaded => {
+                Some(respond("503 Service Unavailable", "Retry-After: 1\r\n", OVERLOADED))
+            }
             _ if fault == Fault::Close => None,
             _ if fault == Fault::Hang => {
                 thread::sleep(Duration::from_secs(30));
