@@ -3,6 +3,7 @@
 mod node;
 mod worker;
 
+mod announced;
 mod call;
 mod core;
 mod faults;
