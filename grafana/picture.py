@@ -7,6 +7,7 @@
 import argparse
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ PAGE_MS = 10_000
 PANEL_WIDTH, PANEL_HEIGHT, COLUMNS = 620, 270, 2
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 58
 COLOURS = ["#1f77b4", "#e08a00", "#2ca02c", "#9467bd", "#17becf", "#8c564b", "#c4338b", "#7f7f7f", "#bcbd22", "#3d5a80"]
+LINES_MAX = 10
 STATES = ["#2ca02c", "#e0b400", "#d62728", "#7f7f7f"]
 EVENTS = {"kill": "#d62728"}
 OTHER_EVENT = "#8e44ad"
@@ -59,8 +61,8 @@ def ask(prometheus: str, path: str, **parameters) -> list[dict]:
         return json.load(response)["data"]["result"]
 
 
-def series_of(prometheus: str, panel: dict, start: float, end: float) -> list[tuple[str, list[tuple[float, float]]]]:
-    """Legend and points of every line."""
+def series_of(prometheus: str, panel: dict, start: float, end: float, names: dict[str, str]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Legend and points of every line, addresses replaced by names. Of many lines only those on which something happens."""
     found = []
     for target in panel["targets"]:
         expr = target["expr"]
@@ -68,9 +70,12 @@ def series_of(prometheus: str, panel: dict, start: float, end: float) -> list[tu
             expr = expr.replace(variable, value)
         for each in ask(prometheus, "query_range", query=expr, start=start, end=end, step="1"):
             legend = re.sub(r"\{\{(\w+)\}\}", lambda label: each["metric"].get(label[1], ""), target["legendFormat"])
+            for address, name in names.items():
+                legend = legend.replace(address, name)
             points = [(float(at), float(value)) for at, value in each["values"] if value not in ("NaN", "+Inf", "-Inf")]
             found.append((panel["title"] if legend == "__auto" else legend, points))
-    return sorted(found)
+    eventful = [(legend, points) for legend, points in found if len({value for _, value in points}) > 1]
+    return sorted(eventful if len(found) > LINES_MAX and eventful else found)
 
 
 def events(prometheus: str, end: float) -> list[tuple[float, str]]:
@@ -90,7 +95,10 @@ class Axes:
     """One panel's frame: from time and value to a place in it."""
 
     def __init__(self, start: float, end: float, top: float):
-        self.start, self.end, self.top = start, end, top or 1.0
+        self.start, self.end = start, end
+        # Four steps of a round size.
+        digit = 10.0 ** math.floor(math.log10((top or 1.0) / 4))
+        self.top = 4 * digit * next(size for size in (1, 2, 2.5, 5, 10) if 4 * digit * size >= (top or 1.0))
         self.width, self.height = PANEL_WIDTH - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM
 
     def x(self, at: float) -> float:
@@ -109,15 +117,15 @@ class Axes:
             second += step
         return "".join(parts)
 
-    def marks(self, happened: list[tuple[float, str]], labelled: bool) -> str:
+    def marks(self, happened: list[tuple[float, str]]) -> str:
         parts, last = [], -100.0
         for at, action in happened:
             if not self.start <= at <= self.end:
                 continue
             colour, x = EVENTS.get(action, OTHER_EVENT), self.x(at)
             parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{TOP + self.height}" stroke="{colour}" stroke-dasharray="4 2"/>')
-            if labelled and x - last > 34:
-                parts.append(f'<text x="{x + 3:.1f}" y="{TOP + 9}" class="tick" fill="{colour}">{action}</text>')
+            if x - last > 34:
+                parts.append(f'<text x="{x + 3:.1f}" y="{TOP - 2}" class="tick" fill="{colour}">{action}</text>')
                 last = x
         return "".join(parts)
 
@@ -131,7 +139,7 @@ def drawn(panel: dict, found, happened, start: float, end: float) -> str:
 
 def curves(panel: dict, found, happened, start: float, end: float, zero: float) -> str:
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    axes = Axes(start, end, max((value for _, points in found for _, value in points), default=1.0) * 1.1)
+    axes = Axes(start, end, max((value for _, points in found for _, value in points), default=1.0) * 1.02)
     parts = [axes.frame(panel["title"], zero)]
     for share in range(5):
         value = axes.top * share / 4
@@ -155,7 +163,7 @@ def curves(panel: dict, found, happened, start: float, end: float, zero: float) 
         parts.append(f'<rect x="{x}" y="{y - 8}" width="10" height="8" fill="{colour}"/>')
         parts.append(f'<text x="{x + 14}" y="{y}" class="tick">{html.escape(legend)}</text>')
         x += room
-    return "".join(parts) + axes.marks(happened, True)
+    return "".join(parts) + axes.marks(happened)
 
 
 def bands(panel: dict, found, happened, start: float, end: float, zero: float) -> str:
@@ -172,17 +180,20 @@ def bands(panel: dict, found, happened, start: float, end: float, zero: float) -
         x = LEFT + 80 * number
         parts.append(f'<rect x="{x}" y="{PANEL_HEIGHT - 32}" width="10" height="8" fill="{STATES[number]}"/>')
         parts.append(f'<text x="{x + 14}" y="{PANEL_HEIGHT - 24}" class="tick">{state}</text>')
-    return "".join(parts) + axes.marks(happened, True)
+    return "".join(parts) + axes.marks(happened)
 
 
-def picture(prometheus: str, titles: list[str], start: float, end: float, png: Path) -> None:
+def picture(prometheus: str, titles: list[str], start: float, end: float, png: Path, names: dict[str, str] | None = None) -> None:
     """These panels of the board, two in a row."""
     panels = {each["title"]: each for each in board.board()["panels"] if each["type"] in ("timeseries", "state-timeline")}
     for title in titles:
         if title not in panels:
             raise SystemExit(f"the board has no panel {title!r} over time; there are: {', '.join(panels)}")
     happened = events(prometheus, end)
-    drawings = [drawn(panels[title], series_of(prometheus, panels[title], start, end), happened, start, end) for title in titles]
+    drawings = []
+    for title in titles:
+        found = series_of(prometheus, panels[title], start, end, names or {})
+        drawings.append(drawn(panels[title], found, happened, start, end))
     columns = min(COLUMNS, len(drawings))
     rows = -(-len(drawings) // columns)
     style = "body{margin:0;background:#fff;font:11px sans-serif;display:flex;flex-wrap:wrap}.title{font:bold 13px sans-serif}.tick{font-size:10px}.grid{stroke:#e4e4e4}"

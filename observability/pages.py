@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "grafana"))
-from picture import browse, picture  # noqa: E402
+from picture import ask, browse, picture  # noqa: E402, F401
 
 WIDTH = 1240
 
@@ -27,13 +27,15 @@ class Traces:
         with urllib.request.urlopen(f"{self.ui}/api/traces?{asked}", timeout=60) as response:
             return json.load(response)["data"]
 
-    def with_leg(self, services: list[str], operation: str, wanted) -> dict | None:
-        """The trace with most spans of those that have a `mesh.leg` whose tags are as wanted."""
-        found = [
-            trace for service in services for trace in self.all(service, operation)
-            if any(span["operationName"] == "mesh.leg" and wanted(tags(span)) for span in trace["spans"])
-        ]
-        return max(found, key=lambda trace: len(trace["spans"]), default=None)
+    def with_legs(self, services: list[str], operation: str, *wanted) -> dict | None:
+        """A trace that has a `mesh.leg` as wanted, for each of these wishes; of several that which took longest."""
+
+        def fits(trace: dict) -> bool:
+            legs = [{**tags(span), "at": span["startTime"] / 1e6} for span in trace["spans"] if span["operationName"] == "mesh.leg"]
+            return all(any(wish(leg) for leg in legs) for wish in wanted)
+
+        found = [trace for service in services for trace in self.all(service, operation) if fits(trace)]
+        return max(found, key=lambda trace: max(span["duration"] for span in trace["spans"]), default=None)
 
 
 def tags(span: dict) -> dict:
@@ -42,7 +44,7 @@ def tags(span: dict) -> dict:
 
 def trace_page(ui: str, trace: dict, png: Path) -> None:
     """A trace as the UI shows it. Complains if its legs are not on the page."""
-    height = 330 + 30 * len(trace["spans"])
+    height = 210 + 30 * len(trace["spans"])
     text = browse(f"{ui}/trace/{trace['traceID']}?uiEmbed=v0", png, WIDTH, height)
     if "mesh.leg" not in text:
         raise RuntimeError(f"{ui} does not show trace {trace['traceID']}")
@@ -57,8 +59,8 @@ def search_page(ui: str, service: str, operation: str, png: Path) -> None:
 
 def graph_page(prometheus: str, expr: str, minutes: int, png: Path) -> None:
     asked = urllib.parse.urlencode({"g0.expr": expr, "g0.tab": 0, "g0.range_input": f"{minutes}m"})
-    browse(f"{prometheus}/graph?{asked}", png, WIDTH, 760)
+    browse(f"{prometheus}/graph?{asked}", png, WIDTH, 900)
 
 
-def board_picture(prometheus: str, start: float, end: float, png: Path) -> None:
-    picture(prometheus, KILL_PANELS, start, end, png)
+def board_picture(prometheus: str, start: float, end: float, png: Path, names: dict[str, str] | None = None) -> None:
+    picture(prometheus, KILL_PANELS, start, end, png, names)
