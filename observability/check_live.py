@@ -158,7 +158,7 @@ def check_exemplars(stack: Stack) -> str:
 
 
 def check_wholeness(stack: Stack) -> str:
-    """No span is an orphan, but for those whose parents died with the killed node; gossip rounds are there."""
+    """No span is an orphan, but for those whose parents died with the killed node; rare events are there."""
     victim = killed_node_id(stack)
 
     def unexcused() -> list[str]:
@@ -166,10 +166,19 @@ def check_wholeness(stack: Stack) -> str:
 
     # The last spans of a trace may still be under way.
     eventually("orphans to find their parents", lambda: not unexcused(), lambda: f"{unexcused()[:5]}")
-    rounds = api(stack.ui, "/api/traces?service=node1&operation=gossip.round&limit=20")["total"]
-    expect(rounds > 0, "no gossip rounds")
+    round_of_probes = named(stack, "node1", "gossip.round")
+    expect(any(span["name"] == "gossip.probe" for span in round_of_probes), f"a gossip round without probes: {round_of_probes}")
+    for name in ("member.dead", "member.alive", "hints.replay"):
+        expect(named(stack, "node1", name) or named(stack, "node3", name), f"no {name}")
+    expect(named(stack, "node2", "repair.round"), "node2 came back without repair")
     traces, broken = api(stack.ui, "/status")["traces"], len(incomplete(stack))
     return f"({traces} traces; {broken} lost a parent with the killed node)"
+
+
+def named(stack: Stack, service: str, operation: str) -> list[dict]:
+    """The spans of some trace whose root is called so."""
+    found = api(stack.ui, f"/api/traces?service={service}&operation={operation}&limit=1")["data"]
+    return trace_of(stack, found[0]["traceID"]) if found else []
 
 
 def is_excused(stack: Stack, span: dict, victim: str) -> bool:

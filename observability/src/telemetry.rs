@@ -167,6 +167,13 @@ impl Telemetry {
         }
     }
 
+    /// This node was ordered to fail so, after a while.
+    pub fn fault_ordered(&self, mode: &'static str, after: Duration) {
+        if let Some(tracer) = &self.tracer {
+            tracer.fault(mode, after);
+        }
+    }
+
     /// The times that the mesh tells are since this moment. To be called before the first request.
     pub fn align(&self, epoch: Instant) {
         if let Some(tracer) = &self.tracer {
@@ -280,7 +287,11 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::InSync { .. } | Event::HintsDropped(_) | Event::HintsReplayed { .. } => {}
+            Event::InSync { .. }
+            | Event::HintsDropped(_)
+            | Event::HintsReplayed { .. }
+            | Event::FaultBegan { .. }
+            | Event::FaultEnded { .. } => {}
         }
     }
 }

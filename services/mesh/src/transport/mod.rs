@@ -16,7 +16,7 @@ mod tls;
 pub use fault_switch::{FaultCounts, FaultSwitch};
 pub use mesh_proto::LinkFault;
 pub use quic::{QuicConfig, QuicTransport};
-pub use simulated::SimulatedNetwork;
+pub use simulated::{FaultTraces, SimulatedNetwork};
 pub use tls::{ClusterSecret, Credentials, TlsError};
 
 /// A boxed future, so that transports can be chosen at run time. None of them is on the request path.

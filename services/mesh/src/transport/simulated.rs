@@ -66,10 +66,37 @@ impl SimulatedNetwork {
         }
     }
 
+    /// What faults have done to datagrams so far: those that ran into a cut, were lost, doubled, and overtaken.
+    #[must_use]
+    pub fn traces(&self) -> FaultTraces {
+        // Relaxed: each figure stands alone.
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let traces = &self.network.traces;
+        FaultTraces {
+            cut: read(&traces.cut),
+            lost: read(&traces.lost),
+            duplicated: read(&traces.duplicated),
+            overtaken: read(&traces.overtaken),
+        }
+    }
+
     /// Removes all faults that were set here; rules of the nodes end by themselves.
     pub fn heal(&self) {
         self.network.heal();
     }
+}
+
+/// Datagrams that faults of the network have met with: a test in which they are none has tested nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultTraces {
+    /// Sent into a cut.
+    pub cut: u64,
+    /// Lost by chance.
+    pub lost: u64,
+    /// Delivered twice.
+    pub duplicated: u64,
+    /// Sent before others, and due after them.
+    pub overtaken: u64,
 }
 
 struct SimulatedTransport {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::Notify;
 
 use super::endpoint::EndpointCore;
-use crate::transport::FaultSwitch;
+use crate::{core::count, transport::FaultSwitch};
 
 /// What a lost packet of a stream costs on top of a round trip.
 const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
@@ -23,6 +23,16 @@ pub(super) struct Network {
     state: Mutex<State>,
     /// Wakes all connections when a fault came or went. Not a `watch`, whose waiters wake in random order.
     pub(super) changed: Arc<Notify>,
+    pub(super) traces: Traces,
+}
+
+/// What faults have done to datagrams.
+#[derive(Debug, Default)]
+pub(super) struct Traces {
+    pub(super) cut: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) duplicated: AtomicU64,
+    pub(super) overtaken: AtomicU64,
 }
 
 struct State {
@@ -76,7 +86,7 @@ impl Network {
             switches: BTreeMap::new(),
             hosts: BTreeMap::new(),
         };
-        Self { state: Mutex::new(state), changed: Arc::default() }
+        Self { state: Mutex::new(state), changed: Arc::default(), traces: Traces::default() }
     }
 
     pub(super) fn set_fault(&self, from: NodeId, to: NodeId, fault: LinkFault) {
@@ -138,6 +148,13 @@ impl Network {
         let copies = fault.copies(&mut state.rng);
         if let Some((_, counts)) = state.ruled(from, to) {
             counts.note(&copies);
+        }
+        drop(state);
+        match copies.len() {
+            0 if fault.cut => count(&self.traces.cut),
+            0 => count(&self.traces.lost),
+            1 => {}
+            _ => count(&self.traces.duplicated),
         }
         copies
     }
