@@ -37,19 +37,22 @@ fn memory_stays_within_its_bounds() {
 
 fn ten_million_keys_through_64_mib(before: u64) {
     let store = Store::new(&config(1_000_000));
-    let sizes: [(u64, fn(u64) -> usize); 6] = [
-        (3_000_000, |_| 16),
-        (1_000_000, |_| 800),
-        (2_500_000, |number| if number % 50 == 0 { 4000 } else { (number % 1500) as usize }),
+    let phases = [
+        Phase { count: 3_000_000, value_bytes: |_| 16 },
+        Phase { count: 1_000_000, value_bytes: |_| 800 },
+        Phase {
+            count: 2_500_000,
+            value_bytes: |number| if number % 50 == 0 { 4000 } else { (number % 1500) as usize },
+        },
         // The worst case: each page of the allocator holds values of all ages, and is of use for another size once the last
         // of them has gone.
-        (1_000_000, |_| 4000),
-        (1_000_000, |_| 100),
-        (1_500_000, |number| if number % 2 == 0 { 10 } else { 2000 }),
+        Phase { count: 1_000_000, value_bytes: |_| 4000 },
+        Phase { count: 1_000_000, value_bytes: |_| 100 },
+        Phase { count: 1_500_000, value_bytes: |number| if number % 2 == 0 { 10 } else { 2000 } },
     ];
     let mut number = 0;
-    for (count, bytes) in sizes {
-        let peak = write(&store, &mut number, count, bytes, before);
+    for phase in phases {
+        let peak = write(&store, &mut number, &phase, before);
         println!("{} MiB accounted", store.stats().bytes >> 20);
         check(&format!("{number} keys"), before, peak);
     }
@@ -59,12 +62,18 @@ fn ten_million_keys_through_64_mib(before: u64) {
     assert_eq!(stats.evictions + stats.entries, number);
 }
 
-/// Writes `count` new keys, tells the store now and then what is resident, and gives the most that was.
-fn write(store: &Store, number: &mut u64, count: u64, bytes: fn(u64) -> usize, before: u64) -> u64 {
+/// New keys, and how large the value of each is.
+struct Phase {
+    count: u64,
+    value_bytes: fn(u64) -> usize,
+}
+
+/// Writes new keys, tells the store now and then what is resident, and gives the most that was.
+fn write(store: &Store, number: &mut u64, phase: &Phase, before: u64) -> u64 {
     let (mut peak, mut written) = (0, 0);
-    for _ in 0..count {
-        store.apply(&record(*number, bytes(*number)), ApplyOrigin::Write, NOW);
-        written += bytes(*number) + 100;
+    for _ in 0..phase.count {
+        store.apply(&record(*number, (phase.value_bytes)(*number)), ApplyOrigin::Write, NOW);
+        written += (phase.value_bytes)(*number) + 100;
         *number += 1;
         if written >= BYTES_PER_LOOK {
             written = 0;

@@ -76,9 +76,13 @@ mod tests {
         assert_eq!(pressure.handle_resident(1300, 1000), Some(792), "falling, but still too much");
         assert_eq!(pressure.handle_resident(1300, 1000), Some(LEAST_STAYING));
         assert_eq!(pressure.handle_resident(1300, 1000), Some(LEAST_STAYING + STEP_UP));
-        (1301..1400).for_each(|resident| drop(pressure.handle_resident(resident, 1000)));
+        for resident in 1301..1400 {
+            pressure.handle_resident(resident, 1000);
+        }
         assert_eq!(pressure.share, LEAST_RISING);
-        (0..1000).for_each(|_| drop(pressure.handle_resident(0, u64::MAX)));
+        for _ in 0..1000 {
+            pressure.handle_resident(0, u64::MAX);
+        }
         assert_eq!(pressure.share, WHOLE);
     }
 
