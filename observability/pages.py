@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "grafana"))
-from picture import ask, browse, picture  # noqa: E402, F401
+from picture import NoBrowser, ask, browse, picture  # noqa: E402, F401
 
 WIDTH = 1240
 

@@ -24,8 +24,8 @@ BEGIN, END = "<!-- Written by observability/tour.py from here ... -->", "<!-- ..
 NODES = 5
 VICTIM = "node2"
 RUN = {
-    "RATE": "1000", "CONCURRENCY": "64", "DURATION": "30s", "KEYS": "5000", "SET_RATIO": "30", "SET_TTL_MS": "-1", "WARMUP": "3s",
-    "KILL_MODE": "target", "KILL_AFTER": "8s", "KILL_TARGET": "2", "KILL_TOKEN": KILL_TOKEN, "ERRORS_MAX_PERCENT": "20",
+    "RATE": "1000", "CONCURRENCY": "64", "DURATION": "32s", "KEYS": "5000", "SET_RATIO": "30", "SET_TTL_MS": "-1", "WARMUP": "3s",
+    "KILL_MODE": "target", "KILL_AFTER": "12s", "KILL_TARGET": "2", "KILL_TOKEN": KILL_TOKEN, "ERRORS_MAX_PERCENT": "20",
 }
 
 # Why a GET needed more than one leg.
