@@ -363,6 +363,7 @@ struct SampledHandles {
     entries_max: Gauge,
     bytes: Gauge,
     bytes_max: Gauge,
+    bytes_allowed: Gauge,
     tombstones: Gauge,
     tombstones_dropped: Counter,
     evictions: Counter,
@@ -380,6 +381,7 @@ impl SampledHandles {
             entries_max: registry.gauge(&names::STORE_ENTRIES_MAX, &[]),
             bytes: registry.gauge(&names::STORE_BYTES, &[]),
             bytes_max: registry.gauge(&names::STORE_BYTES_MAX, &[]),
+            bytes_allowed: registry.gauge(&names::STORE_BYTES_ALLOWED, &[]),
             tombstones: registry.gauge(&names::STORE_TOMBSTONES, &[]),
             tombstones_dropped: registry.counter(&names::STORE_TOMBSTONES_DROPPED, &[]),
             evictions: registry.counter(&names::STORE_EVICTIONS, &[]),
@@ -397,6 +399,7 @@ impl SampledHandles {
         self.entries_max.set(store.entries_max as f64);
         self.bytes.set(store.bytes as f64);
         self.bytes_max.set(store.bytes_max as f64);
+        self.bytes_allowed.set(store.bytes_allowed as f64);
         self.tombstones.set(store.tombstones as f64);
         self.tombstones_dropped.absolute(store.tombstones_dropped);
         self.evictions.absolute(store.evictions);
