@@ -200,7 +200,7 @@ def run_local(binaries: Path, check: bool) -> int:
             began = time.time()
             if check:
                 code = local.run(CHECK_RUN)
-                stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began)
+                stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began, KILL_TOKEN)
                 return code or int(not check_stack(stack))
             code = local.run({name: os.environ.get(name, value) for name, value in RUN.items()})
             if (local.prometheus or local.ui) and sys.stdin.isatty():

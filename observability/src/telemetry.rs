@@ -10,8 +10,8 @@ use std::{
 };
 
 use mesh_proto::{
-    Event, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord, StoreStats,
-    TraceContext,
+    Event, FaultOrder, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord,
+    StoreStats, TraceContext,
 };
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -171,6 +171,13 @@ impl Telemetry {
     pub fn fault_ordered(&self, mode: &'static str, after: Duration) {
         if let Some(tracer) = &self.tracer {
             tracer.fault(mode, after);
+        }
+    }
+
+    /// This node was ordered to have faults for a while.
+    pub fn faults_ordered(&self, order: &FaultOrder) {
+        if let Some(tracer) = &self.tracer {
+            tracer.faults(order);
         }
     }
 
