@@ -179,7 +179,7 @@ class LocalStack:
         """A runner's run; gives its exit code."""
         ports = self.ports
         own = {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(self.folder / "results.json")}
-        own |= telemetry_settings(ports, "runner", traced=self.ui is not None)
+        own |= {"JAEGER_URL": self.ui_url} | telemetry_settings(ports, "runner", traced=self.ui is not None)
         return subprocess.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own}, check=False).returncode
 
     def __exit__(self, *_):
