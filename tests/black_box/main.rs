@@ -16,5 +16,6 @@ mod overload;
 mod partition;
 mod refusals;
 mod runner_cli;
+mod secrets;
 mod traces;
 mod two_replicas;
