@@ -10,6 +10,7 @@ mod harness;
 
 mod direct_runner_cli;
 mod faults;
+mod memory;
 mod no_loss;
 mod ordered_faults;
 mod overload;
