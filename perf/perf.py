@@ -16,6 +16,8 @@ import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
 
+import overhead
+import saturation
 from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, wrk_figures
 
@@ -38,7 +40,15 @@ TARGETS = [
     Target("open loop 20 000/s, SET_RATIO=30, response p99", figure("open p99 ms"), 2.0, False, " ms"),
     Target("direct-runner SET_RATIO=30 RF3/WC2 ÷ redis-benchmark GET", ratio("direct ops/s", "redis get ops/s"), 5.0, True),
     Target("memory per entry beyond key and value", figure("entry overhead bytes"), 120.0, False, " bytes"),
+    Target("open loop at twice the maximum: goodput ÷ maximum", ratio("overload goodput ops/s", "overload maximum ops/s"), 0.8, True),
+    Target("open loop at twice the maximum: p99 from sending to answer", figure("overload p99 ms"), 250.0, False, " ms"),
+    Target("open loop at twice the maximum: nodes declared dead", figure("overload deaths"), 0, False),
+    Target("all cores busy: nodes declared dead", figure("false deaths"), 0, False),
     Target("nodes' CPU per operation at 20 000/s ÷ at 10 000/s", ratio("open CPU µs", "half open CPU µs"), 1.05, False),
+    Target("nodes' CPU per GET, traced by default ÷ untraced", ratio("traced GET CPU µs", "untraced GET CPU µs"), 1.05, False),
+    Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
+    Target("GET/s, collector hangs ÷ untraced", ratio("collector hangs GET ops/s", "untraced GET ops/s"), 0.95, True),
+    Target("GET/s, collector is slow ÷ untraced", ratio("collector is slow GET ops/s", "untraced GET ops/s"), 0.95, True),
 ]
 
 
@@ -135,6 +145,16 @@ class Bench:
         found = summary(output_of([str(self.binaries / "direct-runner")], settings))
         figures["direct ops/s"], figures["direct p99 ms"] = found.rate, worst(found, "p99")
 
+    def overhead(self, figures: Round) -> None:
+        """Whether tracing costs what it may, and what TRACE_MODE=all costs: that is a figure, and has no target."""
+        overhead.measure(self, figures)
+
+    def overload(self, figures: Round) -> None:
+        saturation.overload(self, figures)
+
+    def false_deaths(self, figures: Round) -> None:
+        saturation.false_deaths(self, figures)
+
     def memory(self, figures: Round) -> None:
         """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""
         with Mesh(self.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
@@ -149,7 +169,7 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "memory"]
+MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "memory"]
 
 
 def put(url: str, key: str, value: str) -> None:

@@ -10,8 +10,8 @@ use std::{
 };
 
 use mesh_proto::{
-    Event, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord, StoreStats,
-    TraceContext,
+    Event, FaultOrder, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord,
+    StoreStats, TraceContext,
 };
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -189,6 +189,13 @@ impl Telemetry {
         }
     }
 
+    /// This node was ordered to have faults for a while.
+    pub fn faults_ordered(&self, order: &FaultOrder) {
+        if let Some(tracer) = &self.tracer {
+            tracer.faults(order);
+        }
+    }
+
     /// The times that the mesh tells are since this moment. To be called before the first request.
     pub fn align(&self, epoch: Instant) {
         if let Some(tracer) = &self.tracer {
@@ -313,7 +320,11 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::InSync { .. } | Event::HintsDropped(_) | Event::HintsReplayed { .. } => {}
+            Event::InSync { .. }
+            | Event::HintsDropped(_)
+            | Event::HintsReplayed { .. }
+            | Event::FaultBegan { .. }
+            | Event::FaultEnded { .. } => {}
         }
     }
 }
@@ -378,6 +389,7 @@ struct SampledHandles {
     entries_max: Gauge,
     bytes: Gauge,
     bytes_max: Gauge,
+    bytes_allowed: Gauge,
     tombstones: Gauge,
     tombstones_dropped: Counter,
     evictions: Counter,
@@ -395,6 +407,7 @@ impl SampledHandles {
             entries_max: registry.gauge(&names::STORE_ENTRIES_MAX, &[]),
             bytes: registry.gauge(&names::STORE_BYTES, &[]),
             bytes_max: registry.gauge(&names::STORE_BYTES_MAX, &[]),
+            bytes_allowed: registry.gauge(&names::STORE_BYTES_ALLOWED, &[]),
             tombstones: registry.gauge(&names::STORE_TOMBSTONES, &[]),
             tombstones_dropped: registry.counter(&names::STORE_TOMBSTONES_DROPPED, &[]),
             evictions: registry.counter(&names::STORE_EVICTIONS, &[]),
@@ -412,6 +425,7 @@ impl SampledHandles {
         self.entries_max.set(store.entries_max as f64);
         self.bytes.set(store.bytes as f64);
         self.bytes_max.set(store.bytes_max as f64);
+        self.bytes_allowed.set(store.bytes_allowed as f64);
         self.tombstones.set(store.tombstones as f64);
         self.tombstones_dropped.absolute(store.tombstones_dropped);
         self.evictions.absolute(store.evictions);

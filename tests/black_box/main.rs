@@ -10,10 +10,14 @@ mod harness;
 
 mod direct_runner_cli;
 mod faults;
+mod memory;
 mod no_loss;
+mod ordered_faults;
+mod overload;
 mod partition;
 mod refusals;
 mod runner_cli;
 mod runner_traces;
+mod secrets;
 mod traces;
 mod two_replicas;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod del;
+mod fault;
 mod get;
 mod kill;
 mod metrics;
@@ -46,6 +47,7 @@ pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
         .route("/ready", routing::get(ready::ready))
         .route("/cluster", routing::get(cluster::cluster))
         .route("/kill", routing::post(kill::kill))
+        .route("/fault", routing::post(fault::lay).delete(fault::heal))
         .route("/metrics", routing::get(metrics::metrics))
         .route("/trace/keep", routing::post(trace::keep))
         .fallback(not_found)
