@@ -70,7 +70,9 @@ fn wrapped(out: &mut String, heading: &str, between: &str, items: &[String]) -> 
     let mut line = format!("{:INDENT$}{heading}", "");
     for (at, item) in items.iter().enumerate() {
         let between = if at == 0 { "" } else { between };
-        if line.chars().count() + between.len() + item.chars().count() > COLUMNS {
+        // The next item may leave what stands between them at this line's end.
+        let end = between.trim_end().len();
+        if line.chars().count() + between.len() + item.chars().count() + end > COLUMNS {
             writeln!(out, "{line}{}", between.trim_end())?;
             line = format!("{:width$}{item}", "", width = INDENT + 2);
         } else {
@@ -113,5 +115,10 @@ mod tests {
         wrapped(&mut out, "legs: ", ", ", &items).unwrap();
         assert!(out.lines().count() > 3 && out.lines().all(|line| line.len() <= COLUMNS), "{out}");
         assert!(items.iter().all(|item| out.contains(item.as_str())), "{out}");
+        for width in 20..60 {
+            let (mut out, items) = (String::new(), vec!["x".repeat(width); 4]);
+            wrapped(&mut out, "1.0s ", " + ", &items).unwrap();
+            assert!(out.lines().all(|line| line.len() <= COLUMNS), "{width}: {out}");
+        }
     }
 }
