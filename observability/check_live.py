@@ -4,6 +4,7 @@ happened, traces are whole, exemplars lead to them, and the alerts fired. `obser
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from pages import NoBrowser, Traces, board_picture, graph_page, trace_page
+
 ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "target" / "pages"
 
 # How long anything may take to arrive, on a machine that is busy.
 ARRIVES_WITHIN_S = 20.0
@@ -86,15 +90,18 @@ def check_stack(stack: Stack) -> bool:
     """All checks; each is run, whatever became of the others."""
     checks = [check_kill_line, check_board]
     if stack.ui:
-        checks += [check_requests, check_exemplars, check_wholeness, check_counts, check_hung_collector]
+        checks += [check_requests, check_exemplars, check_wholeness, check_counts, check_hung_collector, check_pages]
     else:
         print("SKIPPED: traces, since there is no trace UI")
+    shutil.rmtree(PAGES, ignore_errors=True)
     passed = True
     for check in [*checks, check_alerts]:
         began, verdict = time.monotonic(), "ok"
         try:
             found = check(stack)
-        except (Complaint, OSError, KeyError) as complaint:
+        except NoBrowser as why:
+            verdict, found = "SKIPPED", f"({why})"
+        except (Complaint, OSError, KeyError, RuntimeError, subprocess.TimeoutExpired) as complaint:
             passed, verdict, found = False, "FAILED", repr(complaint)
         print(f"{verdict}: {check.__doc__} {found} [{time.monotonic() - began:.1f} s]", flush=True)
     return passed
@@ -218,6 +225,28 @@ def check_hung_collector(stack: Stack) -> str:
     hung = span_counts(stack.nodes[0])[1]["exported"]
     eventually("spans to be taken again", lambda: span_counts(stack.nodes[0])[1]["exported"] > hung)
     return f"({lost} lost)"
+
+
+def check_pages(stack: Stack) -> str:
+    """The trace UI, Prometheus and the board's panels open in a browser."""
+    services, traces = [f"node{number}" for number in range(1, len(stack.nodes) + 1)], Traces(stack.ui)
+    wanted = {
+        "hedged-get": ("GET /get", lambda leg: leg["hedged"]),
+        "killed-leg": ("POST /set", lambda leg: leg["outcome"] not in ("won", "lost") and leg["at"] > stack.killed_at),
+        "set": ("POST /set", lambda leg: leg["outcome"] == "won"),
+    }
+    found = {name: traces.with_legs(services, *how) for name, how in wanted.items()}
+    expect(found["set"] is not None, "no SET was traced")
+    if found["killed-leg"]:
+        del found["set"]
+    for name, trace in found.items():
+        if trace:
+            trace_page(stack.ui, trace, PAGES / f"{name}.png")
+    graph_page(stack.prometheus, 'sum by (instance) (up{job="mesh-node"})', 1, PAGES / "prometheus.png")
+    board_picture(stack.prometheus, stack.killed_at - 4, stack.killed_at + 12, PAGES / "board.png")
+    kept = sorted(PAGES.glob("*.png"))
+    expect(all(png.stat().st_size > 10_000 for png in kept), f"an empty page among {kept}")
+    return f"({', '.join(png.name for png in kept)} in target/pages)"
 
 
 def check_alerts(stack: Stack) -> str:

@@ -74,6 +74,10 @@ catalogue! {
     PROTOCOL_VIOLATIONS: Counter "mesh_protocol_violations_total" "Connections closed for breaking the protocol.";
     DRIFT_REFUSED: Counter "mesh_drift_refused_total" "Versions refused for being too far in the future.";
 
+    FAULTS_ACTIVE: Gauge "mesh_faults_active" "Faults in force at this node on request.";
+    FAULT_PACKETS: Counter "mesh_fault_packets_total" "Packets that faults on request have met, by what happened to them.";
+    CLOCK: Gauge "mesh_clock_timestamp_seconds" "What this node's wall clock says; compare it with the time of the scrape.";
+
     REPAIR_ROUNDS: Counter "mesh_repair_rounds_total" "Resync and repair rounds ended.";
     REPAIR_KEYS: Counter "mesh_repair_keys_total" "Records taken from peers by resync and repair.";
     REPAIR_ROUND: Seconds "mesh_repair_round_seconds" "Time that a resync or repair round took.";

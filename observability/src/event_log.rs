@@ -72,6 +72,8 @@ impl EventLog {
                 warn!(%peer, ?reason, hints = queue.hints, bytes = queue.bytes, "gave up hints: comparing with the peer instead");
             }
             Event::HintsReplayed { peer, hints, took } => info!(%peer, hints, ?took, "a peer has got what it missed"),
+            Event::FaultBegan { what, time } => warn!(what, ?time, "a fault was laid on this node on request"),
+            Event::FaultEnded { what, lasted } => info!(what, ?lasted, "a fault is over"),
             Event::MissedWrite { peer, version } => debug!(%peer, %version, "an owner may lack a write"),
         }
     }

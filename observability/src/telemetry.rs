@@ -287,7 +287,11 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::InSync { .. } | Event::HintsDropped(_) | Event::HintsReplayed { .. } => {}
+            Event::InSync { .. }
+            | Event::HintsDropped(_)
+            | Event::HintsReplayed { .. }
+            | Event::FaultBegan { .. }
+            | Event::FaultEnded { .. } => {}
         }
     }
 }

@@ -35,6 +35,7 @@ catalogue! {
     MEMBER_DEAD: "member.dead" "A suspicion was not refuted in time.";
     MEMBER_LEFT: "member.left" "A member said good-bye.";
     FAULT_KILL: "fault.kill" "A fault ordered by POST /kill: from the order to its execution, told before it strikes.";
+    FAULT_INJECTED: "fault.injected" "A fault ordered by POST /fault, from its beginning to its end.";
 }
 
 #[cfg(test)]

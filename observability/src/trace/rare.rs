@@ -53,6 +53,9 @@ impl RareSpans {
                 let was = KeyValue::new("from", from.map_or("unknown", state_label));
                 (member_span(*to), Duration::ZERO, vec![peer(*member), was])
             }
+            Event::FaultEnded { what, lasted } => {
+                (names::FAULT_INJECTED, *lasted, vec![KeyValue::new("fault", what.clone())])
+            }
             _ => return Vec::new(),
         };
         let start = now.checked_sub(took).unwrap_or(now);

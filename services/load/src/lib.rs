@@ -18,9 +18,9 @@ mod stages;
 mod sweep;
 mod worker;
 
-mod check;
 mod errors;
 mod history;
+mod judged;
 mod latency;
 mod live;
 mod phase;
@@ -58,6 +58,6 @@ pub use schedule::{Pacer, Schedule};
 pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use summary::render;
-pub use target::{Answer, Client, Consistency, ErrorKind, NodeIndex, Op, Outcome, Target};
+pub use target::{Answer, Client, Consistency, ErrorKind, Freshness, NodeIndex, Op, Outcome, Target};
 pub use value::{Proof, Stamp, Writer, prove, write_value};
 pub use version::Version;

@@ -294,6 +294,7 @@ impl Core {
             repaired: read(&self.counters.repaired),
             peers_refused: read(&self.counters.peers_refused),
             protocol_violations: read(&self.counters.protocol_violations),
+            faults: crate::FaultStats::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod worker;
 mod announced;
 mod call;
 mod core;
+mod faults;
 mod gossip_routes;
 mod hints;
 mod link;
@@ -25,6 +26,7 @@ pub mod transport;
 
 pub use clock::WallClock;
 pub use config::{Config, Ttl};
+pub use faults::{FaultOrderError, FaultStats, FaultView};
 pub use node::{Node, StartError};
 pub use observer::{NoObserver, Observer};
 pub use operation::{GetError, GetOptions, Hit, Lookup, WriteError, WriteOptions, Written};

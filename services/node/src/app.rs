@@ -128,6 +128,11 @@ impl App {
             cpu_ms: process::cpu_ms(),
             resident_bytes: process::rss_bytes().unwrap_or_default(),
             uptime: self.started.elapsed(),
+            unix_ms: view.unix_ms,
+            faults_active: stats.faults.active,
+            fault_packets_dropped: stats.faults.packets_dropped,
+            fault_packets_delayed: stats.faults.packets_delayed,
+            fault_packets_duplicated: stats.faults.packets_duplicated,
             peers: view.members.iter().filter(|member| member.id != view.id).map(peer).collect(),
         }
     }

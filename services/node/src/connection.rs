@@ -121,6 +121,10 @@ async fn answer(
     };
     // A stopped process would not finish what it has begun either.
     app.pause.wait().await;
+    let slowness = app.node.slowness();
+    if !slowness.is_zero() {
+        tokio::time::sleep(slowness).await;
+    }
     response
 }
 

@@ -107,6 +107,12 @@ impl Violation {
         }
     }
 
+    /// Whether it is a value that must never be returned.
+    #[must_use]
+    pub const fn is_wrong_value(self) -> bool {
+        matches!(self, Self::WrongObject | Self::Corrupt | Self::NeverWritten)
+    }
+
     /// Whether an evicted key may be the reason: what is gone cannot be found, and an older copy may be all that is left.
     #[must_use]
     pub const fn may_be_an_eviction(self) -> bool {
@@ -225,8 +231,9 @@ impl Integrity {
 
     /// Values that must never be returned, of whatever kind.
     #[must_use]
-    pub const fn wrong_values(&self) -> u64 {
-        self.of(Violation::WrongObject) + self.of(Violation::Corrupt) + self.of(Violation::NeverWritten)
+    pub fn wrong_values(&self) -> u64 {
+        let wrong = Violation::ALL.into_iter().filter(|violation| violation.is_wrong_value());
+        wrong.map(|violation| self.of(violation)).sum()
     }
 
     /// Adds another thread's.

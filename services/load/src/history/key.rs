@@ -43,6 +43,12 @@ impl Floor {
         self.kind == FloorKind::Deletion
     }
 
+    /// Whether its value expires some time.
+    #[must_use]
+    pub const fn expires(&self) -> bool {
+        self.ttl_ms > 0
+    }
+
     /// Its version.
     #[must_use]
     pub const fn version(&self) -> Version {

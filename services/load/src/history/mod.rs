@@ -236,7 +236,7 @@ impl History {
         self.keys.iter().filter(|key| key.lock().is_lenient_for_ever()).count()
     }
 
-    /// Writes and deletions announced so far.
+    /// Writes announced so far, deletions included.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.iter().map(|sent| sent.0.load(Ordering::Acquire)).sum()
@@ -246,8 +246,8 @@ impl History {
         &self.open[key.get() % LISTS]
     }
 
-    /// The next stamp of a writer.
-    fn announce(&self, writer: u8) -> Stamp {
+    /// The next stamp of a writer. Only for writes that are not checked: [`History::begin`] announces the others.
+    pub fn announce(&self, writer: u8) -> Stamp {
         let sent = &self.sent[usize::from(writer)].0;
         // A plain load and store: a writer is used by one thread. Release pairs with the acquire in `announced`: whoever
         // has read a value finds its write announced.

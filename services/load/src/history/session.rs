@@ -28,7 +28,7 @@ impl Session {
     }
 
     /// Meets a version.
-    pub(super) fn note(&mut self, key: KeyIndex, version: Option<Version>) {
+    pub(crate) fn note(&mut self, key: KeyIndex, version: Option<Version>) {
         let place = key.get() % self.seen.len();
         let Some(version) = version.filter(|version| *version > self.floor(key)) else { return };
         self.seen[place] = (key, version);

@@ -1,6 +1,6 @@
 //! Faults as people and programs order them, in JSON, and the bounds that each number must keep.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -113,6 +113,28 @@ pub enum FaultFormError {
     /// More links than there may be rules.
     #[error("`links` must have at most {FAULT_RULES_MAX} entries")]
     TooManyLinks,
+}
+
+impl fmt::Display for LinkOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LinkFault { delay, jitter, loss, duplicate, cut } = self.fault;
+        let percent = |share: f64| (share * 1000.0).round() / 10.0;
+        let parts = [
+            cut.then(|| "cut".to_owned()),
+            (loss > 0.0).then(|| format!("loss {} %", percent(loss))),
+            (duplicate > 0.0).then(|| format!("duplicate {} %", percent(duplicate))),
+            (!delay.is_zero()).then(|| format!("delay {delay:?}")),
+            (!jitter.is_zero()).then(|| format!("jitter {jitter:?}")),
+            self.flap.map(|period| format!("flapping every {period:?}")),
+        ];
+        let way = match self.direction {
+            Direction::In => "inwards",
+            Direction::Out => "outwards",
+            Direction::Both => "both ways",
+        };
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        write!(f, "{} {way}: {}", parts.join(", "), self.peer)
+    }
 }
 
 impl FaultForm {

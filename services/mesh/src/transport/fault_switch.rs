@@ -44,7 +44,7 @@ pub struct FaultCounts {
 
 impl FaultSwitch {
     /// No faults. `changed` is told of those to come.
-    pub(super) fn new(changed: Arc<Notify>) -> Self {
+    pub(crate) fn new(changed: Arc<Notify>) -> Self {
         Self {
             start: Instant::now(),
             is_on: AtomicBool::new(false),
