@@ -17,7 +17,7 @@ use mesh_proto::Mutant;
 const VARIABLE: &str = "MESH_MUTANT";
 
 /// How many seeds, at most, have the chance to notice a defect.
-const SEEDS: &str = "160";
+const SEEDS: &str = "60";
 
 /// The table that people read.
 const TABLE: &str = include_str!("../../docs/MUTANTS.md");
@@ -46,6 +46,10 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::HashTimesWeight => "promises::shares_of_the_ring_follow_weights",
         Mutant::DriftAccepted => "promises::a_clock_an_hour_ahead_is_refused_and_counted_and_poisons_nobody",
         Mutant::MissWhenEmpty => "promises::an_empty_node_does_not_say_that_there_is_nothing",
+        Mutant::DigestsWithoutTombstones => "promises::a_deletion_reaches_an_owner_that_missed_it_and_its_hint",
+        Mutant::RepairUnchecked => "promises::repair_replaces_nothing_newer",
+        Mutant::HintIsAck => "promises::a_write_that_reaches_nobody_else_is_not_acknowledged",
+        Mutant::DeathForgotten => "promises::a_node_back_from_the_dead_does_not_speak_for_what_it_missed",
         Mutant::ImportPastCapacity => "promises::a_full_store_takes_no_more_than_it_can_hold",
         _ => "seeds_keep_the_guarantee",
     }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{GetOptions, Lookup, Node, WriteError, WriteOptions};
-use mesh_proto::{NodeId, ReplicationFactor, Ring, SLOTS, Weight};
+use mesh::{Config, GetOptions, Lookup, Node, WriteError, WriteOptions};
+use mesh_proto::{
+    Applied, ApplyOrigin, Body, Consistency, Expiry, Found, KeyHash, NodeId, Record, ReplicationFactor, Ring, SLOTS,
+    Store, UnixMillis, Version, Weight,
+};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 
@@ -169,6 +172,104 @@ fn an_empty_node_does_not_say_that_there_is_nothing() {
         }
         assert!(hits > 1000, "{hits} hits");
     });
+}
+
+/// Cuts one node off from all others, both ways.
+fn isolate(cluster: &Cluster, victim: usize) {
+    let ids = cluster.ids();
+    let others: Vec<usize> = (0..ids.len()).filter(|at| *at != victim).collect();
+    let mut links = Links::default();
+    links.cut(&[victim], &others);
+    links.cut(&others, &[victim]);
+    links.apply(&cluster.network, &ids);
+}
+
+fn heal(cluster: &Cluster) {
+    Links::default().apply(&cluster.network, &cluster.ids());
+}
+
+/// Legs that fail leave hints, and hints are no acknowledgements.
+#[test]
+fn a_write_that_reaches_nobody_else_is_not_acknowledged() {
+    play(&scene(3, 3, 2), async |cluster| {
+        let node = cluster.node(0).unwrap();
+        isolate(cluster, 0);
+        let written = set(&node, 1, "v").await;
+        assert!(matches!(written, Err(WriteError::Indeterminate { acks: 1, .. })), "{written:?}");
+    });
+}
+
+/// The queue of hints has no room, so only comparing replicas can bring the deletion.
+#[test]
+fn a_deletion_reaches_an_owner_that_missed_it_and_its_hint() {
+    let mut plan = scene(3, 3, 2);
+    plan.hint_bytes_max = Some(1);
+    play(&plan, async |cluster| {
+        let node = cluster.node(0).unwrap();
+        for number in 0..20 {
+            set(&node, number, "v").await.unwrap();
+        }
+        isolate(cluster, 2);
+        for number in 0..20 {
+            node.delete(key(number), WriteOptions::default()).await.unwrap();
+        }
+        heal(cluster);
+        let settled = cluster.wait(Duration::from_secs(10), Cluster::is_settled).await;
+        assert!(settled.is_ok(), "{:?}", cluster.unsettled());
+        let missed = cluster.node(2).unwrap();
+        for number in 0..20 {
+            let found = missed.get(&key(number), GetOptions::default()).await;
+            assert!(matches!(found, Ok(Lookup::Miss { version: Some(_) })), "key {number} came back: {found:?}");
+        }
+    });
+}
+
+/// Where one answer makes a quorum: the others have taken over its slots and written, and have no hints for it.
+#[test]
+fn a_node_back_from_the_dead_does_not_speak_for_what_it_missed() {
+    play(&scene(3, 2, 2), async |cluster| {
+        let nodes: Vec<Node> = cluster.running().into_iter().map(|(_, node, _)| node).collect();
+        for number in 0..100 {
+            set(&nodes[0], number, "old").await.unwrap();
+        }
+        isolate(cluster, 2);
+        sleep(Duration::from_secs(10)).await;
+        for number in 0..100 {
+            set(&nodes[0], number, "new").await.unwrap();
+        }
+        heal(cluster);
+        let in_ring = |node: &Node| node.view().members.iter().filter(|member| member.state == "alive").count() == 3;
+        let back = cluster.wait(Duration::from_secs(10), |_| nodes.iter().all(in_ring)).await;
+        assert!(back.is_ok(), "not back: {:?}", cluster.unsettled());
+        for number in 0..100 {
+            let options = GetOptions { consistency: Consistency::Quorum, ..GetOptions::default() };
+            match nodes[2].get(&key(number), options).await {
+                Ok(Lookup::Local(hit) | Lookup::Remote(hit)) => assert_eq!(&hit.value[..], b"new", "key {number}"),
+                Ok(Lookup::Miss { .. }) => panic!("key {number} is missing"),
+                // Not known yet: an honest answer.
+                Err(_) => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn repair_replaces_nothing_newer() {
+    mutants::plant();
+    let store = Store::new(&Config::new("node:1").store);
+    let now = UnixMillis::new(1_767_225_600_000);
+    let record = |version: u128, value: &'static [u8]| Record {
+        hash: KeyHash::of(b"key"),
+        key: Bytes::from_static(b"key"),
+        version: Version::new(version),
+        expiry: Expiry::NEVER,
+        body: Body::Value(Bytes::from_static(value)),
+    };
+    assert_eq!(store.apply(&record(2, b"new"), ApplyOrigin::Write, now), Applied::Stored);
+    let newer = Version::new(2);
+    assert_eq!(store.apply(&record(1, b"old"), ApplyOrigin::Repair, now), Applied::Stale { newer });
+    let found = store.get(KeyHash::of(b"key"), b"key", now);
+    assert!(matches!(found, Found::Value { version, .. } if version == newer), "{found:?}");
 }
 
 /// Four full nodes, of which one dies: the others inherit more than they have room for.

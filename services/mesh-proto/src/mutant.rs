@@ -16,7 +16,7 @@ pub enum Mutant {
     RepairUnchecked,
     /// A record that moves gets a new version.
     RestampedMove,
-    /// Digests leave tombstones out.
+    /// Digests and lists of versions leave tombstones out.
     DigestsWithoutTombstones,
     /// A node leaves itself out of its ring.
     SelfMissing,
@@ -44,13 +44,11 @@ pub enum Mutant {
     NeverCompared,
     /// A node that was thought dead does not compare what it holds.
     DeathForgotten,
-    /// Owners take writes from nodes with another ring.
-    AnyRing,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -70,7 +68,6 @@ impl Mutant {
         Self::ExpiryForgotten,
         Self::NeverCompared,
         Self::DeathForgotten,
-        Self::AnyRing,
     ];
 
     /// Whether this defect is planted in this process.

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::BytesMut;
 use mesh_proto::{
     ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, KeyHash, MemberState, Monotonic,
-    Mutant, NodeId, ReadAnswer, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage, TraceContext,
-    Version, WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
+    NodeId, ReadAnswer, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage, TraceContext, Version,
+    WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -225,7 +225,7 @@ impl Stream {
                 }
             }
             FrameBody::Write(record) => {
-                let answer = if ring.hash() == theirs || Mutant::AnyRing.is_planted() {
+                let answer = if ring.hash() == theirs {
                     core.write_replica(Some(self.connection.peer()), &record)
                 } else {
                     count(&core.counters.wrong_ring);

@@ -192,14 +192,15 @@ impl Shard {
 
     pub(super) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        entries.iter().map(|at| (self.slab[*at].hash, self.slab[*at].version)).collect()
+        let listed = entries.iter().map(|at| &self.slab[*at]).filter(|entry| !is_left_out(entry.kind));
+        listed.map(|entry| (entry.hash, entry.version)).collect()
     }
 
     /// See [`super::Store::page`].
     pub(super) fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
         let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
-        rest.retain(|(hash, _)| after.is_none_or(|after| *hash > after));
+        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.slab[*at].kind));
         rest.sort_unstable();
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
