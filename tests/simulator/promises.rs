@@ -213,6 +213,8 @@ fn a_deletion_reaches_an_owner_that_missed_it_and_its_hint() {
         for number in 0..20 {
             node.delete(key(number), WriteOptions::default()).await.unwrap();
         }
+        // Until the connections are given up, and with them what is under way.
+        sleep(Duration::from_secs(5)).await;
         heal(cluster);
         let settled = cluster.wait(Duration::from_secs(10), Cluster::is_settled).await;
         assert!(settled.is_ok(), "{:?}", cluster.unsettled());
@@ -232,12 +234,13 @@ fn a_node_back_from_the_dead_does_not_speak_for_what_it_missed() {
         for number in 0..100 {
             set(&nodes[0], number, "old").await.unwrap();
         }
-        isolate(cluster, 2);
-        sleep(Duration::from_secs(10)).await;
+        // Cut off from all it would know that it was alone; stopped it knows nothing.
+        nodes[2].pause(Duration::from_secs(10));
+        sleep(Duration::from_secs(8)).await;
         for number in 0..100 {
             set(&nodes[0], number, "new").await.unwrap();
         }
-        heal(cluster);
+        sleep(Duration::from_secs(2)).await;
         let in_ring = |node: &Node| node.view().members.iter().filter(|member| member.state == "alive").count() == 3;
         let back = cluster.wait(Duration::from_secs(10), |_| nodes.iter().all(in_ring)).await;
         assert!(back.is_ok(), "not back: {:?}", cluster.unsettled());
