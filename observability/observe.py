@@ -179,7 +179,7 @@ class LocalStack:
         """A runner's run; gives its exit code."""
         ports = self.ports
         own = {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(self.folder / "results.json")}
-        own |= telemetry_settings(ports, "runner", traced=self.ui is not None)
+        own |= {"JAEGER_URL": self.ui_url} | telemetry_settings(ports, "runner", traced=self.ui is not None)
         return subprocess.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own}, check=False).returncode
 
     def __exit__(self, *_):
@@ -200,7 +200,7 @@ def run_local(binaries: Path, check: bool) -> int:
             began = time.time()
             if check:
                 code = local.run(CHECK_RUN)
-                stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began)
+                stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began, KILL_TOKEN)
                 return code or int(not check_stack(stack))
             code = local.run({name: os.environ.get(name, value) for name, value in RUN.items()})
             if (local.prometheus or local.ui) and sys.stdin.isatty():

@@ -4,6 +4,7 @@
 
 mod limits;
 mod list;
+mod pressure;
 mod shard;
 mod sieve;
 mod slab;
@@ -17,7 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::{
     limits::{Share, shard_count},
-    shard::{ENTRY_OVERHEAD_BYTES, Shard, is_past_horizon},
+    pressure::Pressure,
+    shard::{Shard, is_past_horizon},
     slab::{Entry, Kind},
 };
 use crate::{Body, Expiry, KeyHash, Mutant, Record, Slot, UnixMillis, Version};
@@ -127,6 +129,8 @@ pub struct StoreStats {
     pub tombstones_dropped: u64,
     /// The bound on bytes.
     pub bytes_max: u64,
+    /// The bound on bytes in force: less while more is resident than accounted for.
+    pub bytes_allowed: u64,
     /// The bound on entries.
     pub entries_max: u64,
     /// Number of shards.
@@ -139,6 +143,8 @@ pub struct Store {
     config: StoreConfig,
     /// The shard where the next sweep goes on. A lock of its own, so that there is one sweep at a time.
     sweep_shard: Mutex<usize>,
+    /// Touched by whoever tells what is resident.
+    pressure: Mutex<Pressure>,
 }
 
 /// A shard on cache lines of its own: two, because processors fetch lines in pairs.
@@ -146,8 +152,12 @@ pub struct Store {
 struct Padded(Mutex<Shard>);
 
 impl Store {
-    /// What an entry costs beyond its key and value, in bytes, as it is accounted in `bytes_max`.
-    pub const ENTRY_OVERHEAD_BYTES: u64 = ENTRY_OVERHEAD_BYTES;
+    /// What an entry with so many bytes of key and value together is accounted for in `bytes_max`: what it takes, book-keeping
+    /// and the allocator's rounding included.
+    #[must_use]
+    pub const fn charge(payload_bytes: usize) -> u64 {
+        limits::charge(payload_bytes)
+    }
 
     /// An empty store.
     #[must_use]
@@ -155,7 +165,7 @@ impl Store {
         let count = shard_count(config);
         let shard = |index| Shard::new(Share::new(config, index, count), count.trailing_zeros());
         let shards = (0..count).map(|index| Padded(Mutex::new(shard(index)))).collect();
-        Self { shards, config: config.clone(), sweep_shard: Mutex::new(0) }
+        Self { shards, config: config.clone(), sweep_shard: Mutex::new(0), pressure: Mutex::default() }
     }
 
     /// Looks up a key and counts a hit or a miss. An expired value is turned into a stub on the way.
@@ -230,6 +240,16 @@ impl Store {
         changed
     }
 
+    /// So much memory is resident on behalf of the store, as the system says. Where that is more than 1.2 times `bytes_max`, though
+    /// less is accounted for, the store holds less until it is not. To be told a few times a second.
+    pub fn handle_resident(&self, resident_bytes: u64) {
+        let change = self.pressure.lock().handle_resident(resident_bytes, self.config.bytes_max);
+        let Some(share) = change else { return };
+        for shard in &self.shards {
+            shard.0.lock().allow(share);
+        }
+    }
+
     /// Forgets everything but the counters, which only ever rise.
     pub fn clear(&self) {
         for shard in &self.shards {
@@ -257,6 +277,7 @@ impl Store {
             stats.tombstones_dropped += counters.tombstones_dropped;
             stats.entries += shard.live_len();
             stats.bytes += shard.bytes();
+            stats.bytes_allowed += shard.bytes_allowed();
             stats.tombstones += shard.dead_len();
         }
         stats
