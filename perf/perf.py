@@ -35,6 +35,7 @@ TARGETS = [
     Target("runner GET local ÷ redis-benchmark GET", ratio("local ops/s", "redis get ops/s"), 1.3, True),
     Target("runner SET RF3/WC2 ÷ redis-benchmark SET", ratio("set ops/s", "redis set ops/s"), 1.0, True),
     Target("runner SET_RATIO=30 ÷ redis-benchmark GET (60 000 ÷ 59 000)", ratio("mixed ops/s", "redis get ops/s"), 60 / 59, True),
+    Target("runner SET_RATIO=30, CHECK=on ÷ CHECK=off", ratio("checked ops/s", "unchecked ops/s"), 0.95, True),
     Target("runner SET_RATIO=30, p99", figure("mixed p99 ms"), 12.0, False, " ms"),
     Target("open loop 20 000/s, SET_RATIO=30, response p50", figure("open p50 ms"), 0.6, False, " ms"),
     Target("open loop 20 000/s, SET_RATIO=30, response p99", figure("open p99 ms"), 2.0, False, " ms"),
@@ -113,6 +114,16 @@ class Bench:
                 figures[f"{name} p50 ms"], figures[f"{name} p99 ms"] = worst(found, "p50"), worst(found, "p99")
                 figures[f"{name} CPU µs"] = cpu
 
+    def check(self, figures: Round) -> None:
+        """What checking every answer costs: the same load twice on one mesh. Which goes first alternates, so that neither
+        always meets the warmer one; take at least 8 rounds."""
+        self.check_first = not getattr(self, "check_first", False)
+        with Mesh(self.binaries, 3, {"REPLICATION_FACTOR": "3", "WRITE_CONCERN": "2"}) as mesh:
+            self.runner(mesh, PREFILL="true", DURATION="1s")
+            for switch in ["on", "off"] if self.check_first else ["off", "on"]:
+                found = self.runner(mesh, SET_RATIO="30", CHECK=switch)
+                figures["checked ops/s" if switch == "on" else "unchecked ops/s"] = found.rate
+
     def remote(self, figures: Round) -> None:
         """With one replica on three nodes two thirds of the reads go to another owner. What such a read costs follows from
         the mixture and from the local read of the same round, in time and in CPU."""
@@ -169,7 +180,7 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "memory"]
+MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "memory"]
 
 
 def put(url: str, key: str, value: str) -> None:

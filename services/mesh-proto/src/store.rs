@@ -22,7 +22,7 @@ use self::{
     shard::{Shard, is_past_horizon},
     slab::{Entry, Kind},
 };
-use crate::{Body, Expiry, KeyHash, Record, Slot, UnixMillis, Version};
+use crate::{Body, Expiry, KeyHash, Mutant, Record, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
@@ -184,7 +184,8 @@ impl Store {
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
         // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
         let entry = Entry::new(record, kind_of(record, now));
-        let forgotten = is_past_horizon(&entry, now, self.config.tombstone_horizon);
+        let forgotten = is_past_horizon(&entry, now, self.config.tombstone_horizon)
+            || (entry.kind == Kind::Tombstone && Mutant::NoTombstone.is_planted());
         self.change(Slot::of(record.hash), |shard| match forgotten {
             true => shard.apply_forgotten(&entry),
             false => shard.apply(entry, origin),

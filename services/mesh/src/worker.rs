@@ -11,9 +11,9 @@ use std::{
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, NodeId, Op,
-    OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext, Version, Write,
-    WriteOutcome, encode_read, encode_write,
+    Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
+    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext, Version,
+    Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -347,7 +347,10 @@ impl Worker {
             }
         }
         if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
-            let answer = core.write_replica(None, &call.record);
+            let answer = match Mutant::WriteSkipsSelf.is_planted() {
+                true => WriteAnswer::Applied,
+                false => core.write_replica(None, &call.record),
+            };
             call.handle_answer(core, core.clock.now(), leg, &answer);
         }
         call
@@ -408,6 +411,7 @@ impl Worker {
             Ttl::Never => None,
             Ttl::After(time) => Some(time),
         };
+        let after = after.filter(|_| !Mutant::ExpiryForgotten.is_planted());
         after.map_or(Expiry::NEVER, |time| Expiry::at(self.core.clock.unix() + time))
     }
 

@@ -13,7 +13,7 @@ use super::{
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
-use crate::{KeyHash, Record, Slot, UnixMillis, Version};
+use crate::{KeyHash, Mutant, Record, Slot, UnixMillis, Version};
 
 /// What a page counts for a record beyond key and value: about what a frame adds.
 const PAGE_RECORD_BYTES: usize = 48;
@@ -146,7 +146,8 @@ impl Shard {
         let held = self.find(entry.hash, entry.key());
         if let Some(at) = held {
             let newer = self.slab[at].version;
-            if newer >= entry.version {
+            let checked = origin == ApplyOrigin::Write || !Mutant::RepairUnchecked.is_planted();
+            if newer >= entry.version && checked {
                 let same = newer == entry.version;
                 self.free(entry.into_payload());
                 return if same { Applied::Stored } else { Applied::Stale { newer } };
@@ -156,7 +157,11 @@ impl Shard {
             self.free(entry.into_payload());
             return Applied::TooLarge;
         }
-        if origin == ApplyOrigin::Repair && held.is_none() && !self.has_room(&entry) {
+        if origin == ApplyOrigin::Repair
+            && held.is_none()
+            && !self.has_room(&entry)
+            && !Mutant::ImportPastCapacity.is_planted()
+        {
             self.free(entry.into_payload());
             return Applied::Skipped;
         }
@@ -170,7 +175,9 @@ impl Shard {
             }
             self.remove(at);
         }
-        self.make_room(&entry);
+        if origin == ApplyOrigin::Write || !Mutant::ImportPastCapacity.is_planted() {
+            self.make_room(&entry);
+        }
         self.insert(entry);
         Applied::Stored
     }
@@ -193,14 +200,15 @@ impl Shard {
 
     pub(super) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        entries.iter().map(|at| (self.slab[*at].hash, self.slab[*at].version)).collect()
+        let listed = entries.iter().map(|at| &self.slab[*at]).filter(|entry| !is_left_out(entry.kind));
+        listed.map(|entry| (entry.hash, entry.version)).collect()
     }
 
     /// See [`super::Store::page`].
     pub(super) fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
         let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
-        rest.retain(|(hash, _)| after.is_none_or(|after| *hash > after));
+        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.slab[*at].kind));
         rest.sort_unstable();
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
@@ -320,12 +328,14 @@ impl Shard {
     }
 
     fn insert(&mut self, entry: Entry) {
-        let (hash, version, live) = (entry.hash, entry.version, entry.is_live());
+        let (hash, version, live, kind) = (entry.hash, entry.version, entry.is_live(), entry.kind);
         self.bytes += charge(&entry);
         let at = self.slab.push(entry);
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
-        slot.digest = slot.digest.with(hash, version);
+        if !is_left_out(kind) {
+            slot.digest = slot.digest.with(hash, version);
+        }
         let slab = &self.slab;
         slot.entries.insert_unique(spread(hash), at, |at| spread(slab[*at].hash));
         if live {
@@ -382,10 +392,12 @@ impl Shard {
     }
 
     fn unindex(&mut self, at: u32) {
-        let (hash, version) = (self.slab[at].hash, self.slab[at].version);
+        let (hash, version, kind) = (self.slab[at].hash, self.slab[at].version, self.slab[at].kind);
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
-        slot.digest = slot.digest.without(hash, version);
+        if !is_left_out(kind) {
+            slot.digest = slot.digest.without(hash, version);
+        }
         if let Ok(found) = slot.entries.find_entry(spread(hash), |number| *number == at) {
             found.remove();
         }
@@ -457,6 +469,11 @@ pub(super) fn is_past_horizon(entry: &Entry, now: UnixMillis, horizon: Duration)
         Kind::Live => return false,
     };
     since + horizon < now
+}
+
+/// Whether digests know nothing of such an entry: of none, but for a defect that tests plant.
+fn is_left_out(kind: Kind) -> bool {
+    kind == Kind::Tombstone && Mutant::DigestsWithoutTombstones.is_planted()
 }
 
 fn found(entry: &Entry, now: UnixMillis) -> Found {
