@@ -68,10 +68,10 @@ fn one(out: &mut String, report: &Report, request: &SlowRequest, is_first: bool)
 fn wrapped(out: &mut String, heading: &str, between: &str, items: &[String]) -> Result {
     const INDENT: usize = 13;
     let mut line = format!("{:INDENT$}{heading}", "");
+    // An item that goes to the next line leaves what stands before it at the end of this one.
+    let end = between.trim_end().len();
     for (at, item) in items.iter().enumerate() {
         let between = if at == 0 { "" } else { between };
-        // The next item may leave what stands between them at this line's end.
-        let end = between.trim_end().len();
         if line.chars().count() + between.len() + item.chars().count() + end > COLUMNS {
             writeln!(out, "{line}{}", between.trim_end())?;
             line = format!("{:width$}{item}", "", width = INDENT + 2);
