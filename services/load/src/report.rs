@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::{
     Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass,
-    Phase, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport, Violation,
-    numbers::percent, progress::Sample, session::Observed,
+    Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport,
+    Violation, numbers::percent, progress::Sample, session::Observed,
 };
 
 /// Fewer operations than this prove nothing.
@@ -62,6 +62,8 @@ pub struct Report {
     pub lag: Option<Lag>,
     /// The fault.
     pub timeline: Option<Timeline>,
+    /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
+    pub reconciliation: Option<Reconciliation>,
     /// The slowest operations of each part of the run, kind and outcome.
     pub slowest: Vec<SlowRequest>,
     /// Traces; nothing if none were recorded.
@@ -246,6 +248,7 @@ impl Report {
                 backlog_max: recorder.backlog_high,
                 dropped: recorder.dropped,
             }),
+            reconciliation: Reconciliation::of(recorder, &observed),
             divergences: observed.comparisons.divergences,
             timeline: observed.timeline,
             slowest: recorder.aftermath.slowest.all(),
