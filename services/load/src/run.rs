@@ -34,6 +34,7 @@ pub struct Run {
     created: Instant,
     load_began: OnceLock<Instant>,
     stopping: AtomicBool,
+    complete: AtomicBool,
     abandoned: AtomicBool,
 }
 
@@ -58,6 +59,7 @@ impl Run {
             created: Instant::now(),
             load_began: OnceLock::new(),
             stopping: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             plan,
         }
@@ -106,6 +108,17 @@ impl Run {
     #[must_use]
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Ends the load because all that it was for has happened.
+    pub(crate) fn end_load(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
+    /// Whether it was ended from outside.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.stopping() && !self.complete.load(Ordering::Relaxed)
     }
 
     /// Ends the sweep too.
