@@ -6,6 +6,7 @@ use crate::{
     Report, SweepTally, Violation, fault_table,
     numbers::{grouped, millis, percent, sparkline},
     report::Row,
+    slow_table,
 };
 
 /// A heading is as wide as the table of latencies.
@@ -22,6 +23,7 @@ pub fn render(report: &Report) -> String {
     let _ = errors(&mut out, report);
     let _ = integrity(&mut out, report);
     let _ = fault_table::faults(&mut out, &report.kills);
+    let _ = slow_table::write(&mut out, report);
     let _ = verdict(&mut out, report);
     out
 }
@@ -275,6 +277,6 @@ pub(crate) fn field(out: &mut String, name: &str, text: &str) -> std::fmt::Resul
     writeln!(out, "  {name:<13}{text}")
 }
 
-fn ms(ms: f64) -> String {
+pub(crate) fn ms(ms: f64) -> String {
     millis(Duration::from_secs_f64(ms / 1e3))
 }

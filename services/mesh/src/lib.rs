@@ -14,6 +14,7 @@ mod peer;
 mod peers;
 mod resync;
 mod serve;
+mod underway;
 mod upkeep;
 
 mod clock;
