@@ -1,13 +1,15 @@
 //! What a node's own metrics say about its operations, read back: for whoever compares them with what callers saw. It stands
 //! here because the names do.
 
-use crate::catalogue::{OP_DURATION, REQUESTS, START};
+use crate::catalogue::{HTTP_CONNECTIONS_REFUSED, HTTP_REQUESTS_SHED, OP_DURATION, REQUESTS, START};
 
 /// One node's operations since it started.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeOperations {
     /// When it started, in Unix seconds: another figure than before means that it has begun to count anew.
     pub started_unix_s: f64,
+    /// Requests and connections turned away before anybody looked at them, which are no operations.
+    pub turned_away: u64,
     /// Operation, outcome, and how many.
     pub outcomes: Vec<(String, String, u64)>,
     /// Operation, a bucket's upper bound in seconds, and how many took no longer.
@@ -28,6 +30,8 @@ impl NodeOperations {
             let label = |wanted: &str| label(labels, wanted).map(str::to_owned);
             if name == START.name {
                 found.started_unix_s = value;
+            } else if name == HTTP_REQUESTS_SHED.name || name == HTTP_CONNECTIONS_REFUSED.name {
+                found.turned_away += value as u64;
             } else if name == REQUESTS.name {
                 found.outcomes.extend(label("op").zip(label("outcome")).map(|(op, how)| (op, how, value as u64)));
             } else if name.strip_suffix("_bucket") == Some(OP_DURATION.name) {
@@ -57,7 +61,7 @@ mod tests {
     use mesh_proto::{KeyHash, Monotonic, NodeId, Op, OpOutcome, OpRecord};
 
     use super::*;
-    use crate::{Exposition, Telemetry};
+    use crate::{Exposition, Shed, Telemetry};
 
     #[test]
     fn what_a_node_writes_is_read_back() {
@@ -74,8 +78,11 @@ mod tests {
                 legs: ArrayVec::new(),
             });
         }
+        telemetry.shed(Shed::Queue);
+        telemetry.connection_refused();
         for accept in ["", "application/openmetrics-text"] {
             let found = NodeOperations::parse(&telemetry.render(Exposition::negotiate(accept)));
+            assert_eq!(found.turned_away, 2);
             let counted: Vec<_> = found.outcomes.iter().filter(|(.., count)| *count > 0).collect();
             assert_eq!(counted, [&("get".to_owned(), "miss".to_owned(), 2)]);
             let at = |bound: f64| found.buckets.iter().find(|(op, le, _)| op == "get" && *le == bound).unwrap().2;

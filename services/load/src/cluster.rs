@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeIndex, Run, Served, Version};
+use crate::{NodeIndex, OutcomeClass, Run, Served, Version};
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -85,6 +85,6 @@ pub trait Cluster {
     /// Kills a node without a good-bye.
     fn kill(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>>;
 
-    /// Reads a key through one node.
-    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<Seen, String>>;
+    /// Reads a key through one node, and says how it ended: with a hit or a miss, or else it is an error.
+    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<(OutcomeClass, Seen), String>>;
 }

@@ -14,6 +14,7 @@ use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
+    fault_log::unix_ms,
     numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
     say,
@@ -33,7 +34,9 @@ pub(crate) struct Observed {
     pub(crate) served_before_load: Vec<Option<Served>>,
     pub(crate) served_after_load: Vec<Option<Served>>,
     pub(crate) samples: Vec<Sample>,
-    pub(crate) comparisons: Comparisons,
+    pub(crate) comparisons: Option<Comparisons>,
+    /// When the load began, by the clock that nodes tell the time of their start from.
+    pub(crate) load_began_unix_ms: u64,
     pub(crate) kills: Vec<Timeline>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
@@ -109,9 +112,10 @@ async fn load(
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
     let (samples, kills) = (RefCell::default(), RefCell::default());
-    let comparisons = RefCell::<Comparisons>::default();
+    let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
+    observed.load_began_unix_ms = unix_ms();
     let watchers = async {
         tokio::join!(
             show_load(run, &console, &samples),
@@ -130,7 +134,7 @@ async fn load(
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
     observed.kills = kills.into_inner();
-    observed.comparisons = comparisons.into_inner();
+    observed.comparisons = Some(comparisons.into_inner());
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Client, Counter, KeyIndex, Outcome, Recorder, Run, Schedule, Target, sweep::sweep_key, worker::Thread,
+    Client, Counter, KeyIndex, Op, Outcome, Recorder, Run, Schedule, Target, sweep::sweep_key, worker::Thread,
     worker::Worker,
 };
 
@@ -191,6 +191,7 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
                 for _ in 0..PREFILL_TRIES {
                     let now = Instant::now();
                     let (answer, ..) = worker.write(key, now, now).await;
+                    thread.recorder.borrow_mut().tries.add_ahead(Op::Set, &answer);
                     if answer.outcome == Outcome::Acknowledged {
                         thread.live().add(Counter::Prefilled);
                         break;

@@ -117,15 +117,17 @@ impl Cluster for HttpCluster {
         }
     }
 
-    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
         let key = percent_encode(key, RESERVED);
         let response = self.get(node.0, &format!("/get?k={key}")).await?;
         match response.status() {
             StatusCode::OK => {
                 let version = response.headers().get("x-mesh-version").and_then(|v| Version::parse(v.as_bytes()));
-                Ok(Some(version.unwrap_or_default()))
+                let is_local = response.headers().get("x-cache").is_some_and(|cache| cache == "HIT_LOCAL");
+                let hit = if is_local { OutcomeClass::Local } else { OutcomeClass::Remote };
+                Ok((hit, Some(version.unwrap_or_default())))
             }
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => Ok((OutcomeClass::Miss, None)),
             other => Err(format!("/get answered {other}")),
         }
     }
@@ -134,6 +136,7 @@ impl Cluster for HttpCluster {
 /// A node's count in the load's own terms. What is not known here is left out, and missed by who compares.
 fn served(counted: NodeOperations) -> Served {
     let mut served = Served { since_unix_s: counted.started_unix_s, ..Served::default() };
+    served.turned_away = counted.turned_away;
     let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
     for (op, outcome, count) in counted.outcomes {
         let Some(op) = place(&op) else { continue };

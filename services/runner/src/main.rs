@@ -19,7 +19,7 @@ use tokio::runtime;
 use crate::{
     control::HttpCluster,
     http::{HttpClient, HttpOptions, probe_for_ever},
-    settings::{Command, KillMode, Settings, TargetUrl},
+    settings::{Command, KillMode, Reconcile, Settings, TargetUrl},
     supervisor::Supervisor,
     traces::Recording,
 };
@@ -86,6 +86,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
     let mut plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
+    plan.reconcile = http.reconcile == Reconcile::Strict;
     if let Some(kill) = &mut plan.kill {
         kill.anew = settings.kill.kill_mode == KillMode::Random;
     }

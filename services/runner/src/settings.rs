@@ -67,6 +67,10 @@ pub(crate) struct HttpSettings {
     /// A request fails after this long
     #[arg(long, env, default_value = "5s", value_parser = positive_duration)]
     pub(crate) request_timeout: Duration,
+    /// strict makes the run invalid if a node counts other operations than the client; report only says so, for nodes that
+    /// others use too
+    #[arg(long, env, value_enum, default_value_t = Reconcile::Strict)]
+    pub(crate) reconcile: Reconcile,
     /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured
     #[arg(long, env, default_value = "0", allow_hyphen_values = true, value_parser = ttl_ms)]
     pub(crate) set_ttl_ms: i64,
@@ -108,6 +112,13 @@ pub(crate) struct LocalSettings {
 pub(crate) enum Entry {
     Failover,
     Strict,
+}
+
+/// What counts of client and nodes are for that do not agree.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reconcile {
+    Strict,
+    Report,
 }
 
 /// Which node is killed.

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Answer, Client, Ended, ErrorKind, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way};
+use load::{
+    Answer, Client, Ended, ErrorKind, FailedTry, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way,
+};
 use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
 
@@ -127,11 +129,17 @@ impl HttpTarget {
         self.write_traceparent(1);
         // Whoever closed or fell silent may have done what it was asked, or may do it yet.
         let doubtful = matches!(&tried, Err(first) if first.kind != ErrorKind::Refused);
+        let before = match &tried {
+            // The only status that is worth another try.
+            Ok(_) => FailedTry { node: first, error: ErrorKind::Unavailable, is_reply: true },
+            Err(failure) => FailedTry { node: first, error: failure.kind, is_reply: false },
+        };
         let tried = self.try_at(second, timeout, value).await;
         self.last.second = Some(Try { node: second, result: result_of(&tried), started });
         self.note(second, &tried, false);
         let mut answer = answer(second, &tried, read, value);
         answer.doubtful = doubtful;
+        answer.before = Some(before);
         answer.failed_over = !matches!(answer.outcome, Outcome::Error(_));
         answer
     }
@@ -321,7 +329,8 @@ fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body:
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
     let detail = spoke.then(|| complaint(body));
-    Answer { outcome, node, failed_over: false, doubtful: false, version, served_by, detail }
+    let (is_reply, before) = (tried.is_ok(), None);
+    Answer { outcome, node, is_reply, before, failed_over: false, doubtful: false, version, served_by, detail }
 }
 
 /// Whether the body of a 503 is the problem document (RFC 9457) of a node with too much to do.

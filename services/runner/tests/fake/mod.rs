@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+mod books;
 mod ran;
 mod register;
 
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use books::Books;
 pub use ran::{command, misbehaving, run, told};
 use register::Registers;
 
@@ -56,6 +58,10 @@ pub enum Fault {
     Close,
     /// Never answers.
     Hang,
+    /// Counts every operation twice.
+    Overcount,
+    /// Counts nothing.
+    Undercount,
 }
 
 const OVERLOADED: &str = r#"{"type":"urn:problem-type:mesh:overloaded","status":503,"detail":"too much to do"}"#;
@@ -81,6 +87,7 @@ pub struct FakeNode {
     dead: AtomicBool,
     evictions: AtomicU64,
     requests: AtomicU64,
+    books: Books,
     registers: Arc<Mutex<Registers>>,
 }
 
@@ -106,6 +113,7 @@ impl FakeNode {
             dead: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            books: Books::default(),
             registers,
         });
         let accepting = Arc::clone(&node);
@@ -155,7 +163,19 @@ impl FakeNode {
         let fault = *self.fault.lock().unwrap();
         let path = request.line.split(' ').nth(1).unwrap_or_default();
         let sometimes = self.requests.fetch_add(1, Ordering::Relaxed) % 50 == 49;
+        let response = self.answer_with(request, path, fault, sometimes)?;
+        let times = match fault {
+            Fault::Overcount => 2,
+            Fault::Undercount => 0,
+            _ => 1,
+        };
+        self.books.enter(path.split('?').next().unwrap_or_default(), &response, times);
+        Some(response)
+    }
+
+    fn answer_with(&self, request: &Request, path: &str, fault: Fault, sometimes: bool) -> Option<String> {
         match path.split('?').next().unwrap_or_default() {
+            "/metrics" => Some(respond("200 OK", "", &self.books.metrics())),
             "/ready" => Some(respond("200 OK", "", "{}")),
             "/cluster" => Some(respond("200 OK", "", &format!("{{\"id\":\"{:016x}\",\"members\":[]}}", self.port))),
             "/stats" => {
