@@ -217,7 +217,8 @@ pub trait Target: Clone + 'static {
     /// Deletes a key at any node.
     fn delete(&mut self, key: &[u8]) -> impl Future<Output = Answer>;
 
-    /// From here on it is asked what the run measures; before, keys were only written so that they are there.
+    /// From here on it is asked what the run measures. Who was not told so writes keys so that they are there, or reads them
+    /// once more in the end.
     fn begin_load(&mut self) {}
 
     /// The last operation was judged; nothing was awaited since its answer. Gives why its trace is kept, if it is.

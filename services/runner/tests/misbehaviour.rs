@@ -104,6 +104,29 @@ fn a_node_that_stays_behind_is_named() {
 }
 
 #[test]
+fn every_finding_names_its_trace_and_its_node_keeps_it() {
+    // Of a read, of a write, and behind the load.
+    for (fault, op) in
+        [(Fault::Corrupt, "GET one"), (Fault::LoseWrites, "final sweep, GET quorum"), (Fault::Rewind, "SET")]
+    {
+        let mesh = FakeMesh::start();
+        mesh.nodes.iter().for_each(|node| node.misbehave(fault));
+        // Nobody takes spans there; what nodes are asked to keep does not depend on it.
+        let traces = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("TRACE_SAMPLE_RATIO", "0")];
+        let ran = run(&mesh, &traces);
+        assert_eq!(ran.code, 1, "{}", ran.out);
+        let findings = ran.results["integrity"]["examples"].as_array().unwrap();
+        assert!(findings.iter().any(|finding| finding["op"] == op), "{fault:?}: {}", ran.out);
+        for finding in findings {
+            let (trace, key) = (finding["trace"].as_str().unwrap(), finding["key"].as_str().unwrap());
+            let (request, is_kept) = mesh.nodes.iter().find_map(|node| node.traced(trace)).expect("it came to a node");
+            assert!(request.contains(key) && is_kept, "{request}: {finding}");
+            assert!(ran.out.contains(trace), "{}", ran.out);
+        }
+    }
+}
+
+#[test]
 fn a_node_that_counts_what_it_likes_makes_the_run_invalid() {
     for (fault, outcome) in [(Fault::Overcount, "operations"), (Fault::Undercount, "HIT_LOCAL")] {
         let mesh = FakeMesh::start();

@@ -69,8 +69,8 @@ pub(crate) struct HttpTarget {
     body: Vec<u8>,
     traces: Option<Rc<ThreadTraces>>,
     last: Last,
-    /// Only the load is traced: what is written or read around it is judged by nobody, so its traces would have no root.
-    is_traced: bool,
+    /// Of what is written ahead of the load and read behind it, only findings and failures are kept.
+    is_load: bool,
     /// Where in the request the value of `traceparent` stands.
     traceparent_at: usize,
 }
@@ -101,7 +101,7 @@ impl HttpTarget {
         let deadline = Deadline::new(&pool.deadlines);
         let request = Vec::with_capacity(384);
         let (body, last) = (Vec::new(), Last::default());
-        Self { pool, options, deadline, dice, request, body, traces, last, is_traced: false, traceparent_at: 0 }
+        Self { pool, options, deadline, dice, request, body, traces, last, is_load: false, traceparent_at: 0 }
     }
 
     /// Sends the prepared request, and once more elsewhere if that is the rule.
@@ -214,8 +214,7 @@ impl HttpTarget {
 
     /// A new operation begins: its trace is the last of its headers.
     fn end_head(&mut self) {
-        let traces = self.traces.as_ref().filter(|_| self.is_traced);
-        self.last.begin(traces.map(|traces| traces.begin()));
+        self.last.begin(self.traces.as_ref().map(|traces| traces.begin(self.is_load)));
         if self.last.trace.is_some() {
             self.request.extend_from_slice(TRACEPARENT);
             self.traceparent_at = self.request.len();
@@ -264,6 +263,7 @@ impl Target for HttpTarget {
     async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         self.prepare_get(key, fresh);
         let tried = self.try_at(node, self.options.request_timeout, value).await;
+        self.last.first = Some(Try { node, result: result_of(&tried), started: None });
         answer(node, &tried, read_get, value)
     }
 
@@ -278,11 +278,11 @@ impl Target for HttpTarget {
     }
 
     fn begin_load(&mut self) {
-        self.is_traced = true;
+        self.is_load = true;
     }
 
     fn judged(&mut self, ended: &Ended) -> Option<Kept> {
-        self.traces.as_ref().and_then(|traces| traces.judged(&self.last, ended))
+        self.traces.as_ref().and_then(|traces| traces.judged(&self.last, ended, self.is_load))
     }
 
     fn trace(&self) -> Option<u128> {

@@ -72,6 +72,8 @@ struct Request {
     body: String,
     /// `X-Mesh-Min-Version`.
     least: u128,
+    /// `traceparent`; empty without one.
+    trace: String,
 }
 
 /// Three nodes.
@@ -88,6 +90,10 @@ pub struct FakeNode {
     evictions: AtomicU64,
     requests: AtomicU64,
     books: Books,
+    /// Every traced request: its trace, and its first line with its body.
+    traced: Mutex<Vec<(String, String)>>,
+    /// The traces that it was asked to keep.
+    kept: Mutex<Vec<String>>,
     registers: Arc<Mutex<Registers>>,
 }
 
@@ -114,6 +120,8 @@ impl FakeNode {
             evictions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             books: Books::default(),
+            traced: Mutex::default(),
+            kept: Mutex::default(),
             registers,
         });
         let accepting = Arc::clone(&node);
@@ -128,6 +136,13 @@ impl FakeNode {
 
     pub fn misbehave(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
+    }
+
+    /// The request of this trace, if it came here, and whether it was to be kept.
+    pub fn traced(&self, trace: &str) -> Option<(String, bool)> {
+        let traced = self.traced.lock().unwrap();
+        let (_, request) = traced.iter().find(|(id, _)| id == trace)?;
+        Some((request.clone(), self.kept.lock().unwrap().iter().any(|id| id == trace)))
     }
 
     pub fn evict(&self, count: u64) {
@@ -163,6 +178,9 @@ impl FakeNode {
         let fault = *self.fault.lock().unwrap();
         let path = request.line.split(' ').nth(1).unwrap_or_default();
         let sometimes = self.requests.fetch_add(1, Ordering::Relaxed) % 50 == 49;
+        if let Some(trace) = request.trace.split('-').nth(1) {
+            self.traced.lock().unwrap().push((trace.to_owned(), format!("{} {}", request.line.trim(), request.body)));
+        }
         let response = self.answer_with(request, path, fault, sometimes)?;
         let times = match fault {
             Fault::Overcount => 2,
@@ -175,6 +193,10 @@ impl FakeNode {
 
     fn answer_with(&self, request: &Request, path: &str, fault: Fault, sometimes: bool) -> Option<String> {
         match path.split('?').next().unwrap_or_default() {
+            "/trace/keep" => {
+                self.kept.lock().unwrap().extend(request.body.lines().map(str::to_owned));
+                Some(respond("204 No Content", "", ""))
+            }
             "/metrics" => Some(respond("200 OK", "", &self.books.metrics())),
             "/ready" => Some(respond("200 OK", "", "{}")),
             "/cluster" => Some(respond("200 OK", "", &format!("{{\"id\":\"{:016x}\",\"members\":[]}}", self.port))),
@@ -249,7 +271,7 @@ fn respond(status: &str, headers: &str, body: &str) -> String {
 fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut request = String::new();
     reader.read_line(&mut request).ok().filter(|read| *read > 0)?;
-    let (mut length, mut least) = (0, 0);
+    let (mut length, mut least, mut trace) = (0, 0, String::new());
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -259,11 +281,14 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("traceparent:") {
+            trace = value.trim().to_owned();
+        }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("x-mesh-min-version:") {
             least = u128::from_str_radix(value.trim(), 16).unwrap();
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least })
+    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least, trace })
 }
