@@ -88,7 +88,7 @@ class Complaint(Exception):
 
 def check_stack(stack: Stack) -> bool:
     """All checks; each is run, whatever became of the others."""
-    checks = [check_kill_line, check_board]
+    checks = [check_kill_line, check_board, check_reconciliation]
     if stack.ui:
         checks += [check_requests, check_record, check_exemplars, check_wholeness, check_counts, check_hung_collector, check_pages]
     else:
@@ -122,6 +122,22 @@ def check_board(stack: Stack) -> str:
     done = subprocess.run([*script, "--from", str(stack.began), "--to", str(time.time())], check=False)
     expect(done.returncode == 0, "see above")
     return ""
+
+
+def check_reconciliation(stack: Stack) -> str:
+    """Client and nodes count the same operations, and Prometheus' p99 of the nodes lies where their own histograms have it."""
+    both = json.loads((stack.folder / "results.json").read_text())["reconciliation"]
+    expect(not both["differences"] and not both["prometheus"], f"{both['differences']}, {both['prometheus']}")
+    lossy = [node for node in both["lossy_nodes"] if node["unexplained"] == 0]
+    expect(len(lossy) == 1, f"one node was killed, and its count since does not fit: {both['lossy_nodes']}")
+    found = []
+    for op in both["ops"]:
+        p99 = op["p99"]
+        own, watched, bounds = p99["nodes_ms"], p99["prometheus_ms"], p99["nodes_bucket_ms"]
+        # Scrapes are a second apart, and so far the two may look at different times.
+        expect(watched is not None and 0.5 * bounds[0] <= watched <= 2 * (bounds[1] or watched), f"{op['op']}: {p99}")
+        found.append(f"{op['op']} {p99['response_ms']:.2f} ms, nodes {own:.2f}, Prometheus {watched:.2f}, {p99['unexplained_percent']:.1f} % unexplained")
+    return f"({'; '.join(found)})"
 
 
 def check_requests(stack: Stack) -> str:

@@ -1,6 +1,8 @@
 //! What a node's own metrics say about its operations, read back: for whoever compares them with what callers saw. It stands
 //! here because the names do.
 
+use std::time::Duration;
+
 use crate::catalogue::{HTTP_CONNECTIONS_REFUSED, HTTP_REQUESTS_SHED, OP_DURATION, REQUESTS, START};
 
 /// One node's operations since it started.
@@ -43,6 +45,18 @@ impl NodeOperations {
     }
 }
 
+/// PromQL for the p99 of every operation over the last `window`, in seconds, of the nodes that Prometheus scrapes at these
+/// addresses.
+#[must_use]
+pub fn p99_query(instances: &[String], window: Duration) -> String {
+    let (name, seconds) = (OP_DURATION.name, window.as_secs().max(1));
+    // In a pattern within a string, a dot is escaped twice.
+    let instances = instances.join("|").replace('.', "\\\\.");
+    format!(
+        "histogram_quantile(0.99, sum by (le, op) (increase({name}_bucket{{instance=~\"{instances}\"}}[{seconds}s])))"
+    )
+}
+
 /// The value of a label that never holds what would have to be escaped, which is so for all that are asked for here.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     let values = labels.match_indices(name).filter_map(|(at, _)| {
@@ -55,8 +69,6 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use std::time::Duration;
-
     use arrayvec::ArrayVec;
     use mesh_proto::{KeyHash, Monotonic, NodeId, Op, OpOutcome, OpRecord};
 
@@ -88,6 +100,15 @@ mod tests {
             let at = |bound: f64| found.buckets.iter().find(|(op, le, _)| op == "get" && *le == bound).unwrap().2;
             assert_eq!((at(0.002), at(0.005), at(0.05), at(f64::INFINITY)), (0, 1, 2, 2));
         }
+    }
+
+    #[test]
+    fn prometheus_is_asked_of_these_nodes_only() {
+        let text = p99_query(&["10.0.0.1:80".to_owned(), "node2:80".to_owned()], Duration::from_millis(2900));
+        let nodes = r#"instance=~"10\\.0\\.0\\.1:80|node2:80""#;
+        let wanted =
+            format!("histogram_quantile(0.99, sum by (le, op) (increase({}_bucket{{{nodes}}}[2s])))", OP_DURATION.name);
+        assert_eq!(text, wanted);
     }
 
     #[test]

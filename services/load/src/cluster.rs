@@ -1,10 +1,10 @@
 //! The seam for everything that is not load: counters, views, faults. Calls are rare, so they need not be cheap.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeIndex, OutcomeClass, Run, Served, Version};
+use crate::{NodeIndex, Op, OutcomeClass, Run, Served, Version};
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -74,6 +74,16 @@ pub trait Cluster {
     fn served(&self, node: NodeIndex) -> impl Future<Output = Result<Served, String>> {
         let _ = node;
         std::future::ready(Err("nodes without a door of their own count nothing".to_owned()))
+    }
+
+    /// Asks a Prometheus for the nodes' p99 of each operation over the last `window`, in seconds; nothing for those that nobody
+    /// asked for. Nothing at all if there is no Prometheus to ask.
+    fn watched_p99(
+        &self,
+        window: Duration,
+    ) -> impl Future<Output = Option<Result<[Option<f64>; Op::ALL.len()], String>>> {
+        let _ = window;
+        std::future::ready(None)
     }
 
     /// Asks a node how it sees the mesh.

@@ -21,6 +21,8 @@ pub struct Reconciliation {
     pub ops: Vec<OpReconciled>,
     /// The nodes whose count is not.
     pub lossy_nodes: Vec<LossyNode>,
+    /// Why Prometheus has no p99, if it was asked.
+    pub prometheus: Option<String>,
     /// What nothing explains, at nodes whose count is whole.
     pub differences: Vec<Difference>,
 }
@@ -121,7 +123,9 @@ impl Reconciliation {
             }
         }
         let ops = Op::ALL.into_iter().filter_map(|op| books.op(op, recorder, observed)).collect();
-        Some(Self { is_binding, ops, lossy_nodes: books.lossy_nodes, differences: books.differences })
+        let prometheus = observed.watched_p99.as_ref().and_then(|watched| watched.as_ref().err().cloned());
+        let Books { lossy_nodes, differences, .. } = books;
+        Some(Self { is_binding, ops, lossy_nodes, prometheus, differences })
     }
 }
 
@@ -173,6 +177,8 @@ impl Books {
         let mut p99 = P99Reconciled::new(response.as_secs_f64(), samples, &self.histograms[op as usize]);
         if let Some(p99) = &mut p99 {
             // A closed loop sends at once.
+            let watched = observed.watched_p99.as_ref().and_then(|watched| watched.as_ref().ok()?[op as usize]);
+            p99.prometheus_ms = watched.map(|seconds| seconds * 1e3);
             p99.service_ms = if service.is_zero() { p99.response_ms } else { service.as_secs_f64() * 1e3 };
         }
         Some(OpReconciled {

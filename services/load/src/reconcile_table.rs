@@ -16,6 +16,9 @@ pub(crate) fn write(out: &mut String, report: &Report) -> Written {
         counts(out, op)?;
         op.p99.iter().try_for_each(|p99| latency(out, op.op, p99))?;
     }
+    if let Some(reason) = &reconciliation.prometheus {
+        field(out, "Prometheus", reason)?;
+    }
     for node in &reconciliation.lossy_nodes {
         lossy(out, node, &report.setup.targets[node.node])?;
     }
@@ -69,23 +72,30 @@ fn lossy(out: &mut String, node: &LossyNode, target: &str) -> Written {
 }
 
 fn latency(out: &mut String, op: Op, p99: &P99Reconciled) -> Written {
-    let parts = [
-        ("queue", p99.queue_ms),
-        ("other node", p99.elsewhere_ms),
-        ("network", p99.network_ms),
-        ("handler", p99.handler_ms),
-        ("mesh", p99.mesh_ms),
-    ];
-    let parts: Vec<_> = parts.iter().map(|(name, part)| format!("{name} {}", ms(*part))).collect();
-    field(
-        out,
-        &format!("{} p99", op.name()),
-        &format!("{} ms at the client = {}", ms(p99.response_ms), parts.join(" + ")),
-    )?;
     let (from, to) = p99.nodes_bucket_ms;
     let to = to.map_or_else(|| "more".to_owned(), ms);
-    let told = ms(p99.told_ms);
-    let nodes = format!("{} at the nodes, within {} to {to}; {told} by their answers", ms(p99.nodes_ms), ms(from));
-    let unexplained = format!("unexplained {} ({:.1} % of the gap)", ms(p99.unexplained_ms), p99.unexplained_percent);
-    field(out, "", &format!("{nodes}; {unexplained}"))
+    let (client, nodes, from) = (ms(p99.response_ms), ms(p99.nodes_ms), ms(from));
+    let both = format!("{client} ms at the client, {nodes} at the nodes (bucket {from} to {to})");
+    field(out, &format!("{} p99", op.name()), &both)?;
+    let prometheus = p99.prometheus_ms.map(|watched| format!("Prometheus says {}, ", ms(watched))).unwrap_or_default();
+    let requests = grouped(p99.samples as u64);
+    field(
+        out,
+        "",
+        &format!("{prometheus}spans of {requests} requests {}; the gap is {}:", ms(p99.told_ms), signed(p99.gap_ms)),
+    )?;
+    let share = |part: f64| if p99.gap_ms == 0.0 { 0.0 } else { part * 100.0 / p99.gap_ms };
+    let part = |(name, part): (&str, f64)| format!("{name} {} ({:.0} %)", signed(part), share(part));
+    let outside = [("queue", p99.queue_ms), ("other node", p99.elsewhere_ms), ("network", p99.network_ms)];
+    field(out, "", &outside.map(part).join(", "))?;
+    let legs = format!("{} there, legs {}", ms(p99.in_mesh_ms), ms(p99.legs_ms));
+    let inside = [("handler", p99.handler_ms), ("mesh", p99.mesh_ms)].map(part).join(", ");
+    field(out, "", &format!("{inside} [{legs}]"))?;
+    let unexplained = format!("unexplained {} ({:.1} %)", ms(p99.unexplained_ms), p99.unexplained_percent);
+    field(out, "", &unexplained)
+}
+
+/// Milliseconds that may be below zero.
+fn signed(amount_ms: f64) -> String {
+    if amount_ms < 0.0 { format!("-{}", ms(-amount_ms)) } else { ms(amount_ms) }
 }

@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
+    Client, Cluster, Counter, NodeIndex, NodeStats, Op, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
     fault_log::unix_ms,
@@ -33,6 +33,8 @@ pub(crate) struct Observed {
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
     pub(crate) served_before_load: Vec<Option<Served>>,
     pub(crate) served_after_load: Vec<Option<Served>>,
+    /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
+    pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
     /// When the load began, by the clock that nodes tell the time of their start from.
@@ -60,6 +62,7 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.served_before_load = all_served(&run, cluster).await;
     load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
     observed.served_after_load = all_served(&run, cluster).await;
+    observed.watched_p99 = cluster.watched_p99(observed.load_time).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
     if run.plan.sweeps() {

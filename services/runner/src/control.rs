@@ -5,18 +5,18 @@ use std::{
     time::Duration,
 };
 
-use load::{Cluster, NodeIndex, NodeStats, NodeView, OutcomeClass, Run, Served, Version};
+use load::{Cluster, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, Served, Version};
 use observability::NodeOperations;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 
-use crate::settings::TargetUrl;
+use crate::{prometheus::Prometheus, settings::TargetUrl};
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A run to watch, once it has begun.
 pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
@@ -28,6 +28,7 @@ pub(crate) struct HttpCluster {
     urls: Vec<String>,
     kill_token: String,
     watched: Watched,
+    prometheus: Option<Prometheus>,
 }
 
 impl HttpCluster {
@@ -40,7 +41,16 @@ impl HttpCluster {
             urls: targets.iter().map(TargetUrl::url).collect(),
             kill_token: kill_token.to_owned(),
             watched: Watched::default(),
+            prometheus: None,
         })
+    }
+
+    /// The same nodes, which the Prometheus at this URL watches; none does if it is empty.
+    #[must_use]
+    pub(crate) fn watched_by(mut self, url: &str, targets: &[TargetUrl]) -> Self {
+        let instances = targets.iter().map(|target| target.authority.clone()).collect();
+        self.prometheus = (!url.is_empty()).then(|| Prometheus { url: url.to_owned(), instances });
+        self
     }
 
     /// The run that these nodes are under, once it has begun.
@@ -90,6 +100,10 @@ impl Cluster for HttpCluster {
         let response = self.get(node.0, "/metrics").await?;
         let response = response.error_for_status().map_err(|error| reason(&error))?;
         Ok(served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?)))
+    }
+
+    async fn watched_p99(&self, window: Duration) -> Option<Result<[Option<f64>; Op::ALL.len()], String>> {
+        Some(self.prometheus.as_ref()?.p99(&self.client, window).await)
     }
 
     async fn view(&self, node: NodeIndex) -> Result<NodeView, String> {
@@ -160,7 +174,7 @@ fn served(counted: NodeOperations) -> Served {
 }
 
 /// The innermost cause: `connection refused`, not `error sending request`.
-fn reason(error: &reqwest::Error) -> String {
+pub(crate) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }

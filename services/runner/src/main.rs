@@ -5,6 +5,7 @@ mod http;
 mod keep;
 mod metrics;
 mod null_server;
+mod prometheus;
 mod settings;
 mod startup;
 mod supervisor;
@@ -53,7 +54,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
         let targets = &settings.http.targets;
-        let cluster = HttpCluster::new(targets, kill_token)?;
+        let cluster = HttpCluster::new(targets, kill_token)?.watched_by(&settings.prometheus_url, targets);
         return drive(settings, targets, &cluster).await;
     }
     // Settings are checked before anything is started.
@@ -67,6 +68,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
 
 async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, String> {
     let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
+    let cluster = cluster.watched_by(&settings.prometheus_url, &supervisor.targets);
     tokio::select! {
         ready = supervisor.wait_ready(&cluster) => ready?,
         _ = tokio::signal::ctrl_c() => return Err("interrupted before the nodes were ready".to_owned()),
