@@ -229,6 +229,11 @@ impl Store {
         changed
     }
 
+    /// Forgets what is in a slot that is others' business now; how many entries that was.
+    pub fn drop_slot(&self, slot: Slot) -> usize {
+        self.change(slot, |shard| shard.drop_slot(slot))
+    }
+
     /// Forgets everything but the counters, which only ever rise.
     pub fn clear(&self) {
         for shard in &self.shards {

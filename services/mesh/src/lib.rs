@@ -6,12 +6,15 @@ mod worker;
 mod call;
 mod core;
 mod gossip_routes;
+mod handover;
 mod hints;
 mod link;
 mod peer;
 mod peers;
 mod resync;
+mod ring_change;
 mod serve;
+mod trail;
 mod upkeep;
 
 mod clock;

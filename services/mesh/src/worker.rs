@@ -12,8 +12,8 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, NodeId, Op,
-    OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext,
-    Version, Write, WriteOutcome, encode_read, encode_write,
+    OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot,
+    TraceContext, Version, Write, WriteOutcome, encode_read, encode_write,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -23,10 +23,13 @@ use crate::{
     core::{Core, count},
     link::{INLINE_VALUE_BYTES_MAX, Waiter},
     peers::Peers,
+    trail::{Trail, refusal},
 };
 
-/// How often a read starts again because the owners see another ring.
-const ATTEMPTS_MAX: usize = 6;
+/// How long a read goes on trying when owners see another ring or are still catching up, with a pause of so long in between.
+const RING_PATIENCE: Duration = Duration::from_millis(500);
+
+const RING_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long an owner may be silent when another one holds a newer version than a write's, before the write is stamped again.
 const SILENCE_MAX: Duration = Duration::from_millis(5);
@@ -79,7 +82,7 @@ impl Worker {
         let asked = Asked { started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
         let ring = core.ring();
-        let local = ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
+        let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key)));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
             self.record(Op::Get, OpOutcome::HitLocal, asked, Some(*version), Legs::new());
@@ -87,7 +90,7 @@ impl Worker {
         }
         drop(ring);
         let _in_flight = InFlight::enter(&self.in_flight);
-        let (result, legs) = self.read(key, hash, local, options, started).await;
+        let (result, legs) = self.read(key, hash, (ring_hash, local), options, started).await;
         let outcome = match &result {
             Ok(Lookup::Local(_)) => OpOutcome::HitLocal,
             Ok(Lookup::Remote(_)) => OpOutcome::HitRemote,
@@ -125,18 +128,30 @@ impl Worker {
         &self,
         key: &Bytes,
         hash: KeyHash,
-        mut local: Option<ReadAnswer>,
+        (local_ring, mut local): (RingHash, Option<ReadAnswer>),
         options: GetOptions,
         started: Monotonic,
     ) -> (Result<Lookup, GetError>, Legs) {
         let (core, slot) = (&*self.core, Slot::of(hash));
         let mut legs = Legs::new();
+        let patience = started + RING_PATIENCE.min(core.config.read_timeout);
+        let mut ask_former = false;
         self.peers.hedge_budget.lock().deposit();
-        for _ in 0..ATTEMPTS_MAX {
+        for attempt in 0_u32.. {
+            if attempt > 1 {
+                tokio::time::sleep(RING_PAUSE).await;
+            }
             let ring = Arc::clone(&core.ring());
-            let owners = self.peers.by_cost(ring.owners(slot), started);
+            if attempt > 0 || ring.hash() != local_ring {
+                local = ring.owns(core.id, slot).then(|| core.read_replica_in(ring.hash(), slot, hash, key));
+            }
+            let mut owners = self.peers.by_cost(ring.owners(slot), started);
+            if ask_former {
+                owners.extend(core.former_owners(&ring, slot).into_iter().take(owners.remaining_capacity()));
+            }
             let held = version_of(local.as_ref());
-            let machine = Read::new(self.read_config(options.consistency), &owners, local.take(), started);
+            let local = local.take().filter(|answer| !matches!(answer, ReadAnswer::WrongRing(_)));
+            let machine = Read::new(self.read_config(options.consistency), &owners, local, started);
             let call = ReadCall::new(machine, started);
             let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
             let outcome = call
@@ -153,11 +168,20 @@ impl Worker {
             self.settle_legs(&ended, &sent);
             renew(&mut legs, ended);
             let result = match outcome {
-                ReadOutcome::WrongRing => {
+                ReadOutcome::WrongRing if core.clock.now() < patience => {
                     self.share_members(&owners);
-                    local = core.ring().owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
                     continue;
                 }
+                // Owners that have just taken over the slot are about to know, and those before them may know already.
+                ReadOutcome::Unavailable { .. }
+                    if core.clock.now() < patience
+                        && ring.members().len() > 1
+                        && call.with_machine(Read::is_catching_up) =>
+                {
+                    ask_former = true;
+                    continue;
+                }
+                ReadOutcome::WrongRing => Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }),
                 ReadOutcome::Value { version, value, expiry, leg: Some(leg) } => {
                     let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
                     self.repair_replica(&ring, slot, held, &record);
@@ -342,8 +366,16 @@ impl Worker {
             }
         }
         if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
-            let answer = core.write_replica(None, &call.record);
+            let answer = core.write_replica_in(ring.hash(), None, &call.record);
             call.handle_answer(core, core.clock.now(), leg, &answer);
+        }
+        for peer in ring.joining(slot) {
+            // It will be compared with before it counts, so it does not matter if this comes to nothing.
+            let encode = |out: &mut bytes::BytesMut, id| encode_write(out, id, ring.hash(), None, &call.record);
+            let _ = self.peers.with_link(peer, |link| match apart {
+                true => link.request_apart(Waiter::Joining, now, deadline, encode),
+                false => link.request(Waiter::Joining, now, deadline, encode),
+            });
         }
         call
     }
@@ -439,38 +471,6 @@ fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
     match answer {
         Some(ReadAnswer::Value { version, .. } | ReadAnswer::Gone { version }) => Some(*version),
         _ => None,
-    }
-}
-
-/// What the attempts at one write may have left behind.
-#[derive(Default)]
-struct Trail {
-    /// The most owners that applied one attempt.
-    acks: usize,
-    may_be_written: bool,
-}
-
-impl Trail {
-    fn add(&mut self, attempt: &Write) {
-        self.acks = self.acks.max(attempt.acks());
-        self.may_be_written |= attempt.may_be_written();
-    }
-
-    /// `refusal` says that nothing was written; once any attempt may have left a trace, no later one can say so.
-    fn verdict(&self, version: Version, needed: usize, refusal: WriteError) -> WriteError {
-        if self.may_be_written { WriteError::Indeterminate { acks: self.acks, needed, version } } else { refusal }
-    }
-}
-
-/// What to tell the caller of a write that certainly was not written.
-fn refusal(machine: &Write, reachable: usize, needed: usize) -> WriteError {
-    let refusals = machine.refusals();
-    if refusals.too_large > 0 {
-        WriteError::TooLarge
-    } else if refusals.drift > 0 {
-        WriteError::Drift
-    } else {
-        WriteError::NoQuorum { reachable, needed }
     }
 }
 

@@ -263,6 +263,19 @@ impl Shard {
         swept
     }
 
+    /// Takes all entries of a slot out.
+    pub(super) fn drop_slot(&mut self, slot: Slot) -> usize {
+        let index = slot.index() >> self.shard_bits;
+        let mut dropped = 0;
+        // One at a time, because each removal may give another entry a new number.
+        while let Some(at) = self.slots[index].entries.iter().next().copied() {
+            self.remove(at);
+            dropped += 1;
+        }
+        self.check();
+        dropped
+    }
+
     /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
     pub(super) fn clear(&mut self) -> Self {
         let empty = Self { counters: self.counters, ..Self::new(self.share, self.shard_bits) };
