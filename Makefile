@@ -3,7 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help bench observe perf test lint
+.PHONY: help bench observe perf sim test lint
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ perf: ## Measures the targets as ratios against yardsticks on this machine; writ
 	@.ci/need python3 python3
 	cargo build --locked --release -p node -p runner -p direct-runner
 	python3 perf/perf.py --binaries $(TARGET_DIR)/release --output $(TARGET_DIR)/perf.md $(PERF)
+
+sim: ## Simulates clusters under faults, a seed each: SEEDS=50000 for a night, SEED=7 replays that one
+	@.ci/need cc gcc
+	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked -p mesh-bench --test simulator seeds_keep_the_guarantee -- --nocapture
 
 test: ## Everything that CI checks; ends with the number of passed, failed and skipped checks
 	@.ci/need cc gcc

@@ -1,28 +1,25 @@
 #!/usr/bin/env python3
 """What `make observe` does: the whole stack in containers where there is a Docker engine; else three local nodes, the
-runner and, if it is installed, a real Prometheus. Either way a run with a kill in it.
+runner, the trace UI and, if it is installed, a real Prometheus. Either way a run with a kill in it.
 
-`--check` is for CI: local, short, on free ports; then every query of the board must have data.
+`--check` is for CI: local, short, on free ports; then check_live.py looks at what the run has left behind.
 """
 
 import argparse
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "perf"))
 from processes import answers, free_port, wait_for  # noqa: E402
+
+from check_live import FakeExporter, Stack, check_stack  # noqa: E402
 
 KILL_TOKEN = "demo"
 
@@ -76,20 +73,28 @@ class Ports:
         self.quic = [free_port() for _ in range(3)] if free else [5011, 5012, 5013]
         self.runner = free_port() if free else 9464
         self.prometheus = free_port() if free else 9090
+        self.ui = free_port() if free else 16686
+        self.otlp = free_port() if free else 4317
+        self.fake = free_port() if free else None
 
     @property
     def targets(self) -> str:
         return ",".join(f"http://127.0.0.1:{port}" for port in self.http)
 
 
-def start_nodes(binaries: Path, ports: Ports, folder: Path) -> list[Node]:
+def telemetry_settings(ports: Ports, service: str, traced: bool) -> dict[str, str]:
+    """Without anybody to take traces none are made."""
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports.otlp}", "OTEL_SERVICE_NAME": service} if traced else {}
+
+
+def start_nodes(binaries: Path, ports: Ports, folder: Path, traced: bool) -> list[Node]:
     seeds = ",".join(f"127.0.0.1:{port}" for port in ports.quic)
     nodes = []
     for number, (http, quic) in enumerate(zip(ports.http, ports.quic), 1):
         settings = {
             "NODE_ID": f"node{number}", "PORT": str(http), "HTTP_BIND": "127.0.0.1", "CACHE_BIND": f"127.0.0.1:{quic}",
             "CACHE_PUBLIC": f"127.0.0.1:{quic}", "CACHE_SEEDS": seeds, "CACHE_AUTH": "demo", "WORKERS": "1",
-            "ALLOW_KILL": "true", "KILL_TOKEN": KILL_TOKEN,
+            "ALLOW_KILL": "true", "KILL_TOKEN": KILL_TOKEN, **telemetry_settings(ports, f"node{number}", traced),
         }
         nodes.append(Node(binaries / "node", settings, folder / f"node{number}.log"))
     return nodes
@@ -109,6 +114,8 @@ def local_config(ports: Ports) -> str:
         if container not in config:
             raise RuntimeError(f"prometheus.yml no longer says {container}")
         config = config.replace(container, local)
+    if ports.fake:
+        config += f"\n  - {{job_name: fake, honor_labels: true, static_configs: [{{targets: ['127.0.0.1:{ports.fake}']}}]}}\n"
     return config
 
 
@@ -124,26 +131,42 @@ def start_prometheus(ports: Ports, folder: Path) -> subprocess.Popen:
         )
 
 
+def start_trace_ui(binary: Path, ports: Ports, folder: Path) -> subprocess.Popen:
+    settings = {"OTLP_BIND": f"127.0.0.1:{ports.otlp}", "UI_BIND": f"127.0.0.1:{ports.ui}"}
+    with (folder / "trace-ui.log").open("w") as log:
+        child = subprocess.Popen([binary], env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    wait_for("the trace UI", lambda: child.poll() is not None or answers(f"http://127.0.0.1:{ports.ui}/status"))
+    if child.poll() is not None:
+        raise RuntimeError((folder / "trace-ui.log").read_text().strip())
+    return child
+
+
 def run_local(binaries: Path, check: bool) -> int:
     folder = ROOT / "target" / ("observe-check" if check else "observe")
     folder.mkdir(parents=True, exist_ok=True)
-    ports = Ports(free=check)
+    ports, ui_binary = Ports(free=check), trace_ui()
     url = f"http://127.0.0.1:{ports.prometheus}"
-    nodes, prometheus = start_nodes(binaries, ports, folder), None
+    ui_url = f"http://127.0.0.1:{ports.ui}" if ui_binary else None
+    prometheus, ui, nodes, fake = None, None, [], FakeExporter(ports.fake) if check else None
     try:
         if shutil.which("prometheus"):
             prometheus = start_prometheus(ports, folder)
             wait_for("Prometheus", lambda: answers(f"{url}/-/ready"))
+        if ui_binary:
+            ui = start_trace_ui(ui_binary, ports, folder)
+        nodes = start_nodes(binaries, ports, folder, traced=ui is not None)
         wait_for("the nodes", lambda: all(answers(f"http://127.0.0.1:{port}/ready") for port in ports.http))
-        tell(ports, url if prometheus else None)
+        tell(ports, url if prometheus else None, ui_url)
         began = time.time()
         run = {**CHECK_RUN} if check else {name: os.environ.get(name, value) for name, value in RUN.items()}
         run |= {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(folder / "results.json")}
+        run |= telemetry_settings(ports, "runner", traced=ui is not None)
         code = subprocess.run([str(binaries / "runner")], env={**os.environ, **run}, check=False).returncode
         if check:
-            return code or check_run(url, folder, began)
-        if prometheus and sys.stdin.isatty():
-            print(f"\nThe nodes and Prometheus stay up: {url}  (Ctrl-C ends them)")
+            stack = Stack(url, ui_url, ui, ports.targets.split(","), folder, began)
+            return code or int(not check_stack(stack))
+        if (prometheus or ui) and sys.stdin.isatty():
+            print("\nThe nodes and what watches them stay up. Ctrl-C ends them.")
             signal.pause()
         return code
     except KeyboardInterrupt:
@@ -151,35 +174,25 @@ def run_local(binaries: Path, check: bool) -> int:
     finally:
         for node in nodes:
             node.stop()
-        if prometheus:
-            prometheus.terminate()
-            prometheus.wait()
+        if fake:
+            fake.stop()
+        for watcher in filter(None, (prometheus, ui)):
+            watcher.terminate()
+            watcher.wait()
 
 
-def check_run(url: str, folder: Path, began: float) -> int:
-    """The board has data, the kill stands where it happened, and the alert for it fired."""
-    killed_ms = json.loads((folder / "results.json").read_text())["timeline"]["killed_at_unix_ms"]
-    line = value(url, 'last_over_time(runner_fault_event_timestamp_seconds{action="kill"}[5m])')
-    print(f"kill line: {abs(line * 1000 - killed_ms):.0f} ms from the kill")
-    alerted = value(url, 'count_over_time(ALERTS{alertname="MeshNodeDown",alertstate="firing"}[5m])')
-    print(f"MeshNodeDown fired for {alerted:.0f} s")
-    live = [sys.executable, str(ROOT / "grafana" / "check.py"), "--live", url, "--from", str(began), "--to", str(time.time())]
-    code = subprocess.run(live, check=False).returncode
-    return code or int(not (abs(line * 1000 - killed_ms) < 1000 and alerted > 0))
+def trace_ui() -> Path | None:
+    """The trace UI, built if that is possible."""
+    done = subprocess.run([ROOT / ".ci" / "trace-ui"], stdout=subprocess.PIPE, text=True, check=False)
+    return Path(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
 
 
-def value(url: str, expr: str) -> float:
-    with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expr})}", timeout=10) as response:
-        found = json.load(response)["data"]["result"]
-    return float(found[0]["value"][1]) if found else 0.0
-
-
-def tell(ports: Ports, prometheus: str | None) -> None:
+def tell(ports: Ports, prometheus: str | None, ui: str | None) -> None:
     print("Three local nodes and the runner, no containers.")
     print(f"  nodes       {ports.targets.replace(',', '  ')}")
     print(f"  Prometheus  {prometheus or 'MISSING: install the package prometheus'}")
-    print("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000")
-    print("  Jaeger      MISSING: needs a Docker engine that can pull its image; then http://localhost:16686", flush=True)
+    print(f"  Jaeger UI   {ui or 'MISSING: it could not be built, see above'}")
+    print("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000", flush=True)
 
 
 def compose() -> list[str] | None:

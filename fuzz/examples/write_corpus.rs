@@ -22,7 +22,55 @@ fn main() -> io::Result<()> {
         let message = GossipMessage { from: NodeId::new(1), body, updates: members() };
         write("gossip_message", name, &message.encode())?;
     }
+    for (name, request) in http_requests() {
+        write("http_request", name, request.as_bytes())?;
+    }
     Ok(())
+}
+
+/// Requests that end well, and the beginnings of those that do not.
+fn http_requests() -> [(&'static str, &'static str); 18] {
+    [
+        ("get", "GET /get?k=k HTTP/1.1\r\nhost: n\r\n\r\n"),
+        ("get_quorum", "GET /get?k=%6B&consistency=quorum HTTP/1.1\r\nhost: n\r\n\r\n"),
+        (
+            "get_session",
+            "GET /get?k=k&consistency=session HTTP/1.1\r\nhost: n\r\nx-mesh-min-version: 00000000000000000000000000000001\r\n\r\n",
+        ),
+        (
+            "get_traced",
+            "GET /get?k=k HTTP/1.1\r\nhost: n\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n",
+        ),
+        ("get_miss", "GET /get?k=nobody HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"),
+        (
+            "set",
+            "POST /set HTTP/1.1\r\nhost: n\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"k\":\"k\",\"v\":\"v\"}",
+        ),
+        (
+            "set_ttl",
+            "POST /set HTTP/1.1\r\nhost: n\r\ncontent-length: 40\r\n\r\n{\"k\":\"\\u00e4\\n\",\"v\":\"v\",\"ttl_ms\":60000}   ",
+        ),
+        (
+            "set_raw",
+            "POST /set?k=k&ttl_ms=-1 HTTP/1.1\r\nhost: n\r\ncontent-type: application/octet-stream\r\ncontent-length: 3\r\n\r\nabc",
+        ),
+        (
+            "set_chunked",
+            "POST /set?k=c HTTP/1.1\r\nhost: n\r\ncontent-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+        ),
+        (
+            "set_expect",
+            "POST /set?k=e HTTP/1.1\r\nhost: n\r\nexpect: 100-continue\r\ncontent-type: application/octet-stream\r\ncontent-length: 1\r\n\r\nx",
+        ),
+        ("set_too_large", "POST /set HTTP/1.1\r\nhost: n\r\ncontent-length: 99999\r\n\r\n{"),
+        ("del", "DELETE /del?k=gone HTTP/1.1\r\nhost: n\r\n\r\n"),
+        ("kill", "POST /kill?token=t&mode=pause&for_ms=5 HTTP/1.1\r\nhost: n\r\ncontent-length: 0\r\n\r\n"),
+        ("stats", "HEAD /stats HTTP/1.1\r\nhost: n\r\n\r\n"),
+        ("cluster", "GET /cluster HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n"),
+        ("ready", "GET http://n:1/ready HTTP/1.1\r\nhost: n\r\n\r\n"),
+        ("metrics", "GET /metrics HTTP/1.1\r\nhost: n\r\naccept: application/openmetrics-text\r\n\r\n"),
+        ("two", "GET /get?k=k HTTP/1.1\r\nhost: n\r\n\r\nDELETE /x HTTP/1.1\r\nhost: n\r\n\r\n"),
+    ]
 }
 
 fn write_frame(name: &str, frame: &Frame) -> io::Result<()> {

@@ -1,66 +1,15 @@
-//! What the fuzz targets share: the corpus of valid inputs, and a mutator that damages them as the engine's bytes say.
-//! Random bytes alone seldom get past a header; a valid input with a few bytes changed does.
+//! What the fuzz targets check, and what they start from. `frame`, `gossip` and `http` are included by the product's own
+//! tests as well, which replay every committed input.
 
-use std::{fs, path::PathBuf};
+mod corpus;
+pub mod frame;
+pub mod gossip;
+pub mod http;
 
-/// The committed valid inputs of one target, sorted by name.
-#[derive(Clone, Debug)]
-pub struct Corpus {
-    inputs: Vec<Vec<u8>>,
-}
+pub use corpus::Corpus;
 
-impl Corpus {
-    /// Where the inputs of `target` are; the engine replays them from there too.
-    #[must_use]
-    pub fn directory(target: &str) -> PathBuf {
-        [env!("CARGO_MANIFEST_DIR"), "tests", "__fuzz__", target, "corpus"].iter().collect()
-    }
+/// Whether the engine is guided by coverage (libFuzzer, see `run`), and finds its way past headers by itself.
+pub const IS_GUIDED: bool = cfg!(fuzzing_libfuzzer);
 
-    /// Reads the inputs of `target`.
-    ///
-    /// # Panics
-    /// If there are none.
-    #[must_use]
-    pub fn load(target: &str) -> Self {
-        let directory = Self::directory(target);
-        let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-        paths.sort();
-        let inputs: Vec<Vec<u8>> = paths.iter().filter_map(|path| fs::read(path).ok()).collect();
-        assert!(!inputs.is_empty(), "no corpus in {}", directory.display());
-        Self { inputs }
-    }
-
-    /// The inputs.
-    #[must_use]
-    pub fn inputs(&self) -> &[Vec<u8>] {
-        &self.inputs
-    }
-
-    /// One of the inputs, damaged: the first byte of `script` says which, and every four bytes after it one change.
-    #[must_use]
-    pub fn damaged(&self, script: &[u8]) -> Vec<u8> {
-        let (&which, changes) = script.split_first().unwrap_or((&0, &[]));
-        let mut input = self.inputs[usize::from(which) % self.inputs.len()].clone();
-        for change in changes.chunks_exact(4) {
-            let [kind, high, low, byte] = [change[0], change[1], change[2], change[3]];
-            if input.is_empty() {
-                break;
-            }
-            let at = usize::from(u16::from_be_bytes([high, low])) % input.len();
-            match kind % 6 {
-                0 => input[at] ^= 1 << (byte % 8),
-                1 => input[at] = byte,
-                2 => input[at] = [0, 1, 0x7f, 0x80, 0xff][usize::from(byte) % 5],
-                3 => input.insert(at, byte),
-                4 => drop(input.remove(at)),
-                _ => {
-                    let other = &self.inputs[usize::from(byte) % self.inputs.len()];
-                    input.truncate(at);
-                    input.extend_from_slice(&other[at.min(other.len())..]);
-                }
-            }
-        }
-        input
-    }
-}
+/// The longest input of the engine. Without guidance it is a script for [`Corpus::damaged`], of four bytes a change.
+pub const BYTES_MAX: usize = if IS_GUIDED { 4096 } else { 64 };

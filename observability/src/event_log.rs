@@ -43,7 +43,7 @@ impl EventLog {
                 warn!(claimed = state_label(*claimed), "refuted a claim about this node");
             }
             Event::Ring { hash, members, slots_owned } => debug!(?hash, members, slots_owned, "new ring"),
-            Event::GossipRound { peer, rtt, indirect } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
+            Event::GossipRound { peer, rtt, indirect, .. } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
             Event::PeerUp { peer } => debug!(%peer, "connected"),
             Event::PeerDown { peer, reason } => debug!(%peer, reason, "disconnected"),
             Event::PeerRefused { addr, reason } => {
@@ -72,6 +72,8 @@ impl EventLog {
                 warn!(%peer, ?reason, hints = queue.hints, bytes = queue.bytes, "gave up hints: comparing with the peer instead");
             }
             Event::HintsReplayed { peer, hints, took } => info!(%peer, hints, ?took, "a peer has got what it missed"),
+            Event::FaultBegan { what, time } => warn!(what, ?time, "a fault was laid on this node on request"),
+            Event::FaultEnded { what, lasted } => info!(what, ?lasted, "a fault is over"),
             Event::MissedWrite { peer, version } => debug!(%peer, %version, "an owner may lack a write"),
         }
     }

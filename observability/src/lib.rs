@@ -5,6 +5,7 @@ mod catalogue;
 mod event_log;
 mod exposition;
 mod hint_series;
+mod http_series;
 mod latency_series;
 mod logging;
 mod mesh_sample;
@@ -15,6 +16,7 @@ mod telemetry;
 mod trace;
 
 pub use exposition::Exposition;
+pub use http_series::{Cut, Shed};
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
 pub use mesh_sample::{MeshSample, PeerSample};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};

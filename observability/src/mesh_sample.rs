@@ -37,6 +37,16 @@ pub struct MeshSample {
     pub resident_bytes: u64,
     /// Time since start.
     pub uptime: Duration,
+    /// The node's wall clock, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Faults in force.
+    pub faults_active: u64,
+    /// Packets that faults lost, since start.
+    pub fault_packets_dropped: u64,
+    /// Packets that they held back.
+    pub fault_packets_delayed: u64,
+    /// Packets that they doubled.
+    pub fault_packets_duplicated: u64,
     /// All other members.
     pub peers: Vec<PeerSample>,
 }
@@ -74,6 +84,10 @@ pub(crate) struct MeshSeries {
     cpu: Counter,
     resident: Gauge,
     start: Gauge,
+    clock: Gauge,
+    faults_active: Gauge,
+    /// Dropped, delayed, duplicated.
+    fault_packets: [Counter; 3],
     // Taken once a second, by the sampler.
     peers: Mutex<HashMap<String, PeerSeries>>,
 }
@@ -91,6 +105,10 @@ impl MeshSeries {
             cpu: registry.counter(&names::PROCESS_CPU, &[]),
             resident: registry.gauge(&names::PROCESS_MEMORY, &[]),
             start: registry.gauge(&names::START, &[]),
+            clock: registry.gauge(&names::CLOCK, &[]),
+            faults_active: registry.gauge(&names::FAULTS_ACTIVE, &[]),
+            fault_packets: ["dropped", "delayed", "duplicated"]
+                .map(|outcome| registry.counter(&names::FAULT_PACKETS, &[("outcome", outcome)])),
             peers: Mutex::default(),
         }
     }
@@ -105,6 +123,12 @@ impl MeshSeries {
         self.remote_reads.absolute(sample.remote_reads);
         self.wrong_ring.absolute(sample.wrong_ring);
         self.cpu.absolute(sample.cpu_ms);
+        self.clock.set(sample.unix_ms as f64 / 1000.0);
+        self.faults_active.set(sample.faults_active as f64);
+        let packets = [sample.fault_packets_dropped, sample.fault_packets_delayed, sample.fault_packets_duplicated];
+        for (counter, packets) in self.fault_packets.iter().zip(packets) {
+            counter.absolute(packets);
+        }
         self.resident.set(sample.resident_bytes as f64);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Whole seconds, or a step of the clock's rate would look like a restart.

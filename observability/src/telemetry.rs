@@ -21,6 +21,7 @@ use crate::{
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
     hint_series::HintHandles,
+    http_series::{Cut, HttpSeries, Shed},
     latency_series::LatencySeries,
     mesh_sample::{MeshSample, MeshSeries},
     peer_series::PeerSeries,
@@ -50,23 +51,6 @@ const LEG_OUTCOMES: [(LegOutcome, &str); 6] = [
     (LegOutcome::Pending, "pending"),
 ];
 
-/// The statuses that a node answers errors with; anything else counts as `other`.
-const PROBLEM_CODES: [(u16, &str); 13] = [
-    (400, "400"),
-    (401, "401"),
-    (403, "403"),
-    (404, "404"),
-    (405, "405"),
-    (408, "408"),
-    (413, "413"),
-    (415, "415"),
-    (500, "500"),
-    (503, "503"),
-    (504, "504"),
-    (507, "507"),
-    (0, "other"),
-];
-
 /// What is sampled rather than counted as it happens.
 #[derive(Clone, Debug, Default)]
 pub struct NodeSample {
@@ -80,6 +64,8 @@ pub struct NodeSample {
     pub in_flight: u64,
     /// Open HTTP connections.
     pub connections: u64,
+    /// How late the slowest thread comes to its work.
+    pub queue_delay: Duration,
 }
 
 /// One node's telemetry. Several may live in one process: nothing here is global.
@@ -90,8 +76,7 @@ pub struct Telemetry {
     durations: LatencySeries<{ OPS.len() }>,
     hedge_legs: [Counter; LEG_OUTCOMES.len()],
     hedge_wins: Counter,
-    problems: [Counter; PROBLEM_CODES.len()],
-    connections_refused: Counter,
+    http: HttpSeries,
     traceparent_malformed: Counter,
     mesh: MeshHandles,
     sampled: SampledHandles,
@@ -144,8 +129,7 @@ impl Telemetry {
             durations: LatencySeries::new(&names::OP_DURATION, name, "op", OPS.map(|(_, op)| op)),
             hedge_legs: LEG_OUTCOMES.map(|(_, how)| registry.counter(&names::HEDGE_LEGS, &[("outcome", how)])),
             hedge_wins: registry.counter(&names::HEDGE_WINS, &[]),
-            problems: PROBLEM_CODES.map(|(_, code)| registry.counter(&names::HTTP_PROBLEMS, &[("code", code)])),
-            connections_refused: registry.counter(&names::HTTP_CONNECTIONS_REFUSED, &[]),
+            http: HttpSeries::new(&registry),
             traceparent_malformed: registry.counter(&names::TRACEPARENT_MALFORMED, &[]),
             mesh: MeshHandles::new(&registry),
             sampled: SampledHandles::new(&registry),
@@ -183,6 +167,13 @@ impl Telemetry {
         }
     }
 
+    /// This node was ordered to fail so, after a while.
+    pub fn fault_ordered(&self, mode: &'static str, after: Duration) {
+        if let Some(tracer) = &self.tracer {
+            tracer.fault(mode, after);
+        }
+    }
+
     /// The times that the mesh tells are since this moment. To be called before the first request.
     pub fn align(&self, epoch: Instant) {
         if let Some(tracer) = &self.tracer {
@@ -217,14 +208,22 @@ impl Telemetry {
 
     /// A request was answered with an error status.
     pub fn problem(&self, status: u16) {
-        let other = PROBLEM_CODES.len() - 1;
-        let index = PROBLEM_CODES.iter().position(|(code, _)| *code == status).unwrap_or(other);
-        self.problems[index].increment(1);
+        self.http.problem(status);
     }
 
     /// A connection was turned away because too many are open.
     pub fn connection_refused(&self) {
-        self.connections_refused.increment(1);
+        self.http.connection_refused();
+    }
+
+    /// A request was turned away unread.
+    pub fn shed(&self, reason: Shed) {
+        self.http.shed(reason);
+    }
+
+    /// A connection was cut off because its client kept us waiting.
+    pub fn cut(&self, reason: Cut) {
+        self.http.cut(reason);
     }
 
     /// A `traceparent` header made no sense and was ignored.
@@ -235,6 +234,7 @@ impl Telemetry {
     /// Takes over sampled figures.
     pub fn sample(&self, sample: &NodeSample) {
         self.sampled.set(sample);
+        self.http.set_queue_delay(sample.queue_delay);
         self.hints.set(&sample.hints, &sample.hints_by_peer, &self.peers, &self.registry);
     }
 
@@ -287,7 +287,11 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::InSync { .. } | Event::HintsDropped(_) | Event::HintsReplayed { .. } => {}
+            Event::InSync { .. }
+            | Event::HintsDropped(_)
+            | Event::HintsReplayed { .. }
+            | Event::FaultBegan { .. }
+            | Event::FaultEnded { .. } => {}
         }
     }
 }

@@ -11,6 +11,7 @@ mod harness;
 mod direct_runner_cli;
 mod faults;
 mod no_loss;
+mod ordered_faults;
 mod partition;
 mod refusals;
 mod runner_cli;

@@ -1,9 +1,11 @@
 //! Traces: from flight records to spans at a collector. `tracer` decides what is kept, `spans` writes it down, `pipeline`
-//! sends it away, `served` remembers what peers may still ask for.
+//! sends it away, `served` remembers what peers may still ask for, `rare` is about what happens apart from requests.
 
 mod clock;
 mod ids;
+mod names;
 mod pipeline;
+mod rare;
 mod served;
 mod settings;
 mod spans;

@@ -75,7 +75,7 @@ pub(crate) struct SpanCounts {
 
 /// The running pipeline.
 pub(crate) struct SpanPipeline {
-    processor: BatchSpanProcessor,
+    processor: Arc<BatchSpanProcessor>,
     queued: Arc<AtomicUsize>,
     counts: Arc<SpanCounts>,
     // Taken once, at the end.
@@ -115,7 +115,7 @@ impl SpanPipeline {
             .with_max_export_batch_size(BATCH_SPANS)
             .with_scheduled_delay(BATCH_DELAY)
             .build();
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        let processor = Arc::new(BatchSpanProcessor::builder(exporter).with_batch_config(config).build());
         Ok(Self { processor, queued, counts, runtime: Mutex::new(Some(runtime)) })
     }
 
@@ -129,6 +129,13 @@ impl SpanPipeline {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Has what is queued sent now. Does not wait for it.
+    pub(crate) fn flush(&self) {
+        let processor = Arc::clone(&self.processor);
+        // Its result says nothing of the spans: the counts do. Without a thread they leave a little later.
+        let _ = thread::Builder::new().name("flush".to_owned()).spawn(move || processor.force_flush());
     }
 
     /// Sends what is queued, for at most [`FLUSH_MAX`], and ends the thread.

@@ -3,8 +3,8 @@
 use std::{borrow::Cow, time::SystemTime};
 
 use mesh_proto::{
-    Event, KeyHash, LegOutcome, LegRecord, MemberState, NodeId, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord,
-    Slot, TraceContext, Version,
+    KeyHash, LegOutcome, LegRecord, NodeId, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord, Slot, TraceContext,
+    Version,
 };
 use opentelemetry::{
     InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
@@ -12,11 +12,8 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::{EndedRequest, RequestTrace, clock::SpanClock, ids};
-use crate::{
-    peer_series::state_label,
-    telemetry::{leg_outcome_label, op_outcome_label},
-};
+use super::{EndedRequest, RequestTrace, clock::SpanClock, ids, names};
+use crate::telemetry::{leg_outcome_label, op_outcome_label};
 
 /// Makes spans.
 pub(super) struct SpanWriter {
@@ -25,12 +22,13 @@ pub(super) struct SpanWriter {
 }
 
 /// A span's place.
-struct Place {
-    trace: u128,
-    span: u64,
-    parent: u64,
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) trace: u128,
+    pub(super) span: u64,
+    pub(super) parent: u64,
     /// Whether the parent is another process's.
-    is_remote: bool,
+    pub(super) is_remote: bool,
 }
 
 impl SpanWriter {
@@ -68,9 +66,9 @@ impl SpanWriter {
         let span = TraceContext::operation_span(context.span_id());
         let place = Place { trace: context.trace_id(), span, parent: context.span_id(), is_remote: false };
         let name = match record.op {
-            Op::Get => "mesh.get",
-            Op::Set => "mesh.set",
-            Op::Delete => "mesh.delete",
+            Op::Get => names::MESH_GET.name,
+            Op::Set => names::MESH_SET.name,
+            Op::Delete => names::MESH_DELETE.name,
         };
         let mut attributes = vec![KeyValue::new("outcome", op_outcome_label(record.outcome))];
         attributes.extend(key_attributes(record.hash, record.version));
@@ -99,7 +97,7 @@ impl SpanWriter {
         let start = record.started + leg.started;
         let times = (self.clock.mesh_date(start), self.clock.mesh_date(record.started + leg.ended.max(leg.started)));
         let status = failure(has_failed, "the peer did not do its part");
-        self.span(place, "mesh.leg", SpanKind::Client, times, attributes, status)
+        self.span(place, names::MESH_LEG.name, SpanKind::Client, times, attributes, status)
     }
 
     /// `mesh.serve`, the other end of a leg.
@@ -114,36 +112,10 @@ impl SpanWriter {
         ];
         attributes.extend(key_attributes(record.hash, record.version));
         let times = (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
-        self.span(place, "mesh.serve", SpanKind::Server, times, attributes, Status::Unset)
+        self.span(place, names::MESH_SERVE.name, SpanKind::Server, times, attributes, Status::Unset)
     }
 
-    /// A rare event as a trace of its own, if it is one that has a place on a time line.
-    pub(super) fn event(&self, event: &Event, now: SystemTime) -> Option<SpanData> {
-        let (name, took, attributes) = match event {
-            Event::GossipRound { peer: probed, rtt, indirect } => {
-                let answer = match (rtt, indirect) {
-                    (None, _) => "none",
-                    (Some(_), true) => "indirect",
-                    (Some(_), false) => "direct",
-                };
-                ("gossip.round", rtt.unwrap_or_default(), vec![peer(*probed), KeyValue::new("answer", answer)])
-            }
-            Event::Repair { peer: source, slots, keys, took } => {
-                let found = [("slots", *slots), ("keys", *keys)].map(|(name, count)| KeyValue::new(name, count as i64));
-                ("repair.round", *took, [vec![peer(*source)], found.to_vec()].concat())
-            }
-            Event::Member { peer: member, from, to, .. } => {
-                let was = KeyValue::new("from", from.map_or("unknown", state_label));
-                (member_span(*to), std::time::Duration::ZERO, vec![peer(*member), was])
-            }
-            _ => return None,
-        };
-        let place = Place { trace: ids::trace_id(), span: ids::span_id(), parent: 0, is_remote: false };
-        let start = now.checked_sub(took).unwrap_or(now);
-        Some(self.span(place, name, SpanKind::Internal, (start, now), attributes, Status::Unset))
-    }
-
-    fn span(
+    pub(super) fn span(
         &self,
         place: Place,
         name: impl Into<Cow<'static, str>>,
@@ -178,11 +150,11 @@ pub(super) const fn is_failure(outcome: OpOutcome) -> bool {
     matches!(outcome, OpOutcome::Refused | OpOutcome::Unavailable | OpOutcome::Indeterminate | OpOutcome::Overloaded)
 }
 
-fn failure(has_failed: bool, why: &'static str) -> Status {
+pub(super) fn failure(has_failed: bool, why: &'static str) -> Status {
     if has_failed { Status::error(why) } else { Status::Unset }
 }
 
-fn peer(id: NodeId) -> KeyValue {
+pub(super) fn peer(id: NodeId) -> KeyValue {
     KeyValue::new("peer", id.to_string())
 }
 
@@ -191,15 +163,6 @@ fn key_attributes(hash: KeyHash, version: Option<Version>) -> impl Iterator<Item
     let hash = KeyValue::new("key_hash", format!("{:016x}", hash.get()));
     let version = version.map(|version| KeyValue::new("version", version.to_string()));
     [slot, hash].into_iter().chain(version)
-}
-
-const fn member_span(state: MemberState) -> &'static str {
-    match state {
-        MemberState::Alive => "member.alive",
-        MemberState::Suspect => "member.suspect",
-        MemberState::Dead => "member.dead",
-        MemberState::Left => "member.left",
-    }
 }
 
 const fn serve_outcome_label(outcome: ServeOutcome) -> &'static str {

@@ -14,6 +14,7 @@ use mesh_proto::{Event, LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
 
 use super::{
     SampleRatio, SpanPipeline, TraceMode, TraceSettings, ids,
+    rare::RareSpans,
     served::Served,
     spans::{SpanWriter, is_failure},
 };
@@ -70,6 +71,7 @@ pub(crate) struct Tracer {
     slow: Duration,
     spans: SpanWriter,
     served: Served,
+    rare: RareSpans,
     pipeline: Arc<SpanPipeline>,
     pub(crate) keep_misses: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl Tracer {
             slow: settings.slow,
             spans: SpanWriter::new(version),
             served: Served::new(),
+            rare: RareSpans::default(),
             pipeline,
             keep_misses: AtomicU64::new(0),
         }
@@ -174,9 +177,14 @@ impl Tracer {
 
     /// Something rare happened.
     pub(crate) fn event(&self, event: &Event) {
-        if let Some(span) = self.spans.event(event, SystemTime::now()) {
-            self.pipeline.submit(span);
-        }
+        let spans = self.rare.event(&self.spans, event, SystemTime::now());
+        spans.into_iter().for_each(|span| self.pipeline.submit(span));
+    }
+
+    /// This node was ordered to fail after a while. What it has recorded is sent before that, if there is time.
+    pub(crate) fn fault(&self, mode: &'static str, after: Duration) {
+        self.pipeline.submit(RareSpans::fault(&self.spans, mode, after, SystemTime::now()));
+        self.pipeline.flush();
     }
 
     fn keep_operation(&self, record: &OpRecord, context: TraceContext) {

@@ -36,12 +36,13 @@ fn start() -> Result<u8, String> {
 
 async fn run(settings: &Settings) -> Result<u8, String> {
     let load = &settings.load;
+    load.check_together()?;
     if let Some(after) = load.kill_after.0.filter(|after| *after >= load.duration) {
         return Err(format!("KILL_AFTER={after:?}: expected less than DURATION, which is {:?}", load.duration));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let set_ttl_ms = settings.node.set_ttl_ms;
-    let mut plan = load.plan(Vec::new(), Some(NodeIndex(0)), cores, set_ttl_ms > 0);
+    let mut plan = load.plan(Vec::new(), Some(NodeIndex(0)), cores, set_ttl_ms);
     let (trio, questions) = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
     plan.targets = trio.names();
     plan.nodes_within = true;

@@ -3,8 +3,9 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use load::{Answer, Client, ErrorKind, NodeIndex, Outcome, Target, Version, say};
-use mesh::{GetError, GetOptions, Lookup, Node, Readiness, Ttl, Worker, WriteError, WriteOptions};
+use load::{Answer, Client, ErrorKind, Freshness, NodeIndex, Outcome, Target, Version, say};
+use mesh::{GetError, GetOptions, Lookup, Node, Readiness, Ttl, Worker, WriteError, WriteOptions, Written};
+use mesh_proto::Consistency;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -111,7 +112,7 @@ async fn answer_questions(mut target: DirectTarget, mut questions: mpsc::Receive
     let mut value = Vec::new();
     while let Some(Question { node, key, answer }) = questions.recv().await {
         // Whoever asked may be gone; then nobody misses the answer.
-        let _ = answer.send(target.get_at(node, &key, &mut value).await);
+        let _ = answer.send(target.get_at(node, &key, Freshness::One, &mut value).await);
     }
 }
 
@@ -144,68 +145,97 @@ impl DirectTarget {
     }
 }
 
+impl DirectTarget {
+    /// Writes through any node, and once more through another if that is worth it.
+    async fn write(&mut self, write: impl AsyncFn(&Worker) -> Result<Written, WriteError>) -> Answer {
+        let Some((first, entry)) = self.pick(None) else { return nobody() };
+        let answer = written(first, write(&entry.worker).await);
+        if !is_worth_another_try(&answer, &entry.node) {
+            return answer;
+        }
+        let Some((second, entry)) = self.pick(Some(first)) else { return answer };
+        let nothing_written = answer.outcome == Outcome::Error(ErrorKind::Unavailable);
+        Answer { doubtful: !nothing_written, ..moved(written(second, write(&entry.worker).await)) }
+    }
+}
+
 impl Target for DirectTarget {
-    async fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Answer {
+    async fn get(&mut self, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         let Some((first, entry)) = self.pick(None) else { return nobody() };
         self.key.clear();
         self.key.extend_from_slice(key);
         let key = Bytes::from(std::mem::take(&mut self.key));
-        let mut answer = read(first, &entry.worker, &key, value).await;
+        let mut answer = read(first, &entry.worker, &key, fresh, value).await;
         if is_worth_another_try(&answer, &entry.node)
             && let Some((second, entry)) = self.pick(Some(first))
         {
-            answer = moved(read(second, &entry.worker, &key, value).await);
+            answer = moved(read(second, &entry.worker, &key, fresh, value).await);
         }
         self.key = Vec::from(key);
         answer
     }
 
-    async fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> Answer {
+    async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         let entry = self.entries.borrow()[node.0].clone();
         match entry {
-            Some(entry) => read(node.0, &entry.worker, &Bytes::copy_from_slice(key), value).await,
-            None => answer(node.0, Outcome::Error(ErrorKind::Refused), None),
+            Some(entry) => read(node.0, &entry.worker, &Bytes::copy_from_slice(key), fresh, value).await,
+            None => answer(node.0, Outcome::Error(ErrorKind::Refused)),
         }
     }
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
-        let Some((first, entry)) = self.pick(None) else { return nobody() };
-        let written = write(first, &entry.worker, key, value, self.ttl).await;
-        if !is_worth_another_try(&written, &entry.node) {
-            return written;
-        }
-        let Some((second, entry)) = self.pick(Some(first)) else { return written };
-        moved(write(second, &entry.worker, key, value, self.ttl).await)
+        let (key, value, ttl) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), self.ttl);
+        let set =
+            async |worker: &Worker| worker.set(key.clone(), value.clone(), WriteOptions { ttl, trace: None }).await;
+        self.write(set).await
+    }
+
+    async fn delete(&mut self, key: &[u8]) -> Answer {
+        let key = Bytes::copy_from_slice(key);
+        self.write(async |worker: &Worker| worker.delete(key.clone(), WriteOptions::default()).await).await
     }
 }
 
-async fn read(node: usize, worker: &Worker, key: &Bytes, value: &mut Vec<u8>) -> Answer {
-    let (outcome, hit) = match worker.get(key, GetOptions::default()).await {
+async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value: &mut Vec<u8>) -> Answer {
+    let consistency = match fresh {
+        Freshness::One => Consistency::One,
+        Freshness::Session(met) => Consistency::Session(mesh_proto::Version::new(met.get())),
+        Freshness::Quorum => Consistency::Quorum,
+    };
+    let mut gone = None;
+    let (outcome, hit) = match worker.get(key, GetOptions { consistency, trace: None }).await {
         Ok(Lookup::Local(hit)) => (Outcome::HitLocal, Some(hit)),
         Ok(Lookup::Remote(hit)) => (Outcome::HitRemote, Some(hit)),
-        Ok(Lookup::Miss { .. }) => (Outcome::Miss, None),
-        Err(GetError::Unavailable { .. } | GetError::Overloaded) => (Outcome::Error(ErrorKind::Unavailable), None),
+        Ok(Lookup::Miss { version }) => {
+            gone = version;
+            (Outcome::Miss, None)
+        }
+        Err(GetError::Unavailable { .. }) => (Outcome::Error(ErrorKind::Unavailable), None),
+        Err(GetError::Overloaded) => (Outcome::Error(ErrorKind::Overloaded), None),
         Err(GetError::TimedOut) => (Outcome::Error(ErrorKind::TimedOut), None),
         Err(GetError::Stopped) => (Outcome::Error(ErrorKind::Closed), None),
     };
     value.clear();
     value.extend_from_slice(hit.as_ref().map_or(&[], |hit| &hit.value));
-    answer(node, outcome, hit.map(|hit| Version::new(hit.version.get())))
+    let version = hit.as_ref().map(|hit| hit.version).or(gone).map(|version| Version::new(version.get()));
+    Answer { version, served_by: hit.map(|hit| hit.served_by.get()), ..answer(node, outcome) }
 }
 
-async fn write(node: usize, worker: &Worker, key: &[u8], value: &[u8], ttl: Ttl) -> Answer {
-    let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-    match worker.set(key, value, WriteOptions { ttl, trace: None }).await {
-        Ok(written) => answer(node, Outcome::Acknowledged, Some(Version::new(written.version.get()))),
+fn written(node: usize, result: Result<Written, WriteError>) -> Answer {
+    match result {
+        Ok(Written { version }) => {
+            Answer { version: Some(Version::new(version.get())), ..answer(node, Outcome::Acknowledged) }
+        }
         Err(error) => {
             let kind = match error {
-                WriteError::NoQuorum { .. } | WriteError::Overloaded => ErrorKind::Unavailable,
+                WriteError::NoQuorum { .. } => ErrorKind::Unavailable,
+                WriteError::Overloaded => ErrorKind::Overloaded,
                 WriteError::Indeterminate { .. } => ErrorKind::Indeterminate,
                 WriteError::Stopped => ErrorKind::Closed,
                 WriteError::TooLarge => ErrorKind::Status(413),
                 WriteError::Drift => ErrorKind::Status(500),
             };
-            Answer { detail: Some(error.to_string().into()), ..answer(node, Outcome::Error(kind), None) }
+            Answer { detail: Some(error.to_string().into()), ..answer(node, Outcome::Error(kind)) }
         }
     }
 }
@@ -221,15 +251,16 @@ fn is_worth_another_try(answer: &Answer, entry: &Node) -> bool {
 
 /// No node runs.
 const fn nobody() -> Answer {
-    answer(0, Outcome::Error(ErrorKind::Refused), None)
+    answer(0, Outcome::Error(ErrorKind::Refused))
 }
 
 fn moved(answer: Answer) -> Answer {
     Answer { failed_over: !matches!(answer.outcome, Outcome::Error(_)), ..answer }
 }
 
-const fn answer(node: usize, outcome: Outcome, version: Option<Version>) -> Answer {
-    Answer { outcome, node: NodeIndex(node), failed_over: false, version, detail: None }
+const fn answer(node: usize, outcome: Outcome) -> Answer {
+    let node = NodeIndex(node);
+    Answer { outcome, node, failed_over: false, doubtful: false, version: None, served_by: None, detail: None }
 }
 
 /// SET_TTL_MS as the mesh takes it.

@@ -41,13 +41,16 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
         let first = read_all(run, cluster, &key).await;
         found.borrow_mut().made += 1;
         let newest = first.iter().flatten().max().copied().flatten();
-        if run.plan.values_expire || first.iter().flatten().all(|seen| *seen == newest) {
+        if run.plan.ttl.is_some() || first.iter().flatten().all(|seen| *seen == newest) {
             continue;
         }
         tokio::time::sleep(GRACE).await;
         let second = read_all(run, cluster, &key).await;
         for (node, seen) in second.into_iter().enumerate() {
-            let Some(seen) = seen.filter(|seen| *seen < newest) else { continue };
+            // What is gone may have been deleted in the meantime.
+            let may_be_gone = run.plan.delete_ratio > 0;
+            let is_behind = |seen: &Seen| *seen < newest && !(seen.is_none() && may_be_gone);
+            let Some(seen) = seen.filter(is_behind) else { continue };
             let divergence = Divergence {
                 at_s: run.load_elapsed().as_secs_f64(),
                 node: run.plan.targets[node].clone(),

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-/// The most keys one run may use; the checker remembers 48 bytes for each.
+/// The most keys one run may use; the checker remembers 64 bytes for each.
 pub const KEYS_MAX: u32 = 20_000_000;
 
 /// A key's name: `key-` and eight digits, so that all keys cost the same.

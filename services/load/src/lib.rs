@@ -18,8 +18,9 @@ mod stages;
 mod sweep;
 mod worker;
 
-mod check;
 mod errors;
+mod history;
+mod judged;
 mod latency;
 mod live;
 mod phase;
@@ -35,12 +36,15 @@ mod numbers;
 mod report;
 mod summary;
 
-pub use check::{Floor, Integrity, Judgement, Ledger, Reading, judge_hit, judge_miss};
 pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
 pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
 pub use fault::Timeline;
 pub use fault_log::{FaultLog, Moment};
+pub use history::{
+    Action, Ending, Finding, Floor, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket,
+    Violation,
+};
 pub use keys::{Distribution as KeyDistribution, KEYS_MAX, KeyIndex, KeyName, KeySpace};
 pub use latency::{Distribution, Latencies, OutcomeClass, Series};
 pub use live::{Counter, Live, Snapshot};
@@ -54,6 +58,6 @@ pub use schedule::{Pacer, Schedule};
 pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use summary::render;
-pub use target::{Answer, Client, ErrorKind, NodeIndex, Op, Outcome, Target};
+pub use target::{Answer, Client, Consistency, ErrorKind, Freshness, NodeIndex, Op, Outcome, Target};
 pub use value::{Proof, Stamp, Writer, prove, write_value};
 pub use version::Version;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Op, OutcomeClass};
+use crate::{Op, OutcomeClass, Violation};
 
 /// 32 buckets per power of two: within 3 %, which is enough for a progress line and for dashboards.
 const PER_POWER: usize = 1 << PER_POWER_BITS;
@@ -20,6 +20,7 @@ const HISTOGRAMS: usize = Op::ALL.len() * OutcomeClass::ALL.len();
 #[derive(Debug)]
 pub struct Live {
     counters: [AtomicU64; COUNTERS],
+    violations: [AtomicU64; Violation::ALL.len()],
     buckets: Box<[AtomicU64]>,
     lag_max_ns: AtomicU64,
 }
@@ -33,28 +34,21 @@ pub enum Counter {
     Ops,
     /// Operations that failed.
     Errors,
-    /// Values that nobody wrote to that key.
-    Wrong,
     /// Operations that a second node answered.
     FailOvers,
     /// Reads of the final sweep.
     Swept,
-    /// Writes sent so far, failed ones included.
-    Sent,
-    /// Misses of keys with an acknowledged write.
-    Missing,
-    /// Writes acknowledged with a version below that of one acknowledged before they began.
-    OutOfOrder,
     /// Reads older than an acknowledged write.
     Stale,
 }
 
-const COUNTERS: usize = 10;
+const COUNTERS: usize = 6;
 
 impl Default for Live {
     fn default() -> Self {
         Self {
             counters: Default::default(),
+            violations: Default::default(),
             buckets: (0..HISTOGRAMS * BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             lag_max_ns: AtomicU64::new(0),
         }
@@ -67,11 +61,9 @@ impl Live {
         bump(&self.counters[counter as usize])
     }
 
-    /// The count so far.
-    #[must_use]
-    pub fn get(&self, counter: Counter) -> u64 {
-        // Acquire pairs with the release in `bump`, so that a writer's count is never behind what it had sent.
-        self.counters[counter as usize].load(Ordering::Acquire)
+    /// Counts one violation.
+    pub fn violation(&self, violation: Violation) {
+        bump(&self.violations[violation as usize]);
     }
 
     /// Notes how long an operation waited to begin.
@@ -100,6 +92,7 @@ impl Live {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     counters: [u64; COUNTERS],
+    violations: [u64; Violation::ALL.len()],
     buckets: Vec<u64>,
 }
 
@@ -107,10 +100,14 @@ impl Snapshot {
     /// The sum over all threads.
     #[must_use]
     pub fn of(threads: &[Live]) -> Self {
-        let mut sum = Self { counters: [0; COUNTERS], buckets: vec![0; HISTOGRAMS * BUCKETS] };
+        let violations = [0; Violation::ALL.len()];
+        let mut sum = Self { counters: [0; COUNTERS], violations, buckets: vec![0; HISTOGRAMS * BUCKETS] };
         for live in threads {
             for (sum, counter) in sum.counters.iter_mut().zip(&live.counters) {
                 *sum += counter.load(Ordering::Relaxed);
+            }
+            for (sum, violation) in sum.violations.iter_mut().zip(&live.violations) {
+                *sum += violation.load(Ordering::Relaxed);
             }
             for (sum, bucket) in sum.buckets.iter_mut().zip(&live.buckets) {
                 *sum += bucket.load(Ordering::Relaxed);
@@ -123,6 +120,19 @@ impl Snapshot {
     #[must_use]
     pub const fn get(&self, counter: Counter) -> u64 {
         self.counters[counter as usize]
+    }
+
+    /// Violations of one kind.
+    #[must_use]
+    pub const fn violations(&self, violation: Violation) -> u64 {
+        self.violations[violation as usize]
+    }
+
+    /// Values that must never be returned, of whatever kind.
+    #[must_use]
+    pub fn wrong_values(&self) -> u64 {
+        let wrong = Violation::ALL.into_iter().filter(|violation| violation.is_wrong_value());
+        wrong.map(|violation| self.violations(violation)).sum()
     }
 
     /// Upper bound in nanoseconds and count of every bucket of one operation and outcome that is not empty, rising.
@@ -154,7 +164,7 @@ impl Snapshot {
 /// A plain load and store: there is one writer, and a locked addition would cost five times as much.
 fn bump(counter: &AtomicU64) -> u64 {
     let count = counter.load(Ordering::Relaxed) + 1;
-    counter.store(count, Ordering::Release);
+    counter.store(count, Ordering::Relaxed);
     count
 }
 

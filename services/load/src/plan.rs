@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{KeySpace, NodeIndex};
+use crate::{Consistency, KeySpace, NodeIndex, run::EXPIRY_ALLOWANCE};
 
 /// A run, decided.
 #[derive(Clone, Debug)]
@@ -27,8 +27,14 @@ pub struct Plan {
     pub set_ratio: u8,
     /// Values are padded to this size.
     pub value_bytes: usize,
-    /// Written values expire, so a miss proves nothing.
-    pub values_expire: bool,
+    /// How many of a hundred operations delete.
+    pub delete_ratio: u8,
+    /// How fresh reads must be.
+    pub consistency: Consistency,
+    /// How long written values live; for ever, or as long as the nodes see fit, without one.
+    pub ttl: Option<Duration>,
+    /// Answers are checked.
+    pub check: bool,
     /// Seeds every random choice.
     pub seed: u64,
     /// Write every key before the load begins.
@@ -60,7 +66,24 @@ pub struct Kill {
     pub after: Duration,
 }
 
+/// Values that live no longer than this have all expired when the final sweep begins.
+const EXPIRY_AWAITED_MAX: Duration = Duration::from_secs(10);
+
 impl Plan {
+    /// Whether there is a final sweep: it proves nothing without what was acknowledged.
+    #[must_use]
+    pub const fn sweeps(&self) -> bool {
+        self.final_sweep && self.check
+    }
+
+    /// How long the mesh is left alone before the final sweep.
+    #[must_use]
+    pub fn quiescence(&self) -> Duration {
+        // A moment beyond the allowance, so that whatever is still there has no excuse.
+        let expired = self.ttl.filter(|ttl| *ttl <= EXPIRY_AWAITED_MAX).map(|ttl| ttl + 2 * EXPIRY_ALLOWANCE);
+        self.quiescence.max(expired.unwrap_or_default())
+    }
+
     /// Thread `index`'s share of the operations in flight.
     #[must_use]
     pub const fn concurrency_of(&self, index: usize) -> usize {

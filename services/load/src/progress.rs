@@ -121,7 +121,7 @@ pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Ve
                 at.as_secs_f64(),
                 now.get(Counter::Ops),
                 now.get(Counter::Errors),
-                now.get(Counter::Wrong),
+                now.wrong_values(),
                 numbers::millis(now.percentile_since(&line_before, 99.0)),
             ));
             (line_before, line_at_before) = (now.clone(), at);

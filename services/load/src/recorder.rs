@@ -10,7 +10,7 @@ pub struct Recorder {
     /// Response times: from when an operation should have begun.
     pub response: Latencies,
     /// Service times by operation: from when it was sent. Only filled under a rate; a closed loop has no difference.
-    pub service: [Distribution; 2],
+    pub service: [Distribution; Op::ALL.len()],
     /// Failures.
     pub errors: ErrorLog,
     /// Judgements.
@@ -32,20 +32,20 @@ pub struct Recorder {
 pub struct SweepTally {
     /// Keys with an acknowledged write that were read.
     pub keys: u64,
-    /// Keys of which no node had the acknowledged write or a newer one.
+    /// Keys of which a quorum had neither the acknowledged write nor a newer one.
     pub lost: u64,
-    /// Keys that no node has any more, which is no surprise where values expire.
+    /// Keys that had been deleted, and are gone.
+    pub deleted: u64,
+    /// Keys that have expired, and are gone.
     pub expired: u64,
     /// Keys that no node could be asked for.
     pub unread: u64,
-    /// By node: answers older than the newest acknowledged write that another node had.
+    /// By node, asked for what it has itself: values older than the newest acknowledged write that another node had.
     pub stale_by_node: Vec<u64>,
     /// By node: misses of keys that another node had.
     pub missing_by_node: Vec<u64>,
     /// By node: reads that failed.
     pub failed_by_node: Vec<u64>,
-    /// The first few lost writes, in words.
-    pub examples: Vec<String>,
 }
 
 impl SweepTally {
@@ -57,6 +57,7 @@ impl SweepTally {
     fn merge(&mut self, other: &Self) {
         self.keys += other.keys;
         self.lost += other.lost;
+        self.deleted += other.deleted;
         self.expired += other.expired;
         self.unread += other.unread;
         let by_node = [
@@ -67,8 +68,6 @@ impl SweepTally {
         for (mine, theirs) in by_node {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
-        let room = 5_usize.saturating_sub(self.examples.len());
-        self.examples.extend(other.examples.iter().take(room).cloned());
     }
 }
 

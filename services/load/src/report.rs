@@ -9,8 +9,9 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass, Phase,
-    Recorder, Run, Series, Snapshot, SweepTally, Timeline, numbers::percent, progress::Sample, session::Observed,
+    Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass,
+    Phase, Recorder, Run, Series, Snapshot, SweepTally, Timeline, Violation, numbers::percent, progress::Sample,
+    session::Observed,
 };
 
 /// Fewer operations than this prove nothing.
@@ -84,8 +85,14 @@ pub struct Setup {
     pub keys: u32,
     /// Writes in percent.
     pub set_ratio: u8,
-    /// Written values expire.
-    pub values_expire: bool,
+    /// Deletions in percent.
+    pub delete_ratio: u8,
+    /// How fresh reads had to be.
+    pub read_consistency: Consistency,
+    /// How long written values live, in milliseconds; nothing if the load does not say.
+    pub ttl_ms: Option<u64>,
+    /// Answers were checked.
+    pub checked: bool,
     /// Padding.
     pub value_bytes: usize,
     /// The seed of all random choices.
@@ -103,6 +110,8 @@ pub struct Totals {
     pub gets: u64,
     /// Writes.
     pub sets: u64,
+    /// Deletions.
+    pub deletes: u64,
     /// Failed operations.
     pub errors: u64,
     /// Operations answered by a second node after a first had failed.
@@ -203,7 +212,10 @@ impl Report {
                 rate: plan.rate,
                 keys: plan.keys.count(),
                 set_ratio: plan.set_ratio,
-                values_expire: plan.values_expire,
+                delete_ratio: plan.delete_ratio,
+                read_consistency: plan.consistency,
+                ttl_ms: plan.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+                checked: plan.check,
                 value_bytes: plan.value_bytes,
                 seed: plan.seed,
                 duration_s: plan.duration.as_secs_f64(),
@@ -241,8 +253,14 @@ impl Report {
     /// Whether a miss may be explained by something other than a lost write.
     #[must_use]
     pub const fn misses_are_explained(&self) -> bool {
-        // Where the load itself lets values expire, misses are not held against anyone in the first place.
-        self.evicted > 0 || (self.expired > 0 && !self.setup.values_expire)
+        // Where the load itself says how long values live, the checker knows which may have expired.
+        self.evicted > 0 || (self.expired > 0 && self.setup.ttl_ms.is_none())
+    }
+
+    /// How many violations of a kind have no excuse.
+    #[must_use]
+    pub const fn violations(&self, violation: Violation) -> u64 {
+        if self.misses_are_explained() && violation.may_be_an_eviction() { 0 } else { self.integrity.of(violation) }
     }
 
     /// Writes the machine-readable result.
@@ -260,21 +278,10 @@ impl Report {
 impl Verdict {
     fn of(report: &Report, errors_max_percent: f64, kill_planned: bool) -> Self {
         let mut verdict = Self::default();
-        let found = &report.integrity;
-        let explained = report.misses_are_explained();
-        let (lost, missing) = (report.sweep.as_ref().map_or(0, |sweep| sweep.lost), found.missing);
-        for (count, what) in [
-            (found.wrong_object, "reads returned another key's value"),
-            (found.corrupt, "reads returned a corrupt value"),
-            (found.never_written, "reads returned a value that nobody wrote"),
-            (found.out_of_order, "writes were acknowledged with too low a version"),
-            (if explained { 0 } else { missing }, "reads missed a key with an acknowledged write"),
-            (if explained { 0 } else { lost }, "acknowledged writes were lost"),
-            (report.divergences.len() as u64, "comparisons found a node that stayed behind"),
-        ] {
-            if count > 0 {
-                verdict.broken.push(format!("{count} {what}"));
-            }
+        let found = Violation::ALL.map(|violation| (report.violations(violation), violation.words()));
+        let behind = (report.divergences.len() as u64, "comparisons found a node that stayed behind");
+        for (count, what) in found.into_iter().chain([behind]).filter(|(count, _)| *count > 0) {
+            verdict.broken.push(format!("{count} {what}"));
         }
         let errors = percent(report.totals.errors, report.totals.total);
         if errors > errors_max_percent {
@@ -289,6 +296,10 @@ impl Verdict {
             }
             None if kill_planned => verdict.invalid.push("the run ended before the kill".to_owned()),
             _ => {}
+        }
+        if let Some(sweep) = report.sweep.as_ref().filter(|sweep| sweep.unread > sweep.keys / 2) {
+            let (unread, keys) = (sweep.unread, sweep.keys);
+            verdict.invalid.push(format!("the final sweep proves nothing: {unread} of {keys} keys could not be read"));
         }
         if let Some(lag) = report.lag.filter(|lag| lag.dropped > 0) {
             verdict.invalid.push(format!("the rate was too high: {} operations were given up", lag.dropped));
@@ -310,6 +321,7 @@ fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
         total,
         gets: count(&|series| series.op == Op::Get),
         sets: count(&|series| series.op == Op::Set),
+        deletes: count(&|series| series.op == Op::Delete),
         errors: count(&|series| series.outcome == OutcomeClass::Error),
         failed_over: recorder.failed_over,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),

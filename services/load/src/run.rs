@@ -10,15 +10,19 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::{Counter, FaultLog, Floor, Judgement, Ledger, Live, Phase, PhaseCell, Plan, Reading, Writer, judge_hit};
+use crate::{FaultLog, History, HistorySettings, Live, Phase, PhaseCell, Plan};
+
+/// By how much nodes' clocks, and when they sweep, may be off before a value that is still there, or already gone, is held
+/// against them. The mesh tolerates 500 ms between two clocks.
+pub(crate) const EXPIRY_ALLOWANCE: Duration = Duration::from_secs(1);
 
 /// A run, shared by all its threads.
 #[derive(Debug)]
 pub struct Run {
     /// What was decided beforehand.
     pub plan: Plan,
-    /// What has been acknowledged.
-    pub ledger: Ledger,
+    /// What has been acknowledged, and what is under way.
+    pub history: History,
     /// The part of the run that operations are counted under.
     pub phase: PhaseCell,
     /// Counters, one set per thread.
@@ -37,14 +41,20 @@ impl Run {
     /// A run that has not begun.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
+        // Not from the seed: a run repeated with the same seed must not take the old values for its own.
+        let id = rand::rng().random_range(0..1 << 24);
         let phase = if plan.warmup.is_zero() { Phase::Steady } else { Phase::Warm };
         Self {
-            ledger: Ledger::new(plan.keys.count()),
+            history: History::new(HistorySettings {
+                keys: if plan.check { plan.keys.count() } else { 0 },
+                writers: u8::try_from(plan.threads).unwrap_or(u8::MAX),
+                run: id,
+                expiry_allowance: EXPIRY_ALLOWANCE,
+            }),
             phase: PhaseCell::new(phase),
             live: (0..plan.threads).map(|_| Live::default()).collect(),
             faults: FaultLog::default(),
-            // Not from the seed: a run repeated with the same seed must not take the old values for its own.
-            id: rand::rng().random_range(0..1 << 24),
+            id,
             created: Instant::now(),
             load_began: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -75,8 +85,8 @@ impl Run {
         self.load_began.get().map_or(Duration::ZERO, |began| at.saturating_duration_since(*began))
     }
 
-    /// Time since the run was made, which the ledger counts in.
-    pub(crate) fn ledger_time(&self, at: Instant) -> Duration {
+    /// Time since the run was made, which the history counts in.
+    pub(crate) fn history_time(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.created)
     }
 
@@ -108,22 +118,8 @@ impl Run {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// What thread `index` calls itself in the values it writes.
-    pub(crate) fn writer(&self, index: usize) -> Writer {
-        Writer { run: self.id, thread: u8::try_from(index).unwrap_or(u8::MAX) }
-    }
-
     /// Dice for one task.
     pub(crate) fn dice(&self, thread: usize, task: usize) -> SmallRng {
         SmallRng::seed_from_u64(self.plan.seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
-    }
-
-    /// Judges a value that was read.
-    #[must_use]
-    pub fn judge(&self, reading: &Reading<'_>, floor: &Floor) -> Judgement {
-        judge_hit(reading, floor, |writer| {
-            let live = self.live.get(usize::from(writer.thread)).filter(|_| writer.run == self.id)?;
-            Some(live.get(Counter::Sent))
-        })
     }
 }

@@ -55,13 +55,13 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.stopping();
-    if run.plan.final_sweep {
+    if run.plan.sweeps() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
             () = interrupts.next() => false,
         };
     }
-    if !observed.swept && run.plan.final_sweep {
+    if !observed.swept && run.plan.sweeps() {
         // The threads end the sweep after the key they are at, so that their measurements can be collected.
         run.abandon();
     }
@@ -129,8 +129,9 @@ async fn load(
 }
 
 async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
-    println!("[SWEEP] leaving the mesh alone for {:.1}s", run.plan.quiescence.as_secs_f64());
-    tokio::time::sleep(run.plan.quiescence).await;
+    let quiescence = run.plan.quiescence();
+    println!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64());
+    tokio::time::sleep(quiescence).await;
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,

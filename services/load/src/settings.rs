@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    KeySpace, Kill, NodeIndex, Plan,
+    Consistency, KeySpace, Kill, NodeIndex, Plan,
     keys::{Distribution, KEYS_MAX},
 };
 
@@ -27,6 +27,16 @@ pub struct LoadSettings {
     /// Writes, in percent of all operations, 0 to 100
     #[arg(long, env, default_value = "10", value_parser = percent)]
     pub set_ratio: u8,
+    /// Deletions, in percent of all operations, 0 to 100; with SET_RATIO at most 100
+    #[arg(long, env, default_value = "0", value_parser = percent)]
+    pub delete_ratio: u8,
+    /// How fresh reads must be: one is what any owner has, session is no older than what this client's thread has met,
+    /// quorum is no older than what was acknowledged before
+    #[arg(long, env, value_enum, default_value_t = Consistency::One)]
+    pub read_consistency: Consistency,
+    /// on checks every answer; off is only for measuring what that costs
+    #[arg(long, env, default_value = "on", action = ArgAction::Set, value_parser = switch)]
+    pub check: bool,
     /// Operations per second on a fixed schedule (open loop); 0 keeps CONCURRENCY in flight instead (closed loop)
     #[arg(long, env, default_value = "0", value_parser = rate)]
     pub rate: f64,
@@ -78,9 +88,23 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
-    /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise.
+    /// Checks settings that depend on one another.
+    ///
+    /// # Errors
+    /// One line: the variable, its value and what was expected.
+    pub fn check_together(&self) -> Result<(), String> {
+        let (sets, deletes) = (self.set_ratio, self.delete_ratio);
+        if sets + deletes > 100 {
+            let rest = 100 - sets;
+            return Err(format!("DELETE_RATIO={deletes}: expected at most {rest}, because SET_RATIO is {sets}"));
+        }
+        Ok(())
+    }
+
+    /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
+    /// SET_TTL_MS.
     #[must_use]
-    pub fn plan(&self, targets: Vec<String>, victim: Option<NodeIndex>, threads: usize, values_expire: bool) -> Plan {
+    pub fn plan(&self, targets: Vec<String>, victim: Option<NodeIndex>, threads: usize, set_ttl_ms: i64) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
         let kill = victim.zip(self.kill_after.0).map(|(victim, after)| Kill { victim, after });
         Plan {
@@ -94,7 +118,10 @@ impl LoadSettings {
             keys: KeySpace::new(self.keys, self.distribution),
             set_ratio: self.set_ratio,
             value_bytes: self.value_bytes,
-            values_expire,
+            delete_ratio: self.delete_ratio,
+            consistency: self.read_consistency,
+            ttl: u64::try_from(set_ttl_ms).ok().filter(|ttl_ms| *ttl_ms > 0).map(Duration::from_millis),
+            check: self.check,
             seed: self.seed.0.unwrap_or_else(rand::random),
             prefill: self.prefill,
             final_sweep: self.final_sweep,
@@ -207,6 +234,14 @@ fn threads(text: &str) -> Result<usize, String> {
     whole(text, 0, 255, "from 0 to 255")
 }
 
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
+
 fn count(text: &str) -> Result<u64, String> {
     whole(text, 0, u64::MAX, "that is not negative")
 }
@@ -241,6 +276,7 @@ mod tests {
         let load = parse(&[]).unwrap().load;
         assert_eq!((load.duration, load.concurrency), (Duration::from_secs(60), 512));
         assert_eq!((load.keys, load.set_ratio, load.log_every), (50_000, 10, 0));
+        assert_eq!((load.delete_ratio, load.read_consistency, load.check), (0, Consistency::One, true));
         assert_eq!((load.stats_every, load.kill_after), (Every(None), Every(None)));
     }
 
@@ -252,6 +288,9 @@ mod tests {
             ("duration", "soon", "DURATION=soon: expected a duration above zero"),
             ("keys", "0", "KEYS=0: expected a whole number from 1 to 20000000"),
             ("set-ratio", "101", "SET_RATIO=101: expected a whole number from 0 to 100"),
+            ("delete-ratio", "101", "DELETE_RATIO=101: expected a whole number from 0 to 100"),
+            ("read-consistency", "two", "READ_CONSISTENCY=two: expected one or session or quorum"),
+            ("check", "maybe", "CHECK=maybe: expected on or off"),
             ("concurrency", "0", "CONCURRENCY=0: expected a whole number from 1 to 65536"),
             ("final-sweep", "maybe", "FINAL_SWEEP=maybe: expected true or false"),
             ("stats-every", "x", "STATS_EVERY=x: expected a duration"),
@@ -266,10 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn writes_and_deletions_together_are_at_most_all_operations() {
+        let load = |arguments: &[&str]| parse(arguments).unwrap().load.check_together();
+        assert_eq!(load(&["--set-ratio=60", "--delete-ratio=40"]), Ok(()));
+        let message = load(&["--set-ratio=60", "--delete-ratio=41"]).unwrap_err();
+        assert_eq!(message, "DELETE_RATIO=41: expected at most 40, because SET_RATIO is 60");
+    }
+
+    #[test]
     fn operations_in_flight_are_shared_out_completely() {
-        let plan = parse(&["--concurrency=7", "--runner-threads=3"]).unwrap().load.plan(Vec::new(), None, 1, false);
+        let plan = parse(&["--concurrency=7", "--runner-threads=3"]).unwrap().load.plan(Vec::new(), None, 1, 0);
         assert_eq!((0..plan.threads).map(|index| plan.concurrency_of(index)).sum::<usize>(), 7);
-        let plan = parse(&["--concurrency=1"]).unwrap().load.plan(Vec::new(), None, 8, false);
+        let plan = parse(&["--concurrency=1"]).unwrap().load.plan(Vec::new(), None, 8, -1);
         assert_eq!(plan.threads, 1);
     }
 }

@@ -1,7 +1,14 @@
 //! The threads that make load, and the stages they go through together: prefill, load, sweep. The main thread says when
 //! each begins and hears when each thread has ended it.
 
-use std::{cell::Cell, future::Future, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    cell::Cell,
+    future::Future,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     runtime,
@@ -182,7 +189,8 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
         async move {
             while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {
                 for _ in 0..PREFILL_TRIES {
-                    let (answer, _) = worker.write(key).await;
+                    let now = Instant::now();
+                    let (answer, _) = worker.write(key, now, now).await;
                     if answer.outcome == Outcome::Acknowledged {
                         thread.live().add(Counter::Prefilled);
                         break;

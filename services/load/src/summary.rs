@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use crate::{
-    Report, SweepTally, Timeline,
+    Report, SweepTally, Timeline, Violation,
     numbers::{grouped, millis, percent, sparkline},
     report::Row,
 };
@@ -78,7 +78,9 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
     );
     let rate = grouped(totals.ops_per_s.round() as u64);
     field(out, "rate", &format!("{rate} ops/s for {:.1} s{ended}", report.load_s))?;
-    field(out, "load", &format!("{load}, {} threads, {} % SET, seed {}", setup.threads, setup.set_ratio, setup.seed))?;
+    let deletes = if setup.delete_ratio > 0 { format!(", {} % DEL", setup.delete_ratio) } else { String::new() };
+    let mix = format!("{} % SET{deletes}", setup.set_ratio);
+    field(out, "load", &format!("{load}, {} threads, {mix}, seed {}", setup.threads, setup.seed))?;
     if report.prefill_s > 0.0 {
         let keys = format!("{} of {}", grouped(report.prefilled), grouped(setup.keys.into()));
         field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
@@ -169,24 +171,33 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
 
 fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     heading(out, "Integrity")?;
+    if !report.setup.checked {
+        return field(out, "not checked", "CHECK=off");
+    }
     let found = &report.integrity;
+    let of = |violation| grouped(found.of(violation));
     let reads = report.totals.hits_local + report.totals.hits_remote;
-    field(out, "wrong object", &grouped(found.wrong_object))?;
-    field(out, "corrupt", &format!("{}, never written {}", grouped(found.corrupt), grouped(found.never_written)))?;
-    let explained = if report.setup.values_expire {
-        " (not judged: values expire)".to_owned()
-    } else if report.misses_are_explained() {
+    field(out, "wrong object", &of(Violation::WrongObject))?;
+    let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
+    field(out, "corrupt", &format!("{}, never written {unwritten}, restamped {restamped}", of(Violation::Corrupt)))?;
+    let explained = if report.misses_are_explained() {
         format!(" (explained: {} evicted, {} expired)", grouped(report.evicted), grouped(report.expired))
     } else {
         String::new()
     };
-    field(out, "missing", &format!("{} misses of acknowledged keys{explained}", grouped(found.missing)))?;
+    field(out, "missing", &format!("{} misses of acknowledged keys{explained}", of(Violation::Missing)))?;
     let lost = report.sweep.as_ref().map_or_else(
         || "unknown: no final sweep".to_owned(),
-        |sweep| format!("{} of {} keys{}", grouped(sweep.lost), grouped(sweep.keys), remarks(sweep)),
+        |sweep| format!("{} of {} keys{}", of(Violation::Lost), grouped(sweep.keys), remarks(sweep)),
     );
     field(out, "lost writes", &lost)?;
-    field(out, "order", &format!("{} acknowledged with too low a version", grouped(found.out_of_order)))?;
+    field(out, "order", &format!("{} acknowledged with too low a version", of(Violation::OutOfOrder)))?;
+    let (quorum, session) = (of(Violation::StaleQuorum), of(Violation::SessionBroken));
+    let asked = report.setup.read_consistency.name();
+    let too_old = format!("{quorum} quorum reads, {session} session reads (the load read at {asked})");
+    field(out, "too old", &too_old)?;
+    let (resurrected, outlived) = (of(Violation::Resurrected), of(Violation::Outlived));
+    field(out, "came back", &format!("{resurrected} deleted, refused or overwritten, {outlived} expired"))?;
     let stale = format!("{} reads ({:.4} %)", grouped(found.stale), percent(found.stale, reads));
     let age = |ms: f64| millis(Duration::from_secs_f64(ms / 1e3));
     let ages = if found.stale > 0 {
@@ -206,13 +217,14 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     if let Some(sweep) = &report.sweep {
         sweep_nodes(out, report, sweep)?;
     }
-    let examples = found.examples.iter().chain(report.sweep.iter().flat_map(|sweep| &sweep.examples));
-    examples.take(10).try_for_each(|example| writeln!(out, "    {example}"))
+    found.examples.iter().try_for_each(|example| writeln!(out, "    {}", example.line()))
 }
 
 fn remarks(sweep: &SweepTally) -> String {
     let mut text = String::new();
-    for (count, what) in [(sweep.expired, "have expired"), (sweep.unread, "could not be read")] {
+    let remarks =
+        [(sweep.deleted, "are deleted"), (sweep.expired, "have expired"), (sweep.unread, "could not be read")];
+    for (count, what) in remarks {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));
         }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::Version;
@@ -9,6 +10,51 @@ use crate::Version;
 /// A node's place in the list of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NodeIndex(pub usize);
+
+/// How fresh a read must be (READ_CONSISTENCY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// Whatever one owner has; it may be briefly stale.
+    One,
+    /// No older than what the session has read or written.
+    Session,
+    /// No older than what was acknowledged before.
+    Quorum,
+}
+
+/// How fresh one read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Whatever one owner has.
+    One,
+    /// No older than this version, which the session has met; zero if it has met none.
+    Session(Version),
+    /// No older than what was acknowledged before.
+    Quorum,
+}
+
+impl Consistency {
+    /// How fresh a read must be in a session that has met this version of its key.
+    #[must_use]
+    pub const fn of(self, met: Version) -> Freshness {
+        match self {
+            Self::One => Freshness::One,
+            Self::Session => Freshness::Session(met),
+            Self::Quorum => Freshness::Quorum,
+        }
+    }
+
+    /// Its name in settings and summaries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Session => "session",
+            Self::Quorum => "quorum",
+        }
+    }
+}
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -18,11 +64,13 @@ pub enum Op {
     Get,
     /// Write a key.
     Set,
+    /// Delete a key.
+    Delete,
 }
 
 impl Op {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Get, Self::Set];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Get, Self::Set, Self::Delete];
 
     /// Its name in summaries.
     #[must_use]
@@ -30,6 +78,7 @@ impl Op {
         match self {
             Self::Get => "GET",
             Self::Set => "SET",
+            Self::Delete => "DEL",
         }
     }
 }
@@ -45,6 +94,8 @@ pub enum ErrorKind {
     TimedOut,
     /// 503: the node cannot serve it now; nothing was written.
     Unavailable,
+    /// 503 with the word `overloaded`: the node has more to do than it can; nothing was done, and at once is too soon.
+    Overloaded,
     /// 504: fewer owners than needed confirmed it in time; a write may or may not have happened.
     Indeterminate,
     /// Any other status that has no place here.
@@ -62,6 +113,7 @@ impl ErrorKind {
             Self::Closed => "connection closed".to_owned(),
             Self::TimedOut => "timed out".to_owned(),
             Self::Unavailable => "unavailable (503)".to_owned(),
+            Self::Overloaded => "overloaded (503)".to_owned(),
             Self::Indeterminate => "indeterminate (504)".to_owned(),
             Self::Status(status) => format!("status {status}"),
             Self::Protocol => "protocol error".to_owned(),
@@ -78,7 +130,7 @@ pub enum Outcome {
     HitRemote,
     /// No value.
     Miss,
-    /// The write was acknowledged.
+    /// The write or deletion was acknowledged.
     Acknowledged,
     /// It failed.
     Error(ErrorKind),
@@ -93,8 +145,12 @@ pub struct Answer {
     pub node: NodeIndex,
     /// A first try at another node had failed.
     pub failed_over: bool,
-    /// The version of the value read or written.
+    /// A first try gave no answer. If it was a write it may have happened, or may yet happen, whatever the second came to.
+    pub doubtful: bool,
+    /// The version of the value read, written or deleted.
     pub version: Option<Version>,
+    /// The node whose replica answered, as it calls itself.
+    pub served_by: Option<u64>,
     /// What the node said about an error, if it said anything.
     pub detail: Option<Box<str>>,
 }
@@ -102,13 +158,22 @@ pub struct Answer {
 /// A way to the mesh, owned by one task. Cloning one gives another task its own; both stay on one thread.
 pub trait Target: Clone + 'static {
     /// Reads a key at any node; a value goes into `value`, which is cleared first.
-    fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> impl Future<Output = Answer>;
+    fn get(&mut self, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> impl Future<Output = Answer>;
 
     /// Reads a key at this node only, without fail-over.
-    fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> impl Future<Output = Answer>;
+    fn get_at(
+        &mut self,
+        node: NodeIndex,
+        key: &[u8],
+        fresh: Freshness,
+        value: &mut Vec<u8>,
+    ) -> impl Future<Output = Answer>;
 
     /// Writes a key at any node.
     fn set(&mut self, key: &[u8], value: &[u8]) -> impl Future<Output = Answer>;
+
+    /// Deletes a key at any node.
+    fn delete(&mut self, key: &[u8]) -> impl Future<Output = Answer>;
 }
 
 /// Makes one thread's targets, on that thread.

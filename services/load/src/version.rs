@@ -16,6 +16,12 @@ impl Version {
         Self(raw)
     }
 
+    /// The 128 bits.
+    #[must_use]
+    pub const fn get(self) -> u128 {
+        self.0
+    }
+
     /// Reads 1 to 32 hexadecimal digits.
     #[must_use]
     pub fn parse(digits: &[u8]) -> Option<Self> {

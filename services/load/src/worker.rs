@@ -11,8 +11,10 @@ use std::{
 use rand::{Rng, rngs::SmallRng};
 
 use crate::{
-    Answer, Counter, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Reading, Recorder, Run, Schedule, Series,
-    Stamp, Target, Version, Writer, check::judge_miss, live::Snapshot, say, write_value,
+    Answer, Counter, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Recorder, Run, Schedule, Series, Target,
+    judged::{Judge, Times, Watched, count, finding},
+    live::Snapshot,
+    say, write_value,
 };
 
 /// A closed loop waits this long after a failure, so that a dead mesh is not hammered.
@@ -28,7 +30,7 @@ pub(crate) struct Thread {
     pub(crate) run: Arc<Run>,
     pub(crate) schedule: Schedule,
     pub(crate) recorder: RefCell<Recorder>,
-    writer: Writer,
+    pub(crate) judge: Judge,
 }
 
 impl Thread {
@@ -37,7 +39,7 @@ impl Thread {
             index,
             schedule: Schedule::new(run.plan.rate, run.plan.threads),
             recorder: RefCell::new(Recorder::new(run.plan.targets.len())),
-            writer: run.writer(index),
+            judge: Judge::new(&run, index),
             run,
         }
     }
@@ -46,12 +48,18 @@ impl Thread {
         &self.run.live[self.index]
     }
 
-    /// Announces one more write of this thread, before it is sent.
-    pub(crate) fn next_stamp(&self) -> Stamp {
-        Stamp { writer: self.writer, seq: self.live().add(Counter::Sent) }
+    /// Judges an answer to the load, and counts what is wrong with it.
+    fn check(&self, watched: &Watched, answer: &Answer, value: &[u8], times: Times) -> Judgement {
+        let judgement = self.judge.judge(&self.run, watched, answer, value, times.ended);
+        if judgement != Judgement::Sound {
+            count(&mut self.recorder.borrow_mut(), self.live(), judgement, |violation| {
+                finding(&self.run, watched, answer, value, times, None, violation)
+            });
+        }
+        judgement
     }
 
-    fn record(&self, op: Op, key: KeyIndex, answer: &Answer, times: Times, judgement: Judgement) {
+    fn record(&self, op: Op, key: KeyIndex, answer: &Answer, times: Times) {
         let (run, live) = (&self.run, self.live());
         let response = times.ended.saturating_duration_since(times.intended);
         let mut recorder = self.recorder.borrow_mut();
@@ -73,19 +81,6 @@ impl Thread {
             live.add(Counter::Errors);
             recorder.errors.add(kind, run.load_time(times.ended), || self.describe(op, key, answer, &kind.name()));
         }
-        if judgement != Judgement::Sound {
-            match judgement {
-                Judgement::WrongObject | Judgement::Corrupt | Judgement::NeverWritten => live.add(Counter::Wrong),
-                Judgement::Missing => live.add(Counter::Missing),
-                Judgement::OutOfOrder => live.add(Counter::OutOfOrder),
-                Judgement::Stale(_) => live.add(Counter::Stale),
-                Judgement::Sound | Judgement::Foreign => 0,
-            };
-            recorder.integrity.count(judgement, || {
-                let at = run.load_time(times.ended).as_secs_f64();
-                format!("{at:.3}s {}", self.describe(op, key, answer, &format!("{judgement:?}")))
-            });
-        }
         drop(recorder);
         if run.plan.log_every > 0 && ops.is_multiple_of(run.plan.log_every) {
             self.log(ops);
@@ -106,17 +101,9 @@ impl Thread {
 
     fn log(&self, ops: u64) {
         let now = Snapshot::of(std::slice::from_ref(self.live()));
-        let (errors, wrong) = (now.get(Counter::Errors), now.get(Counter::Wrong));
+        let (errors, wrong) = (now.get(Counter::Errors), now.wrong_values());
         say(&format!("[WORKER {}] ops={ops} err={errors} wrong={wrong}", self.index));
     }
-}
-
-/// When an operation should have begun, was sent, and ended.
-#[derive(Clone, Copy)]
-struct Times {
-    intended: Instant,
-    sent: Instant,
-    ended: Instant,
 }
 
 /// One task: at most one operation in flight.
@@ -140,8 +127,11 @@ impl<T: Target> Worker<T> {
         while let Some(intended) = self.thread.schedule.next(&run).await {
             let key = run.plan.keys.choose(&mut self.dice);
             let sent = if run.plan.rate.is_some() { Instant::now() } else { intended };
-            let answer = if self.dice.random_range(0..100) < run.plan.set_ratio {
+            let thrown = self.dice.random_range(0..100);
+            let answer = if thrown < run.plan.set_ratio {
                 self.set(key, intended, sent).await
+            } else if thrown < run.plan.set_ratio + run.plan.delete_ratio {
+                self.delete(key, intended, sent).await
             } else {
                 self.get(key, intended, sent).await
             };
@@ -158,42 +148,42 @@ impl<T: Target> Worker<T> {
     }
 
     async fn get(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
-        let run = &self.thread.run;
-        let name = key.name();
-        let floor = run.ledger.floor(key);
-        let answer = self.target.get(&name, &mut self.value).await;
-        let ended = Instant::now();
-        let judgement = match answer.outcome {
-            Outcome::HitLocal | Outcome::HitRemote => {
-                let began_at = run.ledger_time(sent);
-                run.judge(&Reading { key: &name, value: &self.value, version: answer.version, began_at }, &floor)
-            }
-            Outcome::Miss if !run.plan.values_expire => judge_miss(&floor),
-            _ => Judgement::Sound,
-        };
-        self.thread.record(Op::Get, key, &answer, Times { intended, sent, ended }, judgement);
+        let thread = &self.thread;
+        let consistency = thread.run.plan.consistency;
+        let watched = thread.judge.get(&thread.run, key, consistency, intended, sent);
+        let answer = self.target.get(&key.name(), consistency.of(watched.met), &mut self.value).await;
+        let times = Times { intended, sent, ended: Instant::now() };
+        thread.check(&watched, &answer, &self.value, times);
+        thread.record(Op::Get, key, &answer, times);
         answer.outcome
     }
 
     async fn set(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
-        let (answer, judgement) = self.write(key).await;
-        self.thread.record(Op::Set, key, &answer, Times { intended, sent, ended: Instant::now() }, judgement);
+        let (answer, times) = self.write(key, intended, sent).await;
+        self.thread.record(Op::Set, key, &answer, times);
         answer.outcome
     }
 
-    /// Writes a key once and notes the acknowledgement, but measures nothing.
-    pub(crate) async fn write(&mut self, key: KeyIndex) -> (Answer, Judgement) {
-        let run = &self.thread.run;
-        let floor = run.ledger.floor(key);
-        let stamp = self.thread.next_stamp();
-        let name = key.name();
-        write_value(&mut self.value, &name, stamp, run.plan.value_bytes);
-        let answer = self.target.set(&name, &self.value).await;
-        let mut judgement = Judgement::Sound;
-        if answer.outcome == Outcome::Acknowledged {
-            let version = answer.version.unwrap_or(Version::ZERO);
-            judgement = run.ledger.acknowledge(key, &floor, version, stamp, run.ledger_time(Instant::now()));
+    async fn delete(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
+        let thread = &self.thread;
+        let watched = thread.judge.delete(&thread.run, key, intended, sent);
+        let answer = self.target.delete(&key.name()).await;
+        let times = Times { intended, sent, ended: Instant::now() };
+        thread.check(&watched, &answer, &[], times);
+        thread.record(Op::Delete, key, &answer, times);
+        answer.outcome
+    }
+
+    /// Writes a key once and judges the answer, but measures nothing.
+    pub(crate) async fn write(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> (Answer, Times) {
+        let thread = &self.thread;
+        let watched = thread.judge.set(&thread.run, key, intended, sent);
+        if let Some(stamp) = watched.stamp {
+            write_value(&mut self.value, &key.name(), stamp, thread.run.plan.value_bytes);
         }
-        (answer, judgement)
+        let answer = self.target.set(&key.name(), &self.value).await;
+        let times = Times { intended, sent, ended: Instant::now() };
+        thread.check(&watched, &answer, &[], times);
+        (answer, times)
     }
 }

@@ -35,10 +35,12 @@ pub enum Event {
         /// How many slots this node owns.
         slots_owned: usize,
     },
-    /// A gossip round ended.
+    /// A probe of a gossip round ended.
     GossipRound {
         /// Who was probed.
         peer: NodeId,
+        /// When the round began: its probes leave together.
+        began: Monotonic,
         /// How long it took, or nothing if there was no answer.
         rtt: Option<Duration>,
         /// Whether others had to be asked.
@@ -102,6 +104,20 @@ pub enum Event {
     },
     /// A queue of hints was given up; its peer is compared with as soon as it can be.
     HintsDropped(DroppedQueue),
+    /// A fault was laid on this node on request.
+    FaultBegan {
+        /// What it does, in words.
+        what: String,
+        /// How long it is to last.
+        time: Duration,
+    },
+    /// A fault on request is over, by itself or because it was healed.
+    FaultEnded {
+        /// What it did, in words.
+        what: String,
+        /// How long it lasted.
+        lasted: Duration,
+    },
     /// Hints were sent to a peer until none was left or it could not be reached any more.
     HintsReplayed {
         /// Whom.

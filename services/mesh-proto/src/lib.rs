@@ -30,6 +30,7 @@ mod codec;
 mod frame;
 
 mod event;
+mod fault;
 mod trace;
 
 pub use codec::{
@@ -37,6 +38,10 @@ pub use codec::{
     encode_write, encode_write_reply,
 };
 pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};
+pub use fault::{
+    CLOCK_OFFSET_MAX, Direction, FAULT_DELAY_MAX, FAULT_RULES_MAX, FAULT_TIME_MAX, FaultForm, FaultFormError,
+    FaultOrder, FaultPeer, FaultRule, FaultRules, LinkFault, LinkForm, LinkOrder, Partition, TooManyFaults,
+};
 pub use frame::{
     ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RejectReason, RequestId, SlotPage,
     WriteAnswer,

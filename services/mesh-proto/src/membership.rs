@@ -357,8 +357,8 @@ impl Membership {
                 }
             }
             Phase::Conclude => {
-                for Probe { target, indirect, .. } in self.prober.conclude() {
-                    let event = Event::GossipRound { peer: target, rtt: None, indirect };
+                for Probe { target, indirect, sent_at, .. } in self.prober.conclude() {
+                    let event = Event::GossipRound { peer: target, began: sent_at, rtt: None, indirect };
                     self.outbox.push(MembershipOutput::Event(event));
                     let suspect = self.roster.get(target).cloned();
                     if let Some(claim) = suspect.filter(|member| member.state == MemberState::Alive) {
@@ -390,7 +390,8 @@ impl Membership {
             GossipBody::Ack { seq, subject } => {
                 if let Some(probe) = self.prober.handle_ack(seq, subject) {
                     let rtt = Some(now.since(probe.sent_at));
-                    let event = Event::GossipRound { peer: subject, rtt, indirect: probe.indirect };
+                    let Probe { sent_at: began, indirect, .. } = probe;
+                    let event = Event::GossipRound { peer: subject, began, rtt, indirect };
                     self.outbox.push(MembershipOutput::Event(event));
                 } else if let Some(relay) = self.prober.take_relay(seq, subject) {
                     self.send_to_member(relay.requester, GossipBody::Ack { seq: relay.requester_seq, subject });

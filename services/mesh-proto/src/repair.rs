@@ -197,6 +197,12 @@ impl RepairPlan {
         self.suspected.insert(place, (ours, theirs)).is_some()
     }
 
+    /// Whether the slot differed from `peer` at the last look, and would be pulled if it did so again.
+    #[must_use]
+    pub fn is_suspected(&self, peer: NodeId, slot: Slot) -> bool {
+        self.suspected.contains_key(&(peer, slot))
+    }
+
     /// A pull from `peer` is done and changed nothing: do not try again until a digest changes.
     pub fn handle_fruitless(&mut self, peer: NodeId, slot: Slot, ours: Digest, theirs: Digest) {
         self.suspected.remove(&(peer, slot));
@@ -399,8 +405,10 @@ mod tests {
         let mut plan = RepairPlan::default();
         let (peer, slot) = (NodeId::from_name("b"), Slot::new(7).unwrap());
         assert!(!plan.handle_digests(peer, slot, Digest(1), Digest(2)));
+        assert!(plan.is_suspected(peer, slot));
         assert!(plan.handle_digests(peer, slot, Digest(3), Digest(2)));
         plan.handle_fruitless(peer, slot, Digest(3), Digest(2));
+        assert!(!plan.is_suspected(peer, slot));
         assert!(!plan.handle_digests(peer, slot, Digest(3), Digest(2)));
         assert!(!plan.handle_digests(peer, slot, Digest(4), Digest(2)), "a change starts over");
         assert!(plan.handle_digests(peer, slot, Digest(4), Digest(2)));

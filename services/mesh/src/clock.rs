@@ -35,11 +35,13 @@ const SIMULATED_EPOCH_MS: i64 = 1_767_225_600_000;
 pub(crate) struct Clock {
     start: Instant,
     wall: WallClock,
+    /// How far off a fault has set the wall clock. All copies of the clock share it.
+    offset_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
     pub(crate) fn new(wall: WallClock) -> Self {
-        Self { start: Instant::now(), wall }
+        Self { start: Instant::now(), wall, offset_ms: Arc::default() }
     }
 
     pub(crate) fn now(&self) -> Monotonic {
@@ -50,9 +52,18 @@ impl Clock {
         self.start + moment.since_start()
     }
 
+    pub(crate) fn set_offset_ms(&self, offset_ms: i64) {
+        // Relaxed: nothing else is published with it.
+        self.offset_ms.store(offset_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn offset_ms(&self) -> i64 {
+        self.offset_ms.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn unix(&self) -> UnixMillis {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        match &self.wall {
+        let unix = match &self.wall {
             // A system clock before 1970 counts as 1970: versions then come from the logical part alone.
             WallClock::System => UnixMillis::new(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)),
             WallClock::Simulated { epoch, offset_ms } => {
@@ -62,6 +73,7 @@ impl Clock {
                 let unix_ms = SIMULATED_EPOCH_MS.saturating_add(since_epoch).saturating_add(offset_ms);
                 UnixMillis::new(u64::try_from(unix_ms).unwrap_or(0))
             }
-        }
+        };
+        UnixMillis::new(unix.get().saturating_add_signed(self.offset_ms()))
     }
 }

@@ -20,7 +20,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Observer, Stats, clock::Clock, gossip_routes::GossipRoutes, ring_change::RingChange};
+use crate::{
+    Config, Observer, Stats, announced::Announced, clock::Clock, gossip_routes::GossipRoutes, ring_change::RingChange,
+};
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
 pub(crate) const JOINS_WAITING_MAX: usize = 64;
@@ -46,13 +48,13 @@ pub(crate) struct Core {
     /// Cancelled when the node stops or crashes: every task of it ends.
     pub(crate) stopped: CancellationToken,
     /// Whether the node answers nobody for now, as a stopped process would.
-    pub(crate) paused: watch::Sender<bool>,
+    pub(crate) paused: Arc<Announced<bool>>,
     /// Whether there has been a connection to every living member since this node was last alone.
     pub(crate) has_joined: AtomicBool,
     /// Why the mesh has turned this node away for good.
     pub(crate) refused: watch::Sender<Option<String>>,
     /// All members, for those who keep connections to them.
-    pub(crate) members: watch::Sender<Arc<Vec<Member>>>,
+    pub(crate) members: Arc<Announced<Arc<Vec<Member>>>>,
     /// Wakes upkeep when the membership's next deadline may have moved.
     pub(crate) membership_moved: Notify,
     /// Wakes the resync when there is something new to compare.
@@ -122,10 +124,10 @@ impl Core {
             counters: Counters::default(),
             routes: GossipRoutes::default(),
             stopped: CancellationToken::new(),
-            paused: watch::Sender::new(false),
+            paused: Announced::new(false),
             has_joined: AtomicBool::new(false),
             refused: watch::Sender::new(None),
-            members: watch::Sender::new(Arc::new(vec![me])),
+            members: Announced::new(Arc::new(vec![me])),
             membership_moved: Notify::new(),
             resync_wanted: Notify::new(),
             joins,
@@ -284,8 +286,7 @@ impl Core {
     /// Waits while the node is paused.
     pub(crate) async fn unpaused(&self) {
         if *self.paused.borrow() {
-            // An error means that the node is gone, and with it the pause.
-            let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+            self.paused.subscribe().wait_for(|paused| !paused).await;
         }
     }
 
@@ -309,6 +310,7 @@ impl Core {
             given_up: read(&self.counters.given_up),
             peers_refused: read(&self.counters.peers_refused),
             protocol_violations: read(&self.counters.protocol_violations),
+            faults: crate::FaultStats::default(),
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
     let mut handoffs = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             Some(done) = handoffs.join_next() => {
                 // A handoff does not panic, and is not aborted before the node stops.

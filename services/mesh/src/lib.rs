@@ -3,8 +3,10 @@
 mod node;
 mod worker;
 
+mod announced;
 mod call;
 mod core;
+mod faults;
 mod gossip_routes;
 mod handover;
 mod hints;
@@ -27,6 +29,7 @@ pub mod transport;
 
 pub use clock::WallClock;
 pub use config::{Config, Ttl};
+pub use faults::{FaultOrderError, FaultStats, FaultView};
 pub use node::{Node, StartError};
 pub use observer::{NoObserver, Observer};
 pub use operation::{GetError, GetOptions, Hit, Lookup, WriteError, WriteOptions, Written};

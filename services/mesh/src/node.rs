@@ -4,15 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::{Digest, Monotonic, NodeId, PeerHints, Slot, Weight};
+use mesh_proto::{Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot, Weight};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    ClusterView, Config, GetError, GetOptions, Lookup, Observer, Readiness, Stats, Worker, WriteError, WriteOptions,
-    Written,
+    ClusterView, Config, FaultOrderError, FaultView, GetError, GetOptions, Lookup, Observer, Readiness, Stats, Worker,
+    WriteError, WriteOptions, Written,
     core::{Core, JOINS_WAITING_MAX},
+    faults::NodeFaults,
     handover,
     peers::{Peers, Purpose},
     serve,
@@ -40,6 +41,7 @@ struct Inner {
     upkeep_peers: Arc<Peers>,
     workers: Mutex<Vec<Worker>>,
     endpoints: Mutex<Vec<Arc<dyn Endpoint>>>,
+    faults: Arc<NodeFaults>,
 }
 
 impl Drop for Inner {
@@ -85,8 +87,11 @@ impl Node {
         let (joins, joins_wanted) = mpsc::channel(JOINS_WAITING_MAX);
         let core = Arc::new(Core::new(config, observer, joins));
         let upkeep_peers = Peers::start(&core, Arc::clone(&endpoint), Purpose::Upkeep);
+        let faults = Arc::clone(transport.faults());
+        let faults = NodeFaults::new(core.id, faults, core.clock.clone(), Arc::clone(&core.observer));
         let inner = Inner {
             core: Arc::clone(&core),
+            faults,
             transport,
             upkeep_peers: Arc::clone(&upkeep_peers),
             workers: Mutex::default(),
@@ -159,7 +164,7 @@ impl Node {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.core.stats()
+        Stats { faults: self.inner.faults.stats(), ..self.inner.core.stats() }
     }
 
     /// What is queued for each peer that has missed writes.
@@ -178,7 +183,8 @@ impl Node {
     /// The mesh as this node sees it.
     #[must_use]
     pub fn view(&self) -> ClusterView {
-        view::cluster(&self.inner.core, &self.inner.upkeep_peers, &self.inner.workers.lock())
+        let inner = &self.inner;
+        view::cluster(&inner.core, &inner.upkeep_peers, &inner.workers.lock(), inner.faults.view())
     }
 
     /// Whether it should be given traffic.
@@ -231,6 +237,32 @@ impl Node {
             tokio::time::sleep(time).await;
             core.paused.send_replace(false);
         });
+    }
+
+    /// Lays faults on this node: on its links, its clock, its speed. All of them, or none. They end by themselves; a runtime
+    /// must be there to see to that.
+    ///
+    /// # Errors
+    /// [`FaultOrderError`], and nothing has changed.
+    pub fn order_faults(&self, order: &FaultOrder) -> Result<(), FaultOrderError> {
+        self.inner.faults.lay(order, &self.inner.core.members())
+    }
+
+    /// Ends all faults that were laid here.
+    pub fn heal_faults(&self) {
+        self.inner.faults.heal();
+    }
+
+    /// The faults in force.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FaultView> {
+        self.inner.faults.view()
+    }
+
+    /// How much later than it could this node is to answer clients; peers get everything as late.
+    #[must_use]
+    pub fn slowness(&self) -> Duration {
+        self.inner.faults.slowness()
     }
 
     /// Waits while the node is paused; at once if it is not.

@@ -139,15 +139,15 @@ impl Peers {
     }
 
     async fn follow_members(self: Arc<Self>) {
-        let mut members = self.core.members.subscribe();
-        members.mark_changed();
+        let mut changes = self.core.members.subscribe();
         loop {
-            tokio::select! {
-                () = self.core.stopped.cancelled() => break,
-                changed = members.changed() => if changed.is_err() { break },
-            }
-            let members = members.borrow_and_update().clone();
+            let members = Arc::clone(&self.core.members.borrow());
             self.update(&members);
+            tokio::select! {
+                biased;
+                () = self.core.stopped.cancelled() => break,
+                () = changes.changed() => {}
+            }
         }
         for link in self.links() {
             link.close();
@@ -176,25 +176,29 @@ impl Peers {
         let mut members = self.core.members.subscribe();
         let mut backoff = BACKOFF_MIN;
         loop {
-            let in_ring =
-                |members: &Vec<Member>| members.iter().any(|member| member.id == peer.id && member.state.in_ring());
+            let in_ring = |members: &Arc<Vec<Member>>| {
+                members.iter().any(|member| member.id == peer.id && member.state.in_ring())
+            };
             tokio::select! {
+                biased;
                 () = self.core.stopped.cancelled() => return,
-                wanted = members.wait_for(|members| in_ring(members)) => if wanted.is_err() { return },
+                () = members.wait_for(in_ring) => {}
             }
             if !self.get(peer.id).is_some_and(|known| Arc::ptr_eq(&known, &peer)) {
                 return;
             }
             let lived = tokio::select! {
+                biased;
                 () = self.core.stopped.cancelled() => return,
                 lived = self.connect(&peer) => lived,
             };
             backoff = if lived { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
             tokio::select! {
+                biased;
                 () = self.core.stopped.cancelled() => return,
                 () = tokio::time::sleep(backoff) => {}
                 // A change of members may be this peer's return.
-                _ = members.changed() => {}
+                () = members.changed() => {}
             }
         }
     }
@@ -217,6 +221,7 @@ impl Peers {
         }
         self.core.observer.event(&Event::PeerUp { peer: peer.id });
         let reason = tokio::select! {
+            biased;
             () = link.write_requests(send) => "the request stream ended".to_owned(),
             () = link.read_replies(receive) => "the reply stream ended".to_owned(),
             () = Self::accept_replies(&link) => "no more streams".to_owned(),
@@ -294,6 +299,7 @@ impl Peers {
         let mut sweeps = 0_u32;
         loop {
             tokio::select! {
+                biased;
                 () = self.core.stopped.cancelled() => return,
                 () = tokio::time::sleep(SWEEP_INTERVAL) => {}
             }

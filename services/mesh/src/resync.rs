@@ -2,7 +2,7 @@
 //! differs; all others do the same in the background, one peer at a time.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -29,21 +29,28 @@ pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon a resync that could not finish is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// In a large mesh a node compares more often than once in a repair interval: with all others within this many of them.
+const INTERVALS_PER_CIRCLE: u32 = 4;
+
+/// A slot that differs is looked at again after this part of a repair interval.
+const LOOKS_AGAIN_PER_INTERVAL: u32 = 4;
+
 /// Runs until the node stops.
 pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
     let mut out_of_sync_since = Some(core.clock.now());
-    let mut background = core.clock.now();
-    let mut turn = 0_usize;
+    let mut background = core.clock.now() + core.config.repair_interval;
+    let mut turn = Turn::default();
     loop {
         let urgent = !core.sync.is_complete()
             || core.is_joining()
             || !core.compare_wanted.lock().is_empty()
             || handover::is_wanted(&core, &peers);
-        let pause = if urgent { RETRY_AFTER } else { core.config.repair_interval };
+        let pause = background.since(core.clock.now());
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             () = core.resync_wanted.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(if urgent { pause.min(RETRY_AFTER) } else { pause }) => {}
         }
         core.unpaused().await;
         resync(&core, &peers).await;
@@ -62,10 +69,8 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             _ => {}
         }
         let now = core.clock.now();
-        if now.since(background) >= core.config.repair_interval {
-            background = now;
-            turn = turn.wrapping_add(1);
-            compare_with_next(&core, &peers, turn).await;
+        if now >= background {
+            background = now + compare_with_next(&core, &peers, &mut turn).await;
             handover::give_up_slots(&core, &peers).await;
         }
     }
@@ -119,18 +124,35 @@ async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: 
     }
 }
 
-/// One background comparison, with the next peer in turn.
-async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: usize) {
+/// Whose turn it is to be compared with in the background.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    /// Its place among the living, modulo how many they are.
+    peer: usize,
+    /// Whether it has been looked at once. Under load there is always something new: a third look would never be the last.
+    is_second_look: bool,
+}
+
+/// One background comparison, with the peer in turn; says when the next one is due. A peer that differs is looked at a
+/// second time before the next has its turn, so that all are through within the time that owners may differ.
+async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: &mut Turn) -> Duration {
+    let interval = core.config.repair_interval;
     let alive: Vec<NodeId> = {
         let members = core.members.borrow();
         let others = members.iter().filter(|member| member.id != core.id && member.state == MemberState::Alive);
         others.map(|member| member.id).collect()
     };
-    if !alive.is_empty()
-        && let Some(link) = peers.link(alive[turn % alive.len()])
+    if let Some(peer) = turn.peer.checked_rem(alive.len()).map(|at| alive[at])
+        && let Some(link) = peers.link(peer)
+        && compare(core, &link, Haste::Twice).await.look_again
+        && !turn.is_second_look
     {
-        compare(core, &link, Haste::Twice).await;
+        turn.is_second_look = true;
+        return interval / LOOKS_AGAIN_PER_INTERVAL;
     }
+    *turn = Turn { peer: turn.peer.wrapping_add(1), is_second_look: false };
+    let others = u32::try_from(alive.len()).unwrap_or(u32::MAX).max(INTERVALS_PER_CIRCLE);
+    interval * INTERVALS_PER_CIRCLE / others
 }
 
 /// The comparisons that cannot wait for their turn. Those that come to nothing stay wanted.
@@ -143,7 +165,7 @@ async fn compare_with_wanted(core: &Arc<Core>, peers: &Arc<Peers>) {
     // Who is gone will be compared with when it returns.
     for peer in wanted.into_iter().filter(|peer| ring.members().iter().any(|(member, _)| member == peer)) {
         let compared = match peers.link(peer) {
-            Some(link) => compare(core, &link, Haste::AtOnce).await,
+            Some(link) => compare(core, &link, Haste::AtOnce).await.is_whole,
             None => false,
         };
         if !compared {
@@ -161,11 +183,21 @@ enum Haste {
     AtOnce,
 }
 
-/// Compares all slots that this node and a peer both own, and pulls what differs. Whether all of it was brought to an end.
-async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> bool {
+/// How a comparison went.
+#[derive(Clone, Copy, Debug, Default)]
+struct Compared {
+    /// Whether all that was to be pulled came whole.
+    is_whole: bool,
+    /// Whether a slot differs for the first time.
+    look_again: bool,
+}
+
+/// Compares all slots that this node and a peer both own, and pulls what differs.
+async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let (peer, started) = (link.peer.id, core.clock.now());
-    let Some(theirs) = fetch_digests(core, link).await else { return false };
-    let mut differing = HashMap::new();
+    let Some(theirs) = fetch_digests(core, link).await else { return Compared::default() };
+    let mut differing = BTreeMap::new();
+    let mut look_again = false;
     {
         let ring = core.ring();
         let mut plan = core.plan.lock();
@@ -175,11 +207,13 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> bool {
             let is_due = plan.handle_digests(peer, slot, ours, *theirs);
             if is_due || (haste == Haste::AtOnce && ours != *theirs) {
                 differing.insert(slot, (ours, *theirs));
+            } else if ours != *theirs {
+                look_again |= plan.is_suspected(peer, slot);
             }
         }
     }
     if differing.is_empty() {
-        return true;
+        return Compared { is_whole: true, look_again };
     }
     let (mut keys, mut whole) = (0, 0);
     let slots = differing.iter().map(|(slot, (_, theirs))| (*slot, *theirs)).collect();
@@ -196,7 +230,7 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> bool {
     .await;
     let took = core.clock.now().since(started);
     core.observer.event(&Event::Repair { peer, slots: differing.len(), keys, took });
-    whole == differing.len()
+    Compared { is_whole: whole == differing.len(), look_again }
 }
 
 /// All of a peer's digests; nothing if it does not answer or sees another ring, in which case the views are exchanged.

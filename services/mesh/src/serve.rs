@@ -48,6 +48,7 @@ pub(crate) async fn accept(core: Arc<Core>, endpoint: Arc<dyn Endpoint>) {
 async fn serve_connection(core: Arc<Core>, connection: Arc<dyn Connection>) {
     let peer = connection.peer();
     let ended = tokio::select! {
+        biased;
         () = core.stopped.cancelled() => Ok(()),
         served = serve_streams(&core, &connection) => served,
         () = receive_gossip(&core, &connection) => Ok(()),
@@ -89,6 +90,7 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
             });
         }
         tokio::select! {
+            biased;
             reason = violation.recv() => return Err(reason.unwrap_or_default()),
             accepted = connection.accept_stream() => match accepted {
                 Ok((send, receive)) => {

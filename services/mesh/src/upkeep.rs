@@ -31,6 +31,7 @@ async fn gossip(core: Arc<Core>) {
     loop {
         let deadline = core.clock.instant(core.next_membership_deadline());
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             () = tokio::time::sleep_until(deadline) => {
                 core.unpaused().await;
@@ -45,6 +46,7 @@ async fn gossip(core: Arc<Core>) {
 async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<String>) {
     loop {
         let addr = tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             addr = joins.recv() => match addr {
                 Some(addr) => addr,
@@ -54,6 +56,7 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
         core.unpaused().await;
         let attempt = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr));
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             _ = attempt => {}
         }
@@ -69,6 +72,7 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) {
     let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection));
     let request = ControlRequest::Members(core.members());
     let reply = tokio::select! {
+        biased;
         reply = link.control(request, JOIN_TIMEOUT) => reply,
         () = link.write_requests(send) => None,
         () = link.read_replies(receive) => None,
@@ -83,6 +87,7 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) {
 async fn sweep(core: Arc<Core>) {
     loop {
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
@@ -95,6 +100,7 @@ async fn publish_weight(core: Arc<Core>) {
     let mut sampler = WeightSampler::new(sample(), core.clock.now());
     loop {
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             () = tokio::time::sleep(core.config.weight_update) => {}
         }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use mesh_proto::{HintStats, MemberState, NodeId, StoreStats};
 use serde::Serialize;
 
-use crate::{core::Core, peers::Peers, worker::Worker};
+use crate::{FaultStats, FaultView, core::Core, peers::Peers, worker::Worker};
 
 /// The mesh as one node sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +22,10 @@ pub struct ClusterView {
     pub write_concern: usize,
     /// Progress of the resync.
     pub sync: SyncView,
+    /// What this node's wall clock says, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Faults in force at this node.
+    pub faults: Vec<FaultView>,
     /// All members ever heard of, this node included, sorted by id.
     pub members: Vec<MemberView>,
 }
@@ -122,10 +126,12 @@ pub struct Stats {
     pub peers_refused: u64,
     /// Connections closed for breaking the protocol.
     pub protocol_violations: u64,
+    /// Faults laid on this node.
+    pub faults: FaultStats,
 }
 
 /// The mesh as `core` sees it.
-pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker]) -> ClusterView {
+pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: Vec<FaultView>) -> ClusterView {
     let ring = core.ring();
     let rtt: HashMap<_, Duration> =
         upkeep.links().iter().map(|link| (link.peer.id, link.connection.path().rtt)).collect();
@@ -151,6 +157,8 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker]) -> Cluste
         replication_factor: core.config.replicas.get(),
         write_concern: core.config.concern.get(),
         sync: SyncView { slots_owned, slots_in_sync, keys_pulled: core.stats().repaired },
+        unix_ms: core.clock.unix().get(),
+        faults,
         members: core.members().iter().map(member_view).collect(),
     }
 }

@@ -2,96 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::transport::{
-    Accepted, ClusterSecret, Connection, Credentials, DialError, Endpoint, QuicConfig, QuicTransport, ReceiveHalf,
-    SendHalf, SimulatedNetwork, Transport,
-};
+use mesh::transport::{Accepted, ClusterSecret, Credentials, DialError, QuicConfig, QuicTransport, Transport};
 use mesh_proto::NodeId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout},
 };
 
-/// A silent peer is noticed after 2 s; in real time a busy machine may need more.
-const SILENCE_MAX: Duration = Duration::from_secs(4);
+mod networks;
 
-/// A way to make nodes that can reach each other.
-trait Harness {
-    /// A transport for the node called `name`, listening at `addr` if it has listened there before.
-    fn transport(&self, name: &str, addr: Option<&str>) -> (Arc<dyn Transport>, String);
+use networks::{Harness, Quic, SILENCE_MAX, TestNode, connect, expect_silence_to_be_noticed, stream};
 
-    fn node(&self, name: &str) -> TestNode {
-        self.node_at(name, None)
-    }
-
-    fn node_at(&self, name: &str, addr: Option<&str>) -> TestNode {
-        let (transport, addr) = self.transport(name, addr);
-        let endpoint = transport.open(true).unwrap();
-        TestNode { id: NodeId::from_name(name), addr, transport, endpoint }
-    }
-}
-
-struct TestNode {
-    id: NodeId,
-    addr: String,
-    transport: Arc<dyn Transport>,
-    endpoint: Arc<dyn Endpoint>,
-}
-
-impl TestNode {
-    async fn accept(&self) -> Arc<dyn Connection> {
-        match self.endpoint.accept().await.expect("the endpoint is open") {
-            Accepted::Connection(connection) => connection,
-            Accepted::Refused { addr, reason } => panic!("{addr} was refused: {reason}"),
-        }
-    }
-}
-
-struct Quic;
-
-impl Harness for Quic {
-    fn transport(&self, name: &str, addr: Option<&str>) -> (Arc<dyn Transport>, String) {
-        let bind: SocketAddr = addr.unwrap_or("127.0.0.1:0").parse().unwrap();
-        let credentials = Credentials::Secret(ClusterSecret::new("conformance"));
-        let transport = QuicTransport::new(QuicConfig::new(NodeId::from_name(name), bind, credentials)).unwrap();
-        let addr = transport.local_addr().to_string();
-        (Arc::new(transport), addr)
-    }
-}
-
-struct Simulated(SimulatedNetwork);
-
-impl Harness for Simulated {
-    fn transport(&self, name: &str, addr: Option<&str>) -> (Arc<dyn Transport>, String) {
-        let addr = addr.map_or_else(|| format!("{name}:5011"), str::to_owned);
-        (self.0.transport(NodeId::from_name(name), &addr), addr)
-    }
-}
-
-macro_rules! conformance {
-    ($($test:ident)*) => {
-        mod quic {
-            $(#[tokio::test]
-            async fn $test() {
-                let test = super::$test(&super::Quic);
-                tokio::time::timeout(std::time::Duration::from_secs(30), test).await.expect("it hangs");
-            })*
-        }
-        mod simulated {
-            $(#[tokio::test(start_paused = true)]
-            async fn $test() {
-                let harness = super::Simulated(mesh::transport::SimulatedNetwork::new(1));
-                let test = super::$test(&harness);
-                tokio::time::timeout(std::time::Duration::from_secs(30), test).await.expect("it hangs");
-            })*
-        }
-    };
-}
-
-conformance! {
+networks::conformance! {
     each_side_learns_who_the_other_is
     another_node_than_expected_is_refused
     bytes_go_both_ways_on_many_streams
@@ -107,26 +32,6 @@ conformance! {
     a_closed_endpoint_accepts_and_dials_no_more
     an_endpoint_that_only_dials_accepts_nobody
     the_path_has_figures
-}
-
-/// Two nodes and a connection, as its dialler and its accepter see it.
-async fn connect(from: &TestNode, to: &TestNode) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-    let (dialled, accepted) = tokio::join!(from.endpoint.dial(&to.addr, Some(to.id)), to.accept());
-    (dialled.unwrap(), accepted)
-}
-
-/// A stream that carried its first bytes, as its opener and its accepter see it.
-async fn stream(
-    opener: &Arc<dyn Connection>,
-    accepter: &Arc<dyn Connection>,
-) -> ((SendHalf, ReceiveHalf), (SendHalf, ReceiveHalf)) {
-    let mut near = opener.open_stream().await.unwrap();
-    near.0.write_all(b"hello").await.unwrap();
-    let mut far = accepter.accept_stream().await.unwrap();
-    let mut first = [0; 5];
-    far.1.read_exact(&mut first).await.unwrap();
-    assert_eq!(&first, b"hello");
-    (near, far)
 }
 
 async fn each_side_learns_who_the_other_is(harness: &impl Harness) {
@@ -260,19 +165,6 @@ async fn a_goodbye_is_seen_at_once(harness: &impl Harness) {
     assert!(near.closed().await.reason.contains("closed by the peer"));
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert!(near.open_stream().await.is_err());
-}
-
-/// The peer of `near` has just fallen silent.
-async fn expect_silence_to_be_noticed(near: &Arc<dyn Connection>, mut receive: ReceiveHalf) {
-    let begun = Instant::now();
-    let mut buf = [0; 8];
-    let (read, datagram, accepted, lost) =
-        tokio::join!(receive.read(&mut buf), near.receive_datagram(), near.accept_stream(), near.closed());
-    let noticed = begun.elapsed();
-    assert!(read.is_err() && datagram.is_err() && accepted.is_err(), "whoever waits is told");
-    assert!(lost.reason.contains("silent"), "{lost}");
-    assert!(noticed > Duration::from_millis(1200), "somebody has told: {noticed:?}");
-    assert!(noticed < SILENCE_MAX, "{noticed:?}");
 }
 
 async fn a_crash_is_seen_after_the_idle_timeout(harness: &impl Harness) {

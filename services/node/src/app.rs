@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use mesh::{MemberView, Node, Readiness, Worker};
 use observability::{MeshSample, NodeSample, PeerSample, Telemetry};
 
 use crate::{
+    admission::Admission,
     body::BodyBudget,
     headers,
     pause::Pause,
@@ -46,6 +47,10 @@ pub struct App {
     pub(crate) id_header: HeaderValue,
     pub(crate) in_flight: Gauge,
     pub(crate) connections: Gauge,
+    /// The gates of all threads.
+    admissions: Mutex<Vec<Arc<Admission>>>,
+    requests_max: usize,
+    queue_delay_max: Duration,
 }
 
 impl App {
@@ -53,7 +58,8 @@ impl App {
     #[must_use]
     pub fn new(node: Node, telemetry: Arc<Telemetry>, settings: &Settings, shutdown: Shutdown) -> Self {
         telemetry.align(node.epoch());
-        let HttpSettings { request_timeout, request_bytes_max, kill_token, .. } = &settings.http;
+        let HttpSettings { request_timeout, request_bytes_max, requests_max, queue_delay_max, kill_token, .. } =
+            &settings.http;
         Self {
             telemetry,
             limits: Limits {
@@ -69,6 +75,9 @@ impl App {
             id_header: headers::text(&node.id().to_string()),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            admissions: Mutex::default(),
+            requests_max: *requests_max,
+            queue_delay_max: *queue_delay_max,
             node,
         }
     }
@@ -83,7 +92,14 @@ impl App {
             hints_by_peer: self.node.hints(),
             in_flight: self.in_flight.get() as u64,
             connections: self.connections.get() as u64,
+            queue_delay: self.queue_delay(),
         }
+    }
+
+    /// How late the latest thread is.
+    pub(crate) fn queue_delay(&self) -> Duration {
+        let admissions = self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        admissions.iter().map(|admission| admission.queue_delay()).max().unwrap_or_default()
     }
 
     /// How the node sees itself and its mesh, for the metrics. Not as cheap as [`App::sample`]: it asks every connection.
@@ -112,6 +128,11 @@ impl App {
             cpu_ms: process::cpu_ms(),
             resident_bytes: process::rss_bytes().unwrap_or_default(),
             uptime: self.started.elapsed(),
+            unix_ms: view.unix_ms,
+            faults_active: stats.faults.active,
+            fault_packets_dropped: stats.faults.packets_dropped,
+            fault_packets_delayed: stats.faults.packets_delayed,
+            fault_packets_duplicated: stats.faults.packets_duplicated,
             peers: view.members.iter().filter(|member| member.id != view.id).map(peer).collect(),
         }
     }
@@ -121,6 +142,15 @@ impl App {
 pub(crate) struct HttpWorker {
     pub(crate) app: Arc<App>,
     pub(crate) mesh: Worker,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl HttpWorker {
+    pub(crate) fn new(app: &Arc<App>, mesh: Worker) -> Self {
+        let admission = Arc::new(Admission::new(app.requests_max, app.queue_delay_max));
+        app.admissions.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&admission));
+        Self { app: Arc::clone(app), mesh, admission }
+    }
 }
 
 /// How many of something there are now.
@@ -131,8 +161,7 @@ impl Gauge {
     /// One more until the guard is dropped.
     pub(crate) fn enter(&self) -> GaugeGuard<'_> {
         // Relaxed here and below: a count that orders nothing.
-        self.0.fetch_add(1, Ordering::Relaxed);
-        GaugeGuard(self)
+        GaugeGuard { others: self.0.fetch_add(1, Ordering::Relaxed), gauge: self }
     }
 
     pub(crate) fn get(&self) -> usize {
@@ -141,10 +170,20 @@ impl Gauge {
 }
 
 /// See [`Gauge::enter`].
-pub(crate) struct GaugeGuard<'a>(&'a Gauge);
+pub(crate) struct GaugeGuard<'a> {
+    gauge: &'a Gauge,
+    others: usize,
+}
+
+impl GaugeGuard<'_> {
+    /// How many there were before this one.
+    pub(crate) const fn others(&self) -> usize {
+        self.others
+    }
+}
 
 impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

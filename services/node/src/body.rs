@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use observability::Shed;
 use tokio::time::timeout;
 
 use crate::problem::Problem;
@@ -93,9 +94,7 @@ impl<'a> Payload<'a> {
                 return Err(too_large(self.taken + chunk.len(), bytes_max));
             }
             if !self.budget.take(chunk.len()) {
-                return Err(
-                    Problem::unavailable("overloaded", "too many bytes in flight: nothing was written").closing()
-                );
+                return Err(Problem::overloaded(Shed::Bytes).closing());
             }
             self.taken += chunk.len();
             if self.bytes.is_empty() && collected.is_empty() {

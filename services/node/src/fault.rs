@@ -24,12 +24,23 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// As `mode` says it.
+    const fn mode(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Graceful => "graceful",
+            Self::Pause(_) => "pause",
+        }
+    }
+
     /// Lets it happen after a while.
     #[expect(clippy::disallowed_methods, reason = "a crash runs no destructors: that is the point of it")]
     pub(crate) fn schedule(self, app: Arc<App>, after: Duration) {
+        let after = after.max(ANSWER_FIRST);
+        app.telemetry.fault_ordered(self.mode(), after);
         // It outlives the request that asked for it.
         tokio::spawn(async move {
-            tokio::time::sleep(after.max(ANSWER_FIRST)).await;
+            tokio::time::sleep(after).await;
             warn!(fault = ?self, "fault on request");
             match self {
                 Self::Crash => {

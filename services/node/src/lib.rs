@@ -1,8 +1,10 @@
 //! HTTP in front of one mesh node. Read `routes` for what it answers, `serve` for how requests get there, `settings` for
 //! what it can be told.
 
+mod admission;
 mod app;
 mod body;
+mod connection;
 mod fault;
 mod headers;
 mod listener;
@@ -14,10 +16,12 @@ mod routes;
 mod serve;
 mod settings;
 mod shutdown;
+mod stream;
 mod upkeep;
 mod workers;
 
 pub use app::App;
+pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
 pub use settings::{BadSettings, HttpSettings, KillToken, SettingError, Settings, SettingsError};
 pub use shutdown::{Phase, Shutdown};

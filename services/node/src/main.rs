@@ -42,9 +42,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
     tokio::spawn(run_upkeep(Arc::clone(&app)));
-    let mut workers = Workers::start(&app, settings.http, listeners).await?;
-
+    // Before anybody can be told that the node is ready, and stop it.
     shutdown.start_on_signals()?;
+    let mut workers = Workers::start(&app, settings.http, listeners).await?;
     tokio::select! {
         () = shutdown.reached(Phase::Draining) => {}
         reason = node.refused() => anyhow::bail!(reason),

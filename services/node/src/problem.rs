@@ -10,7 +10,7 @@ use axum::{
 };
 use mesh::{GetError, WriteError};
 use mesh_proto::Version;
-use observability::Telemetry;
+use observability::{Cut, Shed, Telemetry};
 use serde::Serialize;
 
 use crate::headers::{self, X_MESH_VERSION};
@@ -31,6 +31,8 @@ pub(crate) struct Problem {
     detail: Cow<'static, str>,
     retry_after_s: Option<u8>,
     version: Option<Version>,
+    /// The bound that the request met, if it was turned away for one.
+    shed: Option<Shed>,
     // Boxed, because few have one and all results carry its size.
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
@@ -48,7 +50,7 @@ struct Body9457<'a> {
 impl Problem {
     /// A problem of this kind, with a sentence for people.
     pub(crate) fn new(status: StatusCode, kind: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, kind, detail: detail.into(), retry_after_s: None, version: None, header: None }
+        Self { status, kind, detail: detail.into(), retry_after_s: None, version: None, shed: None, header: None }
     }
 
     /// 400.
@@ -66,6 +68,16 @@ impl Problem {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail) }
     }
 
+    /// 503 for a bound that the request met, before anything was done.
+    pub(crate) fn overloaded(bound: Shed) -> Self {
+        let detail = match bound {
+            Shed::Requests => "REQUESTS_MAX requests are in flight: nothing was done",
+            Shed::Queue => "requests wait for longer than QUEUE_DELAY_MAX_MS: nothing was done",
+            Shed::Bytes => "REQUEST_BYTES_MAX bytes of bodies are in memory: nothing was written",
+        };
+        Self { shed: Some(bound), ..Self::unavailable("overloaded", detail) }
+    }
+
     /// With one more header.
     pub(crate) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some(Box::new((name, value))), ..self }
@@ -79,6 +91,12 @@ impl Problem {
     /// Counts it and makes the answer.
     pub(crate) fn respond(self, telemetry: &Telemetry) -> Response {
         telemetry.problem(self.status.as_u16());
+        if let Some(bound) = self.shed {
+            telemetry.shed(bound);
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            telemetry.cut(Cut::Body);
+        }
         self.into_answer()
     }
 

@@ -1,20 +1,14 @@
 //! From a listening socket to the router: one accept loop per thread, each connection on the thread that accepted it.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::State};
-use hyper::{Method, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tower_service::Service;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
     app::{App, HttpWorker},
-    routes,
+    connection::Connections,
     settings::HttpSettings,
     shutdown::Phase,
 };
@@ -25,9 +19,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long to wait after an error that is not the client's, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a connection may buffer: a request's head, with a key that is percent-encoded to three times its length.
-const HEAD_BYTES: usize = 16 << 10;
-
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
 retry-after: 1\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
 {\"type\":\"urn:problem-type:mesh:overloaded\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"CONNECTIONS_MAX connections are open\"}";
@@ -35,9 +26,9 @@ retry-after: 1\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
 /// Serves until the node drains, and then until all requests under way are answered or [`DRAIN_MAX`] has passed.
 pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &HttpSettings) {
     let app = Arc::clone(&worker.app);
-    let worker = Arc::new(worker);
-    let http = http1(settings, &app);
-    let server = Server { router: routes::router(Arc::clone(&worker)), worker, http, app };
+    let admission = Arc::clone(&worker.admission);
+    tokio::spawn(async move { admission.watch().await });
+    let server = Server { connections: Connections::of(worker, settings), app };
     let connections = GracefulShutdown::new();
     let mut draining = pin!(server.app.shutdown.reached(Phase::Draining));
     loop {
@@ -55,17 +46,6 @@ pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &
     }
 }
 
-fn http1(settings: &HttpSettings, app: &App) -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(HEAD_BYTES + 3 * app.limits.key_bytes_max)
-        .pipeline_flush(false)
-        // Answers are small: one buffer is cheaper than a vector of two.
-        .writev(false);
-    http
-}
-
 async fn pause_after(error: &io::Error) {
     // The client gave up between the handshake and us: its problem only.
     if error.kind() != io::ErrorKind::ConnectionAborted {
@@ -74,11 +54,9 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-/// What each connection of a thread needs.
+/// What the accept loop of a thread needs.
 struct Server {
-    router: Router,
-    worker: Arc<HttpWorker>,
-    http: http1::Builder,
+    connections: Connections,
     app: Arc<App>,
 }
 
@@ -92,36 +70,9 @@ impl Server {
         }
         // Fails on a socket that is dead already, which the first read finds out.
         let _ = stream.set_nodelay(true);
-        let (worker, router) = (Arc::clone(&self.worker), self.router.clone());
-        let guarded = Arc::clone(&self.app);
-        let service = service_fn(move |request| answer(Arc::clone(&worker), router.clone(), request));
-        let connection = watcher.watch(self.http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            let _open = guarded.connections.enter();
-            if let Err(error) = connection.await {
-                debug!(%error, "connection broke");
-            }
-        });
+        let connections = self.connections.clone();
+        tokio::spawn(async move { connections.serve_watched(stream, Some(watcher)).await });
     }
-}
-
-async fn answer(
-    worker: Arc<HttpWorker>,
-    mut router: Router,
-    request: hyper::Request<Incoming>,
-) -> Result<axum::response::Response, Infallible> {
-    let app = Arc::clone(&worker.app);
-    let _in_flight = app.in_flight.enter();
-    app.pause.wait().await;
-    // Reads and writes go straight to their handlers: the router's five allocations would cost them a tenth of their CPU.
-    let response = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/get") => Ok(routes::get(State(worker), request.map(|_| Body::empty())).await),
-        (&Method::POST, "/set") => Ok(routes::set(State(worker), request.map(Body::new)).await),
-        _ => router.call(request).await,
-    };
-    // A stopped process would not finish what it has begun either.
-    app.pause.wait().await;
-    response
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ fn run(
         match opened.await {
             Ok((listener, mesh)) => {
                 let _ = started.send(Ok(()));
-                serve(listener, HttpWorker { app: Arc::clone(app), mesh }, settings).await;
+                serve(listener, HttpWorker::new(app, mesh), settings).await;
                 let _ = drained.send(());
                 // The mesh needs this thread's connections until it has said good-bye.
                 app.shutdown.reached(Phase::Stopped).await;

@@ -45,6 +45,7 @@ fn start() -> Result<u8, String> {
 
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.
 async fn run(settings: &Settings) -> Result<u8, String> {
+    settings.load.check_together()?;
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
         let targets = &settings.http.targets;
@@ -79,12 +80,11 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let health = startup::find_targets(targets, http, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
-    let plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms > 0);
+    let plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
     let options = HttpOptions {
         entry: http.entry,
         failover_after: http.failover_after,
         request_timeout: http.request_timeout,
-        consistency: http.consistency,
         set_ttl_ms: http.set_ttl_ms,
     };
     let client = |thread| HttpClient { targets: Arc::clone(&health), options, seed: plan.seed ^ (thread << 32) };

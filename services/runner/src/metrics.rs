@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use load::{Counter, Moment, Op, OutcomeClass, Phase, Run, Snapshot};
+use load::{Counter, Moment, Op, OutcomeClass, Phase, Run, Snapshot, Violation};
 use observability::{Exposition, FaultEvent, OpSeries, RunnerSample};
 
 use crate::control::Watched;
@@ -78,7 +78,7 @@ fn sample(run: &Run) -> RunnerSample {
     };
     let possible = |op, outcome| match outcome {
         OutcomeClass::Local | OutcomeClass::Remote | OutcomeClass::Miss => op == Op::Get,
-        OutcomeClass::Acknowledged => op == Op::Set,
+        OutcomeClass::Acknowledged => op != Op::Get,
         OutcomeClass::Error => true,
     };
     let outcomes = |op| OutcomeClass::ALL.into_iter().filter(move |outcome| possible(op, *outcome));
@@ -91,13 +91,9 @@ fn sample(run: &Run) -> RunnerSample {
             .flat_map(|op| outcomes(op).map(move |outcome| (op, outcome)))
             .map(|(op, outcome)| series(op, outcome))
             .collect(),
-        writes_sent: get(Counter::Sent),
+        writes_sent: run.history.sent(),
         fail_overs: get(Counter::FailOvers),
-        violations: vec![
-            ("wrong", get(Counter::Wrong)),
-            ("missing", get(Counter::Missing)),
-            ("out_of_order", get(Counter::OutOfOrder)),
-        ],
+        violations: Violation::ALL.map(|violation| (violation.name(), now.violations(violation))).into(),
         stale_reads: get(Counter::Stale),
         swept_reads: get(Counter::Swept),
         phases: Phase::ALL.into_iter().map(|phase| (phase_label(phase), phase == run.phase.get())).collect(),
@@ -111,6 +107,7 @@ const fn op_label(op: Op) -> &'static str {
     match op {
         Op::Get => "get",
         Op::Set => "set",
+        Op::Delete => "delete",
     }
 }
 

@@ -63,9 +63,6 @@ pub(crate) struct HttpSettings {
     /// A request fails after this long
     #[arg(long, env, default_value = "5s", value_parser = positive_duration)]
     pub(crate) request_timeout: Duration,
-    /// How fresh reads must be
-    #[arg(long, env, value_enum, default_value_t = Consistency::One)]
-    pub(crate) consistency: Consistency,
     /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured
     #[arg(long, env, default_value = "0", allow_hyphen_values = true, value_parser = ttl_ms)]
     pub(crate) set_ttl_ms: i64,
@@ -107,13 +104,6 @@ pub(crate) struct LocalSettings {
 pub(crate) enum Entry {
     Failover,
     Strict,
-}
-
-/// How fresh reads must be.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Consistency {
-    One,
-    Quorum,
 }
 
 /// Which node is killed.

@@ -6,65 +6,11 @@
 mod fake;
 
 use std::{
-    process::{Child, Command, Output, Stdio},
+    process::Child,
     time::{Duration, Instant},
 };
 
-use fake::{FakeMesh, Fault};
-
-struct Ran {
-    code: i32,
-    out: String,
-    results: serde_json::Value,
-}
-
-impl Ran {
-    fn totals(&self, field: &str) -> u64 {
-        self.results["totals"][field].as_u64().unwrap()
-    }
-
-    fn integrity(&self, field: &str) -> u64 {
-        self.results["integrity"][field].as_u64().unwrap()
-    }
-}
-
-fn command(targets: &str, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
-    let defaults = [
-        ("TARGETS", targets),
-        ("DURATION", "1s"),
-        ("CONCURRENCY", "8"),
-        ("KEYS", "100"),
-        ("SET_RATIO", "30"),
-        ("QUIESCENCE", "0s"),
-        ("CHECK_EVERY", ""),
-        ("RESULTS", ""),
-    ];
-    command.env_clear().envs(defaults).envs(settings.iter().copied());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(mesh: &FakeMesh, settings: &[(&str, &str)]) -> Ran {
-    let folder = tempfile::tempdir().unwrap();
-    let results = folder.path().join("results.json");
-    let output = command(&mesh.targets(), settings).env("RESULTS", &results).output().unwrap();
-    let (code, out) = told(&output);
-    let results = std::fs::read(&results).ok().and_then(|json| serde_json::from_slice(&json).ok());
-    let results = results.unwrap_or_else(|| panic!("no results:\n{out}"));
-    Ran { code, out, results }
-}
-
-fn told(output: &Output) -> (i32, String) {
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
-}
-
-fn misbehaving(fault: Fault, settings: &[(&str, &str)]) -> Ran {
-    let mesh = FakeMesh::start();
-    mesh.nodes.iter().for_each(|node| node.misbehave(fault));
-    run(&mesh, settings)
-}
+use fake::{FakeMesh, Fault, command, misbehaving, run, told};
 
 /// Takes a pattern of text and `#` for a number, so that the summary's lines can be compared.
 fn matches(line: &str, pattern: &str) -> bool {
@@ -182,6 +128,16 @@ fn a_node_that_answers_503_or_closes_or_hangs_is_replaced_by_another() {
         assert_eq!(ran.totals("errors"), 0, "{fault:?}: {}", ran.out);
         assert!(ran.totals("failed_over") > 0, "{fault:?}: {}", ran.out);
     }
+}
+
+#[test]
+fn a_node_with_too_much_to_do_is_not_replaced_but_counted() {
+    let mesh = FakeMesh::start();
+    mesh.nodes[1].misbehave(Fault::Overloaded);
+    let ran = run(&mesh, &[("FINAL_SWEEP", "false")]);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.totals("errors") > 10 && ran.totals("failed_over") == 0, "{}", ran.out);
+    assert_eq!(ran.results["errors"][0]["kind"], "overloaded (503)");
 }
 
 #[test]

@@ -71,6 +71,22 @@ impl NodeClient {
         self.send(self.request(Method::GET, "/ready")).await.status == 200
     }
 
+    /// Orders faults; `query` must not need percent-encoding.
+    pub async fn fault(&self, query: &str, order: &str) -> Reply {
+        let request = self.request(Method::POST, &format!("/fault?{query}"));
+        self.send(request.header("content-type", "application/json").body(order.to_owned())).await
+    }
+
+    /// Ends all faults.
+    pub async fn heal(&self, query: &str) -> Reply {
+        self.send(self.request(Method::DELETE, &format!("/fault?{query}"))).await
+    }
+
+    /// What there is at a path.
+    pub async fn text(&self, path: &str) -> String {
+        self.send(self.request(Method::GET, path)).await.body
+    }
+
     /// `/stats`, or nothing if it does not answer.
     pub async fn stats(&self) -> Option<Value> {
         self.json("/stats").await

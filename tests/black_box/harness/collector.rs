@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use hyper::server::conn::http2;
@@ -46,15 +47,21 @@ pub struct Span {
 #[derive(Clone, Debug)]
 pub struct Collector {
     endpoint: String,
+    delay: Duration,
     spans: Arc<Mutex<Vec<Span>>>,
 }
 
 impl Collector {
     /// Starts one on a port of the system's choice.
     pub async fn start() -> Self {
+        Self::start_slow(Duration::ZERO).await
+    }
+
+    /// One that lets each request wait for so long.
+    pub async fn start_slow(delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let collector = Self { endpoint, spans: Arc::default() };
+        let collector = Self { endpoint, delay, spans: Arc::default() };
         let service = TowerToHyperService::new(TraceServiceServer::new(collector.clone()));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -87,6 +94,7 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        tokio::time::sleep(self.delay).await;
         let mut arrived = self.spans.lock().unwrap();
         for resource in request.into_inner().resource_spans {
             let whose = attributes(&resource.resource.map(|resource| resource.attributes).unwrap_or_default());

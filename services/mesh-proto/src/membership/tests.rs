@@ -360,7 +360,7 @@ fn an_indirect_answer_saves_a_member_and_ends_its_round() {
     machine.handle_message(at(ms + 5), helper, message(helper.get(), ack, &[]));
     let outputs = run(&mut machine, ms + 5, ms + 200);
     let round = outputs.iter().find_map(|output| match output {
-        MembershipOutput::Event(Event::GossipRound { peer, rtt, indirect }) if *peer == target => {
+        MembershipOutput::Event(Event::GossipRound { peer, rtt, indirect, .. }) if *peer == target => {
             Some((*rtt, *indirect))
         }
         _ => None,

@@ -8,12 +8,15 @@ use mesh_proto::NodeId;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod fault_switch;
 mod quic;
 mod simulated;
 mod tls;
 
+pub use fault_switch::{FaultCounts, FaultSwitch};
+pub use mesh_proto::LinkFault;
 pub use quic::{QuicConfig, QuicTransport};
-pub use simulated::{LinkFault, SimulatedNetwork};
+pub use simulated::{FaultTraces, SimulatedNetwork};
 pub use tls::{ClusterSecret, Credentials, TlsError};
 
 /// A boxed future, so that transports can be chosen at run time. None of them is on the request path.
@@ -36,6 +39,9 @@ pub trait Transport: Send + Sync {
     /// While `silent`, whatever any of its endpoints sends or receives is lost, as if the process were stopped or the
     /// network cut.
     fn set_silent(&self, silent: bool);
+
+    /// What breaks the traffic between this node and its peers, in all of its endpoints.
+    fn faults(&self) -> &Arc<FaultSwitch>;
 }
 
 /// One runtime's sockets.

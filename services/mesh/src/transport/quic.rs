@@ -3,28 +3,28 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Endpoint, Transport, TransportError};
+use super::{Endpoint, FaultSwitch, Transport, TransportError};
 
 mod accept;
 mod config;
 mod connection;
 mod dial;
 mod endpoint;
+mod held;
 mod socket;
+mod wire;
 
 pub use config::QuicConfig;
 
 use config::QuinnConfigs;
 use endpoint::QuicEndpoint;
+use wire::Wire;
 
 /// A mesh transport over QUIC. All endpoints that listen share one UDP port (SO_REUSEPORT); each dials from a port of its own.
 pub struct QuicTransport {
@@ -34,7 +34,7 @@ pub struct QuicTransport {
     /// that joined later would change which socket the kernel gives a connected peer's packets to.
     listeners: Mutex<Vec<UdpSocket>>,
     handshakes: Arc<Semaphore>,
-    silent: Arc<AtomicBool>,
+    wire: Arc<Wire>,
 }
 
 impl QuicTransport {
@@ -54,7 +54,7 @@ impl QuicTransport {
             configs,
             listeners: Mutex::new(listeners),
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
-            silent: Arc::new(AtomicBool::new(false)),
+            wire: Arc::new(Wire::new()),
         })
     }
 
@@ -66,7 +66,7 @@ impl QuicTransport {
 
     /// While `silent`, whatever any of its endpoints sends or receives is lost, as if the network were cut.
     pub fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+        self.wire.set_silent(silent);
     }
 }
 
@@ -82,12 +82,16 @@ impl Transport for QuicTransport {
         } else {
             None
         };
-        let endpoint = QuicEndpoint::open(&self.configs, client, listener, &self.handshakes, &self.silent)
+        let endpoint = QuicEndpoint::open(&self.configs, client, listener, &self.handshakes, &self.wire)
             .map_err(unusable(self.local_addr))?;
         Ok(Arc::new(endpoint))
     }
 
     fn set_silent(&self, silent: bool) {
         Self::set_silent(self, silent);
+    }
+
+    fn faults(&self) -> &Arc<FaultSwitch> {
+        &self.wire.faults
     }
 }

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::NodeId;
+use mesh_proto::{LinkFault, NodeId, Partition};
 
-use super::{Endpoint, Transport, TransportError};
+use super::{Endpoint, FaultSwitch, Transport, TransportError};
 
 mod connection;
 mod endpoint;
@@ -23,21 +23,6 @@ use network::Network;
 
 /// A silent peer's connection is given up after this time, and a dial that nobody answers.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What happens to traffic from one node to another.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LinkFault {
-    /// Added to every message.
-    pub delay: Duration,
-    /// Up to this much more, at random; datagrams may overtake each other, streams keep their order.
-    pub jitter: Duration,
-    /// The share of datagrams that are lost, 0 to 1. Streams are delayed instead, as a retransmission would.
-    pub loss: f64,
-    /// The share of datagrams that arrive twice.
-    pub duplicate: f64,
-    /// Nothing gets through, in this direction. Connections break after the idle timeout (2 s).
-    pub cut: bool,
-}
 
 /// The network. Its random choices are made in the order of events, so one seed gives one course of events on a
 /// current-thread runtime.
@@ -59,7 +44,8 @@ impl SimulatedNetwork {
     #[must_use]
     pub fn transport(&self, id: NodeId, addr: &str) -> Arc<dyn Transport> {
         let serial = self.transports.fetch_add(1, Ordering::Relaxed);
-        Arc::new(SimulatedTransport { network: Arc::clone(&self.network), id, addr: addr.to_owned(), serial })
+        let faults = self.network.fault_switch(id);
+        Arc::new(SimulatedTransport { network: Arc::clone(&self.network), id, addr: addr.to_owned(), serial, faults })
     }
 
     /// Sets what happens to traffic from `from` to `to`, from now on.
@@ -69,19 +55,48 @@ impl SimulatedNetwork {
 
     /// Cuts all links between nodes of different groups, in both directions. Other faults stay.
     pub fn partition(&self, groups: &[&[NodeId]]) {
-        for (index, group) in groups.iter().enumerate() {
-            for other in groups.iter().enumerate().filter(|&(other, _)| other != index).flat_map(|(_, nodes)| *nodes) {
-                for &node in *group {
-                    self.network.cut(node, *other);
-                }
-            }
+        self.cut(&Partition::symmetric(groups));
+    }
+
+    /// Cuts these links until [`SimulatedNetwork::heal`]. Other faults stay. Links that come and go are the business of
+    /// the rules of [`Transport::faults`], which have an end.
+    pub fn cut(&self, partition: &Partition) {
+        for &(from, to) in &partition.links {
+            self.network.cut(from, to);
         }
     }
 
-    /// Removes all faults.
+    /// What faults have done to datagrams so far: those that ran into a cut, were lost, doubled, and overtaken.
+    #[must_use]
+    pub fn traces(&self) -> FaultTraces {
+        // Relaxed: each figure stands alone.
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let traces = &self.network.traces;
+        FaultTraces {
+            cut: read(&traces.cut),
+            lost: read(&traces.lost),
+            duplicated: read(&traces.duplicated),
+            overtaken: read(&traces.overtaken),
+        }
+    }
+
+    /// Removes all faults that were set here; rules of the nodes end by themselves.
     pub fn heal(&self) {
         self.network.heal();
     }
+}
+
+/// Datagrams that faults of the network have met with: a test in which they are none has tested nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultTraces {
+    /// Sent into a cut.
+    pub cut: u64,
+    /// Lost by chance.
+    pub lost: u64,
+    /// Delivered twice.
+    pub duplicated: u64,
+    /// Sent before others, and due after them.
+    pub overtaken: u64,
 }
 
 struct SimulatedTransport {
@@ -89,6 +104,7 @@ struct SimulatedTransport {
     id: NodeId,
     addr: String,
     serial: u64,
+    faults: Arc<FaultSwitch>,
 }
 
 impl Transport for SimulatedTransport {
@@ -104,5 +120,9 @@ impl Transport for SimulatedTransport {
 
     fn set_silent(&self, silent: bool) {
         self.network.set_silent(self.id, silent);
+    }
+
+    fn faults(&self) -> &Arc<FaultSwitch> {
+        &self.faults
     }
 }

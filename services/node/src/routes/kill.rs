@@ -29,16 +29,9 @@ pub(super) async fn kill(State(http): State<Arc<HttpWorker>>, request: Request) 
 
 fn parse(query: Option<&str>, token: Option<&KillToken>) -> Result<(Fault, Duration), Problem> {
     // Before anything else, so that a node that cannot be killed tells nothing about its parameters.
-    let Some(token) = token else {
-        let detail = "killing is off: start the node with ALLOW_KILL=true and KILL_TOKEN";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "kill-off", detail));
-    };
+    let token = allowed(token)?;
     let [guess, after_ms, mode, for_ms] = query::parameters(query, ["token", "after_ms", "mode", "for_ms"])?;
-    let guess = query::decode("token", guess.unwrap_or_default())?;
-    if !token.matches(&guess) {
-        let problem = Problem::new(StatusCode::UNAUTHORIZED, "token-wrong", "`token` must be the node's KILL_TOKEN");
-        return Err(problem.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Token realm=\"kill\"")));
-    }
+    authorise(token, guess)?;
     let after = Duration::from_millis(query::number("after_ms", after_ms, 0, WAIT_MS_MAX)?);
     let pause = for_ms.map(|text| query::number("for_ms", Some(text), 0, WAIT_MS_MAX)).transpose()?;
     let fault = match (mode.unwrap_or("crash"), pause) {
@@ -54,6 +47,24 @@ fn parse(query: Option<&str>, token: Option<&KillToken>) -> Result<(Fault, Durat
         _ => return Err(Problem::bad_request("mode-unknown", "`mode` must be crash, graceful or pause")),
     };
     Ok((fault, after))
+}
+
+/// The token that faults on request need, if they are on at all.
+pub(super) fn allowed(token: Option<&KillToken>) -> Result<&KillToken, Problem> {
+    token.ok_or_else(|| {
+        let detail = "killing is off: start the node with ALLOW_KILL=true and KILL_TOKEN";
+        Problem::new(StatusCode::FORBIDDEN, "kill-off", detail)
+    })
+}
+
+/// Whether who asks knows the token.
+pub(super) fn authorise(token: &KillToken, guess: Option<&str>) -> Result<(), Problem> {
+    let guess = query::decode("token", guess.unwrap_or_default())?;
+    if token.matches(&guess) {
+        return Ok(());
+    }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "token-wrong", "`token` must be the node's KILL_TOKEN");
+    Err(problem.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Token realm=\"kill\"")))
 }
 
 #[cfg(test)]

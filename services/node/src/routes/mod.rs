@@ -2,6 +2,7 @@
 
 mod cluster;
 mod del;
+mod fault;
 mod get;
 mod kill;
 mod metrics;
@@ -41,6 +42,7 @@ pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
         .route("/ready", routing::get(ready::ready))
         .route("/cluster", routing::get(cluster::cluster))
         .route("/kill", routing::post(kill::kill))
+        .route("/fault", routing::post(fault::lay).delete(fault::heal))
         .route("/metrics", routing::get(metrics::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -46,6 +46,15 @@ pub(super) struct HttpFlags {
     /// Request bodies held in memory at one time, in bytes; beyond it requests are answered 503
     #[arg(long, env = "REQUEST_BYTES_MAX", default_value = "64MiB", value_name = "BYTES")]
     pub(super) request_bytes_max: String,
+    /// Time a client has to read an answer once it has begun to wait for it, in milliseconds
+    #[arg(long, env = "ANSWER_TIMEOUT_MS", default_value = "30000", value_name = "MS")]
+    pub(super) answer_timeout_ms: String,
+    /// Reads and writes in flight in the whole process; further ones are answered 503
+    #[arg(long, env = "REQUESTS_MAX", default_value = "4096", value_name = "COUNT")]
+    pub(super) requests_max: String,
+    /// How long reads and writes may wait for a thread, in milliseconds; a second later the excess is answered 503
+    #[arg(long, env = "QUEUE_DELAY_MAX_MS", default_value = "250", value_name = "MS")]
+    pub(super) queue_delay_max_ms: String,
     /// Whether POST /kill is allowed
     #[arg(long, env = "ALLOW_KILL", default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) allow_kill: String,
@@ -127,6 +136,13 @@ pub(super) struct OperationFlags {
     /// Bound on the number of entries
     #[arg(long, env = "CAPACITY_ENTRIES", default_value = "16000000", value_name = "COUNT")]
     pub(super) capacity_entries: String,
+    /// Bound on the writes kept for one peer that has missed them, book-keeping included, in bytes; beyond it they are dropped
+    /// and both compare everything
+    #[arg(long, env = "HINT_BYTES_MAX", default_value = "64MiB", value_name = "BYTES")]
+    pub(super) hint_bytes_max: String,
+    /// How long such writes are kept at most, in milliseconds; not above 600000, after which deletions are forgotten
+    #[arg(long, env = "HINT_AGE_MAX_MS", default_value = "600000", value_name = "MS")]
+    pub(super) hint_age_max_ms: String,
     /// Life-time of values written with ttl_ms 0, in milliseconds; -1 means for ever
     #[arg(long, env = "DEFAULT_TTL_MS", default_value = "-1", value_name = "MS", allow_hyphen_values = true)]
     pub(super) default_ttl_ms: String,

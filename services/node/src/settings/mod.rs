@@ -16,7 +16,7 @@ use std::{
 };
 
 use mesh::transport::{ClusterSecret, Credentials};
-use mesh_proto::{ReplicationFactor, WriteConcern};
+use mesh_proto::{HintLimits, ReplicationFactor, WriteConcern};
 use observability::{LogFormat, TraceSettings};
 use thiserror::Error;
 
@@ -56,6 +56,12 @@ pub struct HttpSettings {
     pub header_timeout: Duration,
     /// Time for a request's body.
     pub request_timeout: Duration,
+    /// Time for an answer to be read.
+    pub answer_timeout: Duration,
+    /// Reads and writes in flight in the process.
+    pub requests_max: usize,
+    /// How long they may wait for a thread.
+    pub queue_delay_max: Duration,
     /// Open connections in the process.
     pub connections_max: usize,
     /// Bytes of request bodies in memory at one time.
@@ -175,6 +181,9 @@ fn read_http(reader: &mut Reader, flags: &HttpFlags) -> Option<HttpSettings> {
     }
     let header_timeout = reader.millis("HEADER_TIMEOUT_MS", &flags.header_timeout_ms);
     let request_timeout = reader.millis("REQUEST_TIMEOUT_MS", &flags.request_timeout_ms);
+    let answer_timeout = reader.millis("ANSWER_TIMEOUT_MS", &flags.answer_timeout_ms);
+    let requests_max = reader.count("REQUESTS_MAX", &flags.requests_max, 1, 1_000_000);
+    let queue_delay_max = reader.millis("QUEUE_DELAY_MAX_MS", &flags.queue_delay_max_ms);
     let connections_max = reader.count("CONNECTIONS_MAX", &flags.connections_max, 1, 1_000_000);
     let request_bytes_max = reader.bytes("REQUEST_BYTES_MAX", &flags.request_bytes_max, 1 << 20, 1 << 40);
     let allow_kill = reader.boolean("ALLOW_KILL", &flags.allow_kill);
@@ -186,6 +195,9 @@ fn read_http(reader: &mut Reader, flags: &HttpFlags) -> Option<HttpSettings> {
         bind: SocketAddr::new(ip?, port?),
         header_timeout: header_timeout?,
         request_timeout: request_timeout?,
+        answer_timeout: answer_timeout?,
+        requests_max: requests_max?,
+        queue_delay_max: queue_delay_max?,
         connections_max: connections_max?,
         request_bytes_max: usize::try_from(request_bytes_max?).ok()?,
         kill_token: allow_kill?.then(|| KillToken::new(token)),
@@ -275,6 +287,10 @@ fn read_operations(reader: &mut Reader, flags: &OperationFlags, base: mesh::Conf
     let write_timeout = reader.millis("WRITE_TIMEOUT_MS", &flags.write_timeout_ms);
     let bytes_max = reader.bytes("CAPACITY_BYTES", &flags.capacity_bytes, 1 << 20, 1 << 46);
     let entries_max = reader.number("CAPACITY_ENTRIES", &flags.capacity_entries, 1, 1 << 40);
+    let hint_bytes_max = reader.bytes("HINT_BYTES_MAX", &flags.hint_bytes_max, 1 << 10, 1 << 40);
+    // A hint that outlives the tombstones could bring back what was deleted.
+    let hint_age_ms_max = u64::try_from(base.store.tombstone_horizon.as_millis()).unwrap_or(u64::MAX);
+    let hint_age_max = reader.number("HINT_AGE_MAX_MS", &flags.hint_age_max_ms, 1, hint_age_ms_max);
     let default_ttl = match flags.default_ttl_ms.as_str() {
         "-1" => Some(None),
         millis => read_ttl(reader, millis).map(Some),
@@ -292,6 +308,7 @@ fn read_operations(reader: &mut Reader, flags: &OperationFlags, base: mesh::Conf
         read_timeout: read_timeout?,
         write_timeout: write_timeout?,
         store,
+        hints: HintLimits { bytes_max: hint_bytes_max?, age_max: Duration::from_millis(hint_age_max?) },
         default_ttl: default_ttl?,
         key_bytes_max: usize::try_from(key_bytes_max?).ok()?,
         value_bytes_max: usize::try_from(value_bytes_max?).ok()?,
@@ -408,6 +425,11 @@ mod tests {
             ("--header-timeout-ms", "HEADER_TIMEOUT_MS", "0"),
             ("--request-timeout-ms", "REQUEST_TIMEOUT_MS", "1s"),
             ("--connections-max", "CONNECTIONS_MAX", "0"),
+            ("--answer-timeout-ms", "ANSWER_TIMEOUT_MS", "0"),
+            ("--requests-max", "REQUESTS_MAX", "0"),
+            ("--queue-delay-max-ms", "QUEUE_DELAY_MAX_MS", "x"),
+            ("--hint-bytes-max", "HINT_BYTES_MAX", "64MB"),
+            ("--hint-age-max-ms", "HINT_AGE_MAX_MS", "600001"),
             ("--request-bytes-max", "REQUEST_BYTES_MAX", "1"),
             ("--allow-kill", "ALLOW_KILL", "yes"),
             ("--cache-bind", "CACHE_BIND", "5011"),

@@ -31,6 +31,8 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) cache: CacheHeader,
     pub(crate) version: Option<Version>,
+    /// The node whose replica answered (`X-Mesh-Node`).
+    pub(crate) node: Option<u64>,
     /// The server will close the connection.
     pub(crate) close: bool,
     bytes: usize,
@@ -46,8 +48,15 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
     };
     let status = response.code.ok_or(ErrorKind::Protocol)?;
     let close = response.version == Some(0);
-    let mut head =
-        Head { status, cache: CacheHeader::Absent, version: None, close, bytes, framing: Framing::UntilClose };
+    let mut head = Head {
+        status,
+        cache: CacheHeader::Absent,
+        version: None,
+        node: None,
+        close,
+        bytes,
+        framing: Framing::UntilClose,
+    };
     for header in response.headers.iter() {
         // The lengths are compared first, so most headers cost one comparison.
         match header.name.len() {
@@ -59,6 +68,7 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
                     _ => CacheHeader::Absent,
                 };
             }
+            11 if header.name.eq_ignore_ascii_case("x-mesh-node") => head.node = parse_node(header.value),
             14 if header.name.eq_ignore_ascii_case("x-mesh-version") => head.version = Version::parse(header.value),
             14 if header.name.eq_ignore_ascii_case("content-length") => {
                 let length = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
@@ -76,6 +86,11 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
         head.framing = Framing::Length(0);
     }
     Ok(Some(head))
+}
+
+/// 16 hexadecimal digits.
+fn parse_node(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok())
 }
 
 impl Head {
@@ -134,7 +149,7 @@ mod tests {
     #[test]
     fn a_response_is_whole_only_at_its_last_byte() {
         let plain = b"HTTP/1.1 200 OK\r\nX-Cache: HIT_REMOTE\r\nx-mesh-version: 0000000000000000000000000000002a\r\n\
-            Content-Length: 5\r\n\r\nhello";
+            X-Mesh-Node: 00000000000000ff\r\nContent-Length: 5\r\n\r\nhello";
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n";
         for response in [&plain[..], &chunked[..]] {
             for end in 0..response.len() {
@@ -144,7 +159,7 @@ mod tests {
         }
         let head = parse_head(plain).unwrap().unwrap();
         assert_eq!((head.status, head.cache, head.version), (200, CacheHeader::HitRemote, Some(Version::new(42))));
-        assert!(!head.close);
+        assert_eq!((head.node, head.close), (Some(255), false));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{io::Write, rc::Rc, sync::Arc, time::Duration};
 
-use load::{Answer, Client, ErrorKind, NodeIndex, Outcome, Target, Version};
+use load::{Answer, Client, ErrorKind, Freshness, NodeIndex, Outcome, Target, Version};
 use rand::{SeedableRng, rngs::SmallRng};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     pool::Pool,
     response::{CacheHeader, Head},
 };
-use crate::settings::{Consistency, Entry};
+use crate::settings::Entry;
 
 /// How requests are made.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,6 @@ pub(crate) struct HttpOptions {
     pub(crate) entry: Entry,
     pub(crate) failover_after: Duration,
     pub(crate) request_timeout: Duration,
-    pub(crate) consistency: Consistency,
     pub(crate) set_ttl_ms: i64,
 }
 
@@ -93,16 +92,27 @@ impl HttpTarget {
         if !strict {
             self.note(first, &tried, may_move && self.pool.answered(first) == answered);
         }
-        if !may_move || !is_worth_another_try(&tried) {
+        if !may_move || !is_worth_another_try(&tried, value) {
             return answer(first, &tried, read, value);
         }
         let Some(second) = self.pool.pick(&mut self.dice, Some(first)) else {
             return answer(first, &tried, read, value);
         };
+        // Whoever closed or fell silent may have done what it was asked, or may do it yet.
+        let doubtful = matches!(&tried, Err(first) if first.kind != ErrorKind::Refused);
         let tried = self.try_at(second, timeout, value).await;
         self.note(second, &tried, false);
         let mut answer = answer(second, &tried, read, value);
+        answer.doubtful = doubtful;
         answer.failed_over = !matches!(answer.outcome, Outcome::Error(_));
+        answer
+    }
+
+    async fn send_write(&mut self) -> Answer {
+        // The request holds a copy of a written value, so the body's buffer is free for the response.
+        let mut body = std::mem::take(&mut self.body);
+        let answer = self.send(read_set, &mut body).await;
+        self.body = body;
         answer
     }
 
@@ -131,16 +141,34 @@ impl HttpTarget {
         }
     }
 
-    fn prepare_get(&mut self, key: &[u8]) {
+    fn prepare_get(&mut self, key: &[u8], fresh: Freshness) {
+        self.prepare_path(b"GET /get?k=", key);
+        self.request.extend_from_slice(match fresh {
+            Freshness::One => b"",
+            Freshness::Session(_) => b"&consistency=session",
+            Freshness::Quorum => b"&consistency=quorum",
+        });
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
+        if let Freshness::Session(met) = fresh
+            && met > Version::ZERO
+        {
+            // Writing to a vector cannot fail.
+            let _ = write!(self.request, "X-Mesh-Min-Version: {met}\r\n");
+        }
+        self.request.extend_from_slice(b"\r\n");
+    }
+
+    fn prepare_delete(&mut self, key: &[u8]) {
+        self.prepare_path(b"DELETE /del?k=", key);
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n\r\n");
+    }
+
+    fn prepare_path(&mut self, until_key: &[u8], key: &[u8]) {
         // The keys of the load need no percent-encoding: letters, digits and a dash.
         debug_assert!(key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'));
         self.request.clear();
-        self.request.extend_from_slice(b"GET /get?k=");
+        self.request.extend_from_slice(until_key);
         self.request.extend_from_slice(key);
-        if self.options.consistency == Consistency::Quorum {
-            self.request.extend_from_slice(b"&consistency=quorum");
-        }
-        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n\r\n");
     }
 
     fn prepare_set(&mut self, key: &[u8], value: &[u8]) {
@@ -164,44 +192,53 @@ impl HttpTarget {
 }
 
 impl Target for HttpTarget {
-    async fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Answer {
-        self.prepare_get(key);
+    async fn get(&mut self, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
+        self.prepare_get(key, fresh);
         self.send(read_get, value).await
     }
 
-    async fn get_at(&mut self, node: NodeIndex, key: &[u8], value: &mut Vec<u8>) -> Answer {
-        self.prepare_get(key);
+    async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
+        self.prepare_get(key, fresh);
         let tried = self.try_at(node, self.options.request_timeout, value).await;
         answer(node, &tried, read_get, value)
     }
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
         self.prepare_set(key, value);
-        // The request holds a copy of the value, so the body's buffer is free for the response.
-        let mut body = std::mem::take(&mut self.body);
-        let answer = self.send(read_set, &mut body).await;
-        self.body = body;
-        answer
+        self.send_write().await
+    }
+
+    async fn delete(&mut self, key: &[u8]) -> Answer {
+        self.prepare_delete(key);
+        self.send_write().await
     }
 }
 
 /// A node that refused, vanished, hung or cannot serve may be replaced by another; a node that answered may not. A 504 to a
-/// write is an answer: nobody knows whether it happened, and another try would not make that known.
-const fn is_worth_another_try(tried: &Tried) -> bool {
+/// write is an answer: nobody knows whether it happened, and another try would not make that known. Nor is a node that has too
+/// much to do: the others have as much, and would get this on top.
+fn is_worth_another_try(tried: &Tried, body: &[u8]) -> bool {
     match tried {
-        Ok(head) => head.status == 503,
+        Ok(head) => head.status == 503 && !says_overloaded(body),
         Err(failure) => matches!(failure.kind, ErrorKind::Refused | ErrorKind::Closed | ErrorKind::TimedOut),
     }
 }
 
 fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body: &[u8]) -> Answer {
-    let (outcome, version): (Outcome, Option<Version>) = match tried {
-        Ok(head) => (read(head), head.version),
-        Err(failure) => (Outcome::Error(failure.kind), None),
+    let (outcome, version, served_by) = match tried {
+        Ok(head) if head.status == 503 && says_overloaded(body) => (Outcome::Error(ErrorKind::Overloaded), None, None),
+        Ok(head) => (read(head), head.version, head.node),
+        Err(failure) => (Outcome::Error(failure.kind), None, None),
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
     let detail = spoke.then(|| complaint(body));
-    Answer { outcome, node, failed_over: false, version, detail }
+    Answer { outcome, node, failed_over: false, doubtful: false, version, served_by, detail }
+}
+
+/// Whether the body of a 503 is the problem document (RFC 9457) of a node with too much to do.
+fn says_overloaded(body: &[u8]) -> bool {
+    const TYPE: &[u8] = b"urn:problem-type:mesh:overloaded";
+    body.windows(TYPE.len()).take(200).any(|window| window == TYPE)
 }
 
 /// What a node says about an error: the detail of a problem document (RFC 9457), or the beginning of anything else.

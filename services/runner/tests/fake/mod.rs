@@ -1,7 +1,12 @@
-//! A mesh of HTTP nodes that share one map and can be told to misbehave. Everything runs in the test's own process.
+//! A mesh of HTTP nodes that share one register per key and can be told to misbehave. Everything runs in the test's own
+//! process. What they do well and badly to a key is in `register`.
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
+
+mod ran;
+mod register;
 
 use std::{
-    collections::HashMap,
     io::{BufRead, BufReader, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
@@ -11,6 +16,9 @@ use std::{
     thread,
     time::Duration,
 };
+
+pub use ran::{command, misbehaving, run, told};
+use register::Registers;
 
 /// What a node does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +30,43 @@ pub enum Fault {
     Corrupt,
     /// Acknowledges some writes without making them.
     LoseWrites,
-    /// Claims versions older than all others'.
+    /// Claims versions older than all others', except to a quorum.
     Behind,
+    /// Returns a value that would have been written later, now and then.
+    Forge,
+    /// Says now and then that it has nothing.
+    Forget,
+    /// Acknowledges some writes under a version below the key's.
+    Rewind,
+    /// Returns a value under a version that nobody gave it, now and then.
+    Restamp,
+    /// Tells a quorum the value before the newest, now and then.
+    StaleQuorum,
+    /// Does not care what a session has seen, now and then.
+    ForgetSession,
+    /// Brings back what was deleted, as something new.
+    Resurrect,
+    /// Never lets a value expire.
+    Outlive,
     /// Answers 503.
     Unavailable,
+    /// Answers 503 and says that it has too much to do.
+    Overloaded,
     /// Closes the connection instead of answering.
     Close,
     /// Never answers.
     Hang,
 }
 
-type Store = HashMap<String, (u128, String)>;
+const OVERLOADED: &str = r#"{"type":"urn:problem-type:mesh:overloaded","status":503,"detail":"too much to do"}"#;
+
+/// What is asked for, besides the path.
+struct Request {
+    line: String,
+    body: String,
+    /// `X-Mesh-Min-Version`.
+    least: u128,
+}
 
 /// Three nodes.
 pub struct FakeMesh {
@@ -47,14 +81,13 @@ pub struct FakeNode {
     dead: AtomicBool,
     evictions: AtomicU64,
     requests: AtomicU64,
-    store: Arc<Mutex<Store>>,
-    version: Arc<AtomicU64>,
+    registers: Arc<Mutex<Registers>>,
 }
 
 impl FakeMesh {
     pub fn start() -> Self {
-        let (store, version) = (Arc::<Mutex<Store>>::default(), Arc::new(AtomicU64::new(1)));
-        let nodes = (0..3).map(|_| FakeNode::start(Arc::clone(&store), Arc::clone(&version))).collect();
+        let registers = Arc::<Mutex<Registers>>::default();
+        let nodes = (0..3).map(|_| FakeNode::start(Arc::clone(&registers))).collect();
         Self { nodes }
     }
 
@@ -64,7 +97,7 @@ impl FakeMesh {
 }
 
 impl FakeNode {
-    fn start(store: Arc<Mutex<Store>>, version: Arc<AtomicU64>) -> Arc<Self> {
+    fn start(registers: Arc<Mutex<Registers>>) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let node = Arc::new(Self {
             port: listener.local_addr().unwrap().port(),
@@ -73,8 +106,7 @@ impl FakeNode {
             dead: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            store,
-            version,
+            registers,
         });
         let accepting = Arc::clone(&node);
         thread::spawn(move || {
@@ -96,7 +128,7 @@ impl FakeNode {
 
     /// How many keys the mesh has.
     pub fn written(&self) -> usize {
-        self.store.lock().unwrap().len()
+        self.registers.lock().unwrap().len()
     }
 
     pub fn die(&self) {
@@ -106,9 +138,9 @@ impl FakeNode {
     fn serve(&self, stream: &TcpStream) {
         stream.set_nodelay(true).unwrap();
         let mut reader = BufReader::new(stream);
-        while let Some((request, body)) = read_request(&mut reader) {
+        while let Some(request) = read_request(&mut reader) {
             let dead = self.dead.load(Ordering::Relaxed);
-            let response = if dead { None } else { self.answer(&request, &body) };
+            let response = if dead { None } else { self.answer(&request) };
             let Some(response) = response else {
                 let _ = stream.shutdown(Shutdown::Both);
                 return;
@@ -119,9 +151,9 @@ impl FakeNode {
         }
     }
 
-    fn answer(&self, request: &str, body: &str) -> Option<String> {
+    fn answer(&self, request: &Request) -> Option<String> {
         let fault = *self.fault.lock().unwrap();
-        let path = request.split(' ').nth(1).unwrap_or_default();
+        let path = request.line.split(' ').nth(1).unwrap_or_default();
         let sometimes = self.requests.fetch_add(1, Ordering::Relaxed) % 50 == 49;
         match path.split('?').next().unwrap_or_default() {
             "/ready" => Some(respond("200 OK", "", "{}")),
@@ -140,56 +172,64 @@ impl FakeNode {
             }
             "/kill" => Some(respond("200 OK", "", "bye")),
             _ if fault == Fault::Unavailable => Some(respond("503 Service Unavailable", "", "no quorum")),
+            _ if fault == Fault::Overloaded => {
+                Some(respond("503 Service Unavailable", "Retry-After: 1\r\n", OVERLOADED))
+            }
             _ if fault == Fault::Close => None,
             _ if fault == Fault::Hang => {
                 thread::sleep(Duration::from_secs(30));
                 None
             }
-            "/get" => Some(self.get(path.split("k=").nth(1).unwrap_or_default(), fault, sometimes)),
-            "/set" => Some(self.set(body, fault, sometimes)),
+            "/get" => {
+                let consistency = parameter(path, "consistency").unwrap_or("one");
+                let key = parameter(path, "k").unwrap_or_default();
+                let registers = self.registers.lock().unwrap();
+                Some(found(registers.get(key, consistency, request.least, fault, sometimes), key))
+            }
+            "/set" => Some(self.set(&request.body, fault, sometimes)),
+            "/del" => {
+                let key = parameter(path, "k").unwrap_or_default();
+                Some(written(self.registers.lock().unwrap().delete(key)))
+            }
             _ => Some(respond("404 Not Found", "", "")),
         }
-    }
-
-    fn get(&self, key: &str, fault: Fault, sometimes: bool) -> String {
-        let store = self.store.lock().unwrap();
-        let Some((version, value)) = store.get(key) else {
-            return respond("404 Not Found", "X-Cache: MISS\r\n", "");
-        };
-        let value = match fault {
-            Fault::WrongObject if sometimes => {
-                store.iter().find(|(other, _)| *other != key).map_or(value, |(_, (_, value))| value).clone()
-            }
-            Fault::Corrupt if sometimes => value.replacen("v:", "w:", 1),
-            _ => value.clone(),
-        };
-        let version = if fault == Fault::Behind { 0 } else { *version };
-        let cache = if key.ends_with(['0', '1', '2']) { "HIT_REMOTE" } else { "HIT_LOCAL" };
-        respond("200 OK", &format!("X-Cache: {cache}\r\nX-Mesh-Version: {version:032x}\r\n"), &value)
     }
 
     fn set(&self, body: &str, fault: Fault, sometimes: bool) -> String {
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         let (key, value) = (body["k"].as_str().unwrap(), body["v"].as_str().unwrap());
-        let mut store = self.store.lock().unwrap();
-        let version = u128::from(self.version.fetch_add(1, Ordering::Relaxed));
-        // Of some keys every later write is lost, or chance would decide whether a key's last one is among the lost.
-        let doomed = sometimes || (key.ends_with('3') && store.contains_key(key));
-        if fault != Fault::LoseWrites || !doomed {
-            store.insert(key.to_owned(), (version, value.to_owned()));
-        }
-        respond("200 OK", &format!("X-Mesh-Version: {version:032x}\r\n"), "OK")
+        let ttl = u64::try_from(body["ttl_ms"].as_i64().unwrap()).ok().filter(|ttl_ms| *ttl_ms > 0);
+        let ttl = ttl.map(Duration::from_millis);
+        written(self.registers.lock().unwrap().set(key, value, ttl, fault, sometimes))
     }
+}
+
+fn parameter<'a>(path: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = path.split_once('?')?.1.split('&');
+    pairs.filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+fn found((version, value): (u128, Option<String>), key: &str) -> String {
+    let version = format!("X-Mesh-Version: {version:032x}\r\nX-Mesh-Node: 00000000000000ab\r\n");
+    let cache = if key.ends_with(['0', '1', '2']) { "HIT_REMOTE" } else { "HIT_LOCAL" };
+    value.map_or_else(
+        || respond("404 Not Found", &format!("X-Cache: MISS\r\n{version}"), ""),
+        |value| respond("200 OK", &format!("X-Cache: {cache}\r\n{version}"), &value),
+    )
+}
+
+fn written(version: u128) -> String {
+    respond("200 OK", &format!("X-Mesh-Version: {version:032x}\r\n"), "OK")
 }
 
 fn respond(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<(String, String)> {
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut request = String::new();
     reader.read_line(&mut request).ok().filter(|read| *read > 0)?;
-    let mut length = 0;
+    let (mut length, mut least) = (0, 0);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -199,8 +239,11 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, String)> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("x-mesh-min-version:") {
+            least = u128::from_str_radix(value.trim(), 16).unwrap();
+        }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((request, String::from_utf8(body).unwrap()))
+    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least })
 }

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     connection::{CLOSED, QuicConnection, is_about_trust, reason, written},
     dial::{HANDSHAKE_TIMEOUT, WELCOME},
+    wire::Wire,
 };
 use crate::transport::{Accepted, Connection};
 
@@ -31,14 +32,20 @@ pub(super) struct AcceptQueue {
 struct Senders {
     connections: mpsc::Sender<Arc<QuicConnection>>,
     refusals: mpsc::Sender<Accepted>,
+    wire: Arc<Wire>,
 }
 
 impl AcceptQueue {
     /// A queue that is fed from `listener`, if there is one, until it is closed.
-    pub(super) fn new(listener: Option<quinn::Endpoint>, handshakes: &Arc<Semaphore>, handshakes_max: usize) -> Self {
+    pub(super) fn new(
+        listener: Option<quinn::Endpoint>,
+        handshakes: &Arc<Semaphore>,
+        handshakes_max: usize,
+        wire: &Arc<Wire>,
+    ) -> Self {
         let (connections, connections_in) = mpsc::channel(handshakes_max.max(1));
         let (refusals, refusals_in) = mpsc::channel(REFUSALS_MAX);
-        let senders = Senders { connections, refusals };
+        let senders = Senders { connections, refusals, wire: Arc::clone(wire) };
         if let Some(listener) = listener {
             tokio::spawn(listen(listener, Arc::clone(handshakes), handshakes_max, senders.clone()));
         }
@@ -83,7 +90,7 @@ async fn listen(listener: quinn::Endpoint, handshakes: Arc<Semaphore>, handshake
 /// Carries one handshake through and reports what came of it.
 async fn admit(incoming: Incoming, _permit: OwnedSemaphorePermit, senders: Senders) {
     let addr = incoming.remote_address();
-    let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming)).await {
+    let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming, &senders.wire)).await {
         Ok(Err(Failure::GaveUp)) => return,
         // Full only if nobody accepts; then the permit is held, and further peers are turned away.
         Ok(Ok(connection)) => match senders.connections.send(connection).await {
@@ -127,9 +134,9 @@ impl From<ConnectionError> for Failure {
     }
 }
 
-async fn handshake(incoming: Incoming) -> Result<Arc<QuicConnection>, Failure> {
+async fn handshake(incoming: Incoming, wire: &Wire) -> Result<Arc<QuicConnection>, Failure> {
     let inner = incoming.accept()?.await?;
-    let connection = QuicConnection::new(inner.clone()).map_err(|reason| {
+    let connection = QuicConnection::new(inner.clone(), wire).map_err(|reason| {
         inner.close(CLOSED, reason.as_bytes());
         Failure::Refused(reason)
     })?;

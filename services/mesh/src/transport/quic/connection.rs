@@ -7,6 +7,7 @@ use mesh_proto::NodeId;
 use quinn::{ConnectionError, VarInt};
 use rustls::pki_types::CertificateDer;
 
+use super::wire::Wire;
 use crate::transport::{BoxFuture, Connection, ConnectionLost, PathStats, ReceiveHalf, SendHalf, tls};
 
 /// The only application error code; the reason is in the words.
@@ -20,11 +21,12 @@ pub(super) struct QuicConnection {
 
 impl QuicConnection {
     /// Wraps a connection whose handshake is done. The certificate was verified in it; here it is read.
-    pub(super) fn new(inner: quinn::Connection) -> Result<Arc<Self>, String> {
+    pub(super) fn new(inner: quinn::Connection, wire: &Wire) -> Result<Arc<Self>, String> {
         let identity =
             inner.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
         let certificate = identity.as_deref().and_then(|chain| chain.first());
         let peer = tls::peer_id(certificate.ok_or("the peer has shown no certificate")?)?;
+        wire.learn(inner.remote_address(), peer);
         Ok(Arc::new(Self { inner, peer }))
     }
 }

@@ -6,7 +6,10 @@ use mesh_proto::NodeId;
 use quinn::ConnectionError;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{CLOSED, QuicConnection, is_about_trust, reason};
+use super::{
+    connection::{CLOSED, QuicConnection, is_about_trust, reason},
+    wire::Wire,
+};
 use crate::transport::{DialError, tls};
 
 /// How long a dial may take in all, and an accepted handshake, too.
@@ -20,6 +23,7 @@ pub(super) const WELCOME: u8 = b'w';
 /// Dials `addr` from `endpoint`.
 pub(super) async fn dial(
     endpoint: &quinn::Endpoint,
+    wire: &Wire,
     bound: SocketAddr,
     addr: &str,
     expect: Option<NodeId>,
@@ -31,7 +35,7 @@ pub(super) async fn dial(
         // An equal share of what is left, so that one dead address does not use up the time of the others.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(candidates.len() - index).unwrap_or(1);
-        let attempt = connect(endpoint, candidate, expect);
+        let attempt = connect(endpoint, wire, candidate, expect);
         last = match timeout_at(Instant::now() + share, attempt).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(Failure::Untrusted(reason))) => DialError::Untrusted { addr: addr.to_owned(), reason },
@@ -78,9 +82,14 @@ impl From<ConnectionError> for Failure {
 
 async fn connect(
     endpoint: &quinn::Endpoint,
+    wire: &Wire,
     addr: SocketAddr,
     expect: Option<NodeId>,
 ) -> Result<Arc<QuicConnection>, Failure> {
+    if let Some(peer) = expect {
+        // Nobody else gets through the handshake, and a fault between us and the peer is there before it.
+        wire.learn(addr, peer);
+    }
     let connecting =
         endpoint.connect(addr, &tls::server_name(expect)).map_err(|e| Failure::Unreachable(e.to_string()))?;
     let inner = connecting.await?;
@@ -94,5 +103,5 @@ async fn connect(
             return Err(Failure::Unreachable("it speaks another protocol".to_owned()));
         }
     }
-    QuicConnection::new(inner).map_err(Failure::Untrusted)
+    QuicConnection::new(inner, wire).map_err(Failure::Untrusted)
 }

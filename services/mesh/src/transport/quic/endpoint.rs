@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +13,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{accept::AcceptQueue, config::QuinnConfigs, connection::CLOSED, dial::dial, socket::SwitchedSocket};
+use super::{
+    accept::AcceptQueue, config::QuinnConfigs, connection::CLOSED, dial::dial, socket::SwitchedSocket, wire::Wire,
+};
 use crate::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
 
 /// How long a closing endpoint's sockets stay open, for the good-byes.
@@ -25,6 +27,7 @@ pub(super) struct QuicEndpoint {
     listener: Option<Socketed>,
     client_addr: SocketAddr,
     accepted: AcceptQueue,
+    wire: Arc<Wire>,
     closed: watch::Sender<bool>,
 }
 
@@ -40,9 +43,9 @@ impl Socketed {
         socket: UdpSocket,
         configs: &QuinnConfigs,
         server: Option<quinn::ServerConfig>,
-        silent: &Arc<AtomicBool>,
+        wire: &Arc<Wire>,
     ) -> io::Result<Self> {
-        let socket = Arc::new(SwitchedSocket::new(socket, Arc::clone(silent))?);
+        let socket = Arc::new(SwitchedSocket::new(socket, Arc::clone(wire))?);
         let runtime = Arc::new(quinn::TokioRuntime);
         let mut quinn = quinn::Endpoint::new_with_abstract_socket(
             configs.endpoint.clone(),
@@ -62,15 +65,15 @@ impl QuicEndpoint {
         client: UdpSocket,
         listener: Option<UdpSocket>,
         handshakes: &Arc<Semaphore>,
-        silent: &Arc<AtomicBool>,
+        wire: &Arc<Wire>,
     ) -> io::Result<Self> {
         let client_addr = client.local_addr()?;
-        let client = Socketed::new(client, configs, None, silent)?;
-        let server = |socket| Socketed::new(socket, configs, Some(configs.server.clone()), silent);
+        let client = Socketed::new(client, configs, None, wire)?;
+        let server = |socket| Socketed::new(socket, configs, Some(configs.server.clone()), wire);
         let listener = listener.map(server).transpose()?;
         let quinn = listener.as_ref().map(|listener| listener.quinn.clone());
-        let accepted = AcceptQueue::new(quinn, handshakes, configs.handshakes_max);
-        Ok(Self { client, listener, client_addr, accepted, closed: watch::Sender::new(false) })
+        let accepted = AcceptQueue::new(quinn, handshakes, configs.handshakes_max, wire);
+        Ok(Self { client, listener, client_addr, accepted, wire: Arc::clone(wire), closed: watch::Sender::new(false) })
     }
 
     fn sockets(&self) -> impl Iterator<Item = &Socketed> {
@@ -85,7 +88,7 @@ impl Endpoint for QuicEndpoint {
         expect: Option<NodeId>,
     ) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>> {
         Box::pin(async move {
-            let connection = dial(&self.client.quinn, self.client_addr, addr, expect).await?;
+            let connection = dial(&self.client.quinn, &self.wire, self.client_addr, addr, expect).await?;
             Ok(connection as Arc<dyn Connection>)
         })
     }

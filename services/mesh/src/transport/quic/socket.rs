@@ -1,24 +1,27 @@
 //! UDP sockets: how they are bound, and a wrapper through which they can be silenced or taken away from quinn at once,
-//! as a killed process's are.
+//! as a killed process's are, and in which faults meet the packets.
 
 use std::{
     fmt,
     io::{self, IoSliceMut},
     net::{SocketAddr, UdpSocket},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use mesh_proto::{Direction, LinkFault};
 use parking_lot::RwLock;
 use quinn::{
     AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{
+    held::{HeldPackets, OutgoingPacket, Packet},
+    wire::Wire,
+};
 
 /// What the kernel may hold for a socket, in bytes, if it lets us: a burst from all peers at once.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -55,9 +58,11 @@ pub(super) fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 /// A UDP socket with a switch.
 pub(super) struct SwitchedSocket {
     /// Nothing once it was taken away. A lock, since quinn's tasks on this runtime use it while `detach` may come from
-    /// another thread; never contended otherwise, and some nanoseconds against the microseconds of a send.
-    inner: RwLock<Option<Arc<dyn AsyncUdpSocket>>>,
-    silent: Arc<AtomicBool>,
+    /// another thread; never contended otherwise, and some nanoseconds against the microseconds of a send. Shared with
+    /// the task that sends packets which were held back.
+    inner: Arc<RwLock<Option<Arc<dyn AsyncUdpSocket>>>>,
+    wire: Arc<Wire>,
+    held: Arc<HeldPackets>,
     local_addr: SocketAddr,
     max_transmit_segments: usize,
     max_receive_segments: usize,
@@ -65,16 +70,17 @@ pub(super) struct SwitchedSocket {
 }
 
 impl SwitchedSocket {
-    /// Hands `socket` to the current runtime. It is dead while `silent`.
-    pub(super) fn new(socket: UdpSocket, silent: Arc<AtomicBool>) -> io::Result<Self> {
+    /// Hands `socket` to the current runtime. What it sends and receives goes over `wire`.
+    pub(super) fn new(socket: UdpSocket, wire: Arc<Wire>) -> io::Result<Self> {
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         Ok(Self {
-            silent,
+            wire,
+            held: Arc::default(),
             local_addr: inner.local_addr()?,
             max_transmit_segments: inner.max_transmit_segments(),
             max_receive_segments: inner.max_receive_segments(),
             may_fragment: inner.may_fragment(),
-            inner: RwLock::new(Some(inner)),
+            inner: Arc::new(RwLock::new(Some(inner))),
         })
     }
 
@@ -83,8 +89,63 @@ impl SwitchedSocket {
         *self.inner.write() = None;
     }
 
-    fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
+    /// Sends what the fault lets through, each datagram on its own.
+    fn send_faulty(&self, inner: &dyn AsyncUdpSocket, transmit: &Transmit<'_>, fault: &LinkFault) -> io::Result<()> {
+        let mut is_first = true;
+        for datagram in transmit.contents.chunks(transmit.segment_size.unwrap_or(usize::MAX).max(1)) {
+            for delay in self.wire.copies(fault) {
+                let packet = OutgoingPacket::new(transmit, datagram);
+                if !delay.is_zero() {
+                    self.hold(delay, Packet::Outgoing(packet));
+                    continue;
+                }
+                match inner.try_send(&packet.transmit()) {
+                    // Nothing was sent yet: quinn comes again with all of it. Later ones are lost, as if on the way.
+                    Err(error) if is_first && error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                    _ => is_first = false,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&self, delay: std::time::Duration, packet: Packet) {
+        if !self.held.hold(delay, packet, || self.late_sender()) {
+            self.wire.faults.note(&[]);
+        }
+    }
+
+    /// Sends packets that were held back, as long as the socket is there. One that it does not take at once is lost.
+    fn late_sender(&self) -> impl Fn(&Transmit<'_>) + Send + Sync + 'static {
+        let inner = Arc::clone(&self.inner);
+        move |transmit| {
+            if let Some(inner) = &*inner.read() {
+                let _ = inner.try_send(transmit);
+            }
+        }
+    }
+
+    /// Takes from one buffer of received datagrams what the fault keeps back.
+    fn receive_faulty(&self, buf: &mut [u8], meta: &mut RecvMeta, fault: &LinkFault) {
+        let (stride, mut kept) = (meta.stride.max(1), 0);
+        for start in (0..meta.len).step_by(stride) {
+            let end = (start + stride).min(meta.len);
+            let mut is_kept = false;
+            for delay in self.wire.copies(fault) {
+                if delay.is_zero() && !is_kept {
+                    is_kept = true;
+                } else {
+                    self.hold(delay, Packet::Incoming(*meta, buf[start..end].into()));
+                }
+            }
+            if is_kept {
+                // The only datagram that may be shorter is the last one, and it stays the last one.
+                buf.copy_within(start..end, kept);
+                kept += end - start;
+            }
+        }
+        // quinn passes over an empty buffer.
+        meta.len = kept;
     }
 }
 
@@ -100,9 +161,11 @@ impl AsyncUdpSocket for SwitchedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        match &*self.inner.read() {
-            Some(inner) if !self.is_silent() => inner.try_send(transmit),
-            _ => Ok(()),
+        let inner = self.inner.read();
+        let Some(inner) = inner.as_ref().filter(|_| !self.wire.is_silent()) else { return Ok(()) };
+        match self.wire.fate(transmit.destination, Direction::Out) {
+            None => inner.try_send(transmit),
+            Some(fault) => self.send_faulty(&**inner, transmit, &fault),
         }
     }
 
@@ -116,11 +179,20 @@ impl AsyncUdpSocket for SwitchedSocket {
         // A detached socket never wakes its driver again; quinn's own timers and closed handles still do.
         let Some(inner) = &*inner else { return Poll::Pending };
         loop {
-            let received = ready!(inner.poll_recv(cx, bufs, meta));
+            let late = self.held.read(cx, bufs, meta);
+            let count = if late > 0 { late } else { ready!(inner.poll_recv(cx, bufs, meta))? };
             // What came while silent is read and thrown away; tokio's budget for the task ends the loop.
-            if received.is_err() || !self.is_silent() {
-                return Poll::Ready(received);
+            if self.wire.is_silent() {
+                continue;
             }
+            if late == 0 && self.wire.faults.is_on() {
+                for (buf, meta) in bufs.iter_mut().zip(&mut *meta).take(count) {
+                    if let Some(fault) = self.wire.fate(meta.addr, Direction::In) {
+                        self.receive_faulty(buf, meta, &fault);
+                    }
+                }
+            }
+            return Poll::Ready(Ok(count));
         }
     }
 

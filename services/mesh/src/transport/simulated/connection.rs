@@ -19,6 +19,7 @@ use super::{
     network::Network,
     pipe::{Pipe, SimulatedReceive, SimulatedSend},
 };
+use crate::core::count;
 use crate::transport::{BoxFuture, Connection, ConnectionLost, PathStats, ReceiveHalf, SendHalf};
 
 /// The most streams that one end may have open.
@@ -338,7 +339,11 @@ impl Connection for SimulatedConnection {
         let mut state = self.remote().state.lock();
         for (copy, delay) in (0..).zip(delays) {
             if state.lost.is_none() && state.datagrams.len() < DATAGRAMS_MAX {
-                state.datagrams.insert((Instant::now() + delay, number * 2 + copy), datagram.clone());
+                let place = (Instant::now() + delay, number * 2 + copy);
+                if state.datagrams.last_key_value().is_some_and(|(last, _)| *last > place) {
+                    count(&pair.network.traces.overtaken);
+                }
+                state.datagrams.insert(place, datagram.clone());
             }
         }
         drop(state);

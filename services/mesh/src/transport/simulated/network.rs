@@ -2,17 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
 use arrayvec::ArrayVec;
-use mesh_proto::NodeId;
+use mesh_proto::{Direction, LinkFault, NodeId};
 use parking_lot::Mutex;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::Notify;
 
-use super::{LinkFault, endpoint::EndpointCore};
+use super::endpoint::EndpointCore;
+use crate::{core::count, transport::FaultSwitch};
 
 /// What a lost packet of a stream costs on top of a round trip.
 const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
@@ -21,13 +22,25 @@ const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
 pub(super) struct Network {
     state: Mutex<State>,
     /// Wakes all connections when a fault came or went. Not a `watch`, whose waiters wake in random order.
-    pub(super) changed: Notify,
+    pub(super) changed: Arc<Notify>,
+    pub(super) traces: Traces,
+}
+
+/// What faults have done to datagrams.
+#[derive(Debug, Default)]
+pub(super) struct Traces {
+    pub(super) cut: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) duplicated: AtomicU64,
+    pub(super) overtaken: AtomicU64,
 }
 
 struct State {
     rng: SmallRng,
     faults: BTreeMap<(NodeId, NodeId), LinkFault>,
     silent: BTreeSet<NodeId>,
+    /// The rules that nodes have for their own traffic.
+    switches: BTreeMap<NodeId, Arc<FaultSwitch>>,
     hosts: BTreeMap<String, Host>,
 }
 
@@ -47,18 +60,20 @@ impl Host {
 impl State {
     fn fault(&self, from: NodeId, to: NodeId) -> LinkFault {
         let fault = self.faults.get(&(from, to)).copied().unwrap_or_default();
-        LinkFault { cut: fault.cut || self.silent.contains(&from) || self.silent.contains(&to), ..fault }
+        let ruled = self.ruled(from, to).map_or(fault, |(rule, _)| fault.and(&rule));
+        LinkFault { cut: ruled.cut || self.silent.contains(&from) || self.silent.contains(&to), ..ruled }
     }
 
-    fn delay(&mut self, fault: &LinkFault) -> Duration {
-        if fault.jitter.is_zero() {
-            return fault.delay;
+    /// What the rules of both ends make of traffic, and who counts it; nothing if they let it pass.
+    fn ruled(&self, from: NodeId, to: NodeId) -> Option<(LinkFault, &Arc<FaultSwitch>)> {
+        let at = |node, peer, way| {
+            let switch = self.switches.get(&node).filter(|switch| switch.is_on())?;
+            Some((switch.fate(Some(peer), way), switch)).filter(|(fault, _)| !fault.is_none())
+        };
+        match (at(from, to, Direction::Out), at(to, from, Direction::In)) {
+            (Some((sent, counts)), Some((received, _))) => Some((sent.and(&received), counts)),
+            (sent, received) => sent.or(received),
         }
-        fault.delay + fault.jitter.mul_f64(self.rng.random::<f64>())
-    }
-
-    fn happens(&mut self, share: f64) -> bool {
-        share > 0.0 && self.rng.random::<f64>() < share
     }
 }
 
@@ -68,9 +83,10 @@ impl Network {
             rng: SmallRng::seed_from_u64(seed),
             faults: BTreeMap::new(),
             silent: BTreeSet::new(),
+            switches: BTreeMap::new(),
             hosts: BTreeMap::new(),
         };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), changed: Arc::default(), traces: Traces::default() }
     }
 
     pub(super) fn set_fault(&self, from: NodeId, to: NodeId, fault: LinkFault) {
@@ -99,6 +115,13 @@ impl Network {
         self.changed.notify_waiters();
     }
 
+    /// A new process's rules for its own traffic; those of the process before are gone with it.
+    pub(super) fn fault_switch(&self, id: NodeId) -> Arc<FaultSwitch> {
+        let switch = Arc::new(FaultSwitch::new(Arc::clone(&self.changed)));
+        self.state.lock().switches.insert(id, Arc::clone(&switch));
+        switch
+    }
+
     /// Whether nothing gets from `from` to `to`.
     pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.state.lock().fault(from, to).cut
@@ -114,22 +137,26 @@ impl Network {
     pub(super) fn stream_delay(&self, from: NodeId, to: NodeId) -> Duration {
         let mut state = self.state.lock();
         let fault = state.fault(from, to);
-        let delay = state.delay(&fault);
-        if state.happens(fault.loss) { delay * 3 + RETRANSMIT_DELAY } else { delay }
+        let delay = fault.delay(&mut state.rng);
+        if fault.is_lost(&mut state.rng) { delay * 3 + RETRANSMIT_DELAY } else { delay }
     }
 
     /// How long each copy of a datagram is under way; none if it is lost.
     pub(super) fn datagram_delays(&self, from: NodeId, to: NodeId) -> ArrayVec<Duration, 2> {
         let mut state = self.state.lock();
         let fault = state.fault(from, to);
-        let mut delays = ArrayVec::new();
-        if !fault.cut && !state.happens(fault.loss) {
-            delays.push(state.delay(&fault));
-            if state.happens(fault.duplicate) {
-                delays.push(state.delay(&fault));
-            }
+        let copies = fault.copies(&mut state.rng);
+        if let Some((_, counts)) = state.ruled(from, to) {
+            counts.note(&copies);
         }
-        delays
+        drop(state);
+        match copies.len() {
+            0 if fault.cut => count(&self.traces.cut),
+            0 => count(&self.traces.lost),
+            1 => {}
+            _ => count(&self.traces.duplicated),
+        }
+        copies
     }
 
     /// Enters a listener. An error if another transport's listener is open at `addr`.

@@ -1,0 +1,318 @@
+"""What a run with a kill must have left behind in Prometheus and in the trace UI: the board has data, the kill stands where it
+happened, traces are whole, exemplars lead to them, and the alerts fired. `observe.py --check` makes the run.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# How long anything may take to arrive, on a machine that is busy.
+ARRIVES_WITHIN_S = 20.0
+
+# What a killed node has recorded and not yet sent is lost. It sends every 200 ms, and takes a moment to die.
+LOST_AROUND_KILL_S = 1.0
+
+
+# Alerts that nothing in this run provokes fire from a fake exporter: what is proven then is the rule, in a real Prometheus.
+FAKED = """
+runner_integrity_violations_total{{run_id="fake-run",kind="wrong_value"}} {t}
+mesh_hints_dropped_total{{node="fake",reason="full"}} {t}
+mesh_drift_refused_total{{node="fake"}} {t}
+mesh_ring_slots_owned{{node="fake"}} 4096
+mesh_slots_in_sync{{node="fake"}} 4000
+mesh_ring_hash{{node="fake"}} 1
+mesh_requests_total{{node="fake",op="fake",outcome="refused"}} {t}
+mesh_requests_total{{node="fake",op="fake",outcome="hit_local"}} {t}
+"""
+
+
+class FakeExporter:
+    """Exposes FAKED, with counters that grow by the second."""
+
+    def __init__(self, port: int):
+        began = time.monotonic()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(FAKED.lstrip().format(t=int(time.monotonic() - began)).encode())
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+
+
+@dataclass
+class Stack:
+    """What runs, and since when."""
+
+    prometheus: str
+    ui: str | None
+    ui_process: subprocess.Popen | None
+    nodes: list[str]
+    folder: Path
+    began: float
+
+    @property
+    def killed_at(self) -> float:
+        return json.loads((self.folder / "results.json").read_text())["timeline"]["killed_at_unix_ms"] / 1000
+
+
+class Complaint(Exception):
+    """Something is not as it should be."""
+
+
+def check_stack(stack: Stack) -> bool:
+    """All checks; each is run, whatever became of the others."""
+    checks = [check_kill_line, check_board]
+    if stack.ui:
+        checks += [check_requests, check_exemplars, check_wholeness, check_counts, check_hung_collector]
+    else:
+        print("SKIPPED: traces, since there is no trace UI")
+    passed = True
+    for check in [*checks, check_alerts]:
+        began, verdict = time.monotonic(), "ok"
+        try:
+            found = check(stack)
+        except (Complaint, OSError, KeyError) as complaint:
+            passed, verdict, found = False, "FAILED", repr(complaint)
+        print(f"{verdict}: {check.__doc__} {found} [{time.monotonic() - began:.1f} s]", flush=True)
+    return passed
+
+
+def check_kill_line(stack: Stack) -> str:
+    """The annotation of the kill stands within a second of it, and its alert fired."""
+    line = value(stack, 'last_over_time(runner_fault_event_timestamp_seconds{action="kill"}[5m])')
+    off_ms = abs(line - stack.killed_at) * 1000
+    alerted = value(stack, 'count_over_time(ALERTS{alertname="MeshNodeDown",alertstate="firing"}[5m])')
+    expect(off_ms < 1000 and alerted > 0, f"{off_ms:.0f} ms, and MeshNodeDown fired for {alerted:.0f} s")
+    return f"({off_ms:.0f} ms; MeshNodeDown for {alerted:.0f} s)"
+
+
+def check_board(stack: Stack) -> str:
+    """Every query of the board has data."""
+    script = [sys.executable, str(ROOT / "grafana" / "check.py"), "--live", stack.prometheus]
+    done = subprocess.run([*script, "--from", str(stack.began), "--to", str(time.time())], check=False)
+    expect(done.returncode == 0, "see above")
+    return ""
+
+
+def check_requests(stack: Stack) -> str:
+    """A SET's trace has a leg per owner, a GET's that asked another owner has spans of two services."""
+    run, found = int(time.time() * 1000), []
+    for number, (method, path) in enumerate((("POST", "/set"), ("GET", "/get?k=traced&consistency=quorum")), 1):
+        trace = f"{run:031x}{number}"
+        request(stack.nodes[0], method, path, trace)
+        root, serves = f"{method} {path.partition('?')[0]}", 2 if method == "POST" else 1
+        at_least = Counter({root: 1, "mesh.leg": 3 if method == "POST" else 1, "mesh.serve": serves})
+        spans = eventually(
+            f"{dict(at_least)} in {trace}",
+            lambda: at_least <= Counter(span["name"] for span in trace_of(stack, trace)) and trace_of(stack, trace),
+        )
+        services = {span["service"] for span in spans}
+        expect(len(spans) >= 3 and len(services) >= 2, f"{method}: {len(spans)} spans of {services}")
+        peers = [span["tags"]["peer"] for span in spans if span["name"] == "mesh.leg"]
+        expect(len(set(peers)) == len(peers), f"{method}: legs to {peers}")
+        found.append(f"{method}: {len(spans)} spans, {len(services)} services")
+    return f"({'; '.join(found)})"
+
+
+def check_exemplars(stack: Stack) -> str:
+    """Every exemplar in Prometheus leads to a trace with spans of the node that it came from."""
+    parameters = {"query": "mesh_op_duration_seconds_bucket", "start": stack.began, "end": time.time()}
+    data = api(stack.prometheus, f"/api/v1/query_exemplars?{urllib.parse.urlencode(parameters)}")["data"]
+    found = {
+        (each["labels"]["trace_id"], series["seriesLabels"]["node"], float(each["timestamp"]))
+        for series in data for each in series["exemplars"]
+    }
+    nodes = {node for _, node, _ in found}
+    expect(len(nodes) == len(stack.nodes), f"exemplars only of {nodes or 'nobody'}")
+    lost = 0
+    for trace, node, at in found:
+        spans = trace_of(stack, trace)
+        if not any(span["service"] == node and span["name"].startswith("mesh.") for span in spans):
+            # The killed node's last exemplars may have been scraped, and their spans not sent.
+            expect(is_around_kill(stack, at), f"{node}'s trace {trace} of {at} has {len(spans)} spans")
+            lost += 1
+    return f"({len(found)} exemplars of {len(nodes)} nodes; {lost} died with the killed node)"
+
+
+def check_wholeness(stack: Stack) -> str:
+    """No span is an orphan, but for those whose parents died with the killed node; rare events are there."""
+    victim = killed_node_id(stack)
+
+    def unexcused() -> list[str]:
+        return [trace for trace in incomplete(stack) for span in orphans(stack, trace) if not is_excused(stack, span, victim)]
+
+    # The last spans of a trace may still be under way.
+    eventually("orphans to find their parents", lambda: not unexcused(), lambda: f"{unexcused()[:5]}")
+    round_of_probes = named(stack, "node1", "gossip.round")
+    expect(any(span["name"] == "gossip.probe" for span in round_of_probes), f"a gossip round without probes: {round_of_probes}")
+    for name in ("member.dead", "member.alive", "hints.replay"):
+        expect(named(stack, "node1", name) or named(stack, "node3", name), f"no {name}")
+    expect(named(stack, "node2", "repair.round"), "node2 came back without repair")
+    traces, broken = api(stack.ui, "/status")["traces"], len(incomplete(stack))
+    return f"({traces} traces; {broken} lost a parent with the killed node)"
+
+
+def named(stack: Stack, service: str, operation: str) -> list[dict]:
+    """The spans of some trace whose root is called so."""
+    found = api(stack.ui, f"/api/traces?service={service}&operation={operation}&limit=1")["data"]
+    return trace_of(stack, found[0]["traceID"]) if found else []
+
+
+def is_excused(stack: Stack, span: dict, victim: str) -> bool:
+    """What the killed node asked of others just before its end: its own spans of that were not sent yet."""
+    return span["name"] == "mesh.serve" and span["tags"]["peer"] == victim and is_around_kill(stack, span["start"])
+
+
+def check_counts(stack: Stack) -> str:
+    """Spans kept are those exported, failed and dropped; those exported are those that the collector has received."""
+    survivors = [url for url in stack.nodes if url != stack.nodes[1]]
+
+    def add_up() -> str | None:
+        received, figures = api(stack.ui, "/status")["spans_by_sender"], []
+        for url in stack.nodes:
+            node, counts = span_counts(url)
+            if counts["kept"] != counts["exported"] + counts["failed"] + counts["dropped"]:
+                return None
+            # The other one has been two processes.
+            if url in survivors and counts["exported"] != received[node]:
+                return None
+            figures.append(f"{node} {counts['exported']} + {counts['failed']} + {counts['dropped']}")
+        return ", ".join(figures)
+
+    return f"({eventually('the counts to add up', add_up)})"
+
+
+def check_hung_collector(stack: Stack) -> str:
+    """While the collector hangs spans are lost and counted and requests answered; then it takes spans again."""
+    before = span_counts(stack.nodes[0])[1]
+    stack.ui_process.send_signal(signal.SIGSTOP)
+    try:
+        lost = eventually("losses to be counted", lambda: span_counts(stack.nodes[0])[1]["failed"] - before["failed"])
+        request(stack.nodes[0], "GET", "/get?k=traced", f"{time.time_ns():032x}")
+        eventually("MeshTelemetryDropped", lambda: "MeshTelemetryDropped" in fired(stack))
+    finally:
+        stack.ui_process.send_signal(signal.SIGCONT)
+    hung = span_counts(stack.nodes[0])[1]["exported"]
+    eventually("spans to be taken again", lambda: span_counts(stack.nodes[0])[1]["exported"] > hung)
+    return f"({lost} lost)"
+
+
+def check_alerts(stack: Stack) -> str:
+    """Every alert has fired."""
+    wanted = set(re.findall(r"alert: (\S+)", (ROOT / "observability" / "rules" / "mesh.rules.yml").read_text()))
+    if not stack.ui:
+        wanted.discard("MeshTelemetryDropped")
+    # The slow burn has to last for half a minute.
+    eventually("the alerts", lambda: wanted <= fired(stack), lambda: f"{wanted - fired(stack)}", within_s=60)
+    return f"({len(wanted)} of them)"
+
+
+def fired(stack: Stack) -> set[str]:
+    expr = 'count by (alertname) (last_over_time(ALERTS{alertstate="firing"}[10m]))'
+    return {each["metric"]["alertname"] for each in query(stack, expr)}
+
+
+def incomplete(stack: Stack) -> list[str]:
+    return api(stack.ui, "/status")["incomplete"]
+
+
+def orphans(stack: Stack, trace: str) -> list[dict]:
+    spans = trace_of(stack, trace)
+    ids = {span["id"] for span in spans}
+    return [span for span in spans if span["parent"] and span["parent"] not in ids]
+
+
+def is_around_kill(stack: Stack, at: float) -> bool:
+    return abs(at - stack.killed_at) <= LOST_AROUND_KILL_S
+
+
+def killed_node_id(stack: Stack) -> str:
+    return metrics(stack.nodes[1], r'mesh_build_info\{.*\bid="(\w+)"')[0]
+
+
+def span_counts(url: str) -> tuple[str, dict[str, int]]:
+    """A node's name, and what became of its spans."""
+    found = metrics(url, r'mesh_spans_(\w+)_total\{node="(\w+)"\} (\d+)')
+    return found[0][1], {what: int(count) for what, _, count in found}
+
+
+def metrics(url: str, pattern: str) -> list:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+        return re.findall(pattern, response.read().decode())
+
+
+def request(url: str, method: str, path: str, trace: str) -> None:
+    """One request to a node, as a caller who wants it traced."""
+    body = json.dumps({"k": "traced", "v": "value", "ttl_ms": -1}).encode() if method == "POST" else None
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "Content-Type": "application/json"}
+    asked = urllib.request.Request(url + path, body, headers, method=method)
+    with urllib.request.urlopen(asked, timeout=10) as response:
+        response.read()
+
+
+def trace_of(stack: Stack, trace: str) -> list[dict]:
+    """A trace's spans, as far as they have arrived. The parent that a caller without spans named is none."""
+    try:
+        found = api(stack.ui, f"/api/traces/{trace}")["data"][0]
+    except urllib.error.HTTPError:
+        return []
+    return [
+        {
+            "id": span["spanID"], "name": span["operationName"], "start": span["startTime"] / 1e6,
+            "service": found["processes"][span["processID"]]["serviceName"],
+            "tags": {tag["key"]: tag["value"] for tag in span["tags"]},
+            "parent": next((each["spanID"] for each in span["references"] or [] if each["spanID"] != "00f067aa0ba902b7"), None),
+        }
+        for span in found["spans"]
+    ]
+
+
+def query(stack: Stack, expr: str) -> list[dict]:
+    return api(stack.prometheus, f"/api/v1/query?{urllib.parse.urlencode({'query': expr})}")["data"]["result"]
+
+
+def value(stack: Stack, expr: str) -> float:
+    found = query(stack, expr)
+    return float(found[0]["value"][1]) if found else 0.0
+
+
+def api(url: str, path: str) -> dict:
+    with urllib.request.urlopen(url + path, timeout=10) as response:
+        return json.load(response)
+
+
+def eventually(what: str, found, instead=lambda: "", within_s: float = ARRIVES_WITHIN_S):
+    """What `found` gives, once that is something."""
+    deadline = time.monotonic() + within_s
+    while not (result := found()):
+        expect(time.monotonic() < deadline, f"after {within_s:.0f} s still waiting for {what}: {instead()}")
+        time.sleep(0.1)
+    return result
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Complaint(otherwise)

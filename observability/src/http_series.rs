@@ -1,0 +1,94 @@
+//! The series of a node's HTTP side: who was turned away and why, who was cut off and why, and how late its threads are.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+
+use crate::{
+    catalogue::{HTTP_CONNECTIONS_CUT, HTTP_CONNECTIONS_REFUSED, HTTP_PROBLEMS, HTTP_QUEUE_DELAY, HTTP_REQUESTS_SHED},
+    registry::Registry,
+};
+
+/// The statuses that a node answers errors with; anything else counts as `other`.
+const PROBLEM_CODES: [(u16, &str); 13] = [
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (413, "413"),
+    (415, "415"),
+    (500, "500"),
+    (503, "503"),
+    (504, "504"),
+    (507, "507"),
+    (0, "other"),
+];
+
+/// Which bound a request met that was turned away with 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// Too many requests in flight: REQUESTS_MAX.
+    Requests,
+    /// Requests waited too long before they were looked at: QUEUE_DELAY_MAX_MS.
+    Queue,
+    /// Too many bytes of bodies in memory: REQUEST_BYTES_MAX.
+    Bytes,
+}
+
+/// Whom a connection was cut off for keeping waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// No whole head in HEADER_TIMEOUT_MS, or no next request.
+    Head,
+    /// No whole body in REQUEST_TIMEOUT_MS.
+    Body,
+    /// An answer not read in ANSWER_TIMEOUT_MS.
+    Answer,
+}
+
+/// Handles, resolved once.
+pub(crate) struct HttpSeries {
+    problems: [Counter; PROBLEM_CODES.len()],
+    connections_refused: Counter,
+    shed: [Counter; 3],
+    cut: [Counter; 3],
+    queue_delay: Gauge,
+}
+
+impl HttpSeries {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            problems: PROBLEM_CODES.map(|(_, code)| registry.counter(&HTTP_PROBLEMS, &[("code", code)])),
+            connections_refused: registry.counter(&HTTP_CONNECTIONS_REFUSED, &[]),
+            shed: ["requests", "queue", "bytes"]
+                .map(|reason| registry.counter(&HTTP_REQUESTS_SHED, &[("reason", reason)])),
+            cut: ["head", "body", "answer"]
+                .map(|reason| registry.counter(&HTTP_CONNECTIONS_CUT, &[("reason", reason)])),
+            queue_delay: registry.gauge(&HTTP_QUEUE_DELAY, &[]),
+        }
+    }
+
+    pub(crate) fn problem(&self, status: u16) {
+        let other = PROBLEM_CODES.len() - 1;
+        let index = PROBLEM_CODES.iter().position(|(code, _)| *code == status).unwrap_or(other);
+        self.problems[index].increment(1);
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.increment(1);
+    }
+
+    pub(crate) fn shed(&self, reason: Shed) {
+        self.shed[reason as usize].increment(1);
+    }
+
+    pub(crate) fn cut(&self, reason: Cut) {
+        self.cut[reason as usize].increment(1);
+    }
+
+    pub(crate) fn set_queue_delay(&self, delay: Duration) {
+        self.queue_delay.set(delay.as_secs_f64());
+    }
+}

@@ -1,0 +1,216 @@
+//! Nodes on one simulated network: starting, killing and looking at them.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use mesh::{Config, Node, Readiness, WallClock, transport::SimulatedNetwork};
+use mesh_proto::{NodeId, ReplicationFactor, Ring, Slot, Weight, WriteConcern};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    life::Life,
+    links::Links,
+    plan::{Plan, Promise},
+    tally::Tally,
+};
+
+/// How often a condition is looked at: first, and at most after a while.
+const POLL_MIN: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_millis(160);
+
+/// A node's place: it stays, whatever process is in it.
+struct Place {
+    config: Config,
+    running: Option<(Node, Arc<Life>)>,
+    clock_ms: Arc<AtomicI64>,
+    starts: u64,
+}
+
+/// The cluster of one seed.
+pub struct Cluster {
+    pub network: SimulatedNetwork,
+    pub tally: Arc<Tally>,
+    /// Locked for a moment only, never across an await.
+    places: Mutex<Vec<Place>>,
+    /// The ring of the nodes that ran when it was last asked for.
+    ring: Mutex<Arc<Ring>>,
+}
+
+impl Cluster {
+    /// The plan's nodes, not started.
+    pub fn new(plan: &Plan) -> Self {
+        let epoch = Instant::now();
+        let mut dice = SmallRng::seed_from_u64(plan.seed ^ 0xc105);
+        let weighted = dice.random_bool(0.3);
+        let place = |index: usize| {
+            let clock_ms = Arc::new(AtomicI64::new(plan.clock_offsets_ms[index]));
+            let mut config = config(plan, index);
+            config.wall_clock = WallClock::Simulated { epoch, offset_ms: Arc::clone(&clock_ms) };
+            config.store.bytes_max = (64 << 20) * if weighted { dice.random_range(1..=16) } else { 4 };
+            Place { config, running: None, clock_ms, starts: 0 }
+        };
+        let places: Vec<Place> = (0..plan.nodes).map(place).collect();
+        let ring = Mutex::new(Arc::new(Ring::new(&[], places[0].config.replicas)));
+        let network = SimulatedNetwork::new(plan.seed);
+        let cluster = Self { network, tally: Arc::default(), places: Mutex::new(places), ring };
+        Links::default().apply(&cluster.network, &cluster.ids());
+        cluster
+    }
+
+    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.places.lock().expect("nobody panics under this lock")
+    }
+
+    /// All nodes' ids, by place.
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.places().iter().map(|place| place.config.id()).collect()
+    }
+
+    /// The running nodes with their places.
+    pub fn running(&self) -> Vec<(usize, Node, Arc<Life>)> {
+        let places = self.places();
+        let running = places.iter().enumerate().filter_map(|(at, place)| Some((at, place.running.as_ref()?)));
+        running.map(|(at, (node, life))| (at, node.clone(), Arc::clone(life))).collect()
+    }
+
+    /// The node in a place.
+    pub fn node(&self, at: usize) -> Option<Node> {
+        self.places()[at].running.as_ref().map(|(node, _)| node.clone())
+    }
+
+    /// A new process, empty, in a place where none is.
+    pub fn start(&self, at: usize) {
+        let mut places = self.places();
+        let place = &mut places[at];
+        place.starts += 1;
+        let mut config = place.config.clone();
+        config.seed = config.seed.wrapping_add(place.starts.wrapping_mul(7919));
+        let transport = self.network.transport(config.id(), &config.public_addr);
+        let node = Node::start(config, transport, Arc::clone(&self.tally) as _).expect("a simulated node starts");
+        place.running = Some((node, Arc::default()));
+    }
+
+    /// Kills the process in a place.
+    pub fn crash(&self, at: usize) {
+        if let Some((node, life)) = self.places()[at].running.take() {
+            node.crash();
+            life.end();
+        }
+    }
+
+    /// Stops the process in a place politely.
+    pub async fn stop(&self, at: usize) {
+        let running = self.places()[at].running.take();
+        if let Some((node, life)) = running {
+            node.stop().await;
+            life.end();
+        }
+    }
+
+    /// Moves a node's wall clock.
+    pub fn move_clock(&self, at: usize, by_ms: i64) {
+        self.places()[at].clock_ms.fetch_add(by_ms, Relaxed);
+    }
+
+    /// Whether all running nodes are ready and have one ring, of exactly them.
+    pub fn is_ready(&self) -> bool {
+        let running = self.running();
+        if !running.iter().all(|(_, node, _)| node.readiness() == Readiness::Ready) {
+            return false;
+        }
+        let views: Vec<_> = running.iter().map(|(_, node, _)| node.view()).collect();
+        views.iter().all(|view| {
+            let in_ring = view.members.iter().filter(|member| matches!(member.state, "alive" | "suspect")).count();
+            view.ring == views[0].ring && in_ring == running.len()
+        })
+    }
+
+    /// Whether all owners of each slot hold the same versions of the same keys, and nothing is queued for anybody.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled().is_none()
+    }
+
+    /// What is not as it should be once all is quiet, in words.
+    pub fn unsettled(&self) -> Option<String> {
+        let running = self.running();
+        if !self.is_ready() {
+            let states: Vec<_> = running.iter().map(|(at, node, _)| (at, node.readiness())).collect();
+            return Some(format!("not all are ready, with one ring: {states:?}"));
+        }
+        if let Some((at, hints)) =
+            running.iter().map(|(at, node, _)| (at, node.stats().hints)).find(|(_, h)| h.queued > 0)
+        {
+            return Some(format!("node {at} has {} hints", hints.queued));
+        }
+        let digests: Vec<_> = running.iter().map(|(_, node, _)| (node.id(), node.digests())).collect();
+        if digests.iter().all(|(_, of_node)| *of_node == digests[0].1) {
+            return None;
+        }
+        let ring = self.ring();
+        Slot::all().find_map(|slot| {
+            let owners = ring.owners(slot);
+            let mut held =
+                digests.iter().filter(|(id, _)| owners.contains(id)).map(|(_, of_node)| of_node[slot.index()]);
+            let first = held.next();
+            held.any(|digest| Some(digest) != first).then(|| format!("the owners of {slot:?} differ"))
+        })
+    }
+
+    /// The ring of the running nodes.
+    pub fn ring(&self) -> Arc<Ring> {
+        let (mut members, replicas) = {
+            let places = self.places();
+            let running = places.iter().filter(|place| place.running.is_some());
+            let members: Vec<_> =
+                running.map(|place| (place.config.id(), Weight::from_capacity(place.config.store.bytes_max))).collect();
+            (members, places[0].config.replicas)
+        };
+        members.sort_unstable();
+        let mut ring = self.ring.lock().expect("nobody panics under this lock");
+        if ring.members() != members {
+            *ring = Arc::new(Ring::new(&members, replicas));
+        }
+        Arc::clone(&ring)
+    }
+
+    /// Waits for a condition; whether it came true in time, and after how long.
+    pub async fn wait(
+        &self,
+        patience: Duration,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> Result<Duration, Duration> {
+        let started = Instant::now();
+        let mut pause = POLL_MIN;
+        loop {
+            if condition(self) {
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() >= patience {
+                return Err(started.elapsed());
+            }
+            sleep(pause).await;
+            pause = (pause * 5 / 4).min(POLL_MAX);
+        }
+    }
+}
+
+fn config(plan: &Plan, index: usize) -> Config {
+    let addr = |index: usize| format!("node{index}:5011");
+    let mut config = Config::new(&addr(index));
+    config.seeds = vec![addr(0), addr(1)];
+    config.replicas = ReplicationFactor::new(plan.replicas).expect("1 to 8");
+    config.concern = WriteConcern::new(plan.concern, config.replicas).expect("not above the replicas");
+    config.gossip_interval = plan.gossip_interval;
+    config.suspicion = plan.suspicion;
+    config.seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64 + 1);
+    if plan.promise == Promise::Evicting {
+        config.store.entries_max = 256;
+    }
+    config
+}

@@ -1,0 +1,39 @@
+//! Whole clusters of real nodes on the simulated network, under paused time, by the thousand: every seed is another cluster,
+//! load and schedule of faults, and its whole history is held against the guarantee.
+//!
+//! `SEEDS=50000 cargo test --test simulator seeds -- --nocapture` runs more of them, `MESH_SEED=n` that one alone.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "the whole tree is private to this test")]
+
+mod check;
+mod cluster;
+mod history;
+mod life;
+mod links;
+mod many;
+mod plan;
+mod sessions;
+mod simulation;
+mod tally;
+
+use plan::Plan;
+
+#[test]
+fn seeds_keep_the_guarantee() {
+    simulation::watch_panics();
+    let seeds = many::chosen();
+    let count = seeds.end - seeds.start;
+    let sum = many::simulate(seeds);
+    assert!(sum.failed.is_empty(), "{} of {count} seeds failed: {:?}", sum.failed.len(), sum.failed);
+    let untouched = sum.untouched(count);
+    assert!(untouched.is_empty(), "the run is void, since these never happened: {untouched:?}");
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    for seed in [3, 8, 21] {
+        let hashes: Vec<u64> = (0..2).map(|_| simulation::simulate(&Plan::of(seed)).hash).collect();
+        assert_eq!(hashes[0], hashes[1], "seed {seed} had two histories");
+    }
+}

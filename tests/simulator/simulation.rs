@@ -1,0 +1,292 @@
+//! One seed from its plan to its verdict.
+
+use std::{
+    cell::Cell,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    check,
+    cluster::Cluster,
+    history::{Action, Fate, Key, Operation, Seen},
+    links::Links,
+    plan::{Cut, Fault, Plan, Promise, Step},
+    sessions::{Clients, Session},
+    tally::Counts,
+};
+
+/// How long nodes may take to be ready after they were started or the network healed.
+const READY_MAX: Duration = Duration::from_secs(20);
+
+/// How long owners may differ once all is healed (G6).
+const CONVERGED_MAX: Duration = Duration::from_secs(10);
+
+/// An hour, in milliseconds.
+const HOUR_MS: i64 = 3_600_000;
+
+thread_local! {
+    /// Panics on this thread: a task that panics would otherwise only be missed.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts panics per thread, as well as printing them.
+pub fn watch_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.set(PANICS.get() + 1);
+        print(panic);
+    }));
+}
+
+/// What came of a seed.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// What must not be.
+    pub findings: Vec<String>,
+    /// What happened.
+    pub counts: Counts,
+    /// Of the history.
+    pub hash: u64,
+    /// Simulated time.
+    pub took: Duration,
+}
+
+/// Simulates a plan.
+pub fn simulate(plan: &Plan) -> Verdict {
+    PANICS.set(0);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime starts");
+    let mut verdict = runtime.block_on(async { Simulation::new(plan).run().await });
+    drop(runtime);
+    if PANICS.get() > 0 {
+        verdict.findings.push(format!("{} panics", PANICS.get()));
+    }
+    verdict
+}
+
+struct Simulation<'a> {
+    plan: &'a Plan,
+    cluster: Arc<Cluster>,
+    clients: Arc<Clients>,
+    links: Links,
+    clock_jumped: bool,
+    started: Instant,
+    verdict: Verdict,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let cluster = Arc::new(Cluster::new(plan));
+        let clients = Clients::new(plan, &cluster);
+        Self {
+            plan,
+            cluster,
+            clients,
+            links: Links::default(),
+            clock_jumped: false,
+            started: Instant::now(),
+            verdict: Verdict::default(),
+        }
+    }
+
+    async fn run(mut self) -> Verdict {
+        (0..self.plan.nodes).for_each(|at| self.cluster.start(at));
+        self.ready("at the start").await;
+        // Spread over what the schedule will about take.
+        let expected: Duration = self.plan.steps.iter().map(|step| step.lasts + Duration::from_millis(700)).sum();
+        let pause = expected.as_micros() as u64 * u64::from(self.plan.sessions) / self.plan.operations;
+        self.clients.pause_us.store(pause, Relaxed);
+        let mut sessions = JoinSet::new();
+        for number in 0..self.plan.sessions {
+            sessions.spawn(Session::new(&self.clients, self.plan.seed, number).run());
+        }
+        for step in &self.plan.steps {
+            sleep(Duration::from_millis(50)).await;
+            self.suffer(step).await;
+        }
+        self.clients.pause_us.store(500, Relaxed);
+        while self.clients.done() < self.plan.operations {
+            sleep(Duration::from_millis(5)).await;
+        }
+        self.clients.is_over.store(true, Relaxed);
+        if timeout(Duration::from_secs(20), async { while sessions.join_next().await.is_some() {} }).await.is_err() {
+            self.finding("a client waits for ever".to_owned());
+        }
+        self.settled("at the end").await;
+        self.sweep().await;
+        self.conclude()
+    }
+
+    fn finding(&mut self, what: String) {
+        self.verdict.findings.push(what);
+    }
+
+    async fn ready(&mut self, when: &str) {
+        if self.cluster.wait(READY_MAX, Cluster::is_ready).await.is_err() {
+            let why = self.cluster.unsettled();
+            self.finding(format!("not ready within {READY_MAX:?} {when}: {why:?}"));
+        }
+    }
+
+    /// G6: all owners agree within 10 s after a fault has healed.
+    async fn settled(&mut self, when: &str) {
+        if self.plan.promise == Promise::Evicting {
+            return self.ready(when).await;
+        }
+        if self.cluster.wait(CONVERGED_MAX, Cluster::is_settled).await.is_err() {
+            let why = self.cluster.unsettled();
+            self.finding(format!("owners differ {CONVERGED_MAX:?} after the heal, {when}: {why:?}"));
+        }
+    }
+
+    async fn suffer(&mut self, step: &Step) {
+        self.verdict.counts.add(step.fault.name(), 1);
+        self.begin(step).await;
+        self.end(&step.fault).await;
+        let when = format!("after {:?}", step.fault);
+        if step.settle {
+            self.clients.hold().await;
+            self.settled(&when).await;
+            self.clients.release();
+        } else {
+            self.ready(&when).await;
+        }
+    }
+
+    /// Lets a fault act for its time.
+    async fn begin(&mut self, step: &Step) {
+        match &step.fault {
+            Fault::Crash(victims) => victims.iter().for_each(|victim| self.cluster.crash(*victim)),
+            Fault::Stop(victim) => self.cluster.stop(*victim).await,
+            Fault::RestartStorm => return self.restart_storm().await,
+            Fault::Pause(victim) => {
+                if let Some(node) = self.cluster.node(*victim) {
+                    node.pause(step.lasts);
+                }
+            }
+            Fault::SlowNode(victim, delay) => self.links.slow = Some((*victim, *delay)),
+            Fault::Partition(victims, Cut::Flapping { period }) => {
+                return self.flap(victims, *period, step.lasts).await;
+            }
+            Fault::Partition(victims, cut) => self.partition(victims, *cut),
+            Fault::Loss(share) => self.links.loss = *share,
+            Fault::Delay(delay) => self.links.delay = *delay,
+            Fault::Reorder(jitter) => self.links.jitter = *jitter,
+            Fault::Duplicate(share) => self.links.duplicate = *share,
+            Fault::ClockJump(victim) => {
+                self.clock_jumped = true;
+                self.cluster.move_clock(*victim, HOUR_MS);
+            }
+        }
+        self.links.apply(&self.cluster.network, &self.cluster.ids());
+        sleep(step.lasts).await;
+    }
+
+    async fn end(&mut self, fault: &Fault) {
+        match fault {
+            Fault::Crash(victims) => victims.iter().for_each(|victim| self.cluster.start(*victim)),
+            Fault::Stop(victim) => self.cluster.start(*victim),
+            // What it has stamped itself stays an hour ahead, and nobody else will have it: it has to start anew.
+            Fault::ClockJump(victim) => {
+                self.cluster.crash(*victim);
+                self.cluster.move_clock(*victim, -HOUR_MS);
+                self.cluster.start(*victim);
+            }
+            _ => {}
+        }
+        self.links = Links::default();
+        self.links.apply(&self.cluster.network, &self.cluster.ids());
+    }
+
+    fn partition(&mut self, victims: &[usize], cut: Cut) {
+        let others: Vec<usize> = (0..self.plan.nodes).filter(|place| !victims.contains(place)).collect();
+        let beyond: Vec<usize> = match cut {
+            Cut::Bridge { via } => others.into_iter().filter(|place| *place != via).collect(),
+            _ => others,
+        };
+        if cut != Cut::Mute {
+            self.links.cut(&beyond, victims);
+        }
+        if cut != Cut::Deaf {
+            self.links.cut(victims, &beyond);
+        }
+    }
+
+    async fn flap(&mut self, victims: &[usize], period: Duration, lasts: Duration) {
+        let until = Instant::now() + lasts.max(period * 3);
+        while Instant::now() < until {
+            self.partition(victims, Cut::Symmetric);
+            self.links.apply(&self.cluster.network, &self.cluster.ids());
+            sleep(period).await;
+            self.links = Links::default();
+            self.links.apply(&self.cluster.network, &self.cluster.ids());
+            sleep(period).await;
+        }
+    }
+
+    async fn restart_storm(&mut self) {
+        for victim in 0..self.plan.nodes {
+            self.cluster.crash(victim);
+            sleep(Duration::from_millis(20)).await;
+            self.cluster.start(victim);
+            self.ready("in a restart storm").await;
+        }
+    }
+
+    /// Reads every key at `quorum` through every node.
+    async fn sweep(&mut self) {
+        let running = self.cluster.running();
+        for key in (0..self.plan.keys).map(Key) {
+            for (via, node, life) in &running {
+                self.clients.sweep(*via, node, life, key).await;
+            }
+        }
+    }
+
+    fn conclude(mut self) -> Verdict {
+        let history = self.clients.history.lock().expect("nobody panics under this lock");
+        check::check(&history.operations, self.plan.promise, self.clock_jumped, &mut self.verdict.findings);
+        for operation in &history.operations {
+            self.verdict.counts.add(name_of(operation), 1);
+        }
+        self.verdict.hash = history.hash();
+        drop(history);
+        let swept = self.cluster.running().len() == self.plan.nodes;
+        if !swept {
+            self.finding("a node is not running at the end".to_owned());
+        }
+        self.verdict.counts.merge(&self.cluster.tally.counts());
+        let traces = self.cluster.network.traces();
+        self.verdict.counts.add("datagrams cut", traces.cut);
+        self.verdict.counts.add("datagrams lost", traces.lost);
+        self.verdict.counts.add("datagrams doubled", traces.duplicated);
+        self.verdict.counts.add("datagrams overtaken", traces.overtaken);
+        self.verdict.took = self.started.elapsed();
+        self.verdict
+    }
+}
+
+/// What an operation counts as.
+const fn name_of(operation: &Operation) -> &'static str {
+    match &operation.action {
+        Action::Set { fate, .. } | Action::Delete { fate } => match fate {
+            Fate::Acknowledged(_) => "acknowledged writes",
+            Fate::Unknown(_) => "indeterminate writes",
+            Fate::Refused => "refused writes",
+        },
+        Action::Get { seen, .. } => match seen {
+            Seen::Value { .. } | Seen::Wrong(_) => "hits",
+            Seen::Miss => "misses",
+            Seen::Failed => "failed reads",
+        },
+    }
+}

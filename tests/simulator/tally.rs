@@ -1,0 +1,96 @@
+//! What happened in a simulation, counted: a run in which a fault left no trace proves nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use mesh::Observer;
+use mesh_proto::{Event, MemberState, OpRecord};
+
+/// Counts events over all nodes of one cluster.
+#[derive(Debug, Default)]
+pub struct Tally {
+    deaths: AtomicU64,
+    departures: AtomicU64,
+    refutations: AtomicU64,
+    connections_lost: AtomicU64,
+    missed_writes: AtomicU64,
+    hints_replayed: AtomicU64,
+    hints_dropped: AtomicU64,
+    records_repaired: AtomicU64,
+    drift_refused: AtomicU64,
+    rings: AtomicU64,
+    violations: AtomicU64,
+}
+
+impl Observer for Tally {
+    fn event(&self, event: &Event) {
+        let (counter, more) = match event {
+            Event::Member { to: MemberState::Dead, .. } => (&self.deaths, 1),
+            Event::Member { to: MemberState::Left, .. } => (&self.departures, 1),
+            Event::Refuted { .. } => (&self.refutations, 1),
+            Event::PeerDown { .. } => (&self.connections_lost, 1),
+            Event::MissedWrite { .. } => (&self.missed_writes, 1),
+            Event::HintsReplayed { hints, .. } => (&self.hints_replayed, *hints),
+            Event::HintsDropped(queue) => (&self.hints_dropped, queue.hints),
+            Event::Repair { keys, .. } => (&self.records_repaired, *keys as u64),
+            Event::DriftRefused { .. } => (&self.drift_refused, 1),
+            Event::Ring { .. } => (&self.rings, 1),
+            Event::ProtocolViolation { .. } => (&self.violations, 1),
+            _ => return,
+        };
+        counter.fetch_add(more, Relaxed);
+    }
+
+    fn operation(&self, _record: &OpRecord) {}
+}
+
+impl Tally {
+    /// Every count with its name.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (name, counter) in [
+            ("dead declarations", &self.deaths),
+            ("departures", &self.departures),
+            ("refutations", &self.refutations),
+            ("connections lost", &self.connections_lost),
+            ("missed writes", &self.missed_writes),
+            ("hints replayed", &self.hints_replayed),
+            ("hints dropped", &self.hints_dropped),
+            ("records repaired", &self.records_repaired),
+            ("drift refusals", &self.drift_refused),
+            ("rings built", &self.rings),
+            ("protocol violations", &self.violations),
+        ] {
+            counts.add(name, counter.load(Relaxed));
+        }
+        counts
+    }
+}
+
+/// Sums by name.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(BTreeMap<&'static str, u64>);
+
+impl Counts {
+    /// Adds to one sum.
+    pub fn add(&mut self, name: &'static str, more: u64) {
+        *self.0.entry(name).or_default() += more;
+    }
+
+    /// Adds all sums of another.
+    pub fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(name, count)| self.add(name, *count));
+    }
+
+    /// One sum.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// All sums, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(name, count)| (*name, *count))
+    }
+}
