@@ -196,7 +196,8 @@ def quorum() -> list[dict]:
 def repair() -> list[dict]:
     return [
         lines("Slots not in sync", "Slots a node owns and cannot say MISS for. After a restart it starts full and falls to 0.", "short",
-            query(f"mesh_ring_slots_owned{{{NODE}}} - mesh_slots_in_sync{{{NODE}}}", "{{node}}"), width=6),
+            # The two are sampled one after the other, so that their difference can be negative for a moment.
+            query(f"clamp_min(mesh_ring_slots_owned{{{NODE}}} - mesh_slots_in_sync{{{NODE}}}, 0)", "{{node}}"), width=6),
         lines("Records repaired", "Records taken from peers by resync and repair.", "ops", query(f"sum by (node) ({rate('mesh_repair_keys_total', NODE)})", "{{node}}"), width=6),
         # A mean, because rounds are few: a quantile of none is not a number.
         lines("Repair rounds", "How long a round takes on average, over half a minute; 0 where none ended.", "s",

@@ -68,14 +68,15 @@ class Node:
 class Ports:
     """Where everything listens."""
 
-    def __init__(self, free: bool):
-        self.http = [free_port() for _ in range(3)] if free else [8081, 8082, 8083]
-        self.quic = [free_port() for _ in range(3)] if free else [5011, 5012, 5013]
+    def __init__(self, free: bool, nodes: int = 3):
+        self.http = [free_port() for _ in range(nodes)] if free else [8081 + at for at in range(nodes)]
+        self.quic = [free_port() for _ in range(nodes)] if free else [5011 + at for at in range(nodes)]
         self.runner = free_port() if free else 9464
         self.prometheus = free_port() if free else 9090
         self.ui = free_port() if free else 16686
         self.otlp = free_port() if free else 4317
-        self.fake = free_port() if free else None
+        # For alerts that no run provokes.
+        self.fake: int | None = free_port() if free else None
 
     @property
     def targets(self) -> str:
@@ -134,51 +135,83 @@ def start_prometheus(ports: Ports, folder: Path) -> subprocess.Popen:
 def start_trace_ui(binary: Path, ports: Ports, folder: Path) -> subprocess.Popen:
     settings = {"OTLP_BIND": f"127.0.0.1:{ports.otlp}", "UI_BIND": f"127.0.0.1:{ports.ui}"}
     with (folder / "trace-ui.log").open("w") as log:
-        child = subprocess.Popen([binary], env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    wait_for("the trace UI", lambda: child.poll() is not None or answers(f"http://127.0.0.1:{ports.ui}/status"))
-    if child.poll() is not None:
-        raise RuntimeError((folder / "trace-ui.log").read_text().strip())
-    return child
+        return subprocess.Popen([binary], env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+class LocalStack:
+    """Nodes and what watches them, without containers. Starts with the `with` block, and ends with it."""
+
+    def __init__(self, binaries: Path, ports: Ports, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.binaries, self.ports, self.folder = binaries, ports, folder
+        self.prometheus = self.ui = None
+        self.url = f"http://127.0.0.1:{ports.prometheus}"
+        self.ui_url = f"http://127.0.0.1:{ports.ui}"
+        self._nodes: list[Node] = []
+        self._fake = FakeExporter(ports.fake) if ports.fake else None
+
+    def __enter__(self):
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        ui_binary = trace_ui()
+        if shutil.which("prometheus"):
+            self.prometheus = start_prometheus(self.ports, self.folder)
+            self._wait("Prometheus", self.prometheus, f"{self.url}/-/ready", "prometheus.log")
+        if ui_binary:
+            self.ui = start_trace_ui(ui_binary, self.ports, self.folder)
+            self._wait("the trace UI", self.ui, f"{self.ui_url}/status", "trace-ui.log")
+        self._nodes = start_nodes(self.binaries, self.ports, self.folder, traced=self.ui is not None)
+        wait_for("the nodes", lambda: all(answers(f"http://127.0.0.1:{port}/ready") for port in self.ports.http))
+
+    def _wait(self, what: str, child: subprocess.Popen, url: str, log: str) -> None:
+        """Until our own process answers, not one that had the port before."""
+        wait_for(what, lambda: child.poll() is not None or answers(url))
+        if child.poll() is not None:
+            raise RuntimeError(f"{what} did not start: {(self.folder / log).read_text().strip().splitlines()[-1]}")
+
+    def run(self, settings: dict[str, str]) -> int:
+        """A runner's run; gives its exit code."""
+        ports = self.ports
+        own = {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(self.folder / "results.json")}
+        own |= {"JAEGER_URL": self.ui_url} | telemetry_settings(ports, "runner", traced=self.ui is not None)
+        return subprocess.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own}, check=False).returncode
+
+    def __exit__(self, *_):
+        for node in self._nodes:
+            node.stop()
+        if self._fake:
+            self._fake.stop()
+        for watcher in filter(None, (self.prometheus, self.ui)):
+            watcher.terminate()
+            watcher.wait()
 
 
 def run_local(binaries: Path, check: bool) -> int:
-    folder = ROOT / "target" / ("observe-check" if check else "observe")
-    folder.mkdir(parents=True, exist_ok=True)
-    ports, ui_binary = Ports(free=check), trace_ui()
-    url = f"http://127.0.0.1:{ports.prometheus}"
-    ui_url = f"http://127.0.0.1:{ports.ui}" if ui_binary else None
-    prometheus, ui, nodes, fake = None, None, [], FakeExporter(ports.fake) if check else None
+    ports = Ports(free=check)
     try:
-        if shutil.which("prometheus"):
-            prometheus = start_prometheus(ports, folder)
-            wait_for("Prometheus", lambda: answers(f"{url}/-/ready"))
-        if ui_binary:
-            ui = start_trace_ui(ui_binary, ports, folder)
-        nodes = start_nodes(binaries, ports, folder, traced=ui is not None)
-        wait_for("the nodes", lambda: all(answers(f"http://127.0.0.1:{port}/ready") for port in ports.http))
-        tell(ports, url if prometheus else None, ui_url)
-        began = time.time()
-        run = {**CHECK_RUN} if check else {name: os.environ.get(name, value) for name, value in RUN.items()}
-        run |= {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(folder / "results.json")}
-        run |= telemetry_settings(ports, "runner", traced=ui is not None)
-        code = subprocess.run([str(binaries / "runner")], env={**os.environ, **run}, check=False).returncode
-        if check:
-            stack = Stack(url, ui_url, ui, ports.targets.split(","), folder, began)
-            return code or int(not check_stack(stack))
-        if (prometheus or ui) and sys.stdin.isatty():
-            print("\nThe nodes and what watches them stay up. Ctrl-C ends them.")
-            signal.pause()
-        return code
+        with LocalStack(binaries, ports, ROOT / "target" / ("observe-check" if check else "observe")) as local:
+            tell(ports, local.url if local.prometheus else None, local.ui_url if local.ui else None)
+            began = time.time()
+            if check:
+                code = local.run(CHECK_RUN)
+                stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began, KILL_TOKEN)
+                return code or int(not check_stack(stack))
+            code = local.run({name: os.environ.get(name, value) for name, value in RUN.items()})
+            if (local.prometheus or local.ui) and sys.stdin.isatty():
+                print("\nThe nodes and what watches them stay up. Ctrl-C ends them.")
+                signal.pause()
+            return code
     except KeyboardInterrupt:
         return 130
-    finally:
-        for node in nodes:
-            node.stop()
-        if fake:
-            fake.stop()
-        for watcher in filter(None, (prometheus, ui)):
-            watcher.terminate()
-            watcher.wait()
+    except RuntimeError as why:
+        print(f"observe: {why}", file=sys.stderr)
+        return 2
 
 
 def trace_ui() -> Path | None:

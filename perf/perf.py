@@ -16,6 +16,7 @@ import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
 
+import overhead
 from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, wrk_figures
 
@@ -39,6 +40,10 @@ TARGETS = [
     Target("direct-runner SET_RATIO=30 RF3/WC2 ÷ redis-benchmark GET", ratio("direct ops/s", "redis get ops/s"), 5.0, True),
     Target("memory per entry beyond key and value", figure("entry overhead bytes"), 120.0, False, " bytes"),
     Target("nodes' CPU per operation at 20 000/s ÷ at 10 000/s", ratio("open CPU µs", "half open CPU µs"), 1.05, False),
+    Target("nodes' CPU per GET, traced by default ÷ untraced", ratio("traced GET CPU µs", "untraced GET CPU µs"), 1.05, False),
+    Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
+    Target("GET/s, collector hangs ÷ untraced", ratio("collector hangs GET ops/s", "untraced GET ops/s"), 0.95, True),
+    Target("GET/s, collector is slow ÷ untraced", ratio("collector is slow GET ops/s", "untraced GET ops/s"), 0.95, True),
 ]
 
 
@@ -135,6 +140,10 @@ class Bench:
         found = summary(output_of([str(self.binaries / "direct-runner")], settings))
         figures["direct ops/s"], figures["direct p99 ms"] = found.rate, worst(found, "p99")
 
+    def overhead(self, figures: Round) -> None:
+        """Whether tracing costs what it may, and what TRACE_MODE=all costs: that is a figure, and has no target."""
+        overhead.measure(self, figures)
+
     def memory(self, figures: Round) -> None:
         """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""
         with Mesh(self.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
@@ -149,7 +158,7 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "memory"]
+MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "overhead", "memory"]
 
 
 def put(url: str, key: str, value: str) -> None:

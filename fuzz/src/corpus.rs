@@ -10,10 +10,23 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Where the inputs of `target` are; the engine replays them from there too.
+    /// Where the valid inputs of `target` are.
     #[must_use]
     pub fn directory(target: &str) -> PathBuf {
-        [env!("CARGO_MANIFEST_DIR"), "tests", "__fuzz__", target, "corpus"].iter().collect()
+        home(target).join("corpus")
+    }
+
+    /// What earlier explorations have found for `target`, valid or not: see `run`.
+    ///
+    /// # Panics
+    /// If there is nothing, or it is no text of hexadecimal lines.
+    #[must_use]
+    pub fn found(target: &str) -> Vec<Vec<u8>> {
+        let path = home(target).join("found.txt");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let found: Vec<Vec<u8>> = text.lines().map(unhex).collect();
+        assert!(!found.is_empty(), "nothing in {}", path.display());
+        found
     }
 
     /// Reads the inputs of `target`.
@@ -63,4 +76,17 @@ impl Corpus {
         }
         input
     }
+}
+
+/// The folder of one target, from wherever in the repository this is compiled.
+fn home(target: &str) -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let inputs: PathBuf = ["fuzz", "tests", "__fuzz__", target].iter().collect();
+    let homes = here.ancestors().map(|folder| folder.join(&inputs)).find(|home| home.is_dir());
+    homes.unwrap_or_else(|| panic!("no {} above {}", inputs.display(), here.display()))
+}
+
+fn unhex(line: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).expect("two hexadecimal digits");
+    (0..line.len()).step_by(2).map(digit).collect()
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use mesh_proto::{
-    Event, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord, StoreStats,
-    TraceContext,
+    Event, FaultOrder, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord,
+    StoreStats, TraceContext,
 };
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -171,6 +171,13 @@ impl Telemetry {
     pub fn fault_ordered(&self, mode: &'static str, after: Duration) {
         if let Some(tracer) = &self.tracer {
             tracer.fault(mode, after);
+        }
+    }
+
+    /// This node was ordered to have faults for a while.
+    pub fn faults_ordered(&self, order: &FaultOrder) {
+        if let Some(tracer) = &self.tracer {
+            tracer.faults(order);
         }
     }
 
@@ -356,6 +363,7 @@ struct SampledHandles {
     entries_max: Gauge,
     bytes: Gauge,
     bytes_max: Gauge,
+    bytes_allowed: Gauge,
     tombstones: Gauge,
     tombstones_dropped: Counter,
     evictions: Counter,
@@ -373,6 +381,7 @@ impl SampledHandles {
             entries_max: registry.gauge(&names::STORE_ENTRIES_MAX, &[]),
             bytes: registry.gauge(&names::STORE_BYTES, &[]),
             bytes_max: registry.gauge(&names::STORE_BYTES_MAX, &[]),
+            bytes_allowed: registry.gauge(&names::STORE_BYTES_ALLOWED, &[]),
             tombstones: registry.gauge(&names::STORE_TOMBSTONES, &[]),
             tombstones_dropped: registry.counter(&names::STORE_TOMBSTONES_DROPPED, &[]),
             evictions: registry.counter(&names::STORE_EVICTIONS, &[]),
@@ -390,6 +399,7 @@ impl SampledHandles {
         self.entries_max.set(store.entries_max as f64);
         self.bytes.set(store.bytes as f64);
         self.bytes_max.set(store.bytes_max as f64);
+        self.bytes_allowed.set(store.bytes_allowed as f64);
         self.tombstones.set(store.tombstones as f64);
         self.tombstones_dropped.absolute(store.tombstones_dropped);
         self.evictions.absolute(store.evictions);

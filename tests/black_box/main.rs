@@ -12,6 +12,7 @@ mod direct_runner_cli;
 mod faults;
 mod no_loss;
 mod ordered_faults;
+mod overload;
 mod partition;
 mod refusals;
 mod runner_cli;

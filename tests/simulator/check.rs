@@ -12,8 +12,14 @@ use crate::{
     plan::Promise,
 };
 
-/// What the clocks of two nodes may be apart, plus a millisecond for rounding.
-const CLOCKS_APART: Duration = Duration::from_millis(451);
+/// How far the nodes' clocks may be off.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// Between any two of them.
+    pub apart: Duration,
+    /// Whether one was off by so much that what it said of expiries means nothing.
+    pub jumped: bool,
+}
 
 /// The wall clock's date at the start of every simulation, where no clock is ahead.
 const fn started_at() -> UnixMillis {
@@ -21,13 +27,13 @@ const fn started_at() -> UnixMillis {
 }
 
 /// Reports to the findings what is wrong with the operations of a history.
-pub fn check(operations: &[Operation], promise: Promise, clock_jumped: bool, findings: &mut Vec<String>) {
+pub fn check(operations: &[Operation], promise: Promise, clocks: Clocks, findings: &mut Vec<String>) {
     let mut by_key: BTreeMap<Key, Vec<&Operation>> = BTreeMap::new();
     for operation in operations {
         by_key.entry(operation.key).or_default().push(operation);
     }
     for (key, operations) in by_key {
-        let mut of_key = OfKey::new(key, clock_jumped, &operations, findings);
+        let mut of_key = OfKey::new(key, clocks, &operations, findings);
         of_key.values_are_true();
         if promise == Promise::Whole {
             of_key.versions_follow_time();
@@ -50,7 +56,7 @@ struct Written {
 
 struct OfKey<'a> {
     key: Key,
-    clock_jumped: bool,
+    clocks: Clocks,
     operations: &'a [&'a Operation],
     writes: Vec<Written>,
     by_id: HashMap<WriteId, Written>,
@@ -60,16 +66,9 @@ struct OfKey<'a> {
 }
 
 impl<'a> OfKey<'a> {
-    fn new(key: Key, clock_jumped: bool, operations: &'a [&'a Operation], findings: &'a mut Vec<String>) -> Self {
-        let mut of_key = Self {
-            key,
-            clock_jumped,
-            operations,
-            writes: Vec::new(),
-            by_id: HashMap::new(),
-            floors: Vec::new(),
-            findings,
-        };
+    fn new(key: Key, clocks: Clocks, operations: &'a [&'a Operation], findings: &'a mut Vec<String>) -> Self {
+        let mut of_key =
+            Self { key, clocks, operations, writes: Vec::new(), by_id: HashMap::new(), floors: Vec::new(), findings };
         let mut floor = Version::ZERO;
         for operation in operations {
             let (fate, ttl, id) = match operation.action {
@@ -154,14 +153,14 @@ impl<'a> OfKey<'a> {
             let floor = match level {
                 Level::One => Version::ZERO,
                 Level::Session(floor) => *floor,
-                Level::Quorum => self.floor(operation.begun),
+                Level::Quorum | Level::Settled => self.floor(operation.begun),
             };
             if *version < floor {
                 self.finding("an older value than there must be", operation);
             }
             let expired =
-                self.by_id.get(write).and_then(|written| Some(written.ended.time + written.ttl? + CLOCKS_APART));
-            if !self.clock_jumped && expired.is_some_and(|expired| operation.begun.time > expired) {
+                self.by_id.get(write).and_then(|written| Some(written.ended.time + written.ttl? + self.clocks.apart));
+            if !self.clocks.jumped && expired.is_some_and(|expired| operation.begun.time > expired) {
                 self.finding("an expired value", operation);
             }
         }
@@ -170,11 +169,9 @@ impl<'a> OfKey<'a> {
     /// G2: what was acknowledged is not missing, unless it was deleted or has expired, or may have.
     fn misses_are_explained(&mut self) {
         for operation in self.operations {
-            let Action::Get { level, seen: Seen::Miss } = &operation.action else { continue };
-            let mut floor = self.floor(operation.begun);
-            if let Level::Session(seen) = level {
-                floor = floor.max(*seen);
-            }
+            let Action::Get { seen: Seen::Miss, .. } = &operation.action else { continue };
+            // What a session has seen but nobody has acknowledged may be gone with the only node that had it.
+            let floor = self.floor(operation.begun);
             if floor > Version::ZERO && !self.writes.iter().any(|written| self.explains(written, floor, operation)) {
                 self.finding("an acknowledged write is missing", operation);
             }
@@ -185,14 +182,14 @@ impl<'a> OfKey<'a> {
         let is_new_enough = match written.fate {
             Fate::Acknowledged(version) => version >= floor,
             // It was stamped before it ended, by a clock that may have been ahead of this one.
-            Fate::Unknown(None) => floor.unix_millis() <= started_at() + written.ended.time + CLOCKS_APART * 2,
+            Fate::Unknown(None) => floor.unix_millis() <= started_at() + written.ended.time + self.clocks.apart * 2,
             Fate::Unknown(Some(version)) => version >= floor,
             Fate::Refused => false,
         };
         let may_be_gone = written.is_delete
-            || written
-                .ttl
-                .is_some_and(|ttl| self.clock_jumped || written.begun.time + ttl <= miss.ended.time + CLOCKS_APART);
+            || written.ttl.is_some_and(|ttl| {
+                self.clocks.jumped || written.begun.time + ttl <= miss.ended.time + self.clocks.apart
+            });
         is_new_enough && may_be_gone && written.begun.number < miss.ended.number
     }
 }

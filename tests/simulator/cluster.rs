@@ -208,7 +208,11 @@ fn config(plan: &Plan, index: usize) -> Config {
     config.concern = WriteConcern::new(plan.concern, config.replicas).expect("not above the replicas");
     config.gossip_interval = plan.gossip_interval;
     config.suspicion = plan.suspicion;
+    config.hedge_delay = plan.hedge_delay;
     config.seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64 + 1);
+    if let Some(bytes_max) = plan.hint_bytes_max {
+        config.hints.bytes_max = bytes_max;
+    }
     if plan.promise == Promise::Evicting {
         config.store.entries_max = 256;
     }

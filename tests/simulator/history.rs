@@ -50,6 +50,8 @@ pub enum Level {
     Session(Version),
     /// Consistency `quorum`.
     Quorum,
+    /// Consistency `one`, when all replicas have come to agree: as good as a quorum.
+    Settled,
 }
 
 /// What a read brought.

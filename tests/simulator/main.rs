@@ -8,11 +8,14 @@
 
 mod check;
 mod cluster;
+mod convergence;
 mod history;
 mod life;
 mod links;
 mod many;
+mod mutants;
 mod plan;
+mod promises;
 mod sessions;
 mod simulation;
 mod tally;
@@ -21,6 +24,7 @@ use plan::Plan;
 
 #[test]
 fn seeds_keep_the_guarantee() {
+    mutants::plant();
     simulation::watch_panics();
     let seeds = many::chosen();
     let count = seeds.end - seeds.start;

@@ -4,13 +4,14 @@ use std::{
     env,
     ops::Range,
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use crate::{
+    mutants,
     plan::Plan,
     simulation::{Verdict, simulate as simulate_one},
     tally::Counts,
@@ -51,6 +52,8 @@ const TRACES: &[&str] = &[
     "hints replayed",
     "records repaired",
     "drift refusals",
+    "clocks 450 ms apart",
+    "hints dropped",
     "acknowledged writes",
     "indeterminate writes",
     "refused writes",
@@ -59,16 +62,16 @@ const TRACES: &[&str] = &[
     "hits",
 ];
 
-/// Which seeds to simulate: MESH_SEED, or the first SEEDS.
+/// Which seeds to simulate: MESH_SEED alone, or SEEDS of them from there on; by default the first ones.
 pub fn chosen() -> Range<u64> {
     let number = |name: &str| {
         env::var(name)
             .ok()
             .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a whole number")))
     };
-    match number("MESH_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    match (number("MESH_SEED"), number("SEEDS")) {
+        (Some(seed), seeds) => seed..seed + seeds.unwrap_or(1),
+        (None, seeds) => 0..seeds.unwrap_or(SEEDS),
     }
 }
 
@@ -87,18 +90,19 @@ pub fn simulate(seeds: Range<u64>) -> Sum {
     let started = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let sum = Mutex::new(Sum::default());
+    let stops_early = mutants::planted().is_some();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
-                    if seed >= seeds.end {
+                    if seed >= seeds.end || (stops_early && !lock(&sum).failed.is_empty()) {
                         return;
                     }
                     let verdict = simulate_one(&Plan::of(seed));
                     let done = seed + 1 - seeds.start;
-                    sum.lock().expect("nobody panics under this lock").take(seed, &verdict);
+                    lock(&sum).take(seed, &verdict);
                     if done.is_multiple_of(250) {
                         println!("{done} seeds after {:.0} s", started.elapsed().as_secs_f64());
                     }
@@ -110,6 +114,10 @@ pub fn simulate(seeds: Range<u64>) -> Sum {
     sum.failed.sort_unstable();
     sum.print(seeds.end - seeds.start, started.elapsed());
     sum
+}
+
+fn lock(sum: &Mutex<Sum>) -> MutexGuard<'_, Sum> {
+    sum.lock().expect("nobody panics under this lock")
 }
 
 impl Sum {

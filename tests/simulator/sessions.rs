@@ -92,18 +92,18 @@ impl Clients {
         self.done.fetch_add(1, Relaxed);
     }
 
-    /// Reads a key at `quorum` through one node, and writes it down as client 255's.
-    pub async fn sweep(&self, via: usize, node: &Node, life: &Life, key: Key) {
+    /// Reads a key through one node when nothing else happens, and writes it down as client 255's.
+    pub async fn sweep(&self, via: usize, node: &Node, life: &Life, key: Key, level: Level) {
         let begun = self.moment();
-        let seen = self.get(node, life, key, Level::Quorum).await;
-        let action = Action::Get { level: Level::Quorum, seen };
+        let seen = self.get(node, life, key, level).await;
+        let action = Action::Get { level, seen };
         self.note(Operation { session: u8::MAX, via, key, begun, ended: self.moment(), action });
     }
 
     async fn get(&self, node: &Node, life: &Life, key: Key, level: Level) -> Seen {
         let name = name(key);
         let consistency = match level {
-            Level::One => Consistency::One,
+            Level::One | Level::Settled => Consistency::One,
             Level::Session(floor) => Consistency::Session(floor),
             Level::Quorum => Consistency::Quorum,
         };

@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use crate::{
-    check,
+    check::{self, Clocks},
     cluster::Cluster,
-    history::{Action, Fate, Key, Operation, Seen},
+    history::{Action, Fate, Key, Level, Operation, Seen},
     links::Links,
     plan::{Cut, Fault, Plan, Promise, Step},
     sessions::{Clients, Session},
@@ -42,6 +42,11 @@ pub fn watch_panics() {
         PANICS.set(PANICS.get() + 1);
         print(panic);
     }));
+}
+
+/// How many there were on this thread since the last seed began.
+pub fn panics() -> u64 {
+    PANICS.get()
 }
 
 /// What came of a seed.
@@ -99,8 +104,17 @@ impl<'a> Simulation<'a> {
     }
 
     async fn run(mut self) -> Verdict {
+        if self.plan.clock_offsets_ms.iter().any(|offset| *offset > 0) {
+            self.verdict.counts.add("clocks 450 ms apart", 1);
+        }
+        if self.plan.hint_bytes_max.is_some() {
+            self.verdict.counts.add("small hint queues", 1);
+        }
         (0..self.plan.nodes).for_each(|at| self.cluster.start(at));
         self.ready("at the start").await;
+        if !self.verdict.findings.is_empty() {
+            return self.verdict;
+        }
         // Spread over what the schedule will about take.
         let expected: Duration = self.plan.steps.iter().map(|step| step.lasts + Duration::from_millis(700)).sum();
         let pause = expected.as_micros() as u64 * u64::from(self.plan.sessions) / self.plan.operations;
@@ -110,6 +124,9 @@ impl<'a> Simulation<'a> {
             sessions.spawn(Session::new(&self.clients, self.plan.seed, number).run());
         }
         for step in &self.plan.steps {
+            if !self.verdict.findings.is_empty() {
+                break;
+            }
             sleep(Duration::from_millis(50)).await;
             self.suffer(step).await;
         }
@@ -150,6 +167,10 @@ impl<'a> Simulation<'a> {
 
     async fn suffer(&mut self, step: &Step) {
         self.verdict.counts.add(step.fault.name(), 1);
+        if let Some(weather) = &step.weather {
+            self.verdict.counts.add(weather.name(), 1);
+            self.lay(weather);
+        }
         self.begin(step).await;
         self.end(&step.fault).await;
         let when = format!("after {:?}", step.fault);
@@ -173,22 +194,34 @@ impl<'a> Simulation<'a> {
                     node.pause(step.lasts);
                 }
             }
-            Fault::SlowNode(victim, delay) => self.links.slow = Some((*victim, *delay)),
             Fault::Partition(victims, Cut::Flapping { period }) => {
                 return self.flap(victims, *period, step.lasts).await;
             }
             Fault::Partition(victims, cut) => self.partition(victims, *cut),
-            Fault::Loss(share) => self.links.loss = *share,
-            Fault::Delay(delay) => self.links.delay = *delay,
-            Fault::Reorder(jitter) => self.links.jitter = *jitter,
-            Fault::Duplicate(share) => self.links.duplicate = *share,
             Fault::ClockJump(victim) => {
                 self.clock_jumped = true;
                 self.cluster.move_clock(*victim, HOUR_MS);
             }
+            weather => self.lay(weather),
         }
-        self.links.apply(&self.cluster.network, &self.cluster.ids());
         sleep(step.lasts).await;
+    }
+
+    /// Makes the network slower or less reliable.
+    fn lay(&mut self, weather: &Fault) {
+        match weather {
+            Fault::SlowNode(victim, delay) => self.links.slow = Some((*victim, *delay)),
+            Fault::Loss(share) => self.links.loss = *share,
+            Fault::Delay(delay) => self.links.delay = *delay,
+            Fault::Reorder(jitter) => self.links.jitter = *jitter,
+            Fault::Duplicate(share) => self.links.duplicate = *share,
+            _ => return,
+        }
+        self.apply_links();
+    }
+
+    fn apply_links(&self) {
+        self.links.apply(&self.cluster.network, &self.cluster.ids());
     }
 
     async fn end(&mut self, fault: &Fault) {
@@ -204,7 +237,7 @@ impl<'a> Simulation<'a> {
             _ => {}
         }
         self.links = Links::default();
-        self.links.apply(&self.cluster.network, &self.cluster.ids());
+        self.apply_links();
     }
 
     fn partition(&mut self, victims: &[usize], cut: Cut) {
@@ -219,16 +252,16 @@ impl<'a> Simulation<'a> {
         if cut != Cut::Deaf {
             self.links.cut(victims, &beyond);
         }
+        self.apply_links();
     }
 
     async fn flap(&mut self, victims: &[usize], period: Duration, lasts: Duration) {
         let until = Instant::now() + lasts.max(period * 3);
         while Instant::now() < until {
             self.partition(victims, Cut::Symmetric);
-            self.links.apply(&self.cluster.network, &self.cluster.ids());
             sleep(period).await;
-            self.links = Links::default();
-            self.links.apply(&self.cluster.network, &self.cluster.ids());
+            self.links.cuts.clear();
+            self.apply_links();
             sleep(period).await;
         }
     }
@@ -242,19 +275,23 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Reads every key at `quorum` through every node.
+    /// Reads every key through every node, both ways.
     async fn sweep(&mut self) {
         let running = self.cluster.running();
         for key in (0..self.plan.keys).map(Key) {
             for (via, node, life) in &running {
-                self.clients.sweep(*via, node, life, key).await;
+                self.clients.sweep(*via, node, life, key, Level::Quorum).await;
+                self.clients.sweep(*via, node, life, key, Level::Settled).await;
             }
         }
     }
 
     fn conclude(mut self) -> Verdict {
         let history = self.clients.history.lock().expect("nobody panics under this lock");
-        check::check(&history.operations, self.plan.promise, self.clock_jumped, &mut self.verdict.findings);
+        let apart_ms = self.plan.clock_offsets_ms.iter().max().copied().unwrap_or(0).unsigned_abs();
+        // A millisecond for rounding.
+        let clocks = Clocks { apart: Duration::from_millis(apart_ms + 1), jumped: self.clock_jumped };
+        check::check(&history.operations, self.plan.promise, clocks, &mut self.verdict.findings);
         for operation in &history.operations {
             self.verdict.counts.add(name_of(operation), 1);
         }

@@ -28,8 +28,9 @@ const SENDERS_MAX: usize = 256;
 /// How those are called that come after [`SENDERS_MAX`] others.
 const OTHERS: &str = "others";
 
-/// What a span weighs in memory, its attributes included, over what it weighs on the wire.
-const MEMORY_PER_WIRE_BYTE: usize = 6;
+/// What a span weighs in memory over what it weighs on the wire, measured at the process: its attributes are included, and the moment
+/// in which two stores exist.
+const MEMORY_PER_WIRE_BYTE: usize = 8;
 
 /// A trace's id as it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

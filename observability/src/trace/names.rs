@@ -35,6 +35,9 @@ catalogue! {
     MEMBER_DEAD: "member.dead" "A suspicion was not refuted in time.";
     MEMBER_LEFT: "member.left" "A member said good-bye.";
     FAULT_KILL: "fault.kill" "A fault ordered by POST /kill: from the order to its execution, told before it strikes.";
+    FAULT_LINK: "fault.link" "A fault of the network ordered by POST /fault: how long it lasts unless it is ended before.";
+    FAULT_SLOW: "fault.slow" "A node slowed down by POST /fault.";
+    FAULT_CLOCK: "fault.clock" "A clock set off by POST /fault.";
     FAULT_INJECTED: "fault.injected" "A fault ordered by POST /fault, from its beginning to its end.";
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_proto::{Event, MemberState, Monotonic, NodeId};
+use mesh_proto::{Event, FaultOrder, MemberState, Monotonic, NodeId};
 use opentelemetry::{
     KeyValue,
     trace::{SpanKind, Status},
@@ -66,6 +66,21 @@ impl RareSpans {
     pub(super) fn fault(writer: &SpanWriter, mode: &'static str, after: Duration, now: SystemTime) -> SpanData {
         let attributes = vec![KeyValue::new("mode", mode)];
         writer.span(root(), names::FAULT_KILL.name, SpanKind::Internal, (now, now + after), attributes, Status::Unset)
+    }
+
+    /// Faults of this node's own that were ordered and last for a while: one span each.
+    pub(super) fn faults(writer: &SpanWriter, order: &FaultOrder, now: SystemTime) -> Vec<SpanData> {
+        let links = order.links.iter();
+        let links = links.map(|link| (names::FAULT_LINK, KeyValue::new("link", link.to_string())));
+        let slow_ms = i64::try_from(order.slow.as_millis()).unwrap_or(i64::MAX);
+        let slow = (slow_ms > 0).then(|| (names::FAULT_SLOW, KeyValue::new("slow_ms", slow_ms)));
+        let off_ms = order.clock_offset_ms;
+        let clock = (off_ms != 0).then(|| (names::FAULT_CLOCK, KeyValue::new("offset_ms", off_ms)));
+        let times = (now, now + order.time);
+        let span = |(name, what): (SpanName, KeyValue)| {
+            writer.span(root(), name.name, SpanKind::Internal, times, vec![what], Status::Unset)
+        };
+        links.chain(slow).chain(clock).map(span).collect()
     }
 
     /// A probe ended. Gives the round before, once this one belongs to the next.
@@ -172,5 +187,10 @@ mod tests {
         assert!(rare.event(&writer, &Event::PeerUp { peer: NodeId::new(7) }, now).is_empty());
         let fault = RareSpans::fault(&writer, "crash", Duration::from_millis(20), now);
         assert_eq!((&*fault.name, fault.start_time), ("fault.kill", now));
+        let time = Duration::from_secs(5);
+        let order = FaultOrder { time, links: Vec::new(), slow: Duration::from_millis(7), clock_offset_ms: -300 };
+        let faults = RareSpans::faults(&writer, &order, now);
+        let names: Vec<&str> = faults.iter().map(|span| &*span.name).collect();
+        assert_eq!((names, faults[1].end_time), (vec!["fault.slow", "fault.clock"], now + time));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
-use mesh_proto::{Event, LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
+use mesh_proto::{Event, FaultOrder, LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
 
 use super::{
     SampleRatio, SpanPipeline, TraceMode, TraceSettings, ids,
@@ -185,6 +185,12 @@ impl Tracer {
     pub(crate) fn fault(&self, mode: &'static str, after: Duration) {
         self.pipeline.submit(RareSpans::fault(&self.spans, mode, after, SystemTime::now()));
         self.pipeline.flush();
+    }
+
+    /// This node was ordered to have faults for a while.
+    pub(crate) fn faults(&self, order: &FaultOrder) {
+        let spans = RareSpans::faults(&self.spans, order, SystemTime::now());
+        spans.into_iter().for_each(|span| self.pipeline.submit(span));
     }
 
     fn keep_operation(&self, record: &OpRecord, context: TraceContext) {

@@ -31,6 +31,7 @@ mod frame;
 
 mod event;
 mod fault;
+mod mutant;
 mod trace;
 
 pub use codec::{
@@ -54,6 +55,7 @@ pub use id::{Incarnation, NodeId};
 pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
 pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
 pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput};
+pub use mutant::Mutant;
 pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
 pub use repair::{RepairPlan, SlotSync, Sources, keys_to_pull};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 
-use crate::{Expiry, HedgeBudget, LegFailure, Monotonic, NodeId, ReadAnswer, ReplicationFactor, Version};
+use crate::{Expiry, HedgeBudget, LegFailure, Monotonic, Mutant, NodeId, ReadAnswer, ReplicationFactor, Version};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl Read {
         if active == 0 && self.nothing_to_wait_for() {
             return self.exhausted();
         }
-        let may_hedge = has_next && active < self.config.fanout_max;
+        let may_hedge = has_next && active < self.config.fanout_max && !Mutant::SerialHedge.is_planted();
         if may_hedge && now >= self.hedge_at {
             if budget.withdraw() {
                 return self.send(now, true);
@@ -272,12 +272,13 @@ impl Read {
 
     /// The result, if the answers so far make one.
     fn decide(&self) -> Option<ReadOutcome> {
-        let has_enough = self.answers >= self.config.answers_needed;
+        let has_enough =
+            self.answers >= self.config.answers_needed || (self.answers > 0 && Mutant::QuorumOfOne.is_planted());
         // A value that some tombstone has overtaken, or expired elsewhere, is no hit.
         let live = self.value.as_ref().filter(|held| Some(held.version) > self.gone);
         let hit = live.filter(|held| match self.config.consistency {
             Consistency::One => true,
-            Consistency::Session(floor) => held.version >= floor,
+            Consistency::Session(floor) => held.version >= floor || Mutant::SessionForgets.is_planted(),
             Consistency::Quorum => has_enough,
         });
         if let Some(Candidate { version, expiry, value, leg }) = hit {

@@ -72,6 +72,8 @@ pub struct Sources<'a> {
 pub struct RepairPlan {
     /// For each owned slot out of sync: the holders it has not been compared with.
     awaited: HashMap<Slot, Vec<NodeId>>,
+    /// For each of these slots: the holders it has been compared with. Whoever becomes one later has yet to be.
+    confirmed: HashMap<Slot, Vec<NodeId>>,
     /// Sorted.
     owned: Vec<Slot>,
     /// The ring in force. What was compared under another one proves nothing: its writes may have gone elsewhere.
@@ -96,6 +98,7 @@ impl RepairPlan {
         let owned: Vec<Slot> = Slot::all().filter(|slot| ring.owns(me, *slot)).collect();
         if distrust {
             self.awaited.clear();
+            self.confirmed.clear();
         }
         let mut awaited = HashMap::new();
         for &slot in &owned {
@@ -103,7 +106,10 @@ impl RepairPlan {
             let was_owned = self.owned.binary_search(&slot).is_ok();
             let mut missing: Vec<NodeId> = match self.awaited.get(&slot) {
                 _ if distrust || !was_owned => others.collect(),
-                Some(before) => others.filter(|holder| before.contains(holder)).collect(),
+                Some(_) => {
+                    let confirmed = self.confirmed.get(&slot);
+                    others.filter(|holder| !confirmed.is_some_and(|confirmed| confirmed.contains(holder))).collect()
+                }
                 None => Vec::new(),
             };
             missing.sort_unstable();
@@ -118,6 +124,7 @@ impl RepairPlan {
         let in_ring = |peer: NodeId| ring.members().binary_search_by_key(&peer, |(id, _)| *id).is_ok();
         self.suspected.retain(|(peer, _), _| in_ring(*peer));
         self.settled.retain(|(peer, _), _| in_ring(*peer));
+        self.confirmed.retain(|slot, _| awaited.contains_key(slot));
         self.awaited = awaited;
         self.owned = owned;
         self.publish(sync);
@@ -156,6 +163,10 @@ impl RepairPlan {
     pub fn handle_gone(&mut self, peer: NodeId, sync: &SlotSync) {
         for slot in self.awaited_from(peer) {
             self.handle_confirmed(self.ring, peer, slot, sync);
+            // Should it come back it is to be compared with like anybody new.
+            if let Some(confirmed) = self.confirmed.get_mut(&slot) {
+                confirmed.retain(|confirmed| *confirmed != peer);
+            }
         }
     }
 
@@ -175,8 +186,11 @@ impl RepairPlan {
         }
         let Some(peers) = self.awaited.get_mut(&slot) else { return };
         peers.retain(|awaited| *awaited != peer);
-        if peers.is_empty() {
+        if !peers.is_empty() {
+            self.confirmed.entry(slot).or_default().push(peer);
+        } else {
             self.awaited.remove(&slot);
+            self.confirmed.remove(&slot);
             sync.set(slot, true);
             self.publish(sync);
         }
@@ -296,6 +310,24 @@ mod tests {
         handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), false, &sync);
         confirm_all(&mut plan, "b", &sync);
         handle_ring(&mut plan, me, &ring(&["a", "b"], 3), false, &sync);
+        assert!(sync.is_complete());
+    }
+
+    /// A node that starts, or was alone, learns of the others one by one.
+    #[test]
+    fn whoever_becomes_an_owner_of_a_slot_out_of_sync_has_to_confirm_it_too() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let me = NodeId::from_name("a");
+        plan.handle_alone(&sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b"], 2), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 2), false, &sync);
+        confirm_all(&mut plan, "b", &sync);
+        let with_c = Slot::all().find(|slot| {
+            let ring = ring(&["a", "b", "c"], 2);
+            ring.owns(me, *slot) && ring.owns(NodeId::from_name("c"), *slot)
+        });
+        assert!(!sync.is_in_sync(with_c.unwrap()), "only c knows what has been written there");
+        confirm_all(&mut plan, "c", &sync);
         assert!(sync.is_complete());
     }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{NodeId, ReplicationFactor, SLOTS, Slot, Weight};
+use crate::{Mutant, NodeId, ReplicationFactor, SLOTS, Slot, Weight};
 
 /// Identifies a ring's whole content: two nodes with equal ring hashes agree on every owner of every slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,6 +134,9 @@ impl Ring {
 /// A node's claim to a slot, `-w / ln(u)`: with it a node comes first in `w` out of all weights' sum of the slots, and a
 /// change of one node's weight moves no slot between two others.
 fn score(slot: Slot, id: NodeId, weight: Weight) -> f64 {
+    if Mutant::HashTimesWeight.is_planted() {
+        return f64::from(weight.get()) * uniform(slot, id);
+    }
     // `libm` is the same code on every platform, where the system's logarithm may differ in its last bit.
     -f64::from(weight.get()) / libm::log(uniform(slot, id))
 }

@@ -4,6 +4,7 @@
 
 mod limits;
 mod list;
+mod pressure;
 mod shard;
 mod sieve;
 mod slab;
@@ -17,10 +18,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::{
     limits::{Share, shard_count},
-    shard::{ENTRY_OVERHEAD_BYTES, Shard, is_past_horizon},
+    pressure::Pressure,
+    shard::{Shard, is_past_horizon},
     slab::{Entry, Kind},
 };
-use crate::{Body, Expiry, KeyHash, Record, Slot, UnixMillis, Version};
+use crate::{Body, Expiry, KeyHash, Mutant, Record, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
@@ -127,6 +129,8 @@ pub struct StoreStats {
     pub tombstones_dropped: u64,
     /// The bound on bytes.
     pub bytes_max: u64,
+    /// The bound on bytes in force: less while more is resident than accounted for.
+    pub bytes_allowed: u64,
     /// The bound on entries.
     pub entries_max: u64,
     /// Number of shards.
@@ -139,6 +143,8 @@ pub struct Store {
     config: StoreConfig,
     /// The shard where the next sweep goes on. A lock of its own, so that there is one sweep at a time.
     sweep_shard: Mutex<usize>,
+    /// Touched by whoever tells what is resident.
+    pressure: Mutex<Pressure>,
 }
 
 /// A shard on cache lines of its own: two, because processors fetch lines in pairs.
@@ -146,8 +152,12 @@ pub struct Store {
 struct Padded(Mutex<Shard>);
 
 impl Store {
-    /// What an entry costs beyond its key and value, in bytes, as it is accounted in `bytes_max`.
-    pub const ENTRY_OVERHEAD_BYTES: u64 = ENTRY_OVERHEAD_BYTES;
+    /// What an entry with so many bytes of key and value together is accounted for in `bytes_max`: what it takes, book-keeping
+    /// and the allocator's rounding included.
+    #[must_use]
+    pub const fn charge(payload_bytes: usize) -> u64 {
+        limits::charge(payload_bytes)
+    }
 
     /// An empty store.
     #[must_use]
@@ -155,7 +165,7 @@ impl Store {
         let count = shard_count(config);
         let shard = |index| Shard::new(Share::new(config, index, count), count.trailing_zeros());
         let shards = (0..count).map(|index| Padded(Mutex::new(shard(index)))).collect();
-        Self { shards, config: config.clone(), sweep_shard: Mutex::new(0) }
+        Self { shards, config: config.clone(), sweep_shard: Mutex::new(0), pressure: Mutex::default() }
     }
 
     /// Looks up a key and counts a hit or a miss. An expired value is turned into a stub on the way.
@@ -174,7 +184,8 @@ impl Store {
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
         // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
         let entry = Entry::new(record, kind_of(record, now));
-        let forgotten = is_past_horizon(&entry, now, self.config.tombstone_horizon);
+        let forgotten = is_past_horizon(&entry, now, self.config.tombstone_horizon)
+            || (entry.kind == Kind::Tombstone && Mutant::NoTombstone.is_planted());
         self.change(Slot::of(record.hash), |shard| match forgotten {
             true => shard.apply_forgotten(&entry),
             false => shard.apply(entry, origin),
@@ -234,6 +245,16 @@ impl Store {
         self.change(slot, |shard| shard.drop_slot(slot))
     }
 
+    /// So much memory is resident on behalf of the store, as the system says. Where that is more than 1.2 times `bytes_max`, though
+    /// less is accounted for, the store holds less until it is not. To be told a few times a second.
+    pub fn handle_resident(&self, resident_bytes: u64) {
+        let change = self.pressure.lock().handle_resident(resident_bytes, self.config.bytes_max);
+        let Some(share) = change else { return };
+        for shard in &self.shards {
+            shard.0.lock().allow(share);
+        }
+    }
+
     /// Forgets everything but the counters, which only ever rise.
     pub fn clear(&self) {
         for shard in &self.shards {
@@ -261,6 +282,7 @@ impl Store {
             stats.tombstones_dropped += counters.tombstones_dropped;
             stats.entries += shard.live_len();
             stats.bytes += shard.bytes();
+            stats.bytes_allowed += shard.bytes_allowed();
             stats.tombstones += shard.dead_len();
         }
         stats

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use crate::{Version, WriteAnswer};
+use crate::{Mutant, Version, WriteAnswer};
 
 /// How many owners each key has (REPLICATION_FACTOR), 1 to 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,7 +164,7 @@ impl Write {
     pub fn new(concern: WriteConcern, owners: usize) -> Self {
         assert!(owners <= ReplicationFactor::MAX, "{owners} owners, more than replicas can be");
         let mut write = Self {
-            concern: concern.get(),
+            concern: concern.get() - usize::from(Mutant::AckTooEarly.is_planted()),
             legs: (0..owners).map(|_| LegState::InFlight).collect(),
             newest: None,
             wrong_ring: false,

@@ -245,7 +245,7 @@ proptest! {
                     Body::Tombstone | Body::Expired => 0,
                 };
                 count += 1;
-                bytes += (record.key.len() + value_bytes) as u64 + Store::ENTRY_OVERHEAD_BYTES;
+                bytes += Store::charge(record.key.len() + value_bytes);
             }
             prop_assert_eq!((count, bytes), (stats.entries + stats.tombstones, stats.bytes));
         }

@@ -13,8 +13,8 @@ use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
     Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
-    MembershipConfig, MembershipOutput, Monotonic, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash, Slot,
-    SlotSync, Store, Weight, WriteAnswer,
+    MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
+    Slot, SlotSync, Store, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -158,7 +158,7 @@ impl Core {
             Found::Value { version, expiry, value } => {
                 ReadAnswer::Value { version, expiry, value, in_sync: self.sync.is_in_sync(slot) }
             }
-            _ if !self.sync.is_in_sync(slot) => ReadAnswer::Unknown,
+            _ if !self.sync.is_in_sync(slot) && !Mutant::MissWhenEmpty.is_planted() => ReadAnswer::Unknown,
             Found::Gone { version } => ReadAnswer::Gone { version },
             Found::Absent => ReadAnswer::Absent,
         }
@@ -176,6 +176,7 @@ impl Core {
         match self.store.apply(record, ApplyOrigin::Write, now) {
             // A skipped write is one that had expired, horizon included, before it arrived: the same as applied.
             Applied::Stored | Applied::Skipped => WriteAnswer::Applied,
+            Applied::Stale { .. } if Mutant::StaleWriteAcked.is_planted() => WriteAnswer::Applied,
             Applied::Stale { newer } => WriteAnswer::Stale { newer },
             Applied::TooLarge => WriteAnswer::TooLarge,
         }
@@ -252,7 +253,7 @@ impl Core {
             }
         }
         if ring_changed || refuted {
-            self.build_ring(refuted);
+            self.build_ring(refuted && !Mutant::DeathForgotten.is_planted());
         }
         if ring_changed || members_changed {
             self.members.send_replace(Arc::new(self.members()));

@@ -20,17 +20,22 @@ use slab::Slab;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
+    time::timeout,
 };
 
 use crate::{
     call::{ReadCall, WriteCall},
     core::{Core, count},
     peer::Peer,
+    serve::UNREAD_MAX,
     transport::{Connection, ReceiveHalf, SendHalf},
 };
 
 /// The most bytes that may wait to be written to one peer; beyond it legs fail at once.
 const OUTBOX_BYTES_MAX: usize = 16 << 20;
+
+/// The most bytes of large values that may be under way to one peer on streams of their own; beyond it legs fail at once.
+const APART_BYTES_MAX: usize = 64 << 20;
 
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
@@ -92,6 +97,7 @@ pub(crate) struct Link {
     pub(crate) connection: Arc<dyn Connection>,
     state: Mutex<LinkState>,
     in_flight: AtomicUsize,
+    apart_bytes: AtomicUsize,
 }
 
 impl Link {
@@ -103,7 +109,14 @@ impl Link {
             generation: 0,
             closed: false,
         };
-        Arc::new(Self { core, peer, connection, state: Mutex::new(state), in_flight: AtomicUsize::new(0) })
+        Arc::new(Self {
+            core,
+            peer,
+            connection,
+            state: Mutex::new(state),
+            in_flight: AtomicUsize::new(0),
+            apart_bytes: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -144,7 +157,10 @@ impl Link {
         let mut frame = BytesMut::new();
         let id = {
             let mut state = self.state.lock();
-            if state.closed || state.pending.len() >= self.core.config.peer_in_flight_max {
+            if state.closed
+                || state.pending.len() >= self.core.config.peer_in_flight_max
+                || self.apart_bytes.load(Ordering::Relaxed) >= APART_BYTES_MAX
+            {
                 return Err(LegFailure::NotSent);
             }
             state.insert(waiter, now, deadline)
@@ -152,9 +168,18 @@ impl Link {
         encode(&mut frame, id);
         let link = Arc::clone(self);
         tokio::spawn(async move {
-            // A failure here is a failed connection: whoever notices first fails all that is pending.
-            let Ok((mut send, receive)) = link.connection.open_stream().await else { return };
-            if send.write_all(&frame).await.is_ok() && send.shutdown().await.is_ok() {
+            let bytes = frame.len();
+            link.apart_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let sent = async {
+                // A failure here is a failed connection: whoever notices first fails all that is pending.
+                let (mut send, receive) = link.connection.open_stream().await.ok()?;
+                send.write_all(&frame).await.ok()?;
+                send.shutdown().await.ok()?;
+                Some(receive)
+            };
+            let sent = timeout(UNREAD_MAX, sent).await;
+            link.apart_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if let Ok(Some(receive)) = sent {
                 link.read_replies(receive).await;
             }
         });
@@ -225,8 +250,13 @@ impl Link {
                 Poll::Ready(true)
             })
             .await;
-            if !open || stream.write_all(&batch).await.is_err() {
+            if !open {
                 return;
+            }
+            match timeout(UNREAD_MAX, stream.write_all(&batch)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => return self.violated(format!("requests were not read for {} s", UNREAD_MAX.as_secs())),
             }
             batch.clear();
             if batch.capacity() > BUFFER_BYTES_KEPT {

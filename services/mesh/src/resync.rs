@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_proto::{
-    Applied, ApplyOrigin, ControlReply, ControlRequest, Digest, Event, FrameBody, KeyHash, MemberState, NodeId,
+    Applied, ApplyOrigin, ControlReply, ControlRequest, Digest, Event, FrameBody, KeyHash, MemberState, Mutant, NodeId,
     RingHash, SLOTS, Slot, keys_to_pull,
 };
 use tokio::task::JoinSet;
@@ -144,6 +144,7 @@ async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: &mut Turn
     };
     if let Some(peer) = turn.peer.checked_rem(alive.len()).map(|at| alive[at])
         && let Some(link) = peers.link(peer)
+        && !Mutant::NeverCompared.is_planted()
         && compare(core, &link, Haste::Twice).await.look_again
         && !turn.is_second_look
     {
@@ -354,7 +355,10 @@ async fn fetch(
     let (reply, _) = link.control(request, CONTROL_TIMEOUT).await?;
     let FrameBody::Page(page) = reply else { return None };
     let now = core.clock.unix();
-    for record in &page.records {
+    for mut record in page.records {
+        if Mutant::RestampedMove.is_planted() {
+            record.version = core.versions.tick(now);
+        }
         // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.
         if core.versions.observe(record.version, now).is_err() {
             crate::core::count(&core.counters.drift_refused);
@@ -362,7 +366,7 @@ async fn fetch(
             continue;
         }
         let before = core.store.digest(slot);
-        if core.store.apply(record, ApplyOrigin::Repair, now) == Applied::Stored && core.store.digest(slot) != before {
+        if core.store.apply(&record, ApplyOrigin::Repair, now) == Applied::Stored && core.store.digest(slot) != before {
             pulled.records += 1;
         }
     }

@@ -10,6 +10,7 @@ use mesh_proto::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -29,6 +30,14 @@ const VERSION_BYTES: usize = 8 + 16;
 
 /// How long a peer may take from its connection to its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a peer may leave unread what it is sent. A peer that is well reads at once; one that does not would keep a
+/// stream's buffers for ever.
+pub(crate) const UNREAD_MAX: Duration = Duration::from_secs(10);
+
+/// How many large replies may be under way on streams of their own, for one stream of requests. Further ones go where the
+/// small ones go, and hold back whoever asks for them without reading.
+const REPLIES_APART_MAX: usize = 16;
 
 /// Accepts connections until the endpoint closes.
 pub(crate) async fn accept(core: Arc<Core>, endpoint: Arc<dyn Endpoint>) {
@@ -80,7 +89,8 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
     let mut next = Some(stream);
     loop {
         if let Some((send, receive, decoder)) = next.take() {
-            let stream = Stream { core: Arc::clone(core), connection: Arc::clone(connection), send };
+            let apart = Arc::new(Semaphore::new(REPLIES_APART_MAX));
+            let stream = Stream { core: Arc::clone(core), connection: Arc::clone(connection), send, apart };
             let violated = violated.clone();
             tokio::spawn(async move {
                 if let Err(reason) = stream.serve(receive, decoder).await {
@@ -168,6 +178,8 @@ struct Stream {
     core: Arc<Core>,
     connection: Arc<dyn Connection>,
     send: SendHalf,
+    /// A permit for each large reply under way.
+    apart: Arc<Semaphore>,
 }
 
 impl Stream {
@@ -177,11 +189,11 @@ impl Stream {
         loop {
             while let Some(frame) = decoder.next_frame().map_err(|error| error.to_string())? {
                 self.answer(frame, &mut replies)?;
-                if replies.len() >= REPLIES_BYTES && !self.write(&mut replies).await {
+                if replies.len() >= REPLIES_BYTES && !self.write(&mut replies).await? {
                     return Ok(());
                 }
             }
-            if !replies.is_empty() && !self.write(&mut replies).await {
+            if !replies.is_empty() && !self.write(&mut replies).await? {
                 return Ok(());
             }
             make_room(decoder.buffer());
@@ -192,11 +204,14 @@ impl Stream {
         }
     }
 
-    /// Whether the stream is still open.
-    async fn write(&mut self, replies: &mut BytesMut) -> bool {
-        let written = self.send.write_all(replies).await.is_ok();
+    /// Whether the stream is still open; an error if the peer does not read.
+    async fn write(&mut self, replies: &mut BytesMut) -> Result<bool, String> {
+        let written = timeout(UNREAD_MAX, self.send.write_all(replies)).await;
         replies.clear();
-        written
+        match written {
+            Ok(written) => Ok(written.is_ok()),
+            Err(_) => Err(format!("replies were not read for {} s", UNREAD_MAX.as_secs())),
+        }
     }
 
     fn answer(&self, frame: Frame, replies: &mut BytesMut) -> Result<(), String> {
@@ -208,10 +223,13 @@ impl Stream {
             FrameBody::Read { hash, key } => {
                 let answer = core.read_replica_in(theirs, Slot::of(hash), hash, &key);
                 match &answer {
-                    ReadAnswer::Value { value, .. } if value.len() > INLINE_VALUE_BYTES_MAX => {
+                    ReadAnswer::Value { value, .. }
+                        if value.len() > INLINE_VALUE_BYTES_MAX
+                            && let Ok(permit) = Arc::clone(&self.apart).try_acquire_owned() =>
+                    {
                         let mut reply = BytesMut::new();
                         encode_read_reply(&mut reply, request, ring.hash(), hash, &answer);
-                        self.answer_apart(reply);
+                        self.answer_apart(reply, permit);
                     }
                     _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
                 }
@@ -251,15 +269,20 @@ impl Stream {
     }
 
     /// Sends a large reply on a stream of its own.
-    fn answer_apart(&self, reply: BytesMut) {
+    fn answer_apart(&self, reply: BytesMut, permit: OwnedSemaphorePermit) {
         let connection = Arc::clone(&self.connection);
         tokio::spawn(async move {
-            // If it fails the connection is gone, and the asker knows.
-            if let Ok((mut send, _receive)) = connection.open_stream().await
-                && send.write_all(&reply).await.is_ok()
-            {
-                let _ = send.shutdown().await;
-            }
+            let sent = async {
+                // If it fails the connection is gone, and the asker knows.
+                if let Ok((mut send, _receive)) = connection.open_stream().await
+                    && send.write_all(&reply).await.is_ok()
+                {
+                    let _ = send.shutdown().await;
+                }
+            };
+            // Who asked has given up long before.
+            let _ = timeout(UNREAD_MAX, sent).await;
+            drop(permit);
         });
     }
 }

@@ -11,9 +11,9 @@ use std::{
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, NodeId, Op,
-    OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot,
-    TraceContext, Version, Write, WriteOutcome, encode_read, encode_write,
+    Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
+    Op, OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot,
+    TraceContext, Version, Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -366,7 +366,10 @@ impl Worker {
             }
         }
         if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
-            let answer = core.write_replica_in(ring.hash(), None, &call.record);
+            let answer = match Mutant::WriteSkipsSelf.is_planted() {
+                true => WriteAnswer::Applied,
+                false => core.write_replica_in(ring.hash(), None, &call.record),
+            };
             call.handle_answer(core, core.clock.now(), leg, &answer);
         }
         for peer in ring.joining(slot) {
@@ -435,6 +438,7 @@ impl Worker {
             Ttl::Never => None,
             Ttl::After(time) => Some(time),
         };
+        let after = after.filter(|_| !Mutant::ExpiryForgotten.is_planted());
         after.map_or(Expiry::NEVER, |time| Expiry::at(self.core.clock.unix() + time))
     }
 

@@ -6,7 +6,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -199,6 +199,55 @@ async fn unfinished_handshakes_do_not_keep_a_peer_out() {
     b.accepts_from(&a).await;
     let refusal = b.refusal().await;
     assert!(refusal.contains("not done within 2 s"), "{refusal}");
+}
+
+/// Passes packets between whoever comes and `to`, and keeps what came.
+async fn relay(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let (front, back) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (addr, kept) = (front.local_addr().unwrap(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+    let keeping = Arc::clone(&kept);
+    tokio::spawn(async move {
+        let (mut caller, mut there, mut back_again) = (None, [0; 2048], [0; 2048]);
+        loop {
+            tokio::select! {
+                Ok((length, from)) = front.recv_from(&mut there) => {
+                    caller = Some(from);
+                    keeping.lock().unwrap().push(there[..length].to_vec());
+                    let _ = back.send_to(&there[..length], to).await;
+                }
+                Ok((length, _)) = back.recv_from(&mut back_again) => {
+                    if let Some(caller) = caller {
+                        let _ = front.send_to(&back_again[..length], caller).await;
+                    }
+                }
+            }
+        }
+    });
+    (addr, kept)
+}
+
+#[tokio::test]
+async fn handshakes_that_are_replayed_or_cut_short_let_nobody_in() {
+    let (a, b) = (node("a", secret("s")), node("b", secret("s")));
+    let (relayed, kept) = relay(b.addr).await;
+    let relayed = relayed.to_string();
+    let (dialled, accepted) = tokio::join!(a.endpoint.dial(&relayed, None), timeout(SOON, b.endpoint.accept()));
+    assert!(matches!(accepted.unwrap(), Some(Accepted::Connection(_))));
+    dialled.unwrap().close("that is all");
+    let packets = kept.lock().unwrap().clone();
+    assert!(packets.len() >= 2, "a handshake takes more than {}", packets.len());
+
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for share in [100, 99, 50, 10] {
+        for packet in packets.iter().chain(packets.iter().rev()) {
+            stranger.send_to(&packet[..packet.len() * share / 100], b.addr).await.unwrap();
+        }
+    }
+    // Packets of a connection that is known are dropped; what begins a new one comes to nothing.
+    if let Ok(accepted) = timeout(Duration::from_secs(3), b.endpoint.accept()).await {
+        assert!(matches!(accepted, Some(Accepted::Refused { .. })), "a replay was let in");
+    }
+    b.accepts_from(&a).await;
 }
 
 #[test]

@@ -25,5 +25,5 @@ pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
 pub use settings::{BadSettings, HttpSettings, KillToken, SettingError, Settings, SettingsError};
 pub use shutdown::{Phase, Shutdown};
-pub use upkeep::{Seen, announce, run_upkeep};
+pub use upkeep::{Seen, announce, run_upkeep, watch_memory};
 pub use workers::Workers;

@@ -7,7 +7,7 @@ use mesh::{
     Node,
     transport::{QuicConfig, QuicTransport},
 };
-use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep};
+use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep, watch_memory};
 
 /// How long leaving the mesh may take.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
     tokio::spawn(run_upkeep(Arc::clone(&app)));
+    tokio::spawn(watch_memory(Arc::clone(&app)));
     // Before anybody can be told that the node is ready, and stop it.
     shutdown.start_on_signals()?;
     let mut workers = Workers::start(&app, settings.http, listeners).await?;

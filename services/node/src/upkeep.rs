@@ -9,9 +9,16 @@ use observability::Telemetry;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use crate::{App, Settings};
+use crate::{App, Settings, process};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked at what is resident.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a process takes that stores nothing and serves many: code, threads, sockets' buffers, telemetry and its ring of
+/// records. Hints come on top, which have a bound of their own.
+const BASE_BYTES: u64 = 48 << 20;
 
 /// Passes on what the mesh tells: neither crate knows the other.
 pub struct Seen(pub Arc<Telemetry>);
@@ -43,6 +50,17 @@ pub async fn run_upkeep(app: Arc<App>) {
         app.telemetry.sample(&app.sample());
         app.telemetry.sample_mesh(&app.mesh_sample());
         app.telemetry.run_upkeep();
+    }
+}
+
+/// Tells the store what is resident, for ever.
+pub async fn watch_memory(app: Arc<App>) {
+    let mut ticks = interval(MEMORY_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(resident) = process::rss_bytes() else { return };
+        app.node.handle_resident(resident.saturating_sub(BASE_BYTES));
     }
 }
 

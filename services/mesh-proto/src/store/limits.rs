@@ -17,6 +17,26 @@ const SHARE_ENTRIES_MIN: u64 = 128;
 /// Shards index their entries with 32 bits, one of which values means "none", and hold live and dead ones together.
 const SHARE_COUNT_MAX: u64 = (u32::MAX / 2) as u64;
 
+/// What an entry is charged for beyond its payload, in bytes: 64 for the slab, up to 12 for the hash table (five per bucket,
+/// at worst 7/16 of them full), and the slab's own book-keeping.
+const ENTRY_BYTES: u64 = 80;
+
+/// The reference counts in front of a payload.
+const COUNTS_BYTES: usize = 16;
+
+/// What an entry with so many bytes of key and value is charged for.
+pub(super) const fn charge(payload_bytes: usize) -> u64 {
+    ENTRY_BYTES + allocated(payload_bytes + COUNTS_BYTES) as u64
+}
+
+/// What an allocator takes for so many bytes: multiples of 16 up to 64, and above it four sizes between one power of two and
+/// the next, as mimalloc does it and others nearly so. Charged for less, values of the worst size would take a quarter more
+/// than the bound.
+const fn allocated(bytes: usize) -> usize {
+    let step = if bytes <= 64 { 16 } else { bytes.next_power_of_two() / 8 };
+    bytes.next_multiple_of(step)
+}
+
 /// One shard's part of the bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
@@ -65,6 +85,16 @@ mod tests {
 
     fn config(bytes_max: u64, entries_max: u64, tombstones_max: u64) -> StoreConfig {
         StoreConfig { bytes_max, entries_max, tombstones_max, tombstone_horizon: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn what_is_charged_is_what_is_allocated() {
+        let sizes = [(1, 16), (17, 32), (64, 64), (65, 80), (80, 80), (81, 96), (128, 128), (129, 160), (1000, 1024)];
+        for (bytes, size) in sizes {
+            assert_eq!(allocated(bytes), size, "{bytes}");
+        }
+        assert_eq!((allocated(1025), allocated(2 << 20), allocated((2 << 20) + 1)), (1280, 2 << 20, 5 << 19));
+        assert_eq!(charge(0), ENTRY_BYTES + 16);
     }
 
     #[test]

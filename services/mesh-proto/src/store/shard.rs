@@ -7,17 +7,13 @@ use hashbrown::HashTable;
 
 use super::{
     Applied, ApplyOrigin, Digest, Found,
-    limits::Share,
+    limits::{self, Share},
     list::List,
+    pressure::Pressure,
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
-use crate::{KeyHash, Record, Slot, UnixMillis, Version};
-
-/// What an entry is charged for beyond key and value, in bytes: 64 for the slab, up to 12 for the hash table (five per
-/// bucket, at worst 7/16 of them full), 16 for the payload's reference counts, and 16 that an allocator adds on average
-/// in headers and rounding (glibc: 8 and 8); rounded up to cover the slab's own book-keeping.
-pub(super) const ENTRY_OVERHEAD_BYTES: u64 = 112;
+use crate::{KeyHash, Mutant, Record, Slot, UnixMillis, Version};
 
 /// What a page counts for a record beyond key and value: about what a frame adds.
 const PAGE_RECORD_BYTES: usize = 48;
@@ -58,6 +54,8 @@ pub(super) struct Shard {
     /// Tombstones and stubs in the order they came.
     dead: List,
     bytes: u64,
+    /// As `share.bytes_max`, or less while more is resident than is accounted for.
+    bytes_allowed: u64,
     counters: Counters,
     /// The sweep looks at entries downwards from here: the entry that fills a gap comes from above and was seen.
     sweep_at: usize,
@@ -76,6 +74,7 @@ impl Shard {
             live: Sieve::EMPTY,
             dead: List::EMPTY,
             bytes: 0,
+            bytes_allowed: share.bytes_max,
             counters: Counters::default(),
             sweep_at: usize::MAX,
             freed: Vec::new(),
@@ -96,6 +95,15 @@ impl Shard {
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(super) const fn bytes_allowed(&self) -> u64 {
+        self.bytes_allowed
+    }
+
+    /// Sets which part of its share of bytes it may use. What is above goes with the next write.
+    pub(super) const fn allow(&mut self, share: u64) {
+        self.bytes_allowed = Pressure::allowed(share, self.share.bytes_max);
     }
 
     /// What the caller is to drop once the lock is gone. Asked for after every change.
@@ -138,7 +146,8 @@ impl Shard {
         let held = self.find(entry.hash, entry.key());
         if let Some(at) = held {
             let newer = self.slab[at].version;
-            if newer >= entry.version {
+            let checked = origin == ApplyOrigin::Write || !Mutant::RepairUnchecked.is_planted();
+            if newer >= entry.version && checked {
                 let same = newer == entry.version;
                 self.free(entry.into_payload());
                 return if same { Applied::Stored } else { Applied::Stale { newer } };
@@ -148,7 +157,11 @@ impl Shard {
             self.free(entry.into_payload());
             return Applied::TooLarge;
         }
-        if origin == ApplyOrigin::Repair && held.is_none() && !self.has_room(&entry) {
+        if origin == ApplyOrigin::Repair
+            && held.is_none()
+            && !self.has_room(&entry)
+            && !Mutant::ImportPastCapacity.is_planted()
+        {
             self.free(entry.into_payload());
             return Applied::Skipped;
         }
@@ -156,13 +169,15 @@ impl Shard {
             let old = &self.slab[at];
             let in_place = old.is_live() && entry.is_live();
             entry.visited = in_place;
-            if in_place && self.bytes - charge(old) + charge(&entry) <= self.share.bytes_max {
+            if in_place && self.bytes - charge(old) + charge(&entry) <= self.bytes_allowed {
                 self.replace(at, entry);
                 return Applied::Stored;
             }
             self.remove(at);
         }
-        self.make_room(&entry);
+        if origin == ApplyOrigin::Write || !Mutant::ImportPastCapacity.is_planted() {
+            self.make_room(&entry);
+        }
         self.insert(entry);
         Applied::Stored
     }
@@ -185,14 +200,15 @@ impl Shard {
 
     pub(super) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        entries.iter().map(|at| (self.slab[*at].hash, self.slab[*at].version)).collect()
+        let listed = entries.iter().map(|at| &self.slab[*at]).filter(|entry| !is_left_out(entry.kind));
+        listed.map(|entry| (entry.hash, entry.version)).collect()
     }
 
     /// See [`super::Store::page`].
     pub(super) fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
         let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
-        rest.retain(|(hash, _)| after.is_none_or(|after| *hash > after));
+        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.slab[*at].kind));
         rest.sort_unstable();
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
@@ -278,7 +294,11 @@ impl Shard {
 
     /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
     pub(super) fn clear(&mut self) -> Self {
-        let empty = Self { counters: self.counters, ..Self::new(self.share, self.shard_bits) };
+        let empty = Self {
+            counters: self.counters,
+            bytes_allowed: self.bytes_allowed,
+            ..Self::new(self.share, self.shard_bits)
+        };
         std::mem::replace(self, empty)
     }
 
@@ -294,7 +314,7 @@ impl Shard {
 
     /// Whether `entry`, which is not in the shard, fits without anything having to go.
     fn has_room(&self, entry: &Entry) -> bool {
-        let fits = self.bytes + charge(entry) <= self.share.bytes_max;
+        let fits = self.bytes + charge(entry) <= self.bytes_allowed;
         let (held, held_max) = match entry.is_live() {
             true => (self.live.len(), self.share.entries_max),
             false => (self.dead.len(), self.share.tombstones_max),
@@ -307,7 +327,7 @@ impl Shard {
     fn make_room(&mut self, entry: &Entry) {
         let is_live = entry.is_live();
         let full = |shard: &Self| {
-            shard.bytes + charge(entry) > shard.share.bytes_max
+            shard.bytes + charge(entry) > shard.bytes_allowed
                 || (is_live && shard.live.len() >= shard.share.entries_max)
         };
         while full(self) {
@@ -321,12 +341,14 @@ impl Shard {
     }
 
     fn insert(&mut self, entry: Entry) {
-        let (hash, version, live) = (entry.hash, entry.version, entry.is_live());
+        let (hash, version, live, kind) = (entry.hash, entry.version, entry.is_live(), entry.kind);
         self.bytes += charge(&entry);
         let at = self.slab.push(entry);
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
-        slot.digest = slot.digest.with(hash, version);
+        if !is_left_out(kind) {
+            slot.digest = slot.digest.with(hash, version);
+        }
         let slab = &self.slab;
         slot.entries.insert_unique(spread(hash), at, |at| spread(slab[*at].hash));
         if live {
@@ -383,10 +405,12 @@ impl Shard {
     }
 
     fn unindex(&mut self, at: u32) {
-        let (hash, version) = (self.slab[at].hash, self.slab[at].version);
+        let (hash, version, kind) = (self.slab[at].hash, self.slab[at].version, self.slab[at].kind);
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
-        slot.digest = slot.digest.without(hash, version);
+        if !is_left_out(kind) {
+            slot.digest = slot.digest.without(hash, version);
+        }
         if let Ok(found) = slot.entries.find_entry(spread(hash), |number| *number == at) {
             found.remove();
         }
@@ -460,6 +484,11 @@ pub(super) fn is_past_horizon(entry: &Entry, now: UnixMillis, horizon: Duration)
     since + horizon < now
 }
 
+/// Whether digests know nothing of such an entry: of none, but for a defect that tests plant.
+fn is_left_out(kind: Kind) -> bool {
+    kind == Kind::Tombstone && Mutant::DigestsWithoutTombstones.is_planted()
+}
+
 fn found(entry: &Entry, now: UnixMillis) -> Found {
     if entry.is_live() && !entry.expiry.is_past(now) {
         Found::Value { version: entry.version, expiry: entry.expiry, value: entry.value() }
@@ -469,7 +498,7 @@ fn found(entry: &Entry, now: UnixMillis) -> Found {
 }
 
 fn charge(entry: &Entry) -> u64 {
-    entry.payload_bytes() as u64 + ENTRY_OVERHEAD_BYTES
+    limits::charge(entry.payload_bytes())
 }
 
 /// The hash for a slot's table. Keys of one slot share the top twelve bits of their hash, and the table tells entries

@@ -39,7 +39,7 @@ fn value(key: &str, version: Version, value: &[u8]) -> Record {
 }
 
 fn expiring(key: &str, version: Version, expiry: u64) -> Record {
-    Record { expiry: Expiry::new(expiry), ..value(key, version, b"soon gone") }
+    Record { expiry: Expiry::new(expiry), ..value(key, version, b"soon gone, and worth a size of its own") }
 }
 
 fn tombstone(key: &str, version: Version) -> Record {
@@ -131,30 +131,31 @@ fn what_is_kept_and_what_is_given_is_a_copy() {
 
 #[test]
 fn bytes_are_bounded_exactly() {
-    let charge = ENTRY_OVERHEAD_BYTES + 2 + 100;
+    // One byte more would take the allocator's next size.
+    let charge = Store::charge(2 + 110);
     let store = small(10 * charge, 1000, 10);
     assert_eq!(store.stats().shards, 1);
     for n in 10..20 {
-        write(&store, &value(&n.to_string(), v(n), &[0; 100]));
+        write(&store, &value(&n.to_string(), v(n), &[0; 110]));
     }
     assert_eq!((store.stats().entries, store.stats().bytes, store.stats().evictions), (10, 10 * charge, 0));
-    write(&store, &value("20", v(20), &[0; 100]));
+    write(&store, &value("20", v(20), &[0; 110]));
     assert_eq!((store.stats().entries, store.stats().bytes, store.stats().evictions), (10, 10 * charge, 1));
     assert!(!is_live(&store, "10") && is_live(&store, "20"));
-    // One byte more, in the place of an older version, costs another entry but never the new version itself.
-    write(&store, &value("20", v(21), &[0; 101]));
+    // One byte too many, in the place of an older version, costs another entry but never the new version itself.
+    write(&store, &value("20", v(21), &[0; 111]));
     assert_eq!((store.stats().entries, store.stats().evictions), (9, 2));
     assert!(is_live(&store, "20"));
 }
 
 #[test]
 fn a_record_larger_than_the_share_is_refused_at_the_exact_byte() {
-    let bytes_max = ENTRY_OVERHEAD_BYTES + 100;
+    let bytes_max = Store::charge(1 + 111);
     let store = small(bytes_max, 1000, 10);
-    assert_eq!(write(&store, &value("k", v(1), &[0; 99])), Applied::Stored);
+    assert_eq!(write(&store, &value("k", v(1), &[0; 111])), Applied::Stored);
     assert_eq!(store.stats().bytes, bytes_max);
     let before = store.digest(slot("k"));
-    assert_eq!(write(&store, &value("k", v(2), &[0; 100])), Applied::TooLarge);
+    assert_eq!(write(&store, &value("k", v(2), &[0; 112])), Applied::TooLarge);
     assert_eq!(store.digest(slot("k")), before);
     assert!(is_live(&store, "k"), "nothing was changed");
 }
@@ -202,12 +203,12 @@ fn repair_never_evicts_for_a_key_that_is_not_held() {
 
 #[test]
 fn a_full_store_does_not_stay_stale() {
-    let charge = ENTRY_OVERHEAD_BYTES + 10;
+    let charge = Store::charge(1 + 15);
     let store = small(2 * charge, 100, 2);
-    write(&store, &value("a", v(1), &[0; 9]));
-    assert_eq!(repair(&store, &value("b", v(2), &[0; 10])), Applied::Skipped);
-    assert_eq!(repair(&store, &value("b", v(2), &[0; 9])), Applied::Stored);
-    assert_eq!(repair(&store, &value("a", v(3), &[0; 10])), Applied::Stored, "one byte too many: another has to go");
+    write(&store, &value("a", v(1), &[0; 15]));
+    assert_eq!(repair(&store, &value("b", v(2), &[0; 16])), Applied::Skipped);
+    assert_eq!(repair(&store, &value("b", v(2), &[0; 15])), Applied::Stored);
+    assert_eq!(repair(&store, &value("a", v(3), &[0; 16])), Applied::Stored, "one byte too many: another has to go");
     assert_eq!((is_live(&store, "a"), is_live(&store, "b"), store.stats().evictions), (true, false, 1));
     // A tombstone is held as well, and a newer value takes its place, at whatever cost.
     let store = small(1 << 30, 1, 2);
@@ -236,7 +237,7 @@ fn the_oldest_tombstone_goes_first_and_is_counted() {
 
 #[test]
 fn tombstones_are_charged_and_make_way_only_when_no_value_is_left() {
-    let charge = ENTRY_OVERHEAD_BYTES + 1;
+    let charge = Store::charge(1);
     let store = small(3 * charge, 100, 100);
     write(&store, &tombstone("a", v(1)));
     write(&store, &tombstone("b", v(2)));
@@ -444,15 +445,13 @@ fn clear_forgets_everything_but_the_counters() {
 fn an_entry_costs_at_most_120_bytes_beyond_key_and_value() {
     let slab = size_of::<Entry>();
     let table = (5.0_f64 * 16.0 / 7.0).ceil() as usize;
-    // Two reference counts, a header of eight bytes, and the whole rounded up to sixteen.
-    let payload = (16 + 40 + 8_usize).next_multiple_of(16) - 40;
-    let cost = slab + table + payload;
-    assert!(cost <= 120, "{cost}");
-    let accounted = usize::try_from(Store::ENTRY_OVERHEAD_BYTES).unwrap();
-    assert!((cost..=120).contains(&accounted), "{accounted} accounted for {cost}");
+    // Two reference counts, and the whole rounded up to sixteen.
+    let cost = slab + table + (16 + 40_usize).next_multiple_of(16);
+    let accounted = usize::try_from(Store::charge(40)).unwrap();
+    assert!((cost..=160).contains(&accounted), "{accounted} accounted for {cost}");
     let store = roomy();
     write(&store, &value("0123456789abcdef", v(1), &[0; 24]));
-    assert_eq!(store.stats().bytes, 40 + Store::ENTRY_OVERHEAD_BYTES);
+    assert_eq!(store.stats().bytes, accounted as u64);
 }
 
 #[test]

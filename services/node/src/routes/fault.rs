@@ -50,7 +50,10 @@ async fn order(http: &HttpWorker, parts: &Parts, body: Body) -> Result<(), Probl
     let (patience, budget) = (http.app.limits.request_timeout, &http.app.bodies);
     let payload = Payload::read(body, &parts.headers, BODY_BYTES_MAX, patience, budget).await?;
     let order = parse(payload.bytes())?;
-    http.app.node.order_faults(&order).map_err(|error| Problem::bad_request("fault-impossible", error.to_string()))
+    let laid = http.app.node.order_faults(&order);
+    laid.map_err(|error| Problem::bad_request("fault-impossible", error.to_string()))?;
+    http.app.telemetry.faults_ordered(&order);
+    Ok(())
 }
 
 fn parse(json: &[u8]) -> Result<FaultOrder, Problem> {

@@ -68,6 +68,7 @@ impl AcceptQueue {
 async fn listen(listener: quinn::Endpoint, handshakes: Arc<Semaphore>, handshakes_max: usize, senders: Senders) {
     while let Some(incoming) = listener.accept().await {
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+            report(&senders.refusals, incoming.remote_address(), format!("{handshakes_max} handshakes are under way"));
             // Who has not proved its address gets no answer either: it may be somebody else's.
             if incoming.remote_address_validated() {
                 incoming.refuse()

@@ -1,0 +1,97 @@
+//! Defects to be planted on purpose, one at a time, so that the tests can prove that they would notice. They exist only with
+//! the feature `mutants`, which no binary has; without it every question is answered "no" at compile time. What each is,
+//! and what kills it, stands in `docs/MUTANTS.md`.
+
+/// One defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mutant {
+    /// A read asks the next owner only after the one before has failed.
+    SerialHedge = 1,
+    /// A write counts its own node as an owner that has applied it, without applying it there.
+    WriteSkipsSelf,
+    /// An owner that holds a newer version says "applied".
+    StaleWriteAcked,
+    /// A repaired record replaces whatever is there.
+    RepairUnchecked,
+    /// A record that moves gets a new version.
+    RestampedMove,
+    /// Digests and lists of versions leave tombstones out.
+    DigestsWithoutTombstones,
+    /// A node leaves itself out of its ring.
+    SelfMissing,
+    /// Repair takes records for which there is no room.
+    ImportPastCapacity,
+    /// The ring multiplies hash and weight.
+    HashTimesWeight,
+    /// A node that is not in sync says "absent".
+    MissWhenEmpty,
+    /// A leg that fails, and leaves a hint, counts as an acknowledgement.
+    HintIsAck,
+    /// Versions from the far future are taken.
+    DriftAccepted,
+    /// A write is acknowledged by one owner less than WRITE_CONCERN.
+    AckTooEarly,
+    /// One owner's answer makes a quorum.
+    QuorumOfOne,
+    /// A session's read takes whatever comes first.
+    SessionForgets,
+    /// A deletion removes and leaves no tombstone.
+    NoTombstone,
+    /// A write forgets that its value is to expire.
+    ExpiryForgotten,
+    /// Replicas are never compared in the background.
+    NeverCompared,
+    /// A node that was thought dead does not compare what it holds.
+    DeathForgotten,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::SerialHedge,
+        Self::WriteSkipsSelf,
+        Self::StaleWriteAcked,
+        Self::RepairUnchecked,
+        Self::RestampedMove,
+        Self::DigestsWithoutTombstones,
+        Self::SelfMissing,
+        Self::ImportPastCapacity,
+        Self::HashTimesWeight,
+        Self::MissWhenEmpty,
+        Self::HintIsAck,
+        Self::DriftAccepted,
+        Self::AckTooEarly,
+        Self::QuorumOfOne,
+        Self::SessionForgets,
+        Self::NoTombstone,
+        Self::ExpiryForgotten,
+        Self::NeverCompared,
+        Self::DeathForgotten,
+    ];
+
+    /// Whether this defect is planted in this process.
+    #[cfg(not(feature = "mutants"))]
+    #[must_use]
+    pub const fn is_planted(self) -> bool {
+        false
+    }
+
+    /// Whether this defect is planted in this process.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn is_planted(self) -> bool {
+        // Relaxed: it is set once, before anything starts.
+        PLANTED.load(std::sync::atomic::Ordering::Relaxed) == self as u8
+    }
+
+    /// Plants it, and no other, in this process.
+    #[cfg(feature = "mutants")]
+    pub fn plant(self) {
+        PLANTED.store(self as u8, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Zero for none.
+#[cfg(feature = "mutants")]
+static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);

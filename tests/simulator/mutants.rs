@@ -1,0 +1,126 @@
+//! The proof of the proof: every defect of [`Mutant`], planted in a process of its own, makes the tests that are meant to
+//! notice it fail. The same tests without a defect pass, or the defect would have proven nothing.
+
+use std::{
+    env,
+    process::{Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use mesh_proto::Mutant;
+
+/// Names the defect to plant.
+const VARIABLE: &str = "MESH_MUTANT";
+
+/// How many seeds, at most, have the chance to notice a defect.
+const SEEDS: &str = "60";
+
+/// The table that people read.
+const TABLE: &str = include_str!("../../docs/MUTANTS.md");
+
+/// The defect that this process is to have, if any.
+pub fn planted() -> Option<Mutant> {
+    let name = env::var(VARIABLE).ok()?;
+    Some(named(&name).unwrap_or_else(|| panic!("{VARIABLE}={name}: there is no such defect")))
+}
+
+/// Plants it. To be called first thing by every test that kills one.
+pub fn plant() {
+    if let Some(mutant) = planted() {
+        mutant.plant();
+    }
+}
+
+fn named(name: &str) -> Option<Mutant> {
+    Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+}
+
+/// The test of this binary that is to fail.
+const fn killer(mutant: Mutant) -> &'static str {
+    match mutant {
+        Mutant::SerialHedge => "promises::an_owner_that_falls_silent_costs_reads_next_to_nothing",
+        Mutant::HashTimesWeight => "promises::shares_of_the_ring_follow_weights",
+        Mutant::DriftAccepted => "promises::a_clock_an_hour_ahead_is_refused_and_counted_and_poisons_nobody",
+        Mutant::MissWhenEmpty => "promises::an_empty_node_does_not_say_that_there_is_nothing",
+        Mutant::DigestsWithoutTombstones => "promises::a_deletion_reaches_an_owner_that_missed_it_and_its_hint",
+        Mutant::RepairUnchecked => "promises::repair_replaces_nothing_newer",
+        Mutant::HintIsAck => "promises::a_write_that_reaches_nobody_else_is_not_acknowledged",
+        Mutant::DeathForgotten => "promises::a_node_back_from_the_dead_does_not_speak_for_what_it_missed",
+        Mutant::ImportPastCapacity => "promises::a_full_store_takes_no_more_than_it_can_hold",
+        _ => "seeds_keep_the_guarantee",
+    }
+}
+
+/// Runs a killer in a process of its own; whether it failed, and its last words.
+fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
+    let mut command = Command::new(env::current_exe().expect("this binary has a path"));
+    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).stderr(Stdio::null());
+    command.env_remove("MESH_SEED").env_remove(VARIABLE);
+    if let Some(mutant) = mutant {
+        command.env(VARIABLE, format!("{mutant:?}"));
+    }
+    let output = command.output().expect("this binary can be started");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A name that matches nothing is no test that passes.
+    assert!(text.contains("running 1 test"), "there is no test {test}: {text}");
+    let words: Vec<&str> = text.lines().filter(|line| line.starts_with("seed ") || line.starts_with("  ")).collect();
+    let words = words.get(2).map_or_else(String::new, |line| line.trim().chars().take(110).collect());
+    (text.contains("test result: FAILED"), words)
+}
+
+#[test]
+fn every_mutant_is_killed_and_the_control_lives() {
+    let mut controls: Vec<&str> = Mutant::ALL.into_iter().map(killer).collect();
+    controls.sort_unstable();
+    controls.dedup();
+    let controls = controls.into_iter().map(|test| (test, None));
+    let runs: Vec<_> = controls.chain(Mutant::ALL.map(|mutant| (killer(mutant), Some(mutant)))).collect();
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((test, mutant)) = runs.get(next.fetch_add(1, Relaxed)) {
+                    let started = Instant::now();
+                    let (failed, words) = fails(test, *mutant);
+                    report(test, *mutant, failed, started.elapsed(), &words);
+                    if failed != mutant.is_some() {
+                        wrong.lock().expect("nobody panics under this lock").push((test, mutant));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().expect("nobody panics under this lock");
+    assert!(wrong.is_empty(), "survivors, or controls that died: {wrong:?}");
+    println!("{} of {} mutants killed", Mutant::ALL.len(), Mutant::ALL.len());
+}
+
+fn report(test: &str, mutant: Option<Mutant>, failed: bool, took: Duration, words: &str) {
+    let what = match (mutant, failed) {
+        (Some(mutant), true) => format!("{mutant:?} killed by {test}"),
+        (Some(mutant), false) => format!("{mutant:?} SURVIVES {test}"),
+        (None, false) => format!("without a defect: {test} passes"),
+        (None, true) => format!("without a defect: {test} FAILS"),
+    };
+    println!("{what} ({:.1} s) {words}", took.as_secs_f64());
+}
+
+#[test]
+fn the_table_lists_every_mutant_and_what_kills_it() {
+    let rows: Vec<Vec<&str>> = TABLE
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    for mutant in Mutant::ALL {
+        let name = format!("{mutant:?}");
+        let row = rows.iter().find(|row| row[1] == name).unwrap_or_else(|| panic!("docs/MUTANTS.md has no {name}"));
+        let test = killer(mutant).rsplit("::").next().unwrap_or_default();
+        assert_eq!(row[4], test, "docs/MUTANTS.md names another killer of {name}");
+    }
+    assert_eq!(rows.len(), Mutant::ALL.len(), "docs/MUTANTS.md has rows that nobody knows");
+}
