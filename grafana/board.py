@@ -164,8 +164,9 @@ def red() -> list[dict]:
             query(f"sum by (node, code) ({rate('mesh_http_problems_total', NODE)})", "{{node}} {{code}}")),
         lines("CPU", "Cores in use.", "short", query(f"sum by (node) ({rate('mesh_process_cpu_milliseconds_total', NODE)}) / 1000", "{{node}}")),
         lines("Memory", "Resident memory of the process.", "bytes", query(f"mesh_process_resident_bytes{{{NODE}}}", "{{node}}"), width=12),
-        lines("HTTP connections", "Open connections, and those turned away at the limit.", "short",
-            query(f"mesh_http_connections{{{NODE}}}", "{{node}} open"), query(f"increase(mesh_http_connections_refused_total{{{NODE}}}[{W}])", "{{node}} refused"), width=12),
+        lines("HTTP connections", "Open connections, those turned away at the limit, requests shed by overload, and clients cut off for keeping the node waiting.", "short",
+            query(f"mesh_http_connections{{{NODE}}}", "{{node}} open"), query(f"increase(mesh_http_connections_refused_total{{{NODE}}}[{W}])", "{{node}} refused"),
+            query(f"increase(mesh_http_requests_shed_total{{{NODE}}}[{W}])", "{{node}} shed: {{reason}}"), query(f"increase(mesh_http_connections_cut_total{{{NODE}}}[{W}])", "{{node}} cut off: {{reason}}"), width=12),
     ]
 
 

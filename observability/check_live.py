@@ -389,8 +389,9 @@ def api(url: str, path: str) -> dict:
         return json.load(response)
 
 
-def eventually(what: str, found, instead=lambda: "", within_s: float = ARRIVES_WITHIN_S):
+def eventually(what: str, found, instead=lambda: "", within_s: float | None = None):
     """What `found` gives, once that is something."""
+    within_s = ARRIVES_WITHIN_S if within_s is None else within_s
     deadline = time.monotonic() + within_s
     while not (result := found()):
         expect(time.monotonic() < deadline, f"after {within_s:.0f} s still waiting for {what}: {instead()}")

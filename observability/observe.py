@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "perf"))
-from processes import answers, free_port, wait_for  # noqa: E402
+from processes import accepts, answers, free_port, wait_for  # noqa: E402
 
 from check_live import FakeExporter, Stack, check_stack  # noqa: E402
 
@@ -77,6 +77,12 @@ class Ports:
         self.otlp = free_port() if free else 4317
         # For alerts that no run provokes.
         self.fake: int | None = free_port() if free else None
+
+    def all(self) -> list[tuple[str, int]]:
+        """Those over TCP, by what they are for."""
+        nodes = [(f"node{number}", port) for number, port in enumerate(self.http, 1)]
+        watchers = [("Prometheus", self.prometheus), ("the trace UI", self.ui), ("traces", self.otlp)]
+        return [*nodes, ("the runner's metrics", self.runner), *watchers]
 
     @property
     def targets(self) -> str:
@@ -159,6 +165,10 @@ class LocalStack:
         return self
 
     def _start(self) -> None:
+        # Otherwise what is there already would be taken for ours.
+        for what, port in self.ports.all():
+            if accepts(port):
+                raise RuntimeError(f"port {port}, for {what}, is taken: stop what listens there")
         ui_binary = trace_ui()
         if shutil.which("prometheus"):
             self.prometheus = start_prometheus(self.ports, self.folder)
@@ -170,7 +180,6 @@ class LocalStack:
         wait_for("the nodes", lambda: all(answers(f"http://127.0.0.1:{port}/ready") for port in self.ports.http))
 
     def _wait(self, what: str, child: subprocess.Popen, url: str, log: str) -> None:
-        """Until our own process answers, not one that had the port before."""
         wait_for(what, lambda: child.poll() is not None or answers(url))
         if child.poll() is not None:
             raise RuntimeError(f"{what} did not start: {(self.folder / log).read_text().strip().splitlines()[-1]}")

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import overhead
+import saturation
 from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, wrk_figures
 
@@ -34,11 +35,16 @@ TARGETS = [
     Target("runner GET local ÷ redis-benchmark GET", ratio("local ops/s", "redis get ops/s"), 1.3, True),
     Target("runner SET RF3/WC2 ÷ redis-benchmark SET", ratio("set ops/s", "redis set ops/s"), 1.0, True),
     Target("runner SET_RATIO=30 ÷ redis-benchmark GET (60 000 ÷ 59 000)", ratio("mixed ops/s", "redis get ops/s"), 60 / 59, True),
+    Target("runner SET_RATIO=30, CHECK=on ÷ CHECK=off", ratio("checked ops/s", "unchecked ops/s"), 0.95, True),
     Target("runner SET_RATIO=30, p99", figure("mixed p99 ms"), 12.0, False, " ms"),
     Target("open loop 20 000/s, SET_RATIO=30, response p50", figure("open p50 ms"), 0.6, False, " ms"),
     Target("open loop 20 000/s, SET_RATIO=30, response p99", figure("open p99 ms"), 2.0, False, " ms"),
     Target("direct-runner SET_RATIO=30 RF3/WC2 ÷ redis-benchmark GET", ratio("direct ops/s", "redis get ops/s"), 5.0, True),
     Target("memory per entry beyond key and value", figure("entry overhead bytes"), 120.0, False, " bytes"),
+    Target("open loop at twice the maximum: goodput ÷ maximum", ratio("overload goodput ops/s", "overload maximum ops/s"), 0.8, True),
+    Target("open loop at twice the maximum: p99 from sending to answer", figure("overload p99 ms"), 250.0, False, " ms"),
+    Target("open loop at twice the maximum: nodes declared dead", figure("overload deaths"), 0, False),
+    Target("all cores busy: nodes declared dead", figure("false deaths"), 0, False),
     Target("nodes' CPU per operation at 20 000/s ÷ at 10 000/s", ratio("open CPU µs", "half open CPU µs"), 1.05, False),
     Target("nodes' CPU per GET, traced by default ÷ untraced", ratio("traced GET CPU µs", "untraced GET CPU µs"), 1.05, False),
     Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
@@ -108,6 +114,16 @@ class Bench:
                 figures[f"{name} p50 ms"], figures[f"{name} p99 ms"] = worst(found, "p50"), worst(found, "p99")
                 figures[f"{name} CPU µs"] = cpu
 
+    def check(self, figures: Round) -> None:
+        """What checking every answer costs: the same load twice on one mesh. Which goes first alternates, so that neither
+        always meets the warmer one; take at least 8 rounds."""
+        self.check_first = not getattr(self, "check_first", False)
+        with Mesh(self.binaries, 3, {"REPLICATION_FACTOR": "3", "WRITE_CONCERN": "2"}) as mesh:
+            self.runner(mesh, PREFILL="true", DURATION="1s")
+            for switch in ["on", "off"] if self.check_first else ["off", "on"]:
+                found = self.runner(mesh, SET_RATIO="30", CHECK=switch)
+                figures["checked ops/s" if switch == "on" else "unchecked ops/s"] = found.rate
+
     def remote(self, figures: Round) -> None:
         """With one replica on three nodes two thirds of the reads go to another owner. What such a read costs follows from
         the mixture and from the local read of the same round, in time and in CPU."""
@@ -144,6 +160,12 @@ class Bench:
         """Whether tracing costs what it may, and what TRACE_MODE=all costs: that is a figure, and has no target."""
         overhead.measure(self, figures)
 
+    def overload(self, figures: Round) -> None:
+        saturation.overload(self, figures)
+
+    def false_deaths(self, figures: Round) -> None:
+        saturation.false_deaths(self, figures)
+
     def memory(self, figures: Round) -> None:
         """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""
         with Mesh(self.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
@@ -158,7 +180,7 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "remote", "redis", "direct", "overhead", "memory"]
+MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "memory"]
 
 
 def put(url: str, key: str, value: str) -> None:

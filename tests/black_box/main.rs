@@ -10,11 +10,13 @@ mod harness;
 
 mod direct_runner_cli;
 mod faults;
+mod memory;
 mod no_loss;
 mod ordered_faults;
 mod overload;
 mod partition;
 mod refusals;
 mod runner_cli;
+mod secrets;
 mod traces;
 mod two_replicas;

@@ -175,6 +175,34 @@ async fn a_kill_in_the_middle_breaks_no_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletions_expiry_and_sessions_survive_a_kill() {
+    let _machine = Machine::alone().await;
+    let settings = [
+        ("DURATION", "6s"),
+        ("KEYS", "300"),
+        ("CONCURRENCY", "16"),
+        ("SET_RATIO", "30"),
+        ("DELETE_RATIO", "10"),
+        ("SET_TTL_MS", "1500"),
+        ("READ_CONSISTENCY", "session"),
+        ("KILL_MODE", "random"),
+        ("KILL_AFTER", "2s"),
+        ("RESTART_AFTER", "1s"),
+        // What the kill costs is measured elsewhere.
+        ("ERRORS_MAX_PERCENT", "100"),
+    ];
+    let mut runner = Runner::start("mixture", &["--local", "3"], &settings);
+    let status = runner.exit_within(Duration::from_secs(90)).await;
+    let output = runner.output();
+    assert_eq!(status.code(), Some(0), "{output}");
+    let results = runner.results();
+    assert!(results["integrity"]["examples"].as_array().is_some_and(Vec::is_empty), "{output}");
+    assert!(results["totals"]["deletes"].as_u64().is_some_and(|deletes| deletes > 0), "{output}");
+    assert_eq!(results["sweep"]["lost"], 0, "{output}");
+    runner.assert_nobody_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interrupted_it_still_sums_up() {
     let _machine = Machine::alone().await;
     for (test, signal) in [("interrupted", Signal::INT), ("terminated", Signal::TERM)] {

@@ -9,6 +9,7 @@ mod fault;
 mod headers;
 mod listener;
 mod pause;
+mod pieces;
 mod problem;
 mod process;
 mod query;

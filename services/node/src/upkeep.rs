@@ -53,8 +53,12 @@ pub async fn run_upkeep(app: Arc<App>) {
     }
 }
 
-/// Tells the store what is resident, for ever.
+/// Tells the store what is resident, for ever. Not a store that is smaller than what the rest of the process takes: it could not
+/// make up for what others do.
 pub async fn watch_memory(app: Arc<App>) {
+    if app.node.stats().store.bytes_max < BASE_BYTES {
+        return;
+    }
     let mut ticks = interval(MEMORY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

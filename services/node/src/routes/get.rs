@@ -17,6 +17,7 @@ use super::Asked;
 use crate::{
     app::{App, HttpWorker},
     headers::{self, Trace, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
+    pieces,
     problem::{MISS, PROBLEM_JSON, Problem},
     query,
 };
@@ -68,7 +69,7 @@ fn parse_consistency(text: Option<&str>, headers: &HeaderMap) -> Result<Consiste
 }
 
 fn found(hit: Hit, cache: HeaderValue, node: HeaderValue) -> Response {
-    let mut response = Response::new(Body::from(hit.value));
+    let mut response = Response::new(pieces::body(hit.value));
     let headers = response.headers_mut();
     headers.reserve(6);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -1,0 +1,72 @@
+"""The live check's judgement, on traces made up."""
+
+import unittest
+
+import check_live
+from check_live import Complaint, Stack, check_exemplars, check_wholeness, eventually, is_excused
+
+KILLED = 1000.0
+VICTIM = "beef"
+
+
+def span(id: str, parent: str | None, name: str = "mesh.serve", start: float = KILLED, **tags) -> dict:
+    return {"id": id, "parent": parent, "name": name, "start": start, "service": "node1", "tags": tags}
+
+
+class FakeStack(Stack):
+    @property
+    def killed_at(self) -> float:
+        return KILLED
+
+
+STACK = FakeStack("", "", None, ["a", "b", "c"], None, 0.0, "")
+
+
+class Judgement(unittest.TestCase):
+    def setUp(self):
+        self.before = {name: getattr(check_live, name) for name in ("trace_of", "api", "ARRIVES_WITHIN_S")}
+        check_live.ARRIVES_WITHIN_S = 0.0
+
+    def tearDown(self):
+        for name, value in self.before.items():
+            setattr(check_live, name, value)
+
+    def test_an_orphan_is_a_span_whose_parent_is_named_and_missing(self):
+        check_live.trace_of = lambda *_: [span("1", None), span("2", "1"), span("3", "9")]
+        self.assertEqual([each["id"] for each in check_live.orphans(STACK, "t")], ["3"])
+
+    def test_only_what_the_killed_node_asked_for_around_its_end_is_excused(self):
+        self.assertTrue(is_excused(STACK, span("1", "9", peer=VICTIM), VICTIM))
+        self.assertFalse(is_excused(STACK, span("1", "9", peer="f00d"), VICTIM))
+        self.assertFalse(is_excused(STACK, span("1", "9", peer=VICTIM, start=KILLED - 60), VICTIM))
+        self.assertFalse(is_excused(STACK, span("1", "9", name="mesh.leg", peer=VICTIM), VICTIM))
+
+    def test_an_exemplar_that_leads_nowhere_is_a_complaint_unless_it_died_with_the_node(self):
+        def exemplars(at: float):
+            series = lambda node: {"seriesLabels": {"node": node}, "exemplars": [{"labels": {"trace_id": node}, "timestamp": at}]}
+            check_live.api = lambda *_: {"data": [series("a"), series("b"), series("c")]}
+
+        check_live.trace_of = lambda *_: []
+        exemplars(KILLED - 0.1)
+        self.assertIn("3 died", check_exemplars(STACK))
+        exemplars(KILLED + 60)
+        with self.assertRaises(Complaint):
+            check_exemplars(STACK)
+
+    def test_an_orphan_without_excuse_is_a_complaint(self):
+        check_live.trace_of = lambda *_: [span("3", "9", peer="f00d")]
+        check_live.api = lambda *_: {"incomplete": ["t"], "traces": 1}
+        before, check_live.killed_node_id = check_live.killed_node_id, lambda _: VICTIM
+        try:
+            with self.assertRaises(Complaint):
+                check_wholeness(STACK)
+        finally:
+            check_live.killed_node_id = before
+
+    def test_waiting_ends(self):
+        with self.assertRaises(Complaint):
+            eventually("nothing", lambda: None, within_s=0.0)
+
+
+if __name__ == "__main__":
+    unittest.main()
