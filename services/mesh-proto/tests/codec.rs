@@ -287,10 +287,10 @@ fn slots_past_the_last_are_malformed() {
 fn weights_outside_one_to_sixteen_are_malformed() {
     let wire = encoded(&plain(FrameBody::ControlReply(ControlReply::Members(vec![member(1)]))));
     assert!(decode_all(&wire).is_ok());
-    // The last two bytes are weight and state.
+    // The last three bytes are weight, state and whether it is joining.
     for weight in [0, 17, 255] {
         let mut wire = wire.clone();
-        let at = wire.len() - 2;
+        let at = wire.len() - 3;
         wire[at] = weight;
         assert!(is_malformed(decode_all(&wire)), "weight {weight}");
     }
