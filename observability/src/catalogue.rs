@@ -44,6 +44,7 @@ catalogue! {
     INFLIGHT: Gauge "mesh_inflight_requests" "HTTP requests being answered.";
     HEDGE_LEGS: Counter "mesh_hedge_legs_total" "Hedge legs of reads by how they ended.";
     HEDGE_WINS: Counter "mesh_hedge_wins_total" "Hedge legs whose answer made the result.";
+    QUORUM_ACK: Seconds "mesh_quorum_ack_seconds" "Time until an owner confirmed a write, this node included; only confirmations that came before the answer.";
     MISSED_WRITES: Counter "mesh_missed_writes_total" "Write legs that failed: this owner may lack the write until repaired.";
 
     MEMBER_STATE: Gauge "mesh_member_state" "1 for the state that this node believes the peer to be in, else 0.";
@@ -115,11 +116,13 @@ catalogue! {
     SPANS_EXPORTED: Counter "mesh_spans_exported_total" "Spans that the collector took.";
     SPANS_FAILED: Counter "mesh_spans_failed_total" "Spans that the collector did not take in time.";
     SPANS_DROPPED: Counter "mesh_spans_dropped_total" "Spans dropped because too many were under way.";
-    TRACE_KEEP_MISSES: Counter "mesh_trace_keep_misses_total" "Traces that a peer asked to keep and nothing was recorded of, or not yet.";
+    TRACE_KEEP_MISSES: Counter "mesh_trace_keep_misses_total" "Traces that a peer or a client asked to keep and nothing was recorded of, or not yet.";
 
     BUILD_INFO: Gauge "mesh_build_info" "Always 1; the labels say which build and which node this is.";
 
     RUNNER_OPS: Seconds "runner_op_duration_seconds" "Response times as clients see them, by operation and outcome, within 3 %.";
+    RUNNER_SERVICE: Seconds "runner_service_duration_seconds" "Service times: as response times, but from when a request was sent, within 3 %.";
+    RUNNER_ERRORS: Counter "runner_errors_total" "Operations that failed, by kind.";
     RUNNER_SENT: Counter "runner_writes_sent_total" "Writes sent, failed ones and the prefill included.";
     RUNNER_FAIL_OVERS: Counter "runner_fail_overs_total" "Operations that a second node answered after a first had failed.";
     RUNNER_VIOLATIONS: Counter "runner_integrity_violations_total" "Answers that break the guarantee, by kind.";
@@ -129,6 +132,8 @@ catalogue! {
     RUNNER_FAULT: Gauge "runner_fault_event_timestamp_seconds" "When something happened to a node, by action and target.";
     RUNNER_LAG: Gauge "runner_schedule_lag_max_seconds" "The longest that an operation has waited to begin; only under RATE.";
     RUNNER_TARGET: Gauge "runner_target_in_flight" "The requests in flight that the run aims at.";
+    RUNNER_SPANS: Counter "runner_spans_total" "The runner's own spans, by fate: all that were kept, and those exported, failed or dropped.";
+    RUNNER_TRACE_KEEPS: Counter "runner_trace_keeps_total" "Traces that nodes were asked to keep after the fact, and those that could not be asked for.";
     RUNNER_INFO: Gauge "runner_build_info" "Always 1; the labels say which build and which run this is.";
 }
 

@@ -22,6 +22,6 @@ pub use mesh_sample::{MeshSample, PeerSample};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};
 pub use telemetry::{NodeSample, Telemetry, init};
 pub use trace::{
-    EndedRequest, InitError, KeepTrace, OtlpEndpoint, RequestTrace, ResourceAttributes, SampleRatio, TraceGuard,
-    TraceMode, TraceSettings,
+    ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace, OtlpEndpoint,
+    RequestTrace, ResourceAttributes, SampleRatio, SpanTotals, TraceGuard, TraceMode, TraceSettings,
 };

@@ -7,10 +7,12 @@ use std::{
 };
 
 use mesh_proto::{MemberState, NodeId, PeerHints};
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Histogram};
 
 use crate::{
-    catalogue::{HINTS_OLDEST_AGE, HINTS_QUEUED, HINTS_QUEUED_BYTES, MEMBER_STATE, MISSED_WRITES, SUSPICIONS},
+    catalogue::{
+        HINTS_OLDEST_AGE, HINTS_QUEUED, HINTS_QUEUED_BYTES, MEMBER_STATE, MISSED_WRITES, QUORUM_ACK, SUSPICIONS,
+    },
     registry::Registry,
 };
 
@@ -25,6 +27,7 @@ pub(crate) struct PeerHandles {
     states: [Gauge; STATES.len()],
     pub(crate) suspicions: Counter,
     pub(crate) missed_writes: Counter,
+    pub(crate) quorum_ack: Histogram,
     hints_queued: Gauge,
     hints_queued_bytes: Gauge,
     hints_oldest_age: Gauge,
@@ -37,6 +40,7 @@ impl PeerHandles {
             states: STATES.map(state),
             suspicions: registry.counter(&SUSPICIONS, &[("peer", peer)]),
             missed_writes: registry.counter(&MISSED_WRITES, &[("peer", peer)]),
+            quorum_ack: registry.histogram(&QUORUM_ACK, &[("peer", peer)]),
             hints_queued: registry.gauge(&HINTS_QUEUED, &[("peer", peer)]),
             hints_queued_bytes: registry.gauge(&HINTS_QUEUED_BYTES, &[("peer", peer)]),
             hints_oldest_age: registry.gauge(&HINTS_OLDEST_AGE, &[("peer", peer)]),

@@ -17,6 +17,14 @@ pub struct RunnerSample {
     pub version: &'static str,
     /// Response times.
     pub ops: Vec<OpSeries>,
+    /// Service times by operation: upper bound in nanoseconds and count, rising.
+    pub services: Vec<(&'static str, Vec<(u64, u64)>)>,
+    /// Failures by kind.
+    pub errors: Vec<(&'static str, u64)>,
+    /// The runner's own spans by what became of them: `kept`, `exported`, `failed`, `dropped`.
+    pub spans: Vec<(&'static str, u64)>,
+    /// Traces that nodes were `asked` to keep, and those that could not be asked for (`lost`).
+    pub keeps: Vec<(&'static str, u64)>,
     /// Writes sent.
     pub writes_sent: u64,
     /// Operations that a second node answered.
@@ -66,14 +74,18 @@ impl RunnerSample {
         let mut text = Text { run_id: &self.run_id, text: String::new() };
         text.head(&names::RUNNER_OPS);
         for series in &self.ops {
-            text.histogram(&names::RUNNER_OPS, series);
+            text.histogram(&names::RUNNER_OPS, &[("op", series.op), ("outcome", series.outcome)], &series.buckets);
         }
+        text.head(&names::RUNNER_SERVICE);
+        for (op, buckets) in &self.services {
+            text.histogram(&names::RUNNER_SERVICE, &[("op", op)], buckets);
+        }
+        text.family(&names::RUNNER_ERRORS, "kind", &self.errors);
+        text.family(&names::RUNNER_SPANS, "fate", &self.spans);
+        text.family(&names::RUNNER_TRACE_KEEPS, "fate", &self.keeps);
         text.one(&names::RUNNER_SENT, self.writes_sent as f64);
         text.one(&names::RUNNER_FAIL_OVERS, self.fail_overs as f64);
-        text.head(&names::RUNNER_VIOLATIONS);
-        for (kind, count) in &self.violations {
-            text.line(names::RUNNER_VIOLATIONS.name, &[("kind", kind)], *count as f64);
-        }
+        text.family(&names::RUNNER_VIOLATIONS, "kind", &self.violations);
         text.one(&names::RUNNER_STALE, self.stale_reads as f64);
         text.one(&names::RUNNER_SWEPT, self.swept_reads as f64);
         text.head(&names::RUNNER_PHASE);
@@ -122,23 +134,28 @@ impl Text<'_> {
         let _ = writeln!(self.text, "}} {value}");
     }
 
+    /// Counters that differ in one label.
+    fn family(&mut self, family: &Family, label: &str, counts: &[(&'static str, u64)]) {
+        self.head(family);
+        for (value, count) in counts {
+            self.line(family.name, &[(label, value)], *count as f64);
+        }
+    }
+
     /// The load's buckets are finer than ours; one that reaches over a bound counts above it.
-    fn histogram(&mut self, family: &Family, series: &OpSeries) {
-        let labels = [("op", series.op), ("outcome", series.outcome)];
+    fn histogram(&mut self, family: &Family, labels: &[(&str, &str)], buckets: &[(u64, u64)]) {
         let bucket = format!("{}_bucket", family.name);
         let below = |bound_ns: f64| {
-            let inside = series.buckets.iter().take_while(|(upper_ns, _)| *upper_ns as f64 <= bound_ns);
+            let inside = buckets.iter().take_while(|(upper_ns, _)| *upper_ns as f64 <= bound_ns);
             inside.map(|(_, count)| count).sum::<u64>() as f64
         };
         for bound in SECONDS_BUCKETS {
-            let [op, outcome] = labels;
-            self.line(&bucket, &[op, outcome, ("le", &bound.to_string())], below((bound * 1e9).round()));
+            self.line(&bucket, &[labels, &[("le", &bound.to_string())]].concat(), below((bound * 1e9).round()));
         }
-        let [op, outcome] = labels;
-        self.line(&bucket, &[op, outcome, ("le", "+Inf")], below(f64::INFINITY));
-        let sum_ns: f64 = series.buckets.iter().map(|(upper_ns, count)| *upper_ns as f64 * *count as f64).sum();
-        self.line(&format!("{}_sum", family.name), &labels, sum_ns / 1e9);
-        self.line(&format!("{}_count", family.name), &labels, below(f64::INFINITY));
+        self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), below(f64::INFINITY));
+        let sum_ns: f64 = buckets.iter().map(|(upper_ns, count)| *upper_ns as f64 * *count as f64).sum();
+        self.line(&format!("{}_sum", family.name), labels, sum_ns / 1e9);
+        self.line(&format!("{}_count", family.name), labels, below(f64::INFINITY));
     }
 }
 

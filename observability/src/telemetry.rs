@@ -17,7 +17,7 @@ use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{
-    EndedRequest, Exposition, InitError, KeepTrace, RequestTrace, TraceGuard, TraceMode, TraceSettings,
+    EndedRequest, Exposition, Fate, InitError, KeepTrace, RequestTrace, TraceGuard, TraceMode, TraceSettings,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
     hint_series::HintHandles,
@@ -29,9 +29,12 @@ use crate::{
     trace::{SpanCounts, SpanPipeline, Tracer},
 };
 
+/// The service's name in traces unless it is told another.
+const SERVICE_NAME: &str = "mesh-node";
+
 const OPS: [(Op, &str); 3] = [(Op::Get, "get"), (Op::Set, "set"), (Op::Delete, "delete")];
 
-const OUTCOMES: [(OpOutcome, &str); 8] = [
+const OUTCOMES: [(OpOutcome, &str); 9] = [
     (OpOutcome::HitLocal, "hit_local"),
     (OpOutcome::HitRemote, "hit_remote"),
     (OpOutcome::Miss, "miss"),
@@ -40,6 +43,7 @@ const OUTCOMES: [(OpOutcome, &str); 8] = [
     (OpOutcome::Unavailable, "unavailable"),
     (OpOutcome::Indeterminate, "indeterminate"),
     (OpOutcome::Overloaded, "overloaded"),
+    (OpOutcome::Abandoned, "abandoned"),
 ];
 
 const LEG_OUTCOMES: [(LegOutcome, &str); 6] = [
@@ -104,7 +108,7 @@ pub fn init(
     let endpoint = traces.endpoint.as_ref().filter(|_| traces.mode != TraceMode::Off);
     let Some(endpoint) = endpoint else { return Ok((Arc::new(telemetry), TraceGuard(None))) };
     let counts = Arc::clone(&telemetry.spans.counts);
-    let pipeline = Arc::new(SpanPipeline::start(traces, endpoint, name, counts)?);
+    let pipeline = Arc::new(SpanPipeline::start(traces, endpoint, (SERVICE_NAME, name), counts)?);
     telemetry.tracer = Some(Tracer::new(traces, id, version, Arc::clone(&pipeline)));
     Ok((Arc::new(telemetry), TraceGuard(Some(pipeline))))
 }
@@ -150,11 +154,22 @@ impl Telemetry {
         self.requests[op][record.outcome as usize].increment(1);
         let kept = self.tracer.as_ref().and_then(|tracer| tracer.operation(record));
         self.durations.observe(op, record.took, kept);
+        if record.op != Op::Get {
+            self.quorum(record);
+        }
         for leg in record.legs.iter().filter(|leg| leg.hedged) {
             self.hedge_legs[leg.outcome as usize].increment(1);
             if leg.outcome == LegOutcome::Won {
                 self.hedge_wins.increment(1);
             }
+        }
+    }
+
+    /// Which owners confirmed a write before it was answered, and when.
+    fn quorum(&self, record: &OpRecord) {
+        for leg in record.legs.iter().filter(|leg| leg.outcome == LegOutcome::Won) {
+            let took = leg.ended.saturating_sub(leg.started);
+            self.peers.with(&self.registry, leg.peer, |handles| handles.quorum_ack.record(took.as_secs_f64()));
         }
     }
 
@@ -194,9 +209,20 @@ impl Telemetry {
         self.tracer.as_ref().map(|tracer| tracer.begin(caller))
     }
 
-    /// A request ended, on the thread where its operation ended just before. Gives whom to tell of it, if anybody.
-    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Option<KeepTrace> {
-        self.tracer.as_ref()?.end(trace, ended)
+    /// A request ended, on the thread where its operation ended just before.
+    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Fate {
+        self.tracer.as_ref().map(|tracer| tracer.end(trace, ended)).unwrap_or_default()
+    }
+
+    /// Whether traces are recorded at all.
+    #[must_use]
+    pub const fn records_traces(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// The caller of a request keeps its trace. Gives whom to tell of it, if anybody.
+    pub fn keep_request(&self, trace: u128) -> Option<KeepTrace> {
+        self.tracer.as_ref()?.keep_request(trace)
     }
 
     /// A peer's leg that carries a trace was served.

@@ -17,6 +17,7 @@ mod overload;
 mod partition;
 mod refusals;
 mod runner_cli;
+mod runner_traces;
 mod secrets;
 mod traces;
 mod two_replicas;

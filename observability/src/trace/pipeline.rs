@@ -42,9 +42,6 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for what is still queued.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// The service's name unless it is told another.
-const SERVICE_NAME: &str = "mesh-node";
-
 /// Why telemetry did not start.
 #[derive(Debug, Error)]
 pub enum InitError {
@@ -83,11 +80,11 @@ pub(crate) struct SpanPipeline {
 }
 
 impl SpanPipeline {
-    /// Starts the thread. The collector need not be there.
+    /// Starts the thread, for a service of this name and an instance of it. The collector need not be there.
     pub(crate) fn start(
         settings: &TraceSettings,
         endpoint: &OtlpEndpoint,
-        instance: &str,
+        (service, instance): (&str, &str),
         counts: Arc<SpanCounts>,
     ) -> Result<Self, InitError> {
         let runtime = ExportRuntime::start()?;
@@ -101,7 +98,7 @@ impl SpanPipeline {
                 .build()
                 .map_err(|error| InitError::Endpoint { endpoint: endpoint.as_str().to_owned(), error })?
         };
-        exporter.set_resource(&resource(settings, instance));
+        exporter.set_resource(&resource(settings, service, instance));
         let queued = Arc::new(AtomicUsize::new(0));
         let exporter = CountingExporter {
             inner: Arc::new(exporter),
@@ -168,8 +165,8 @@ impl Drop for TraceGuard {
 }
 
 /// Who sends these spans. What is said expressly wins over what is said among the attributes.
-fn resource(settings: &TraceSettings, instance: &str) -> Resource {
-    let ours = [("service.name", SERVICE_NAME), ("service.instance.id", instance)];
+fn resource(settings: &TraceSettings, service: &str, instance: &str) -> Resource {
+    let ours = [("service.name", service), ("service.instance.id", instance)];
     let ours = ours.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let named = settings.service_name.iter().map(|name| ("service.name".to_owned(), name.clone()));
     let all = ours.into_iter().chain(settings.attributes.0.iter().cloned()).chain(named);

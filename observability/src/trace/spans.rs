@@ -51,7 +51,7 @@ impl SpanWriter {
             KeyValue::new("http.route", ended.route),
             KeyValue::new("http.response.status_code", i64::from(ended.status)),
         ];
-        let status = failure(ended.status >= 500, "the request was not answered as it should be");
+        let status = failure(ended.has_failed(), "the request was not answered as it should be");
         let name = format!("{} {}", ended.method, ended.route);
         let times = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
         self.span(place, name, SpanKind::Server, times, attributes, status)
@@ -147,7 +147,14 @@ impl SpanWriter {
 
 /// Whether an operation ended without what it was for.
 pub(super) const fn is_failure(outcome: OpOutcome) -> bool {
-    matches!(outcome, OpOutcome::Refused | OpOutcome::Unavailable | OpOutcome::Indeterminate | OpOutcome::Overloaded)
+    matches!(
+        outcome,
+        OpOutcome::Refused
+            | OpOutcome::Unavailable
+            | OpOutcome::Indeterminate
+            | OpOutcome::Overloaded
+            | OpOutcome::Abandoned
+    )
 }
 
 pub(super) fn failure(has_failed: bool, why: &'static str) -> Status {

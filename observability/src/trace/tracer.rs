@@ -13,7 +13,9 @@ use arrayvec::ArrayVec;
 use mesh_proto::{Event, FaultOrder, LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
 
 use super::{
-    SampleRatio, SpanPipeline, TraceMode, TraceSettings, ids,
+    SampleRatio, SpanPipeline, TraceMode, TraceSettings,
+    answered::{Answered, AnsweredRequest, Found},
+    ids,
     rare::RareSpans,
     served::Served,
     spans::{SpanWriter, is_failure},
@@ -54,6 +56,25 @@ pub struct EndedRequest {
     pub took: Duration,
 }
 
+impl EndedRequest {
+    /// The status of a request whose caller went away before it was answered, as other servers name it.
+    pub const GONE: u16 = 499;
+
+    /// Whether it was not answered as it should be.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.status >= Self::GONE
+    }
+}
+
+/// What becomes of an ended request's trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// It is kept, whatever its caller thinks of it.
+    pub is_kept: bool,
+    /// Who else is to be told, if anybody.
+    pub tell: Option<KeepTrace>,
+}
+
 /// These peers hold records of a trace that is kept, and do not know it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepTrace {
@@ -71,6 +92,7 @@ pub(crate) struct Tracer {
     slow: Duration,
     spans: SpanWriter,
     served: Served,
+    answered: Answered,
     rare: RareSpans,
     pipeline: Arc<SpanPipeline>,
     pub(crate) keep_misses: AtomicU64,
@@ -85,6 +107,7 @@ impl Tracer {
             slow: settings.slow,
             spans: SpanWriter::new(version),
             served: Served::new(),
+            answered: Answered::new(),
             rare: RareSpans::default(),
             pipeline,
             keep_misses: AtomicU64::new(0),
@@ -128,25 +151,52 @@ impl Tracer {
         is_kept.then(|| context.trace_id())
     }
 
-    /// A request ended. Gives whom to tell if its trace is kept and that was not known when its legs were sent.
-    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Option<KeepTrace> {
+    /// A request ended. If its trace is kept and that was not known when its legs were sent, others must be told.
+    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Fate {
         let context = trace.context;
         let operation = LAST.take().filter(|last| last.record.trace == Some(context));
+        // Only who brought the trace can ask for it.
+        let may_be_asked_for = trace.parent != 0 && !context.is_sampled();
         let is_kept = context.is_sampled()
             || ended.took > self.slow
-            || ended.status >= 500
-            || operation.as_ref().is_some_and(|last| last.is_kept);
+            || ended.has_failed()
+            || operation.as_ref().is_some_and(|last| last.is_kept)
+            || (may_be_asked_for && self.answered.is_awaited(context.trace_id(), ended.started + ended.took));
+        if may_be_asked_for {
+            let record = operation.as_ref().map(|last| &last.record);
+            self.answered.push(AnsweredRequest::new(*trace, *ended, record, is_kept));
+        }
         if !is_kept {
-            return None;
+            return Fate::default();
         }
         self.pipeline.submit(self.spans.request(trace, ended));
-        let Ended { record, is_kept } = operation?;
+        let Some(Ended { record, is_kept }) = operation else { return Fate { is_kept: true, tell: None } };
         if !is_kept {
             self.keep_operation(&record, context);
         }
-        if context.is_sampled() {
-            return None;
+        let tell = if context.is_sampled() { None } else { self.whom_to_tell(&record, context) };
+        Fate { is_kept: true, tell }
+    }
+
+    /// The caller of a request keeps its trace. Gives whom to tell.
+    pub(crate) fn keep_request(&self, trace: u128) -> Option<KeepTrace> {
+        match self.answered.take(trace, Instant::now()) {
+            Found::Kept => None,
+            Found::Nothing => {
+                // Relaxed: a figure for people.
+                self.keep_misses.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            Found::Request(request) => {
+                self.pipeline.submit(self.spans.request(&request.trace, &request.ended));
+                let record = request.record()?;
+                self.keep_operation(&record, request.trace.context);
+                self.whom_to_tell(&record, request.trace.context)
+            }
         }
+    }
+
+    fn whom_to_tell(&self, record: &OpRecord, context: TraceContext) -> Option<KeepTrace> {
         let mut peers = ArrayVec::new();
         for leg in record.legs.iter().filter(|leg| leg.peer != self.id) {
             if !peers.contains(&leg.peer) {

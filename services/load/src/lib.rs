@@ -12,6 +12,12 @@ mod version;
 mod cluster;
 mod target;
 
+mod aftermath;
+mod flight;
+mod kept;
+mod parts;
+mod slowest;
+
 mod run;
 mod schedule;
 mod stages;
@@ -34,17 +40,21 @@ mod session;
 
 mod numbers;
 mod report;
+mod slow_table;
 mod summary;
 
+pub use aftermath::Aftermath;
 pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
 pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
 pub use fault::Timeline;
 pub use fault_log::{FaultLog, Moment};
+pub use flight::{Ended, Kept, LegPart, Parts, Way};
 pub use history::{
     Action, Ending, Finding, Floor, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket,
     Violation,
 };
+pub use kept::{KeptFor, KeptTrace, KeptTraces, SpanFates, TraceReport};
 pub use keys::{Distribution as KeyDistribution, KEYS_MAX, KeyIndex, KeyName, KeySpace};
 pub use latency::{Distribution, Latencies, OutcomeClass, Series};
 pub use live::{Counter, Live, Snapshot};
@@ -57,6 +67,7 @@ pub use run::Run;
 pub use schedule::{Pacer, Schedule};
 pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
+pub use slowest::{SlowRequest, Slowest};
 pub use summary::render;
 pub use target::{Answer, Client, Consistency, ErrorKind, Freshness, NodeIndex, Op, Outcome, Target};
 pub use value::{Proof, Stamp, Writer, prove, write_value};

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Op, OutcomeClass, Violation};
+use crate::{ErrorKind, Op, OutcomeClass, Violation};
 
 /// 32 buckets per power of two: within 3 %, which is enough for a progress line and for dashboards.
 const PER_POWER: usize = 1 << PER_POWER_BITS;
@@ -22,6 +22,9 @@ pub struct Live {
     counters: [AtomicU64; COUNTERS],
     violations: [AtomicU64; Violation::ALL.len()],
     buckets: Box<[AtomicU64]>,
+    /// Service times, one histogram per operation.
+    service: Box<[AtomicU64]>,
+    errors: [AtomicU64; ErrorKind::LABELS.len()],
     lag_max_ns: AtomicU64,
 }
 
@@ -50,6 +53,8 @@ impl Default for Live {
             counters: Default::default(),
             violations: Default::default(),
             buckets: (0..HISTOGRAMS * BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            service: (0..Op::ALL.len() * BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            errors: Default::default(),
             lag_max_ns: AtomicU64::new(0),
         }
     }
@@ -81,10 +86,21 @@ impl Live {
         Duration::from_nanos(self.lag_max_ns.load(Ordering::Relaxed))
     }
 
+    /// Counts one failure.
+    pub fn error(&self, kind: ErrorKind) {
+        bump(&self.errors[kind.index()]);
+    }
+
     /// Counts one latency.
     pub fn latency(&self, op: Op, outcome: OutcomeClass, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         bump(&self.buckets[first_bucket(op, outcome) + bucket(nanos)]);
+    }
+
+    /// Counts the time that one operation took since it was sent.
+    pub fn service(&self, op: Op, service: Duration) {
+        let nanos = u64::try_from(service.as_nanos()).unwrap_or(u64::MAX);
+        bump(&self.service[op as usize * BUCKETS + bucket(nanos)]);
     }
 }
 
@@ -94,14 +110,21 @@ pub struct Snapshot {
     counters: [u64; COUNTERS],
     violations: [u64; Violation::ALL.len()],
     buckets: Vec<u64>,
+    service: Vec<u64>,
+    errors: [u64; ErrorKind::LABELS.len()],
 }
 
 impl Snapshot {
     /// The sum over all threads.
     #[must_use]
     pub fn of(threads: &[Live]) -> Self {
-        let violations = [0; Violation::ALL.len()];
-        let mut sum = Self { counters: [0; COUNTERS], violations, buckets: vec![0; HISTOGRAMS * BUCKETS] };
+        let mut sum = Self {
+            counters: [0; COUNTERS],
+            violations: [0; Violation::ALL.len()],
+            buckets: vec![0; HISTOGRAMS * BUCKETS],
+            service: vec![0; Op::ALL.len() * BUCKETS],
+            errors: [0; ErrorKind::LABELS.len()],
+        };
         for live in threads {
             for (sum, counter) in sum.counters.iter_mut().zip(&live.counters) {
                 *sum += counter.load(Ordering::Relaxed);
@@ -112,6 +135,12 @@ impl Snapshot {
             for (sum, bucket) in sum.buckets.iter_mut().zip(&live.buckets) {
                 *sum += bucket.load(Ordering::Relaxed);
             }
+            for (sum, error) in sum.errors.iter_mut().zip(&live.errors) {
+                *sum += error.load(Ordering::Relaxed);
+            }
+            for (sum, bucket) in sum.service.iter_mut().zip(&live.service) {
+                *sum += bucket.load(Ordering::Relaxed);
+            }
         }
         sum
     }
@@ -120,6 +149,12 @@ impl Snapshot {
     #[must_use]
     pub const fn get(&self, counter: Counter) -> u64 {
         self.counters[counter as usize]
+    }
+
+    /// Failures by kind, in the order of [`ErrorKind::LABELS`].
+    #[must_use]
+    pub const fn errors(&self) -> [u64; ErrorKind::LABELS.len()] {
+        self.errors
     }
 
     /// Violations of one kind.
@@ -137,8 +172,12 @@ impl Snapshot {
 
     /// Upper bound in nanoseconds and count of every bucket of one operation and outcome that is not empty, rising.
     pub fn buckets(&self, op: Op, outcome: OutcomeClass) -> impl Iterator<Item = (u64, u64)> {
-        let counts = self.buckets.iter().skip(first_bucket(op, outcome)).take(BUCKETS).enumerate();
-        counts.filter(|(_, count)| **count > 0).map(|(index, count)| (upper_bound(index), *count))
+        filled(&self.buckets[first_bucket(op, outcome)..][..BUCKETS])
+    }
+
+    /// The same of service times, over all outcomes.
+    pub fn service_buckets(&self, op: Op) -> impl Iterator<Item = (u64, u64)> {
+        filled(&self.service[op as usize * BUCKETS..][..BUCKETS])
     }
 
     /// The latency that `percent` of the operations since `earlier` did not exceed, within 3 %.
@@ -159,6 +198,11 @@ impl Snapshot {
         }
         Duration::ZERO
     }
+}
+
+fn filled(buckets: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    let counts = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+    counts.map(|(index, count)| (upper_bound(index), *count))
 }
 
 /// A plain load and store: there is one writer, and a locked addition would cost five times as much.

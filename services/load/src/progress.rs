@@ -102,6 +102,7 @@ pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Ve
         let (now, at) = (Snapshot::of(&run.live), run.load_elapsed());
         let sample = sample(&now, &before, at, at_before);
         samples.borrow_mut().push(sample);
+        run.note_p99(Duration::from_secs_f64(sample.p99_ms / 1e3));
         let position = u64::try_from(at.min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
         console.at(
             position,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Distribution, ErrorLog, Integrity, Latencies, Op};
+use crate::{Aftermath, Distribution, ErrorLog, Integrity, Latencies, Op};
 
 /// One thread's measurements, or all threads' once merged.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Recorder {
     pub lag_max: Duration,
     /// What the final sweep found.
     pub sweep: SweepTally,
+    /// The slowest operations, and what traces say.
+    pub aftermath: Aftermath,
 }
 
 /// What the final sweep found.
@@ -85,6 +87,7 @@ impl Recorder {
             backlog_high: 0,
             lag_max: Duration::ZERO,
             sweep: SweepTally::new(nodes),
+            aftermath: Aftermath::default(),
         }
     }
 
@@ -105,5 +108,6 @@ impl Recorder {
         self.backlog_high = self.backlog_high.max(other.backlog_high);
         self.lag_max = self.lag_max.max(other.lag_max);
         self.sweep.merge(&other.sweep);
+        self.aftermath.merge(&other.aftermath);
     }
 }

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::{
     Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass,
-    Phase, Recorder, Run, Series, Snapshot, SweepTally, Timeline, Violation, numbers::percent, progress::Sample,
-    session::Observed,
+    Phase, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport, Violation,
+    numbers::percent, progress::Sample, session::Observed,
 };
 
 /// Fewer operations than this prove nothing.
@@ -62,6 +62,10 @@ pub struct Report {
     pub lag: Option<Lag>,
     /// The fault.
     pub timeline: Option<Timeline>,
+    /// The slowest operations of each part of the run, kind and outcome.
+    pub slowest: Vec<SlowRequest>,
+    /// Traces; nothing if none were recorded.
+    pub traces: Option<TraceReport>,
     /// The run over time.
     pub samples: Vec<Sample>,
     /// What it all means.
@@ -200,6 +204,8 @@ impl Report {
             pairs.map(change).sum()
         };
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
+        let kept = recorder.aftermath.kept.by_reason();
+        let traced = kept.values().any(|kept| kept.count > 0);
         let mut report = Self {
             ended_unix_ms: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -242,12 +248,31 @@ impl Report {
             }),
             divergences: observed.comparisons.divergences,
             timeline: observed.timeline,
+            slowest: recorder.aftermath.slowest.all(),
+            traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
             verdict: Verdict::default(),
             totals,
         };
         report.verdict = Verdict::of(&report, plan.errors_max_percent, plan.kill.is_some());
         report
+    }
+
+    /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
+    pub(crate) fn name_peers(&mut self, ids: &[Option<String>]) {
+        for leg in self.slowest.iter_mut().flat_map(|request| &mut request.legs) {
+            if let Some(node) = ids.iter().position(|id| id.as_ref() == Some(&leg.peer)) {
+                let target = &self.setup.targets[node];
+                leg.peer = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest).to_owned();
+            }
+        }
+    }
+
+    /// Adds what became of the client's spans, and where to look at traces.
+    pub fn set_spans(&mut self, spans: SpanFates, url: &str) {
+        let traces = self.traces.get_or_insert_default();
+        traces.spans = spans;
+        url.clone_into(&mut traces.url);
     }
 
     /// Whether a miss may be explained by something other than a lost write.

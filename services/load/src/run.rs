@@ -3,7 +3,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,6 +33,7 @@ pub struct Run {
     id: u32,
     created: Instant,
     load_began: OnceLock<Instant>,
+    p99_ns: AtomicU64,
     stopping: AtomicBool,
     abandoned: AtomicBool,
 }
@@ -57,6 +58,7 @@ impl Run {
             id,
             created: Instant::now(),
             load_began: OnceLock::new(),
+            p99_ns: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             plan,
@@ -88,6 +90,17 @@ impl Run {
     /// Time since the run was made, which the history counts in.
     pub(crate) fn history_time(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.created)
+    }
+
+    /// What 99 % of all operations have lately not exceeded; zero if that is not known yet.
+    #[must_use]
+    pub fn p99(&self) -> Duration {
+        // Relaxed here and below: a figure of its own.
+        Duration::from_nanos(self.p99_ns.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_p99(&self, p99: Duration) {
+        self.p99_ns.store(u64::try_from(p99.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether no more operations may begin.

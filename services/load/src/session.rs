@@ -66,7 +66,9 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
         run.abandon();
     }
     let recorder = stages.finish(run.plan.targets.len());
-    Ok(Report::new(&run, &recorder, observed))
+    let mut report = Report::new(&run, &recorder, observed);
+    report.name_peers(&all_ids(&run, cluster).await);
+    Ok(report)
 }
 
 async fn prefill(
@@ -183,6 +185,14 @@ async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> 
         stats.push(cluster.stats(node).await.ok());
     }
     stats
+}
+
+async fn all_ids(run: &Run, cluster: &impl Cluster) -> Vec<Option<String>> {
+    let mut ids = Vec::new();
+    for node in (0..run.plan.targets.len()).map(NodeIndex) {
+        ids.push(cluster.view(node).await.ok().map(|view| view.id));
+    }
+    ids
 }
 
 /// CPU time of this process so far.

@@ -190,7 +190,7 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
             while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {
                 for _ in 0..PREFILL_TRIES {
                     let now = Instant::now();
-                    let (answer, _) = worker.write(key, now, now).await;
+                    let (answer, ..) = worker.write(key, now, now).await;
                     if answer.outcome == Outcome::Acknowledged {
                         thread.live().add(Counter::Prefilled);
                         break;

@@ -6,6 +6,7 @@ use crate::{
     Report, SweepTally, Timeline, Violation,
     numbers::{grouped, millis, percent, sparkline},
     report::Row,
+    slow_table,
 };
 
 /// A heading is as wide as the table of latencies.
@@ -22,6 +23,7 @@ pub fn render(report: &Report) -> String {
     let _ = errors(&mut out, report);
     let _ = integrity(&mut out, report);
     let _ = report.timeline.as_ref().map_or(Ok(()), |timeline| fault(&mut out, timeline));
+    let _ = slow_table::write(&mut out, report);
     let _ = verdict(&mut out, report);
     out
 }
@@ -283,14 +285,14 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "Verdict: {word} (exit code {})", verdict.exit_code)
 }
 
-fn heading(out: &mut String, title: &str) -> std::fmt::Result {
+pub(crate) fn heading(out: &mut String, title: &str) -> std::fmt::Result {
     writeln!(out, "\n── {title} {}", "─".repeat(WIDTH.saturating_sub(title.len())))
 }
 
-fn field(out: &mut String, name: &str, text: &str) -> std::fmt::Result {
+pub(crate) fn field(out: &mut String, name: &str, text: &str) -> std::fmt::Result {
     writeln!(out, "  {name:<13}{text}")
 }
 
-fn ms(ms: f64) -> String {
+pub(crate) fn ms(ms: f64) -> String {
     millis(Duration::from_secs_f64(ms / 1e3))
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::Version;
+use crate::{Ended, Kept, Parts, Version, Way};
 
 /// A node's place in the list of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -105,6 +105,25 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// One word for each kind, in the order of their places.
+    pub const LABELS: [&'static str; 8] =
+        ["refused", "closed", "timed_out", "unavailable", "overloaded", "indeterminate", "status", "protocol"];
+
+    /// Its place among them.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Refused => 0,
+            Self::Closed => 1,
+            Self::TimedOut => 2,
+            Self::Unavailable => 3,
+            Self::Overloaded => 4,
+            Self::Indeterminate => 5,
+            Self::Status(_) => 6,
+            Self::Protocol => 7,
+        }
+    }
+
     /// Its name in summaries.
     #[must_use]
     pub fn name(self) -> String {
@@ -174,6 +193,30 @@ pub trait Target: Clone + 'static {
 
     /// Deletes a key at any node.
     fn delete(&mut self, key: &[u8]) -> impl Future<Output = Answer>;
+
+    /// From here on it is asked what the run measures; before, keys were only written so that they are there.
+    fn begin_load(&mut self) {}
+
+    /// The last operation was judged; nothing was awaited since its answer. Gives why its trace is kept, if it is.
+    fn judged(&mut self, ended: &Ended) -> Option<Kept> {
+        let _ = ended;
+        None
+    }
+
+    /// The last operation's trace, if it has one.
+    fn trace(&self) -> Option<u128> {
+        None
+    }
+
+    /// Where the last operation's time went.
+    fn parts(&self) -> Parts {
+        Parts::default()
+    }
+
+    /// The last operation's way in words.
+    fn way(&self) -> Way {
+        Way::default()
+    }
 }
 
 /// Makes one thread's targets, on that thread.

@@ -123,6 +123,7 @@ impl<T: Target> Worker<T> {
     /// Works until the load ends.
     pub(crate) async fn run(mut self) {
         let run = Arc::clone(&self.thread.run);
+        self.target.begin_load();
         let mut done = 0_u32;
         while let Some(intended) = self.thread.schedule.next(&run).await {
             let key = run.plan.keys.choose(&mut self.dice);
@@ -153,14 +154,16 @@ impl<T: Target> Worker<T> {
         let watched = thread.judge.get(&thread.run, key, consistency, intended, sent);
         let answer = self.target.get(&key.name(), consistency.of(watched.met), &mut self.value).await;
         let times = Times { intended, sent, ended: Instant::now() };
-        thread.check(&watched, &answer, &self.value, times);
+        let judgement = thread.check(&watched, &answer, &self.value, times);
         thread.record(Op::Get, key, &answer, times);
+        thread.follow_up(&mut self.target, Op::Get, &answer, times, judgement);
         answer.outcome
     }
 
     async fn set(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
-        let (answer, times) = self.write(key, intended, sent).await;
+        let (answer, times, judgement) = self.write(key, intended, sent).await;
         self.thread.record(Op::Set, key, &answer, times);
+        self.thread.follow_up(&mut self.target, Op::Set, &answer, times, judgement);
         answer.outcome
     }
 
@@ -169,13 +172,19 @@ impl<T: Target> Worker<T> {
         let watched = thread.judge.delete(&thread.run, key, intended, sent);
         let answer = self.target.delete(&key.name()).await;
         let times = Times { intended, sent, ended: Instant::now() };
-        thread.check(&watched, &answer, &[], times);
+        let judgement = thread.check(&watched, &answer, &[], times);
         thread.record(Op::Delete, key, &answer, times);
+        thread.follow_up(&mut self.target, Op::Delete, &answer, times, judgement);
         answer.outcome
     }
 
     /// Writes a key once and judges the answer, but measures nothing.
-    pub(crate) async fn write(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> (Answer, Times) {
+    pub(crate) async fn write(
+        &mut self,
+        key: KeyIndex,
+        intended: Instant,
+        sent: Instant,
+    ) -> (Answer, Times, Judgement) {
         let thread = &self.thread;
         let watched = thread.judge.set(&thread.run, key, intended, sent);
         if let Some(stamp) = watched.stamp {
@@ -183,7 +192,7 @@ impl<T: Target> Worker<T> {
         }
         let answer = self.target.set(&key.name(), &self.value).await;
         let times = Times { intended, sent, ended: Instant::now() };
-        thread.check(&watched, &answer, &[], times);
-        (answer, times)
+        let judgement = thread.check(&watched, &answer, &[], times);
+        (answer, times, judgement)
     }
 }

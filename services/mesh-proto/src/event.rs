@@ -159,6 +159,8 @@ pub enum OpOutcome {
     Indeterminate,
     /// Turned away because too much was in flight.
     Overloaded,
+    /// Its caller went away before it ended. A write may or may not have been made.
+    Abandoned,
 }
 
 /// How one leg of an operation ended.

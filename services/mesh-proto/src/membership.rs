@@ -111,7 +111,7 @@ pub struct Membership {
     /// A claim that this node was gone is news from this incarnation on.
     gone_after: Incarnation,
     /// The ring that the driver knows of, and those that are about to enter it.
-    ring: (Vec<(NodeId, Weight)>, Vec<(NodeId, Weight)>),
+    ring: [Vec<(NodeId, Weight)>; 2],
     /// Whether something may have changed since.
     ring_stale: bool,
     /// When to push news, if there is any.
@@ -134,7 +134,7 @@ impl Membership {
         Self {
             prober: Prober::new(config.interval, now, &mut rng),
             rejoin: Rejoin::new(config.interval, config.seeds.clone(), now),
-            ring: (vec![(me.id, me.weight)], Vec::new()),
+            ring: [vec![(me.id, me.weight)], Vec::new()],
             ring_stale: false,
             gone_after: me.incarnation,
             config,
@@ -452,7 +452,7 @@ impl Membership {
         if !std::mem::take(&mut self.ring_stale) {
             return;
         }
-        let ring = (self.ring_members(), self.joining_members());
+        let ring = [self.ring_members(), self.joining_members()];
         if ring != self.ring {
             self.ring = ring;
             self.outbox.push(MembershipOutput::RingChanged);

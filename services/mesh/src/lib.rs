@@ -17,6 +17,7 @@ mod resync;
 mod ring_change;
 mod serve;
 mod trail;
+mod underway;
 mod upkeep;
 
 mod clock;

@@ -12,8 +12,8 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
-    Op, OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot,
-    TraceContext, Version, Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
+    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot, TraceContext,
+    Version, Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -24,6 +24,7 @@ use crate::{
     link::{INLINE_VALUE_BYTES_MAX, Waiter},
     peers::Peers,
     trail::{Trail, refusal},
+    underway::{Asked, Underway},
 };
 
 /// How long a read goes on trying when owners see another ring or are still catching up, with a pause of so long in between.
@@ -79,18 +80,18 @@ impl Worker {
         let started = core.clock.now();
         let hash = KeyHash::of(key);
         let slot = Slot::of(hash);
-        let asked = Asked { started, hash, trace: options.trace };
+        let asked = Asked { op: Op::Get, started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
         let ring = core.ring();
         let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key)));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
-            self.record(Op::Get, OpOutcome::HitLocal, asked, Some(*version), Legs::new());
+            asked.record(core, OpOutcome::HitLocal, Some(*version), Legs::new());
             return Ok(Lookup::Local(hit));
         }
         drop(ring);
-        let _in_flight = InFlight::enter(&self.in_flight);
-        let (result, legs) = self.read(key, hash, (ring_hash, local), options, started).await;
+        let mut underway = Underway::new(core, &self.in_flight, asked);
+        let (result, legs) = self.read(key, hash, (ring_hash, local), options, started, &mut underway).await;
         let outcome = match &result {
             Ok(Lookup::Local(_)) => OpOutcome::HitLocal,
             Ok(Lookup::Remote(_)) => OpOutcome::HitRemote,
@@ -104,7 +105,7 @@ impl Worker {
             Ok(Lookup::Miss { version }) => *version,
             Err(_) => None,
         };
-        self.record(Op::Get, outcome, asked, version, legs);
+        underway.end(outcome, version, legs);
         result
     }
 
@@ -131,6 +132,7 @@ impl Worker {
         (local_ring, mut local): (RingHash, Option<ReadAnswer>),
         options: GetOptions,
         started: Monotonic,
+        underway: &mut Underway<'_>,
     ) -> (Result<Lookup, GetError>, Legs) {
         let (core, slot) = (&*self.core, Slot::of(hash));
         let mut legs = Legs::new();
@@ -153,6 +155,7 @@ impl Worker {
             let local = local.take().filter(|answer| !matches!(answer, ReadAnswer::WrongRing(_)));
             let machine = Read::new(self.read_config(options.consistency), &owners, local, started);
             let call = ReadCall::new(machine, started);
+            underway.reads(&call);
             let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
             let outcome = call
                 .run(core, &self.peers.hedge_budget, |call, leg, peer, now| {
@@ -258,7 +261,6 @@ impl Worker {
         let core = &*self.core;
         let started = core.clock.now();
         self.admit().await.ok_or(WriteError::Stopped)?;
-        let _in_flight = InFlight::enter(&self.in_flight);
         let expiry = match &body {
             Body::Value(_) => self.expiry(options.ttl),
             Body::Tombstone | Body::Expired => Expiry::NEVER,
@@ -266,14 +268,15 @@ impl Worker {
         let version = core.versions.tick(core.clock.unix());
         let hash = KeyHash::of(&key);
         let record = Record { hash, key, version, expiry, body };
-        let (result, legs) = self.replicate(record, options.trace, started).await;
+        let mut underway = Underway::new(core, &self.in_flight, Asked { op, started, hash, trace: options.trace });
+        let (result, legs) = self.replicate(record, options.trace, started, &mut underway).await;
         let (outcome, version) = match result {
             Ok(Written { version }) => (OpOutcome::Acknowledged, Some(version)),
             Err(WriteError::Indeterminate { version, .. }) => (OpOutcome::Indeterminate, Some(version)),
             Err(WriteError::Overloaded) => (OpOutcome::Overloaded, None),
             Err(_) => (OpOutcome::Refused, None),
         };
-        self.record(op, outcome, Asked { started, hash, trace: options.trace }, version, legs);
+        underway.end(outcome, version, legs);
         result
     }
 
@@ -283,6 +286,7 @@ impl Worker {
         mut record: Record,
         trace: Option<TraceContext>,
         started: Monotonic,
+        underway: &mut Underway<'_>,
     ) -> (Result<Written, WriteError>, Legs) {
         let (core, slot) = (&*self.core, Slot::of(record.hash));
         let deadline = started + core.config.write_timeout;
@@ -303,6 +307,7 @@ impl Worker {
                 return (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable, needed })), legs);
             }
             let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
+            underway.writes(&call);
             let outcome = call.outcome(SILENCE_MAX).await;
             renew(&mut legs, call.finish(core.clock.now().since(started)));
             let version = call.version();
@@ -449,20 +454,6 @@ impl Worker {
         }
         (!self.core.stopped.is_cancelled()).then_some(())
     }
-
-    fn record(&self, op: Op, outcome: OpOutcome, asked: Asked, version: Option<Version>, legs: Legs) {
-        let Asked { started, hash, trace } = asked;
-        let took = self.core.clock.now().since(started);
-        self.core.observer.operation(&OpRecord { op, outcome, took, started, hash, version, trace, legs });
-    }
-}
-
-/// What is known of an operation from its start.
-#[derive(Clone, Copy)]
-struct Asked {
-    started: Monotonic,
-    hash: KeyHash,
-    trace: Option<TraceContext>,
 }
 
 impl Core {
@@ -482,20 +473,4 @@ fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
 async fn back_off(attempt: u32, version: Version) {
     let dice = KeyHash::of(&version.get().to_le_bytes()).get();
     tokio::time::sleep(Duration::from_micros(dice % (BACKOFF_US * u64::from(attempt.min(16))))).await;
-}
-
-/// Counts an operation for as long as it runs.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl<'a> InFlight<'a> {
-    fn enter(counter: &'a AtomicUsize) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

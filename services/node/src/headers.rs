@@ -1,8 +1,6 @@
 //! The headers of a node: `X-Cache`, `X-Mesh-*`, `Server-Timing` and W3C `traceparent`. On the request path, so they are
 //! written into buffers on the stack.
 
-use std::time::Duration;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_proto::{TraceContext, Version};
 use observability::{RequestTrace, Telemetry};
@@ -15,7 +13,7 @@ pub(crate) const X_MESH_VERSION: HeaderName = HeaderName::from_static("x-mesh-ve
 pub(crate) const X_MESH_NODE: HeaderName = HeaderName::from_static("x-mesh-node");
 /// What a `session` read must not be older than.
 pub(crate) const X_MESH_MIN_VERSION: HeaderName = HeaderName::from_static("x-mesh-min-version");
-/// How long the mesh's part took.
+/// Where the time went; see `timing`.
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// W3C Trace Context, section 3.2.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -35,26 +33,6 @@ pub(crate) fn node(id: mesh_proto::NodeId) -> HeaderValue {
     ascii(&hex::<16>(u128::from(id.get())))
 }
 
-/// `Server-Timing`, in milliseconds with three decimals.
-pub(crate) fn server_timing(took: Duration) -> HeaderValue {
-    const PREFIX: &[u8] = b"mesh;dur=";
-    let mut buffer = *b"mesh;dur=00000000000000000000.000";
-    let mut micros = took.as_micros();
-    let (mut at, dot) = (buffer.len(), buffer.len() - 4);
-    while at > dot || micros > 0 {
-        at -= 1;
-        if at == dot {
-            continue;
-        }
-        buffer[at] = b'0' + (micros % 10) as u8;
-        micros /= 10;
-    }
-    // At least one digit before the point.
-    let start = at.min(dot - 1) - PREFIX.len();
-    buffer.copy_within(..PREFIX.len(), start);
-    ascii(&buffer[start..])
-}
-
 fn ascii(bytes: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(bytes).unwrap_or(HeaderValue::from_static(""))
 }
@@ -71,7 +49,7 @@ fn hex<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
 /// The request's trace: its place in it, if traces are recorded, and the header to give back.
 pub(crate) struct Trace {
     pub(crate) request: Option<RequestTrace>,
-    pub(crate) header: Option<HeaderValue>,
+    header: Option<HeaderValue>,
 }
 
 impl Trace {
@@ -85,6 +63,20 @@ impl Trace {
             telemetry.traceparent_malformed();
         }
         Self { request: telemetry.begin(caller), header: caller.map(|_| header.clone()) }
+    }
+
+    /// The caller's header. If this node keeps a trace that the caller has not sampled, it says so in the flags: what the
+    /// caller knows of it would otherwise be missing.
+    pub(crate) fn returned(&self, is_kept: bool) -> Option<HeaderValue> {
+        let header = self.header.as_ref()?;
+        let mut bytes = <[u8; 55]>::try_from(header.as_bytes()).ok().filter(|bytes| is_kept && bytes[54] == b'0');
+        bytes.as_mut().map_or_else(
+            || Some(header.clone()),
+            |bytes| {
+                bytes[54] = b'1';
+                Some(ascii(bytes))
+            },
+        )
     }
 
     /// What goes to the mesh.
@@ -143,26 +135,25 @@ mod tests {
     }
 
     #[test]
-    fn timings_are_milliseconds_with_three_decimals() {
-        for (micros, expected) in [
-            (0, "mesh;dur=0.000"),
-            (7, "mesh;dur=0.007"),
-            (123, "mesh;dur=0.123"),
-            (1_000, "mesh;dur=1.000"),
-            (3_045_600, "mesh;dur=3045.600"),
-        ] {
-            assert_eq!(server_timing(Duration::from_micros(micros)), expected);
-        }
-        assert_eq!(server_timing(Duration::from_micros(u64::MAX)), "mesh;dur=18446744073709551.615");
-    }
-
-    #[test]
     fn a_traceparent_becomes_26_bytes() {
         let context = parse_traceparent(GOOD.as_bytes()).map(|context| context.0);
         let bytes = context.unwrap_or_default();
         assert_eq!((bytes[0], bytes[1], bytes[16], bytes[17], bytes[24], bytes[25]), (0, 0x0a, 0x9c, 0xb7, 0x31, 1));
         let later = format!("cc{}-what the future brings", &GOOD[2..]);
         assert!(parse_traceparent(later.as_bytes()).is_some());
+    }
+
+    #[test]
+    fn a_caller_hears_what_was_kept() {
+        let returned = |header: &'static str, is_kept| {
+            let trace = Trace { request: None, header: Some(HeaderValue::from_static(header)) };
+            trace.returned(is_kept).and_then(|header| header.to_str().map(str::to_owned).ok())
+        };
+        const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        assert_eq!(returned(UNSAMPLED, true).as_deref(), Some(GOOD));
+        assert_eq!(returned(UNSAMPLED, false).as_deref(), Some(UNSAMPLED));
+        assert_eq!(returned(GOOD, true).as_deref(), Some(GOOD));
+        assert!(Trace { request: None, header: None }.returned(true).is_none());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod serve;
 mod settings;
 mod shutdown;
 mod stream;
+mod timing;
 mod upkeep;
 mod workers;
 

@@ -178,7 +178,8 @@ async fn a_value_is_written_read_and_deleted() {
     assert_eq!(header(&read, "x-cache"), "HIT_LOCAL");
     assert_eq!(header(&read, "x-mesh-version"), version);
     assert_eq!(header(&read, "x-mesh-node").len(), 16);
-    assert!(header(&read, "server-timing").starts_with("mesh;dur="));
+    let timing = header(&read, "server-timing");
+    assert!(timing.starts_with("mesh;dur=") && timing.contains(", handler;dur="), "{timing}");
     assert_eq!(header(&read, "traceparent"), trace);
     assert_eq!(read.text().await.unwrap(), "some value");
 

@@ -2,11 +2,14 @@
 
 mod control;
 mod http;
+mod keep;
 mod metrics;
 mod null_server;
 mod settings;
 mod startup;
 mod supervisor;
+mod trace_settings;
+mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -18,6 +21,7 @@ use crate::{
     http::{HttpClient, HttpOptions, probe_for_ever},
     settings::{Command, Settings, TargetUrl},
     supervisor::Supervisor,
+    traces::Recording,
 };
 
 /// The exit code of a run that proves nothing.
@@ -71,8 +75,9 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
 }
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
+    let recording = Recording::start(settings, targets)?;
     if settings.metrics_port > 0 {
-        metrics::serve(settings.metrics_port, cluster.watched())?;
+        metrics::serve(settings.metrics_port, cluster.watched(), recording.as_ref().map(Recording::counts))?;
     }
     let http = &settings.http;
     let dice = rand::random_range(0..targets.len());
@@ -87,12 +92,22 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         request_timeout: http.request_timeout,
         set_ttl_ms: http.set_ttl_ms,
     };
-    let client = |thread| HttpClient { targets: Arc::clone(&health), options, seed: plan.seed ^ (thread << 32) };
+    let traces = recording.as_ref().map(Recording::traces);
+    let client = |thread| HttpClient {
+        targets: Arc::clone(&health),
+        options,
+        seed: plan.seed ^ (thread << 32),
+        traces: traces.clone(),
+    };
     let clients = (0..plan.threads as u64).map(client).collect();
     let probe = tokio::spawn(probe_for_ever(Arc::clone(&health), cluster.clone()));
     let results = plan.results.clone();
-    let report = run_session::<HttpClient>(plan, clients, cluster).await?;
+    let mut report = run_session::<HttpClient>(plan, clients, cluster).await?;
     probe.abort();
+    drop(traces);
+    if let Some(recording) = recording {
+        report.set_spans(recording.finish().await, &settings.traces.jaeger_url);
+    }
     println!("\n{}", render(&report).trim_end());
     if let Some(path) = results {
         report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use load::{Counter, Moment, Op, OutcomeClass, Phase, Run, Snapshot, Violation};
+use load::{Counter, ErrorKind, Moment, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation};
 use observability::{Exposition, FaultEvent, OpSeries, RunnerSample};
 
-use crate::control::Watched;
+use crate::{
+    control::Watched,
+    traces::{TraceCounts, op_label, outcome_label, phase_label},
+};
 
 /// A scraper that is slower than this is hung up on.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -23,13 +26,14 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 ///
 /// # Errors
 /// One line, if the port cannot be used.
-pub(crate) fn serve(port: u16, watched: Watched) -> Result<(), String> {
+pub(crate) fn serve(port: u16, watched: Watched, traces: Option<TraceCounts>) -> Result<(), String> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
     let listener = listener.map_err(|error| format!("METRICS_PORT={port}: cannot listen on it: {error}"))?;
     let serve = move || {
         for stream in listener.incoming().flatten() {
             // Whoever hangs up early is not our concern.
-            let _ = answer(stream, watched.get().map(|run| sample(run)).unwrap_or_default());
+            let fates = traces.as_ref().map(TraceCounts::get).unwrap_or_default();
+            let _ = answer(stream, watched.get().map(|run| sample(run, fates)).unwrap_or_default());
         }
     };
     let started = thread::Builder::new().name("metrics".to_owned()).spawn(serve);
@@ -68,7 +72,7 @@ fn accept(head: &str) -> String {
     accept.collect::<Vec<_>>().join(",")
 }
 
-fn sample(run: &Run) -> RunnerSample {
+fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
     let now = Snapshot::of(&run.live);
     let get = |counter| now.get(counter);
     let series = |op, outcome| OpSeries {
@@ -91,6 +95,15 @@ fn sample(run: &Run) -> RunnerSample {
             .flat_map(|op| outcomes(op).map(move |outcome| (op, outcome)))
             .map(|(op, outcome)| series(op, outcome))
             .collect(),
+        services: Op::ALL.into_iter().map(|op| (op_label(op), now.service_buckets(op).collect())).collect(),
+        errors: ErrorKind::LABELS.into_iter().zip(now.errors()).collect(),
+        spans: vec![
+            ("kept", fates.kept),
+            ("exported", fates.exported),
+            ("failed", fates.failed),
+            ("dropped", fates.dropped),
+        ],
+        keeps: vec![("asked", fates.asked), ("lost", fates.not_asked)],
         writes_sent: run.history.sent(),
         fail_overs: get(Counter::FailOvers),
         violations: Violation::ALL.map(|violation| (violation.name(), now.violations(violation))).into(),
@@ -100,33 +113,6 @@ fn sample(run: &Run) -> RunnerSample {
         faults: run.faults.moments().into_iter().map(fault).collect(),
         lag_max: run.live.iter().map(load::Live::lag_max).max().unwrap_or_default(),
         target_in_flight: run.plan.concurrency as u64,
-    }
-}
-
-const fn op_label(op: Op) -> &'static str {
-    match op {
-        Op::Get => "get",
-        Op::Set => "set",
-        Op::Delete => "delete",
-    }
-}
-
-const fn outcome_label(outcome: OutcomeClass) -> &'static str {
-    match outcome {
-        OutcomeClass::Local => "hit_local",
-        OutcomeClass::Remote => "hit_remote",
-        OutcomeClass::Miss => "miss",
-        OutcomeClass::Acknowledged => "acknowledged",
-        OutcomeClass::Error => "error",
-    }
-}
-
-const fn phase_label(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Warm => "warm",
-        Phase::Steady => "steady",
-        Phase::AfterKill => "after_kill",
-        Phase::Recovered => "recovered",
     }
 }
 

@@ -5,6 +5,8 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use load::{LoadSettings, duration, positive_duration};
 
+use crate::trace_settings::TraceFlags;
+
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
@@ -20,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) kill: KillSettings,
     #[command(flatten)]
     pub(crate) local: LocalSettings,
+    #[command(flatten)]
+    pub(crate) traces: TraceFlags,
     /// The TCP port of GET /metrics, for Prometheus; 0 is off
     #[arg(long, env, default_value_t = 0)]
     pub(crate) metrics_port: u16,

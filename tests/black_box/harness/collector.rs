@@ -33,7 +33,9 @@ pub struct Span {
     pub parent: String,
     /// Such as mesh.get.
     pub name: String,
-    /// Which node sent it.
+    /// Which service sent it.
+    pub service: String,
+    /// Which node, or the runner.
     pub instance: String,
     /// Whether it is marked as failed.
     pub is_error: bool,
@@ -98,12 +100,14 @@ impl TraceService for Collector {
         let mut arrived = self.spans.lock().unwrap();
         for resource in request.into_inner().resource_spans {
             let whose = attributes(&resource.resource.map(|resource| resource.attributes).unwrap_or_default());
-            let instance = whose.get("service.instance.id").cloned().unwrap_or_default();
+            let named = |key: &str| whose.get(key).cloned().unwrap_or_default();
+            let (service, instance) = (named("service.name"), named("service.instance.id"));
             arrived.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans).map(|span| Span {
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),
                 parent: hex(&span.parent_span_id),
                 name: span.name,
+                service: service.clone(),
                 instance: instance.clone(),
                 is_error: span.status.is_some_and(|status| status.code == i32::from(StatusCode::Error)),
                 times: (span.start_time_unix_nano, span.end_time_unix_nano),

@@ -1,7 +1,7 @@
 //! `GET /get?k=KEY`: the value's bytes, or 404; where it came from and which version it is are in the headers.
 //! `consistency=one|session|quorum` says how fresh it must be; a `session` read is no older than `X-Mesh-Min-Version`.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -16,7 +16,7 @@ use mesh_proto::{Consistency, Version};
 use super::Asked;
 use crate::{
     app::{App, HttpWorker},
-    headers::{self, Trace, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
+    headers::{self, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
     pieces,
     problem::{MISS, PROBLEM_JSON, Problem},
     query,
@@ -24,13 +24,12 @@ use crate::{
 
 /// See the file's head.
 pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
-    let started = Instant::now();
     let app = &*http.app;
     let (parts, _) = request.into_parts();
-    let trace = Trace::of(&parts.headers, &app.telemetry);
+    let asked = Asked::new(&http, "GET", "/get", &parts.headers);
     let response = match parse(&parts, app) {
         Ok((key, consistency)) => {
-            let options = GetOptions { consistency, trace: trace.context() };
+            let options = GetOptions { consistency, trace: asked.trace.context() };
             match http.mesh.get(&key, options).await {
                 Ok(Lookup::Local(hit)) => found(hit, HeaderValue::from_static("HIT_LOCAL"), app.id_header.clone()),
                 Ok(Lookup::Remote(hit)) => {
@@ -43,7 +42,7 @@ pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -
         }
         Err(problem) => problem.respond(&app.telemetry),
     };
-    super::finish(&http, Asked { method: "GET", route: "/get", started, trace }, response)
+    asked.finish(response)
 }
 
 fn parse(parts: &Parts, app: &App) -> Result<(Bytes, Consistency), Problem> {

@@ -9,14 +9,18 @@ mod metrics;
 mod ready;
 mod set;
 mod stats;
+mod trace;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::Response,
     routing,
 };
@@ -25,8 +29,9 @@ use observability::EndedRequest;
 
 use crate::{
     app::HttpWorker,
-    headers::{self, SERVER_TIMING, TRACEPARENT, Trace},
+    headers::{SERVER_TIMING, TRACEPARENT, Trace},
     problem::Problem,
+    timing,
 };
 
 pub(crate) use get::get;
@@ -44,6 +49,7 @@ pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
         .route("/kill", routing::post(kill::kill))
         .route("/fault", routing::post(fault::lay).delete(fault::heal))
         .route("/metrics", routing::get(metrics::metrics))
+        .route("/trace/keep", routing::post(trace::keep))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(worker)
@@ -60,29 +66,54 @@ async fn method_not_allowed(State(http): State<Arc<HttpWorker>>) -> Response {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail).respond(&http.app.telemetry)
 }
 
-/// A request to the mesh, as it was at its start.
-struct Asked {
+/// A request to the mesh, from its start to its answer.
+struct Asked<'a> {
+    http: &'a HttpWorker,
     method: &'static str,
     route: &'static str,
     started: Instant,
     trace: Trace,
+    is_answered: bool,
 }
 
-/// Adds what every answer of the mesh has, and ends the request's trace. Nothing may be awaited between the mesh's answer
-/// and this, because the trace finds the operation's record on this thread.
-fn finish(http: &HttpWorker, asked: Asked, mut response: Response) -> Response {
-    let Asked { method, route, started, trace } = asked;
-    let took = started.elapsed();
-    if let Some(request) = &trace.request {
-        let ended = EndedRequest { method, route, status: response.status().as_u16(), started, took };
-        if let Some(keep) = http.app.telemetry.end(request, &ended) {
+impl<'a> Asked<'a> {
+    fn new(http: &'a HttpWorker, method: &'static str, route: &'static str, headers: &HeaderMap) -> Self {
+        let started = Instant::now();
+        let trace = Trace::of(headers, &http.app.telemetry);
+        Self { http, method, route, started, trace, is_answered: false }
+    }
+
+    /// Adds what every answer of the mesh has, and ends the request's trace. Nothing may be awaited between the mesh's answer
+    /// and this, because the trace finds the operation's record on this thread.
+    fn finish(mut self, mut response: Response) -> Response {
+        self.is_answered = true;
+        let took = self.started.elapsed();
+        let is_kept = self.end_trace(response.status().as_u16(), took);
+        let headers = response.headers_mut();
+        headers.insert(SERVER_TIMING, timing::header(took));
+        self.trace.returned(is_kept).map(|header| headers.insert(TRACEPARENT, header));
+        response
+    }
+
+    /// Whether the trace is kept.
+    fn end_trace(&self, status: u16, took: Duration) -> bool {
+        let Self { http, method, route, started, .. } = *self;
+        let Some(request) = &self.trace.request else { return false };
+        let fate = http.app.telemetry.end(request, &EndedRequest { method, route, status, started, took });
+        if let Some(keep) = fate.tell {
             http.mesh.keep_trace(keep.trace, keep.peers);
         }
+        fate.is_kept
     }
-    let headers = response.headers_mut();
-    headers.insert(SERVER_TIMING, headers::server_timing(took));
-    trace.header.map(|header| headers.insert(TRACEPARENT, header));
-    response
+}
+
+/// Its caller went away. What the mesh was doing for it has been dropped just before, and recorded.
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.end_trace(EndedRequest::GONE, self.started.elapsed());
+        }
+    }
 }
 
 /// 200 with this text.

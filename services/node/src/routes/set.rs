@@ -2,7 +2,7 @@
 //! `/set?k=KEY&ttl_ms=0`. Answers `OK` once WRITE_CONCERN owners have applied it. `ttl_ms` is -1 for ever, 0 for the
 //! node's default, or milliseconds from now.
 
-use std::{borrow::Cow, sync::Arc, time::Duration, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -18,7 +18,7 @@ use super::Asked;
 use crate::{
     app::{HttpWorker, Limits},
     body::Payload,
-    headers::{self, Trace, X_MESH_NODE, X_MESH_VERSION},
+    headers::{self, X_MESH_NODE, X_MESH_VERSION},
     problem::Problem,
     query,
 };
@@ -50,18 +50,16 @@ struct JsonEntry<'a> {
 
 /// See the file's head.
 pub(crate) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
-    let started = Instant::now();
-    let app = &*http.app;
     let (parts, body) = request.into_parts();
-    let trace = Trace::of(&parts.headers, &app.telemetry);
+    let asked = Asked::new(&http, "POST", "/set", &parts.headers);
     let response = match read(&http, &parts, body).await {
         Ok(entry) => {
-            let options = WriteOptions { ttl: entry.ttl, trace: trace.context() };
+            let options = WriteOptions { ttl: entry.ttl, trace: asked.trace.context() };
             answer(&http, http.mesh.set(entry.key, entry.value, options).await)
         }
-        Err(problem) => problem.respond(&app.telemetry),
+        Err(problem) => problem.respond(&http.app.telemetry),
     };
-    super::finish(&http, Asked { method: "POST", route: "/set", started, trace }, response)
+    asked.finish(response)
 }
 
 /// `OK`, or why not.

@@ -52,6 +52,11 @@ impl Connection {
         }
     }
 
+    /// A part of the last response's head.
+    pub(crate) fn text(&self, (start, end): (usize, usize)) -> &[u8] {
+        self.buffer.get(start..end).unwrap_or_default()
+    }
+
     pub(crate) fn rest(&mut self, now: Instant) {
         self.used_at = now;
     }

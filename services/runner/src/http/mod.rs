@@ -4,9 +4,12 @@
 mod connection;
 mod deadlines;
 mod health;
+mod last;
 mod pool;
 mod response;
 mod target;
+mod timing;
 
 pub(crate) use health::{Health, probe_for_ever};
+pub(crate) use last::{Last, Try, TryResult};
 pub(crate) use target::{HttpClient, HttpOptions};

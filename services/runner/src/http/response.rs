@@ -31,6 +31,10 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) cache: CacheHeader,
     pub(crate) version: Option<Version>,
+    /// Where `Server-Timing` lies in the buffer; empty if there is none.
+    pub(super) timing: (usize, usize),
+    /// The node has kept the request's trace.
+    pub(crate) is_kept: bool,
     /// The node whose replica answered (`X-Mesh-Node`).
     pub(crate) node: Option<u64>,
     /// The server will close the connection.
@@ -52,6 +56,8 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
         status,
         cache: CacheHeader::Absent,
         version: None,
+        timing: (0, 0),
+        is_kept: false,
         node: None,
         close,
         bytes,
@@ -67,6 +73,11 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
                     b"MISS" => CacheHeader::Miss,
                     _ => CacheHeader::Absent,
                 };
+            }
+            11 if header.name.eq_ignore_ascii_case("traceparent") => head.is_kept = header.value.ends_with(b"1"),
+            13 if header.name.eq_ignore_ascii_case("server-timing") => {
+                let start = header.value.as_ptr() as usize - buffer.as_ptr() as usize;
+                head.timing = (start, start + header.value.len());
             }
             11 if header.name.eq_ignore_ascii_case("x-mesh-node") => head.node = parse_node(header.value),
             14 if header.name.eq_ignore_ascii_case("x-mesh-version") => head.version = Version::parse(header.value),

@@ -1,17 +1,31 @@
 //! The HTTP target: one request, and at most one more try at another node.
 
-use std::{io::Write, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    io::Write,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use load::{Answer, Client, ErrorKind, Freshness, NodeIndex, Outcome, Target, Version};
+use load::{Answer, Client, Ended, ErrorKind, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way};
+use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
 
 use super::{
     Health,
     deadlines::Deadline,
+    last::{Last, Try, TryResult},
     pool::Pool,
     response::{CacheHeader, Head},
+    timing,
 };
-use crate::settings::Entry;
+use crate::{
+    settings::Entry,
+    traces::{ThreadTraces, Traces},
+};
+
+/// Ahead of the 55 bytes that say which trace.
+const TRACEPARENT: &[u8] = b"traceparent: ";
 
 /// How requests are made.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +37,12 @@ pub(crate) struct HttpOptions {
 }
 
 /// Makes one thread's targets.
-#[derive(Debug)]
 pub(crate) struct HttpClient {
     pub(crate) targets: Arc<[Health]>,
     pub(crate) options: HttpOptions,
     pub(crate) seed: u64,
+    /// Nothing if nobody wants traces.
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 impl Client for HttpClient {
@@ -36,7 +51,8 @@ impl Client for HttpClient {
     async fn connect(self) -> Result<HttpTarget, String> {
         let pool = Rc::new(Pool::new(self.targets));
         tokio::task::spawn_local(Rc::clone(&pool.deadlines).tick_for_ever());
-        Ok(HttpTarget::new(pool, self.options, SmallRng::seed_from_u64(self.seed)))
+        let traces = self.traces.map(|all| Rc::new(ThreadTraces::new(all)));
+        Ok(HttpTarget::new(pool, self.options, SmallRng::seed_from_u64(self.seed), traces))
     }
 }
 
@@ -49,6 +65,12 @@ pub(crate) struct HttpTarget {
     dice: SmallRng,
     request: Vec<u8>,
     body: Vec<u8>,
+    traces: Option<Rc<ThreadTraces>>,
+    last: Last,
+    /// Only the load is traced: what is written or read around it is judged by nobody, so its traces would have no root.
+    is_traced: bool,
+    /// Where in the request the value of `traceparent` stands.
+    traceparent_at: usize,
 }
 
 /// Why a try gave no answer.
@@ -65,7 +87,7 @@ type Tried = Result<Head, Failure>;
 impl Clone for HttpTarget {
     fn clone(&self) -> Self {
         // A clone of the dice would throw the same numbers; its place in the thread makes it differ.
-        let mut clone = Self::new(Rc::clone(&self.pool), self.options, self.dice.clone());
+        let mut clone = Self::new(Rc::clone(&self.pool), self.options, self.dice.clone(), self.traces.clone());
         let thread = rand::RngCore::next_u64(&mut clone.dice);
         clone.dice = SmallRng::seed_from_u64(thread.wrapping_add(clone.deadline.place()));
         clone
@@ -73,9 +95,11 @@ impl Clone for HttpTarget {
 }
 
 impl HttpTarget {
-    fn new(pool: Rc<Pool>, options: HttpOptions, dice: SmallRng) -> Self {
+    fn new(pool: Rc<Pool>, options: HttpOptions, dice: SmallRng, traces: Option<Rc<ThreadTraces>>) -> Self {
         let deadline = Deadline::new(&pool.deadlines);
-        Self { pool, options, deadline, dice, request: Vec::with_capacity(256), body: Vec::new() }
+        let request = Vec::with_capacity(384);
+        let (body, last) = (Vec::new(), Last::default());
+        Self { pool, options, deadline, dice, request, body, traces, last, is_traced: false, traceparent_at: 0 }
     }
 
     /// Sends the prepared request, and once more elsewhere if that is the rule.
@@ -89,6 +113,7 @@ impl HttpTarget {
         let patience = if may_move { self.options.failover_after.min(timeout) } else { timeout };
         let answered = self.pool.answered(first);
         let tried = self.try_at(first, patience, value).await;
+        self.last.first = Some(Try { node: first, result: result_of(&tried), started: None });
         if !strict {
             self.note(first, &tried, may_move && self.pool.answered(first) == answered);
         }
@@ -98,9 +123,12 @@ impl HttpTarget {
         let Some(second) = self.pool.pick(&mut self.dice, Some(first)) else {
             return answer(first, &tried, read, value);
         };
+        let started = Some(Instant::now());
+        self.write_traceparent(1);
         // Whoever closed or fell silent may have done what it was asked, or may do it yet.
         let doubtful = matches!(&tried, Err(first) if first.kind != ErrorKind::Refused);
         let tried = self.try_at(second, timeout, value).await;
+        self.last.second = Some(Try { node: second, result: result_of(&tried), started });
         self.note(second, &tried, false);
         let mut answer = answer(second, &tried, read, value);
         answer.doubtful = doubtful;
@@ -118,10 +146,14 @@ impl HttpTarget {
 
     async fn try_at(&mut self, node: NodeIndex, patience: Duration, body: &mut Vec<u8>) -> Tried {
         let (pool, request) = (&self.pool, &self.request);
+        let Last { timing, is_kept_there, .. } = &mut self.last;
+        timing.clear();
         let exchange = async {
             let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure { kind, epoch })?;
             let epoch = connection.epoch;
             let head = connection.exchange(request, body).await.map_err(|kind| Failure { kind, epoch })?;
+            timing.extend_from_slice(connection.text(head.timing));
+            *is_kept_there = head.is_kept;
             if !head.close {
                 pool.give(node, connection);
             }
@@ -155,12 +187,13 @@ impl HttpTarget {
             // Writing to a vector cannot fail.
             let _ = write!(self.request, "X-Mesh-Min-Version: {met}\r\n");
         }
-        self.request.extend_from_slice(b"\r\n");
+        self.end_head();
     }
 
     fn prepare_delete(&mut self, key: &[u8]) {
         self.prepare_path(b"DELETE /del?k=", key);
-        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n\r\n");
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
+        self.end_head();
     }
 
     fn prepare_path(&mut self, until_key: &[u8], key: &[u8]) {
@@ -169,6 +202,28 @@ impl HttpTarget {
         self.request.clear();
         self.request.extend_from_slice(until_key);
         self.request.extend_from_slice(key);
+    }
+
+    /// A new operation begins: its trace is the last of its headers.
+    fn end_head(&mut self) {
+        let traces = self.traces.as_ref().filter(|_| self.is_traced);
+        self.last.begin(traces.map(|traces| traces.begin()));
+        if self.last.trace.is_some() {
+            self.request.extend_from_slice(TRACEPARENT);
+            self.traceparent_at = self.request.len();
+            self.request.extend_from_slice(&[0; ClientTrace::TRACEPARENT_BYTES]);
+            self.request.extend_from_slice(b"\r\n");
+            self.write_traceparent(0);
+        }
+        self.request.extend_from_slice(b"\r\n");
+    }
+
+    /// Every try has a span of its own.
+    fn write_traceparent(&mut self, number: u64) {
+        if let Some(trace) = self.last.trace {
+            let place = self.traceparent_at..self.traceparent_at + ClientTrace::TRACEPARENT_BYTES;
+            self.request[place].copy_from_slice(&trace.traceparent(number));
+        }
     }
 
     fn prepare_set(&mut self, key: &[u8], value: &[u8]) {
@@ -185,8 +240,9 @@ impl HttpTarget {
         let length = self.body.len();
         let _ = write!(
             self.request,
-            "POST /set HTTP/1.1\r\nHost: mesh\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            "POST /set HTTP/1.1\r\nHost: mesh\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
         );
+        self.end_head();
         self.request.extend_from_slice(&self.body);
     }
 }
@@ -211,6 +267,39 @@ impl Target for HttpTarget {
     async fn delete(&mut self, key: &[u8]) -> Answer {
         self.prepare_delete(key);
         self.send_write().await
+    }
+
+    fn begin_load(&mut self) {
+        self.is_traced = true;
+    }
+
+    fn judged(&mut self, ended: &Ended) -> Option<Kept> {
+        self.traces.as_ref().and_then(|traces| traces.judged(&self.last, ended))
+    }
+
+    fn trace(&self) -> Option<u128> {
+        self.last.trace.map(|trace| trace.trace)
+    }
+
+    fn parts(&self) -> Parts {
+        Parts { retried: self.last.second.and_then(|tried| tried.started), ..timing::parts(&self.last.timing) }
+    }
+
+    fn way(&self) -> Way {
+        let elsewhere = self.last.first.filter(|_| self.last.second.is_some());
+        let elsewhere = elsewhere.map(|tried| (tried.node, tried.result.words()));
+        let mut way = Way { elsewhere, legs: timing::legs(&self.last.timing), ..Way::default() };
+        if let Some(traces) = &self.traces {
+            traces.fill(&self.last, &mut way);
+        }
+        way
+    }
+}
+
+const fn result_of(tried: &Tried) -> TryResult {
+    match tried {
+        Ok(head) => TryResult::Status(head.status),
+        Err(failure) => TryResult::Failed(failure.kind),
     }
 }
 

@@ -1,0 +1,241 @@
+//! The traces of whoever drives load from outside: one per request, begun here and continued by the node. Its fate is decided
+//! by the caller at its end; until then it is 25 bytes.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use opentelemetry::{
+    KeyValue,
+    trace::{SpanKind, Status},
+};
+use opentelemetry_sdk::trace::SpanData;
+
+use super::{
+    InitError, SampleRatio, SpanCounts, SpanPipeline, TraceGuard, TraceMode, TraceSettings, ids, names,
+    spans::{Place, SpanWriter},
+};
+
+/// The service's name unless it is told another.
+const SERVICE_NAME: &str = "mesh-runner";
+
+/// A request's place in a trace, and whether it was sampled at its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientTrace {
+    /// The trace.
+    pub trace: u128,
+    /// The request's own span, the root.
+    pub span: u64,
+    /// It is kept whatever becomes of it, and everyone who takes part knows at once.
+    pub sampled: bool,
+}
+
+impl ClientTrace {
+    /// `traceparent` (W3C Trace Context, section 3.2) in so many bytes.
+    pub const TRACEPARENT_BYTES: usize = 55;
+
+    /// What travels with try number `number`: the first is the request itself, further ones have a span of their own.
+    #[must_use]
+    pub fn traceparent(&self, number: u64) -> [u8; Self::TRACEPARENT_BYTES] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], self.trace);
+        write_hex(&mut text[36..52], u128::from(self.span_of(number)));
+        text[54] += u8::from(self.sampled);
+        text
+    }
+
+    /// Spans' lowest bits are zero, so that those of further tries follow.
+    const fn span_of(&self, number: u64) -> u64 {
+        self.span.wrapping_add(number)
+    }
+}
+
+fn write_hex(digits: &mut [u8], mut number: u128) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+/// A request that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientRequest<'a> {
+    /// Its trace.
+    pub trace: ClientTrace,
+    /// As nodes label it.
+    pub op: &'static str,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// Why it is kept.
+    pub kept: &'static str,
+    /// The part of the run that it belongs to.
+    pub phase: &'static str,
+    /// It did not get what it was for, or something that must not be.
+    pub is_error: bool,
+    /// When it should have begun.
+    pub intended: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// Its tries, at least one.
+    pub tries: &'a [ClientTry<'a>],
+}
+
+/// One try at one node.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTry<'a> {
+    /// The node.
+    pub target: &'a str,
+    /// When it was sent.
+    pub started: Instant,
+    /// What it came to.
+    pub result: &'a str,
+}
+
+/// What became of the spans that were kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpanTotals {
+    /// Handed to the exporter.
+    pub kept: u64,
+    /// Taken by the collector.
+    pub exported: u64,
+    /// Not taken in time.
+    pub failed: u64,
+    /// Never sent, because too many were under way.
+    pub dropped: u64,
+}
+
+/// Begins traces, and hands those that are kept to a pipeline of its own.
+pub struct ClientTracer {
+    keeps_all: bool,
+    sample_ratio: SampleRatio,
+    slow: Duration,
+    spans: SpanWriter,
+    pipeline: Arc<SpanPipeline>,
+    counts: Arc<SpanCounts>,
+}
+
+impl ClientTracer {
+    /// Starts it, if a collector is named. The guard sends what is still queued when it is dropped.
+    ///
+    /// # Errors
+    /// [`InitError`]; a collector that cannot be reached is none.
+    pub fn start(
+        settings: &TraceSettings,
+        instance: &str,
+        version: &str,
+    ) -> Result<Option<(Arc<Self>, TraceGuard)>, InitError> {
+        let endpoint = settings.endpoint.as_ref().filter(|_| settings.mode != TraceMode::Off);
+        let Some(endpoint) = endpoint else { return Ok(None) };
+        let counts = Arc::<SpanCounts>::default();
+        let pipeline =
+            Arc::new(SpanPipeline::start(settings, endpoint, (SERVICE_NAME, instance), Arc::clone(&counts))?);
+        let tracer = Self {
+            keeps_all: settings.mode == TraceMode::All,
+            sample_ratio: settings.sample_ratio,
+            slow: settings.slow,
+            spans: SpanWriter::new(version),
+            pipeline: Arc::clone(&pipeline),
+            counts,
+        };
+        Ok(Some((Arc::new(tracer), TraceGuard(Some(pipeline)))))
+    }
+
+    /// A request begins. A few nanoseconds.
+    #[must_use]
+    pub fn begin(&self) -> ClientTrace {
+        let trace = ids::trace_id();
+        ClientTrace { trace, span: ids::span_id(), sampled: self.keeps_all || self.sample_ratio.takes(trace as u64) }
+    }
+
+    /// What takes longer is kept.
+    #[must_use]
+    pub const fn slow(&self) -> Duration {
+        self.slow
+    }
+
+    /// A request is kept. Never waits.
+    pub fn keep(&self, request: &ClientRequest<'_>) {
+        self.pipeline.submit(self.root(request));
+        for (number, tried) in (1..).zip(request.tries.iter().skip(1)) {
+            self.pipeline.submit(self.retry(request, number, tried));
+        }
+    }
+
+    /// To be called every second or so.
+    pub fn run_upkeep(&self) {
+        self.spans.clock.follow();
+    }
+
+    /// What has become of spans so far.
+    #[must_use]
+    pub fn totals(&self) -> SpanTotals {
+        // Relaxed: each figure stands alone.
+        let SpanCounts { kept, exported, failed, dropped } = &*self.counts;
+        let [kept, exported, failed, dropped] =
+            [kept, exported, failed, dropped].map(|count| count.load(Ordering::Relaxed));
+        SpanTotals { kept, exported, failed, dropped }
+    }
+
+    /// `runner get` and its like.
+    fn root(&self, request: &ClientRequest<'_>) -> SpanData {
+        let place = Place { trace: request.trace.trace, span: request.trace.span, parent: 0, is_remote: false };
+        let mut attributes = vec![
+            KeyValue::new("outcome", request.outcome),
+            KeyValue::new("kept", request.kept),
+            KeyValue::new("phase", request.phase),
+        ];
+        if let Some(first) = request.tries.first() {
+            attributes.push(KeyValue::new("target", first.target.to_owned()));
+            attributes.push(KeyValue::new("result", first.result.to_owned()));
+            let queue = first.started.saturating_duration_since(request.intended);
+            attributes.push(KeyValue::new("queue_us", queue.as_micros() as i64));
+        }
+        let name = match request.op {
+            "get" => &names::RUNNER_GET,
+            "set" => &names::RUNNER_SET,
+            _ => &names::RUNNER_DELETE,
+        };
+        let times = (self.spans.clock.date(request.intended), self.spans.clock.date(request.ended));
+        self.spans.span(place, name.name, SpanKind::Client, times, attributes, status(request.is_error))
+    }
+
+    /// `runner.retry`, the parent of what the second node did.
+    fn retry(&self, request: &ClientRequest<'_>, number: u64, tried: &ClientTry<'_>) -> SpanData {
+        let ClientTrace { trace, span, .. } = request.trace;
+        let place = Place { trace, span: request.trace.span_of(number), parent: span, is_remote: false };
+        let attributes = [("target", tried.target), ("result", tried.result)];
+        let attributes = attributes.map(|(key, value)| KeyValue::new(key, value.to_owned())).to_vec();
+        let times = (self.spans.clock.date(tried.started), self.spans.clock.date(request.ended));
+        self.spans.span(place, names::RUNNER_RETRY.name, SpanKind::Client, times, attributes, status(request.is_error))
+    }
+}
+
+fn status(is_error: bool) -> Status {
+    if is_error { Status::error("the client did not get what it asked for") } else { Status::Unset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_what_the_standard_says() {
+        let trace = ClientTrace {
+            trace: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c,
+            span: 0xb7ad_6b71_6920_3330,
+            sampled: true,
+        };
+        let text = |number| String::from_utf8_lossy(&trace.traceparent(number)).into_owned();
+        assert_eq!(text(0), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203330-01");
+        assert_eq!(text(1), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let unsampled = ClientTrace { sampled: false, ..trace };
+        assert!(unsampled.traceparent(0).ends_with(b"-00"));
+    }
+
+    #[test]
+    fn nothing_is_started_without_a_collector() {
+        let started = ClientTracer::start(&TraceSettings::default(), "i", "0");
+        assert!(started.is_ok_and(|tracer| tracer.is_none()));
+    }
+}

@@ -1,0 +1,78 @@
+//! Behind the books of an operation: its target hears how it ended and says whether its trace is kept; the slowest are written
+//! down with where their time went, and of every few the parts.
+
+use crate::{
+    Answer, Ended, Judgement, Kept, Op, Outcome, OutcomeClass, Target,
+    judged::Times,
+    kept::KeptTraces,
+    parts::PartSamples,
+    slowest::{SlowRequest, Slowest},
+    worker::Thread,
+};
+
+/// One thread's, or all threads' once merged.
+#[derive(Debug, Default)]
+pub struct Aftermath {
+    pub(crate) slowest: Slowest,
+    pub(crate) kept: KeptTraces,
+    pub(crate) parts: [PartSamples; Op::ALL.len()],
+}
+
+impl Aftermath {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.slowest.merge(&other.slowest);
+        self.kept.merge(&other.kept);
+        self.parts.iter_mut().zip(&other.parts).for_each(|(mine, theirs)| mine.merge(theirs));
+    }
+}
+
+impl Thread {
+    /// See the file's head. Nothing may be awaited between the answer and this.
+    pub(crate) fn follow_up(
+        &self,
+        target: &mut impl Target,
+        op: Op,
+        answer: &Answer,
+        times: Times,
+        judgement: Judgement,
+    ) {
+        let (run, outcome) = (&self.run, OutcomeClass::of(answer.outcome));
+        let mut recorder = self.recorder.borrow_mut();
+        let aftermath = &mut recorder.aftermath;
+        let error = if let Outcome::Error(kind) = answer.outcome { Some(kind) } else { None };
+        let mut ended = Ended {
+            op,
+            outcome,
+            error,
+            phase: run.phase.get(),
+            failed_over: answer.failed_over,
+            is_violation: judgement.is_broken(),
+            intended: times.intended,
+            sent: times.sent,
+            ended: times.ended,
+            is_among_slowest: false,
+            p99: run.p99(),
+        };
+        let response = ended.response();
+        ended.is_among_slowest = aftermath.slowest.takes(ended.phase, op, outcome, response);
+        self.live().service(op, ended.service());
+        error.into_iter().for_each(|kind| self.live().error(kind));
+        let kept = target.judged(&ended);
+        let draws = aftermath.parts[op as usize].draws();
+        if !draws && !ended.is_among_slowest && kept.is_none_or(|kept| kept == Kept::Sampled) {
+            return;
+        }
+        let parts = target.parts();
+        if draws {
+            aftermath.parts[op as usize].add(&ended, &parts);
+        }
+        let at = run.load_time(times.ended);
+        if let Some((kept, trace)) = kept.zip(target.trace()) {
+            aftermath.kept.add(kept, trace, at, answer.node);
+        }
+        if ended.is_among_slowest {
+            let request = SlowRequest::new(&ended, answer.node, at, &parts, target.way());
+            aftermath.slowest.add(outcome, request);
+        }
+    }
+}
