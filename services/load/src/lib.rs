@@ -35,9 +35,11 @@ mod recorder;
 mod compare;
 mod fault;
 mod fault_log;
+mod fault_verdict;
 mod progress;
 mod session;
 
+mod fault_table;
 mod numbers;
 mod report;
 mod slow_table;

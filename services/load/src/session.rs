@@ -32,7 +32,7 @@ pub(crate) struct Observed {
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Comparisons,
-    pub(crate) timeline: Option<Timeline>,
+    pub(crate) kills: Vec<Timeline>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
 }
@@ -54,7 +54,7 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.stats_before_load = all_stats(&run, cluster).await;
     load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
     observed.stats_after_load = all_stats(&run, cluster).await;
-    observed.interrupted = run.stopping();
+    observed.interrupted = run.interrupted();
     if run.plan.sweeps() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
@@ -104,7 +104,7 @@ async fn load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
-    let (samples, timeline) = (RefCell::default(), RefCell::default());
+    let (samples, kills) = (RefCell::default(), RefCell::default());
     let comparisons = RefCell::<Comparisons>::default();
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -114,7 +114,7 @@ async fn load(
             end_warmup(run),
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
-            when(run.plan.kill, |kill| inject(run, cluster, kill, &timeline)),
+            when(run.plan.kill, |kill| inject(run, cluster, kill, &kills)),
         )
     };
     tokio::select! {
@@ -125,7 +125,7 @@ async fn load(
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
-    observed.timeline = timeline.into_inner();
+    observed.kills = kills.into_inner();
     observed.comparisons = comparisons.into_inner();
     Ok(())
 }
