@@ -77,6 +77,7 @@ pub(crate) struct Counters {
     pub(crate) drift_refused: AtomicU64,
     pub(crate) repaired: AtomicU64,
     pub(crate) given_up: AtomicU64,
+    pub(crate) left_early: AtomicU64,
     pub(crate) peers_refused: AtomicU64,
     pub(crate) protocol_violations: AtomicU64,
 }
@@ -309,6 +310,7 @@ impl Core {
             drift_refused: read(&self.counters.drift_refused),
             repaired: read(&self.counters.repaired),
             given_up: read(&self.counters.given_up),
+            left_early: read(&self.counters.left_early),
             peers_refused: read(&self.counters.peers_refused),
             protocol_violations: read(&self.counters.protocol_violations),
             faults: crate::FaultStats::default(),
