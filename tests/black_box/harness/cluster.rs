@@ -55,8 +55,9 @@ impl Cluster {
         let network = Network { proxies, ips: specs.iter().map(NodeSpec::ip).collect() };
         let seeds: Vec<String> = specs.iter().map(|spec| spec.public.to_string()).collect();
         let seeds = seeds.join(",");
-        let settings = [("CACHE_SEEDS", &seeds[..])].iter().chain(settings);
-        let settings = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let settings =
+            std::iter::once(("CACHE_SEEDS", &seeds[..])).chain(settings.iter().copied()).map(owned).collect();
         let mut cluster = Self { nodes: Vec::new(), network, settings, folder, _machine: machine };
         specs.into_iter().for_each(|spec| cluster.start_node(spec));
         cluster.wait_whole(START_WITHIN).await;
