@@ -8,12 +8,15 @@ mod call;
 mod core;
 mod faults;
 mod gossip_routes;
+mod handover;
 mod hints;
 mod link;
 mod peer;
 mod peers;
 mod resync;
+mod ring_change;
 mod serve;
+mod trail;
 mod underway;
 mod upkeep;
 
