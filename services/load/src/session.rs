@@ -11,10 +11,11 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Op, Phase, Plan, Report, Run, Served, Snapshot,
+    Client, Cluster, Counter, FaultRecord, NodeIndex, NodeStats, Op, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
     fault_log::unix_ms,
+    fault_run::{keep_faults, mend},
     numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
     say,
@@ -40,6 +41,9 @@ pub(crate) struct Observed {
     /// When the load began, by the clock that nodes tell the time of their start from.
     pub(crate) load_began_unix_ms: u64,
     pub(crate) kills: Vec<Timeline>,
+    pub(crate) faults: Vec<FaultRecord>,
+    /// Why the mesh was not whole again after the faults.
+    pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
 }
@@ -60,9 +64,14 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     }
     observed.stats_before_load = all_stats(&run, cluster).await;
     observed.served_before_load = all_served(&run, cluster).await;
-    load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
+    observed.not_whole = tokio::select! {
+        mended = mend(&run, cluster, &mut observed.faults) => mended.err(),
+        () = interrupts.next() => None,
+    };
+    loaded?;
     observed.served_after_load = all_served(&run, cluster).await;
-    observed.watched_p99 = cluster.watched_p99(observed.load_time).await;
+    observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
     if run.plan.sweeps() {
@@ -115,6 +124,8 @@ async fn load(
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
     let (samples, kills) = (RefCell::default(), RefCell::default());
+    let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
+    let faults = RefCell::new(planned.collect::<Vec<_>>());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -126,13 +137,16 @@ async fn load(
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
             when(run.plan.kill, |kill| inject(run, cluster, kill, &kills)),
+            when((!run.plan.faults.is_empty()).then_some(()), |()| keep_faults(run, cluster, &faults)),
         )
     };
-    tokio::select! {
-        result = until_done(run, interrupts, stages.load()) => result?,
-        _ = watchers => {}
-    }
+    let loaded = tokio::select! {
+        result = until_done(run, interrupts, stages.load()) => result,
+        _ = watchers => Ok(()),
+    };
     console.clear();
+    observed.faults = faults.into_inner();
+    loaded?;
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();

@@ -141,6 +141,7 @@ impl LoadSettings {
             reconcile: true,
             results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
             kill,
+            faults: Vec::new(),
         }
     }
 }
@@ -197,6 +198,7 @@ fn explain(error: &clap::Error) -> String {
         _ => None,
     };
     let source = std::error::Error::source(error).map(ToString::to_string);
+    let value = value.replace(char::is_whitespace, " ");
     format!("{name}={value}: {}", possible.or(source).unwrap_or_else(|| "expected another value".to_owned()))
 }
 
