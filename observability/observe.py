@@ -27,6 +27,8 @@ KILL_TOKEN = "demo"
 RUN = {
     "CONCURRENCY": "256", "DURATION": "120s", "SET_RATIO": "30", "SET_TTL_MS": "-1", "STATS_EVERY": "10s",
     "KILL_MODE": "random", "KILL_AFTER": "30s", "KILL_TOKEN": KILL_TOKEN,
+    # Whoever looks around with curl asks the same nodes.
+    "RECONCILE": "report",
 }
 # Long enough for suspicion, death, return and recovery; light enough for two slow cores.
 CHECK_RUN = {
@@ -190,6 +192,7 @@ class LocalStack:
         """A runner's run; gives its exit code."""
         ports = self.ports
         own = {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(self.folder / "results.json")}
+        own |= {"PROMETHEUS_URL": self.url} if self.prometheus else {}
         own |= {"JAEGER_URL": self.ui_url} | telemetry_settings(ports, "runner", traced=self.ui is not None)
         return subprocess.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own}, check=False).returncode
 
