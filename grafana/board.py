@@ -98,11 +98,10 @@ def heatmap(title: str, description: str, expr: str, **own) -> dict:
 
 def verdict() -> list[dict]:
     since_kill = (
-        'max(runner_fault_event_timestamp_seconds{%s,action="%s"}) - max(runner_fault_event_timestamp_seconds{%s,action="kill"})'
+        'max(runner_fault_event_timestamp_seconds{%s,kind="kill",action="%s"}) - max(runner_fault_event_timestamp_seconds{%s,action="kill"})'
     )
-    phase = " + ".join(
-        f'{at} * max(runner_phase{{{RUN},phase="{name}"}})' for at, name in enumerate(("warm", "steady", "after_kill", "recovered"))
-    )
+    phases = ("warm", "steady", "after_kill", "recovered", "in_fault")
+    phase = " + ".join(f'{at} * max(runner_phase{{{RUN},phase="{name}"}})' for at, name in enumerate(phases))
     return [
         number("Wrong answers", "Values that nobody wrote, acknowledged writes that were missed, versions out of order. Anything above 0 breaks the guarantee.", "short",
             query(f"sum(runner_integrity_violations_total{{{RUN}}})", "violations"), steps=RED_ABOVE_0),
@@ -118,7 +117,7 @@ def verdict() -> list[dict]:
         number("Kill to recovered", "From the kill until the node was ready again and every survivor had it back.", "s",
             query(since_kill % (RUN, "recovered", RUN), "recovery")),
         states("Phase", "The part of the run, as the runner counts its percentiles.", query(phase, "phase"), width=12, height=5,
-            names={0: ("warm", "blue"), 1: ("steady", "green"), 2: ("after kill", "red"), 3: ("recovered", "purple")}),
+            names={0: ("warm", "blue"), 1: ("steady", "green"), 2: ("after kill", "red"), 3: ("recovered", "purple"), 4: ("in fault", "orange")}),
         states("Nodes that answer", "Whether Prometheus reaches a node's /metrics. A gap is a node that is gone.",
             query('max by (instance) (up{job="mesh-node"})', "{{instance}}"), names={0: ("down", "red"), 1: ("up", "green")}, width=6, height=5),
         panel("table", "Alerts", "Alerts that are pending or fire now; empty is good.", "short",
@@ -322,7 +321,8 @@ def annotations() -> list[dict]:
     event = "runner_fault_event_timestamp_seconds"
     return [
         annotation("Kills", "red", f'{event}{{{RUN},action="kill"}}', "kill {{target}}", "action,target"),
-        annotation("Phases", "purple", f'{event}{{{RUN},action=~"dead|back|ready|recovered"}}', "{{action}} {{target}}", "action,target"),
+        annotation("Faults", "orange", f'{event}{{{RUN},action="begun"}}', "{{kind}} {{target}}", "kind,target"),
+        annotation("Phases", "purple", f'{event}{{{RUN},action=~"dead|back|ready|healed|recovered"}}', "{{action}} {{target}}", "action,kind,target"),
         annotation("Starts", "blue", "mesh_start_timestamp_seconds", "{{node}} started", "node"),
     ]
 

@@ -65,8 +65,10 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.stats_before_load = all_stats(&run, cluster).await;
     observed.served_before_load = all_served(&run, cluster).await;
     let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
-    observed.not_whole = tokio::select! {
-        mended = mend(&run, cluster, &mut observed.faults) => mended.err(),
+    let mended = tokio::select! {
+        // Without faults it is done at once, and an interrupt is for the sweep.
+        biased;
+        mended = mend(&run, cluster, &mut observed.faults) => Some(mended),
         () = interrupts.next() => None,
     };
     loaded?;
@@ -74,7 +76,8 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
-    if run.plan.sweeps() {
+    observed.not_whole = mended.as_ref().and_then(|mended| mended.clone().err());
+    if run.plan.sweeps() && mended.is_some() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
             () = interrupts.next() => false,
