@@ -1,10 +1,10 @@
 //! Everything a node does without being asked: gossip, joining, publishing its weight, sweeping the store, and
 //! repair by comparison and by hints.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use mesh_proto::{ControlReply, ControlRequest, FrameBody, Weight, WeightSampler};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{core::Core, link::Link, peer::Peer, peers::Peers};
 
@@ -16,6 +16,9 @@ const SWEEP_ENTRIES: usize = 1000;
 
 /// How long a join may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many addresses are tried at the same time.
+const JOINS_AT_ONCE_MAX: usize = 16;
 
 /// Starts upkeep on the current runtime.
 pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<String>) {
@@ -42,23 +45,35 @@ async fn gossip(core: Arc<Core>) {
     }
 }
 
-/// Joins seeds and returning members, one at a time: each takes one exchange of member lists.
+/// Joins seeds and returning members: each takes one exchange of member lists. Many at a time, because whoever is gone for good
+/// is waited for until the time is up, and those that are back would wait with it.
 async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<String>) {
+    let mut underway = BTreeSet::new();
+    let mut attempts = JoinSet::new();
     loop {
         let addr = tokio::select! {
             biased;
             () = core.stopped.cancelled() => return,
-            addr = joins.recv() => match addr {
+            Some(tried) = attempts.join_next() => {
+                // An attempt does not panic, and is not aborted before the node stops.
+                if let Ok(addr) = tried {
+                    underway.remove(&addr);
+                }
+                continue;
+            }
+            addr = joins.recv(), if underway.len() < JOINS_AT_ONCE_MAX => match addr {
                 Some(addr) => addr,
                 None => return,
             },
         };
         core.unpaused().await;
-        let attempt = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr));
-        tokio::select! {
-            biased;
-            () = core.stopped.cancelled() => return,
-            _ = attempt => {}
+        if underway.insert(addr.clone()) {
+            let (core, peers) = (Arc::clone(&core), Arc::clone(&peers));
+            attempts.spawn(async move {
+                // Whether it came to anything shows in the members.
+                let _ = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr)).await;
+                addr
+            });
         }
     }
 }
