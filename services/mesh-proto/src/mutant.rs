@@ -44,11 +44,25 @@ pub enum Mutant {
     NeverCompared,
     /// A node that was thought dead does not compare what it holds.
     DeathForgotten,
+    /// An owner that is not in sync vouches for the order of writes.
+    UnconfirmedCounts,
+    /// A node enters the ring before it has caught up.
+    EntersEmpty,
+    /// A node that has entered the ring believes what it compared before.
+    EnteredAndTrusted,
+    /// A node that leaves goes at once.
+    LeavesAtOnce,
+    /// A node forgets the slots that it no longer owns before their owners have them.
+    ForgetsTooEarly,
+    /// A new owner asks only the slot's other owners for what it lacks.
+    AsksOwnersOnly,
+    /// An owner serves callers that see another ring.
+    RingUnchecked,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -68,6 +82,13 @@ impl Mutant {
         Self::ExpiryForgotten,
         Self::NeverCompared,
         Self::DeathForgotten,
+        Self::UnconfirmedCounts,
+        Self::EntersEmpty,
+        Self::EnteredAndTrusted,
+        Self::LeavesAtOnce,
+        Self::ForgetsTooEarly,
+        Self::AsksOwnersOnly,
+        Self::RingUnchecked,
     ];
 
     /// Whether this defect is planted in this process.

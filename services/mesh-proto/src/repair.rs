@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::{Digest, KeyHash, NodeId, Ring, RingHash, SLOTS, Slot, Version};
+use crate::{Digest, KeyHash, Mutant, NodeId, Ring, RingHash, SLOTS, Slot, Version};
 
 /// One bit per slot: whether this node may say "absent". Shared with the request path.
 #[derive(Debug)]
@@ -102,7 +102,8 @@ impl RepairPlan {
         }
         let mut awaited = HashMap::new();
         for &slot in &owned {
-            let others = sources.holders.iter().copied().filter(|holder| *holder != me);
+            let is_asked = |holder: &NodeId| ring.owns(*holder, slot) || !Mutant::AsksOwnersOnly.is_planted();
+            let others = sources.holders.iter().copied().filter(|holder| *holder != me && is_asked(holder));
             let was_owned = self.owned.binary_search(&slot).is_ok();
             let mut missing: Vec<NodeId> = match self.awaited.get(&slot) {
                 _ if distrust || !was_owned => others.collect(),

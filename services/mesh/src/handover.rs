@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{ControlReply, ControlRequest, Digest, Event, FrameBody, NodeId, RingHash, Slot};
+use mesh_proto::{ControlReply, ControlRequest, Digest, Event, FrameBody, Mutant, NodeId, RingHash, Slot};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -29,6 +29,9 @@ const DROP_PACE: Duration = Duration::from_millis(5);
 /// Waits until nothing of this node's is missing elsewhere: writes that it coordinates have their answers, its hints are
 /// delivered, and every member of the ring has taken over what this node holds of its slots.
 pub(crate) async fn drain(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker]) {
+    if Mutant::LeavesAtOnce.is_planted() {
+        return;
+    }
     loop {
         let ring = Arc::clone(&core.ring());
         let others: BTreeSet<NodeId> = ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
@@ -117,6 +120,9 @@ pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
     let owners: BTreeSet<NodeId> = foreign.iter().flat_map(|slot| ring.owners(*slot)).copied().collect();
     let in_sync = ask_in_sync(peers, owners).await;
     let knows = |owner: &NodeId, slot: Slot| {
+        if Mutant::ForgetsTooEarly.is_planted() {
+            return true;
+        }
         let word = in_sync.get(owner).and_then(|words| words.get(slot.index() / 64));
         word.is_some_and(|word| word >> (slot.index() % 64) & 1 == 1)
     };

@@ -176,13 +176,14 @@ impl Peers {
         let mut members = self.core.members.subscribe();
         let mut backoff = BACKOFF_MIN;
         loop {
-            let in_ring = |members: &Arc<Vec<Member>>| {
+            let is_wanted = |members: &Arc<Vec<Member>>| {
                 members.iter().any(|member| member.id == peer.id && member.state.in_ring())
+                    || self.core.is_leaving(peer.id)
             };
             tokio::select! {
                 biased;
                 () = self.core.stopped.cancelled() => return,
-                () = members.wait_for(in_ring) => {}
+                () = members.wait_for(is_wanted) => {}
             }
             if !self.get(peer.id).is_some_and(|known| Arc::ptr_eq(&known, &peer)) {
                 return;

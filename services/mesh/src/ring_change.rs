@@ -9,11 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
-use mesh_proto::{Event, NodeId, Ring, RingHash, Slot, Sources};
+use mesh_proto::{Event, Monotonic, Mutant, NodeId, Ring, RingHash, Slot, Sources};
 use parking_lot::Mutex;
 
 use crate::core::{Core, count};
@@ -24,6 +25,10 @@ const FORMER_RINGS_MAX: usize = 2;
 /// How many leaving members can be seen off at a time.
 const FAREWELLS_MAX: usize = 64;
 
+/// A member that wants to leave is remembered for so long after it has last asked, if there is no connection to it: it asks
+/// again once all others have answered or been given up.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What rings before this one leave to be done.
 #[derive(Default)]
 pub(crate) struct RingChange {
@@ -33,8 +38,16 @@ pub(crate) struct RingChange {
     joining: AtomicBool,
     /// The newest first. Looked at only by reads that came to nothing.
     former: ArcSwap<Vec<Arc<Ring>>>,
-    /// Members that want to leave, and under which ring all that they hold was taken over from them.
-    farewells: Mutex<BTreeMap<NodeId, Option<RingHash>>>,
+    /// Members that want to leave.
+    farewells: Mutex<BTreeMap<NodeId, Farewell>>,
+}
+
+/// One member that wants to leave.
+struct Farewell {
+    /// Under which ring all that it holds was taken over from it.
+    taken: Option<RingHash>,
+    /// When it last asked whether it may go.
+    asked_at: Monotonic,
 }
 
 impl Core {
@@ -60,6 +73,7 @@ impl Core {
                 let to_be = Ring::new(&[&members[..], &[(me.id, me.weight)]].concat(), self.config.replicas);
                 plan.handle_ring(self.id, &to_be, sources, distrust, &self.sync);
             } else {
+                let entered = entered && !Mutant::EnteredAndTrusted.is_planted();
                 plan.handle_ring(self.id, &ring, sources, distrust || entered, &self.sync);
             }
         }
@@ -122,35 +136,62 @@ impl Core {
         if ring.members().iter().any(|(member, _)| *member == peer) {
             return false;
         }
-        let mut farewells = self.change.farewells.lock();
-        if farewells.get(&peer) == Some(&Some(ring.hash())) {
-            return true;
+        let asked_at = self.clock.now();
+        let is_new = {
+            let mut farewells = self.change.farewells.lock();
+            let is_room = farewells.len() < FAREWELLS_MAX;
+            match farewells.get_mut(&peer) {
+                Some(farewell) => {
+                    farewell.asked_at = asked_at;
+                    if farewell.taken == Some(ring.hash()) {
+                        return true;
+                    }
+                    farewell.taken = None;
+                    false
+                }
+                None if is_room => {
+                    farewells.insert(peer, Farewell { taken: None, asked_at });
+                    true
+                }
+                None => false,
+            }
+        };
+        if is_new {
+            // A node that joins or starts anew has never known it as a member of the ring, and is not connected to it.
+            self.members.send_replace(Arc::new(self.members()));
         }
-        if farewells.len() < FAREWELLS_MAX || farewells.contains_key(&peer) {
-            farewells.insert(peer, None);
-            self.resync_wanted.notify_one();
-        }
+        self.resync_wanted.notify_one();
         false
+    }
+
+    /// Whether `peer` waits to be seen off: that takes a connection to it.
+    pub(crate) fn is_leaving(&self, peer: NodeId) -> bool {
+        self.change.farewells.lock().get(&peer).is_some_and(|farewell| self.is_waiting(farewell))
+    }
+
+    fn is_waiting(&self, farewell: &Farewell) -> bool {
+        self.clock.now().since(farewell.asked_at) < FAREWELL_PATIENCE
     }
 
     /// All that `peer` held was taken over under this ring.
     pub(crate) fn handle_taken_over(&self, peer: NodeId, ring: RingHash) {
         if let Some(farewell) = self.change.farewells.lock().get_mut(&peer) {
-            *farewell = Some(ring);
+            farewell.taken = Some(ring);
         }
     }
 
-    /// Members that wait to be seen off. Forgets those that `is_there` does not know any more.
-    pub(crate) fn farewells(&self, is_there: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+    /// Members that wait to be seen off and are connected. Forgets those that have gone.
+    pub(crate) fn farewells(&self, is_connected: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
         let ring = self.ring_hash();
         let mut farewells = self.change.farewells.lock();
-        farewells.retain(|peer, taken| {
-            let stays = is_there(*peer);
-            if !stays && taken.is_none() {
+        farewells.retain(|peer, farewell| {
+            let stays = is_connected(*peer) || self.is_waiting(farewell);
+            if !stays && farewell.taken.is_none() {
                 count(&self.counters.left_early);
             }
             stays
         });
-        farewells.iter().filter(|(_, taken)| **taken != Some(ring)).map(|(peer, _)| *peer).collect()
+        let waiting = farewells.iter().filter(|(_, farewell)| farewell.taken != Some(ring));
+        waiting.map(|(peer, _)| *peer).filter(|peer| is_connected(*peer)).collect()
     }
 }

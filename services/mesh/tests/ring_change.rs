@@ -90,6 +90,29 @@ fn from_three_to_five_and_back() {
 }
 
 #[test]
+fn one_joins_while_another_leaves() {
+    for_each_seed("one_joins_while_another_leaves", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 4), (3, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(200).await;
+        // It comes before, together with or after the farewell; the leaver waits for it, too.
+        load.spare(&cluster, seed as usize % 4);
+        some_time(50).await;
+        let node = cluster.nodes[seed as usize % 4].take().unwrap();
+        let leaves = tokio::spawn(async move { node.stop().await });
+        some_time(seed / 4).await;
+        cluster.start_node(4);
+        assert!(leaves.await.unwrap(), "seed {seed}: it went before all was handed over");
+        settled(&cluster).await;
+        load.aim(&cluster);
+        some_time(500).await;
+        let tally = load.check(&cluster).await;
+        expect_no_errors(seed, tally);
+        tally
+    });
+}
+
+#[test]
 fn weights_change() {
     for_each_seed("weights_change", async |seed| {
         let cluster = Cluster::start(seed, 5, 3, 2).await;
