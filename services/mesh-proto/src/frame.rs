@@ -150,6 +150,8 @@ pub enum ReadAnswer {
 pub enum WriteAnswer {
     /// Applied.
     Applied,
+    /// Applied by an owner that is still catching up: it cannot tell whether there was something newer.
+    AppliedUnconfirmed,
     /// A newer version is there.
     Stale {
         /// That version.

@@ -73,6 +73,13 @@ impl WriteConcern {
     pub const fn answers_needed(self, replicas: ReplicationFactor) -> usize {
         replicas.get() - self.get() + 1
     }
+
+    /// How many owners in sync must have applied a write, so that one of them would have known of any acknowledged write with
+    /// a higher version. With a write concern of one no order is promised, and nobody has to be in sync.
+    #[must_use]
+    pub fn confirmations_needed(self, replicas: ReplicationFactor) -> usize {
+        if self.get() == 1 { 0 } else { self.answers_needed(replicas).min(self.get()) }
+    }
 }
 
 /// Why a leg brought no answer.
@@ -100,8 +107,11 @@ pub enum WriteStep {
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// WRITE_CONCERN owners have applied it.
+    /// WRITE_CONCERN owners have applied it, and enough of them are in sync.
     Acknowledged,
+    /// WRITE_CONCERN owners have applied it, but too few of them are in sync to know whether there was something newer: start
+    /// again, since the others are about to be.
+    Unconfirmed,
     /// Owners hold a newer version: observe it, take a higher one, start again.
     Stale {
         /// The newest version an owner reported.
@@ -139,6 +149,8 @@ pub struct Refusals {
 #[derive(Debug)]
 pub struct Write {
     concern: usize,
+    /// How many of them have to be in sync.
+    confirmations: usize,
     legs: ArrayVec<LegState, { ReplicationFactor::MAX }>,
     newest: Option<Version>,
     wrong_ring: bool,
@@ -150,6 +162,8 @@ pub struct Write {
 enum LegState {
     InFlight,
     Applied,
+    /// Applied by an owner that is not in sync.
+    Unconfirmed,
     /// The owner answered, and did not apply it.
     TurnedDown,
     /// It never reached the owner, or the owner would not have it.
@@ -159,12 +173,13 @@ enum LegState {
 }
 
 impl Write {
-    /// Starts with one leg in flight per owner. With fewer owners than `concern`, the first `poll` says `Refused`.
+    /// Starts with one leg in flight per owner, of which `confirmations` have to be in sync. With fewer owners than `concern`, the first `poll` says `Refused`.
     #[must_use]
-    pub fn new(concern: WriteConcern, owners: usize) -> Self {
+    pub fn new(concern: WriteConcern, confirmations: usize, owners: usize) -> Self {
         assert!(owners <= ReplicationFactor::MAX, "{owners} owners, more than replicas can be");
         let mut write = Self {
             concern: concern.get() - usize::from(Mutant::AckTooEarly.is_planted()),
+            confirmations: confirmations.saturating_sub(usize::from(Mutant::AckTooEarly.is_planted())),
             legs: (0..owners).map(|_| LegState::InFlight).collect(),
             newest: None,
             wrong_ring: false,
@@ -184,9 +199,14 @@ impl Write {
         if !matches!(state, LegState::InFlight | LegState::Unknown) {
             return;
         }
-        *state = if matches!(answer, WriteAnswer::Applied) { LegState::Applied } else { LegState::TurnedDown };
+        *state = match answer {
+            WriteAnswer::Applied => LegState::Applied,
+            WriteAnswer::AppliedUnconfirmed if Mutant::UnconfirmedCounts.is_planted() => LegState::Applied,
+            WriteAnswer::AppliedUnconfirmed => LegState::Unconfirmed,
+            _ => LegState::TurnedDown,
+        };
         match answer {
-            WriteAnswer::Applied => {}
+            WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed => {}
             WriteAnswer::Stale { newer } => self.newest = self.newest.max(Some(*newer)),
             WriteAnswer::Drift { ahead_ms } => {
                 self.refusals.drift += 1;
@@ -246,14 +266,13 @@ impl Write {
     /// How many owners have certainly applied it, also after `Done`.
     #[must_use]
     pub fn acks(&self) -> usize {
-        self.count(LegState::Applied)
+        self.count(LegState::Applied) + self.count(LegState::Unconfirmed)
     }
 
     /// Whether any owner has applied it, or may have.
     #[must_use]
     pub fn may_be_written(&self) -> bool {
-        let traces = |state: &LegState| matches!(state, LegState::Applied | LegState::Unknown | LegState::InFlight);
-        self.legs.iter().any(traces)
+        self.legs.iter().any(|state| !matches!(state, LegState::TurnedDown | LegState::Failed))
     }
 
     /// Why owners turned the write down, as far as that can be mended by the caller.
@@ -270,12 +289,12 @@ impl Write {
     }
 
     fn decide(&self) -> Option<WriteOutcome> {
-        let acks = self.acks();
+        let (acks, confirmed) = (self.acks(), self.count(LegState::Applied));
         let in_flight = self.count(LegState::InFlight);
-        if acks >= self.concern {
+        if acks >= self.concern && confirmed >= self.confirmations {
             return Some(WriteOutcome::Acknowledged);
         }
-        if acks + in_flight >= self.concern {
+        if acks + in_flight >= self.concern && confirmed + in_flight >= self.confirmations {
             return None;
         }
         // Out of reach. Trying again is safe even if some owner has applied it: the next try writes the same value with
@@ -285,6 +304,9 @@ impl Write {
         }
         if self.wrong_ring {
             return Some(WriteOutcome::WrongRing);
+        }
+        if acks >= self.concern {
+            return Some(WriteOutcome::Unconfirmed);
         }
         if acks > 0 || self.count(LegState::Unknown) > 0 {
             return Some(WriteOutcome::Indeterminate { acks });
@@ -314,6 +336,7 @@ mod tests {
     fn inputs() -> Vec<Input> {
         vec![
             Input::Answer(WriteAnswer::Applied),
+            Input::Answer(WriteAnswer::AppliedUnconfirmed),
             Input::Answer(WriteAnswer::Stale { newer: Version::new(7) }),
             Input::Answer(WriteAnswer::Drift { ahead_ms: 900 }),
             Input::Answer(WriteAnswer::TooLarge),
@@ -327,7 +350,8 @@ mod tests {
 
     fn write(concern: u64, owners: usize) -> Write {
         let replicas = ReplicationFactor::new(3).unwrap();
-        Write::new(WriteConcern::new(concern, replicas).unwrap(), owners)
+        let concern = WriteConcern::new(concern, replicas).unwrap();
+        Write::new(concern, concern.confirmations_needed(replicas), owners)
     }
 
     fn feed(write: &mut Write, leg: usize, input: &Input) {
@@ -340,19 +364,23 @@ mod tests {
     /// The rules of `WriteOutcome`, read off the list of what has happened so far.
     fn oracle(concern: usize, seen: &[(usize, Input)]) -> WriteStep {
         let is = |wanted: fn(&Input) -> bool| seen.iter().filter(|(_, input)| wanted(input)).count();
-        let acks = is(|input| matches!(input, Input::Answer(WriteAnswer::Applied)));
+        let confirmed = is(|input| matches!(input, Input::Answer(WriteAnswer::Applied)));
+        let acks = confirmed + is(|input| matches!(input, Input::Answer(WriteAnswer::AppliedUnconfirmed)));
+        let needed = [0, 2, 1][concern - 1];
         let stale = is(|input| matches!(input, Input::Answer(WriteAnswer::Stale { .. })));
         let wrong_ring = is(|input| matches!(input, Input::Answer(WriteAnswer::WrongRing(_))));
         let unknown = is(|input| matches!(input, Input::Failure(LegFailure::Disconnected | LegFailure::TimedOut)));
         let pending = 3 - seen.len();
-        WriteStep::Done(if acks >= concern {
+        WriteStep::Done(if acks >= concern && confirmed >= needed {
             WriteOutcome::Acknowledged
-        } else if acks + pending >= concern {
+        } else if acks + pending >= concern && confirmed + pending >= needed {
             return WriteStep::Wait;
         } else if stale > 0 {
             WriteOutcome::Stale { newest: Version::new(7) }
         } else if wrong_ring > 0 {
             WriteOutcome::WrongRing
+        } else if acks >= concern {
+            WriteOutcome::Unconfirmed
         } else if acks + unknown > 0 {
             WriteOutcome::Indeterminate { acks }
         } else if pending > 0 {

@@ -218,7 +218,8 @@ impl WriteCall {
     pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
         let missed = {
             let mut state = self.state.lock();
-            let outcome = if *answer == WriteAnswer::Applied { LegOutcome::Won } else { LegOutcome::Failed };
+            let is_applied = matches!(answer, WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed);
+            let outcome = if is_applied { LegOutcome::Won } else { LegOutcome::Failed };
             state.end_leg(leg, outcome, now.since(self.started));
             state.machine.handle_answer(leg, answer);
             // If the others suffice nobody tries again, and this owner goes without the write.

@@ -368,7 +368,7 @@ impl Answered {
 
     fn write(answer: &WriteAnswer, version: Version) -> Self {
         let outcome = match answer {
-            WriteAnswer::Applied => ServeOutcome::Applied,
+            WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed => ServeOutcome::Applied,
             WriteAnswer::Stale { .. } => ServeOutcome::Stale,
             WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
             WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,

@@ -332,6 +332,8 @@ impl Worker {
                     record.version = core.versions.tick(core.clock.unix());
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
+                // Owners that have just taken over the slot are about to know.
+                WriteOutcome::Unconfirmed => {}
                 WriteOutcome::Refused { .. } | WriteOutcome::Indeterminate { .. } => {
                     let refusal = call.with_machine(|machine| refusal(machine, reachable, needed));
                     return (Err(trail.verdict(version, needed, refusal)), legs);
@@ -365,7 +367,8 @@ impl Worker {
         let core = &*self.core;
         let now = core.clock.now();
         let owners = ring.owners(slot);
-        let machine = Write::new(core.config.concern, owners.len());
+        let (concern, replicas) = (core.config.concern, core.config.replicas);
+        let machine = Write::new(concern, concern.confirmations_needed(replicas), owners.len());
         let call = WriteCall::new(machine, owners, record, started, now);
         let apart = matches!(&call.record.body, Body::Value(value) if value.len() > INLINE_VALUE_BYTES_MAX);
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {

@@ -77,6 +77,7 @@ fn write_reply(cursor: &mut Cursor) -> Result<FrameBody, WireError> {
     let hash = KeyHash::new(cursor.u64()?);
     let answer = match cursor.u8()? {
         write_tag::APPLIED => WriteAnswer::Applied,
+        write_tag::APPLIED_UNCONFIRMED => WriteAnswer::AppliedUnconfirmed,
         write_tag::STALE => WriteAnswer::Stale { newer: Version::new(cursor.u128()?) },
         write_tag::DRIFT => WriteAnswer::Drift { ahead_ms: cursor.u64()? },
         write_tag::TOO_LARGE => WriteAnswer::TooLarge,

@@ -148,6 +148,10 @@ fn write_reply(out: &mut BytesMut, header: &Header, hash: KeyHash, answer: &Writ
             header.put(out, 8 + 1);
             put_tagged(out, hash, write_tag::APPLIED);
         }
+        WriteAnswer::AppliedUnconfirmed => {
+            header.put(out, 8 + 1);
+            put_tagged(out, hash, write_tag::APPLIED_UNCONFIRMED);
+        }
         WriteAnswer::Stale { newer } => {
             header.put(out, 8 + 1 + 16);
             put_tagged(out, hash, write_tag::STALE);

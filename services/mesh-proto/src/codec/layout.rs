@@ -51,6 +51,8 @@ pub(super) mod write_tag {
     pub(in crate::codec) const DRIFT: u8 = 2;
     pub(in crate::codec) const TOO_LARGE: u8 = 3;
     pub(in crate::codec) const WRONG_RING: u8 = 4;
+    /// By an owner that is still catching up.
+    pub(in crate::codec) const APPLIED_UNCONFIRMED: u8 = 5;
 }
 
 pub(super) mod body_tag {

@@ -145,6 +145,7 @@ fn read_answer() -> impl Strategy<Value = ReadAnswer> {
 fn write_answer() -> impl Strategy<Value = WriteAnswer> {
     prop_oneof![
         Just(WriteAnswer::Applied),
+        Just(WriteAnswer::AppliedUnconfirmed),
         version().prop_map(|newer| WriteAnswer::Stale { newer }),
         any::<u64>().prop_map(|ahead_ms| WriteAnswer::Drift { ahead_ms }),
         Just(WriteAnswer::TooLarge),
