@@ -27,9 +27,19 @@ const POLL_MAX: Duration = Duration::from_millis(160);
 /// A node's place: it stays, whatever process is in it.
 struct Place {
     config: Config,
-    running: Option<(Node, Arc<Life>)>,
+    running: Option<Running>,
     clock_ms: Arc<AtomicI64>,
     starts: u64,
+}
+
+/// One process.
+struct Running {
+    node: Node,
+    life: Arc<Life>,
+    /// It has asked for this one, or been given it by its capacity.
+    weight: Weight,
+    /// It is about to stop politely: it still serves whoever asks it, but is no member any more.
+    leaves: bool,
 }
 
 /// The cluster of one seed.
@@ -55,7 +65,7 @@ impl Cluster {
             config.store.bytes_max = (64 << 20) * if weighted { dice.random_range(1..=16) } else { 4 };
             Place { config, running: None, clock_ms, starts: 0 }
         };
-        let places: Vec<Place> = (0..plan.nodes).map(place).collect();
+        let places: Vec<Place> = (0..plan.places).map(place).collect();
         let ring = Mutex::new(Arc::new(Ring::new(&[], places[0].config.replicas)));
         let network = SimulatedNetwork::new(plan.seed);
         let cluster = Self { network, tally: Arc::default(), places: Mutex::new(places), ring };
@@ -72,16 +82,26 @@ impl Cluster {
         self.places().iter().map(|place| place.config.id()).collect()
     }
 
-    /// The running nodes with their places.
+    /// The running nodes with their places, without those that are leaving.
     pub fn running(&self) -> Vec<(usize, Node, Arc<Life>)> {
+        self.nodes(|running| !running.leaves)
+    }
+
+    /// Whoever answers clients, with their places.
+    pub fn serving(&self) -> Vec<(usize, Node, Arc<Life>)> {
+        self.nodes(|_| true)
+    }
+
+    fn nodes(&self, wanted: impl Fn(&Running) -> bool) -> Vec<(usize, Node, Arc<Life>)> {
         let places = self.places();
-        let running = places.iter().enumerate().filter_map(|(at, place)| Some((at, place.running.as_ref()?)));
-        running.map(|(at, (node, life))| (at, node.clone(), Arc::clone(life))).collect()
+        let nodes = places.iter().enumerate().filter_map(|(at, place)| Some((at, place.running.as_ref()?)));
+        let nodes = nodes.filter(|(_, running)| wanted(running));
+        nodes.map(|(at, running)| (at, running.node.clone(), Arc::clone(&running.life))).collect()
     }
 
     /// The node in a place.
     pub fn node(&self, at: usize) -> Option<Node> {
-        self.places()[at].running.as_ref().map(|(node, _)| node.clone())
+        self.places()[at].running.as_ref().map(|running| running.node.clone())
     }
 
     /// A new process, empty, in a place where none is.
@@ -93,23 +113,46 @@ impl Cluster {
         config.seed = config.seed.wrapping_add(place.starts.wrapping_mul(7919));
         let transport = self.network.transport(config.id(), &config.public_addr);
         let node = Node::start(config, transport, Arc::clone(&self.tally) as _).expect("a simulated node starts");
-        place.running = Some((node, Arc::default()));
+        let weight = Weight::from_capacity(place.config.store.bytes_max);
+        place.running = Some(Running { node, life: Arc::default(), weight, leaves: false });
     }
 
     /// Kills the process in a place.
     pub fn crash(&self, at: usize) {
-        if let Some((node, life)) = self.places()[at].running.take() {
+        if let Some(Running { node, life, .. }) = self.places()[at].running.take() {
             node.crash();
             life.end();
         }
     }
 
-    /// Stops the process in a place politely.
-    pub async fn stop(&self, at: usize) {
-        let running = self.places()[at].running.take();
-        if let Some((node, life)) = running {
-            node.stop().await;
-            life.end();
+    /// Stops the process in a place politely; clients may ask it until it is gone. Whether the others hold all that it held;
+    /// also if it was killed before it was through, or was not there.
+    pub async fn stop(&self, at: usize) -> bool {
+        let (node, life) = match &mut self.places()[at].running {
+            Some(running) => {
+                running.leaves = true;
+                (running.node.clone(), Arc::clone(&running.life))
+            }
+            None => return true,
+        };
+        let drained = tokio::select! {
+            biased;
+            () = life.over() => return true,
+            drained = node.stop() => drained,
+        };
+        self.places()[at].running = None;
+        life.end();
+        drained
+    }
+
+    /// Lets the node in a place, if there is one, have this share.
+    pub fn weigh(&self, at: usize, weight: Weight) {
+        let node = self.places()[at].running.as_mut().map(|running| {
+            running.weight = weight;
+            running.node.clone()
+        });
+        if let Some(node) = node {
+            node.set_weight(weight);
         }
     }
 
@@ -140,7 +183,8 @@ impl Cluster {
     pub fn unsettled(&self) -> Option<String> {
         let running = self.running();
         if !self.is_ready() {
-            let states: Vec<_> = running.iter().map(|(at, node, _)| (at, node.readiness())).collect();
+            let states: Vec<_> =
+                running.iter().map(|(at, node, _)| (at, node.readiness(), self.view_of(node))).collect();
             return Some(format!("not all are ready, with one ring: {states:?}"));
         }
         if let Some((at, hints)) =
@@ -162,13 +206,21 @@ impl Cluster {
         })
     }
 
+    /// Whom a node knows, by place: what it believes of each, and whether it is connected to it.
+    fn view_of(&self, node: &Node) -> Vec<(usize, &'static str, bool)> {
+        let (ids, view) = (self.ids(), node.view());
+        let place = |id: &str| ids.iter().position(|known| known.to_string() == id);
+        let members = view.members.iter();
+        members.filter_map(|member| Some((place(&member.id)?, member.state, member.connected))).collect()
+    }
+
     /// The ring of the running nodes.
     pub fn ring(&self) -> Arc<Ring> {
-        let (mut members, replicas) = {
+        let (mut members, replicas): (Vec<_>, _) = {
             let places = self.places();
-            let running = places.iter().filter(|place| place.running.is_some());
-            let members: Vec<_> =
-                running.map(|place| (place.config.id(), Weight::from_capacity(place.config.store.bytes_max))).collect();
+            let running = places.iter().filter_map(|place| Some((place, place.running.as_ref()?)));
+            let members = running.filter(|(_, running)| !running.leaves);
+            let members: Vec<_> = members.map(|(place, running)| (place.config.id(), running.weight)).collect();
             (members, places[0].config.replicas)
         };
         members.sort_unstable();
@@ -203,7 +255,8 @@ impl Cluster {
 fn config(plan: &Plan, index: usize) -> Config {
     let addr = |index: usize| format!("node{index}:5011");
     let mut config = Config::new(&addr(index));
-    config.seeds = vec![addr(0), addr(1)];
+    // Those that leave for good, and those that have not come yet, cannot be asked.
+    config.seeds = if plan.changes() { (0..plan.places).map(addr).collect() } else { vec![addr(0), addr(1)] };
     config.replicas = ReplicationFactor::new(plan.replicas).expect("1 to 8");
     config.concern = WriteConcern::new(plan.concern, config.replicas).expect("not above the replicas");
     config.gossip_interval = plan.gossip_interval;

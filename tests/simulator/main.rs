@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "the whole tree is private to this test")]
 
+mod changes;
 mod check;
 mod cluster;
 mod convergence;
@@ -16,6 +17,7 @@ mod many;
 mod mutants;
 mod plan;
 mod promises;
+mod rings;
 mod sessions;
 mod simulation;
 mod tally;

@@ -51,6 +51,13 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::HintIsAck => "promises::a_write_that_reaches_nobody_else_is_not_acknowledged",
         Mutant::DeathForgotten => "promises::a_node_back_from_the_dead_does_not_speak_for_what_it_missed",
         Mutant::ImportPastCapacity => "promises::a_full_store_takes_no_more_than_it_can_hold",
+        Mutant::UnconfirmedCounts => "rings::an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes",
+        Mutant::EntersEmpty => "rings::nodes_that_join_cost_nobody_an_answer",
+        Mutant::LeavesAtOnce => "rings::who_leaves_hands_over_what_it_held",
+        Mutant::ForgetsTooEarly => "rings::slots_that_move_take_their_keys_along",
+        Mutant::AsksOwnersOnly => "rings::slots_that_move_take_their_keys_along",
+        Mutant::EnteredAndTrusted => "rings::who_enters_the_ring_learns_what_came_while_it_caught_up",
+        Mutant::RingUnchecked => "rings::a_write_of_another_ring_is_not_acknowledged",
         _ => "seeds_keep_the_guarantee",
     }
 }

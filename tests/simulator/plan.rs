@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
+use crate::changes::{Beside, Roll, Timed};
+
 /// Whether the guarantee is kept while a link comes and goes in a mesh of more nodes than replicas. It is not yet: who was cut
 /// off brings back news of deaths that never were, rings collapse for a moment, and a write that is acknowledged in such a
 /// ring stays with nodes that are no owners afterwards. About one seed in a thousand shows it.
 const FLAPPING_IS_HARMLESS: bool = false;
+
+/// In how large a part of the seeds nodes join and leave and get other shares.
+const CHANGES: f64 = 0.5;
 
 /// How much of the guarantee a seed puts to the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,8 @@ pub enum Fault {
     Duplicate(f64),
     /// A node's wall clock jumps an hour ahead; in the end it is set right, and the node started anew.
     ClockJump(usize),
+    /// Nothing goes wrong.
+    Nothing,
 }
 
 impl Fault {
@@ -87,7 +94,22 @@ impl Fault {
             Self::Reorder(_) => "reorder",
             Self::Duplicate(_) => "duplicate",
             Self::ClockJump(_) => "clock +1 h",
+            Self::Nothing => "no fault",
         }
+    }
+
+    /// The nodes that fail by it at the same time.
+    pub fn victims(&self) -> Vec<usize> {
+        match self {
+            Self::Crash(victims) | Self::Partition(victims, _) => victims.clone(),
+            Self::Stop(victim) | Self::Pause(victim) | Self::ClockJump(victim) => vec![*victim],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many these are.
+    pub fn failures(&self) -> usize {
+        if *self == Self::RestartStorm { 1 } else { self.victims().len() }
     }
 
     /// Whether it costs a start of a node its content.
@@ -107,6 +129,8 @@ pub struct Step {
     pub weather: Option<Fault>,
     /// Whether all replicas must agree again before the next fault, rather than only all nodes be ready.
     pub settle: bool,
+    /// Who joins, leaves or gets another share meanwhile.
+    pub changes: Vec<Timed>,
 }
 
 /// Everything that a seed decides.
@@ -116,8 +140,12 @@ pub struct Plan {
     pub seed: u64,
     /// What is checked.
     pub promise: Promise,
-    /// How many nodes, 3 to 7.
+    /// How many nodes at the start, 3 to 7.
     pub nodes: usize,
+    /// How many places for nodes there are.
+    pub places: usize,
+    /// The places that have nodes at the end.
+    pub remain: Vec<usize>,
     /// REPLICATION_FACTOR. Quorums of reads are REPLICATION_FACTOR − WRITE_CONCERN + 1 owners: only if WRITE_CONCERN − 1
     /// nodes, who may be cut off, cannot make one, do they see all that the others have acknowledged. That is so for 3 and
     /// 2 and for 5 and 3.
@@ -157,17 +185,21 @@ impl Plan {
         let (replicas, concern) = if nodes >= 5 && dice.random_bool(0.4) { (5, 3) } else { (3, 2) };
         // The defaults take seconds to find out that somebody is dead, and most seeds have better things to do.
         let (gossip, suspicion) = if dice.random_bool(0.15) { (500, 2000) } else { (100, 400) };
-        let mut clock_offsets_ms = vec![0; nodes];
+        let changes = dice.random_bool(CHANGES);
+        let places = if changes { (nodes + 2).min(7) } else { nodes };
+        let mut clock_offsets_ms = vec![0; places];
         if dice.random_bool(0.3) {
-            clock_offsets_ms = (0..nodes).map(|_| dice.random_range(0..=450)).collect();
-            let ahead = dice.random_range(0..nodes);
+            clock_offsets_ms = (0..places).map(|_| dice.random_range(0..=450)).collect();
+            let ahead = dice.random_range(0..places);
             clock_offsets_ms[ahead] = 450;
-            clock_offsets_ms[(ahead + 1) % nodes] = 0;
+            clock_offsets_ms[(ahead + 1) % places] = 0;
         }
         let mut plan = Self {
             seed,
             promise,
             nodes,
+            places,
+            remain: Vec::new(),
             replicas,
             concern,
             gossip_interval: Duration::from_millis(gossip),
@@ -180,83 +212,108 @@ impl Plan {
             operations: dice.random_range(1000..1200),
             steps: Vec::new(),
         };
-        plan.steps = plan.schedule(&mut dice);
-        if promise == Promise::Whole && !FLAPPING_IS_HARMLESS && plan.flaps() && plan.nodes as u64 > plan.replicas {
+        plan.schedule(changes, &mut dice);
+        if promise == Promise::Whole && !FLAPPING_IS_HARMLESS && plan.flaps() && plan.places as u64 > plan.replicas {
             plan.promise = Promise::ValuesOnly;
         }
         plan
+    }
+
+    /// Whether nodes join or leave or get other shares.
+    pub fn changes(&self) -> bool {
+        self.steps.iter().any(|step| !step.changes.is_empty())
     }
 
     fn flaps(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.fault, Fault::Partition(_, Cut::Flapping { .. })))
     }
 
-    /// How many nodes may be failed at a time.
-    fn failures_max(&self, dice: &mut SmallRng) -> usize {
-        let most = if self.promise == Promise::ValuesOnly { self.nodes } else { (self.concern - 1) as usize };
-        dice.random_range(1..=most)
-    }
-
-    fn victims(&self, dice: &mut SmallRng) -> Vec<usize> {
-        let count = self.failures_max(dice);
-        let mut places: Vec<usize> = (0..self.nodes).collect();
+    fn victims(&self, present: &[usize], dice: &mut SmallRng) -> Vec<usize> {
+        let most = if self.promise == Promise::ValuesOnly { present.len() } else { self.failures_max() };
+        let count = dice.random_range(1..=most);
+        let mut places = present.to_vec();
         places.shuffle(dice);
         places.truncate(count);
         places.sort_unstable();
         places
     }
 
-    fn schedule(&self, dice: &mut SmallRng) -> Vec<Step> {
-        let settles = dice.random_bool(0.7);
-        (0..dice.random_range(3..=5))
-            .map(|_| {
-                let fault = self.fault(dice);
-                // Longer than it takes to be declared dead, or shorter.
-                let detected = self.gossip_interval * 3 + self.suspicion;
-                let lasts = detected.mul_f64(*[0.2, 0.6, 1.5, 2.5].get(dice.random_range(0..4)).unwrap_or(&1.0));
-                // Only who starts anew tells by being ready that it has what it missed.
-                let settle = settles || !fault.restarts();
-                let weather = dice.random_bool(0.3).then(|| self.weather(dice));
-                Step { settle, fault, lasts, weather }
-            })
-            .collect()
+    /// How many nodes may be failed at a time if the whole guarantee is to hold.
+    pub const fn failures_max(&self) -> usize {
+        (self.concern - 1) as usize
     }
 
-    fn fault(&self, dice: &mut SmallRng) -> Fault {
-        let one = dice.random_range(0..self.nodes);
+    fn schedule(&mut self, changes: bool, dice: &mut SmallRng) {
+        let settles = dice.random_bool(0.7);
+        let (count, swings) = (dice.random_range(3..=5), changes && dice.random_bool(0.3));
+        let mut roll = Roll::new(self.nodes, self.places);
+        for number in 0..count {
+            let is_swing = swings && (number == 0 || number + 1 == count);
+            let changes = changes && (is_swing || dice.random_bool(0.6));
+            let fault = if changes && dice.random_bool(0.5) { Fault::Nothing } else { self.fault(&roll.present, dice) };
+            // Longer than it takes to be declared dead, or shorter.
+            let detected = self.gossip_interval * 3 + self.suspicion;
+            let lasts = detected.mul_f64(*[0.2, 0.6, 1.5, 2.5].get(dice.random_range(0..4)).unwrap_or(&1.0));
+            let changes = match changes {
+                true if is_swing && number == 0 => roll.two_join(dice, lasts),
+                true if is_swing && fault.victims().is_empty() => roll.two_leave(dice, lasts),
+                true => self.changes_of(&mut roll, &fault, lasts, dice),
+                false => Vec::new(),
+            };
+            // Only who starts anew tells by being ready that it has what it missed.
+            let settle = settles || !(fault.restarts() || fault == Fault::Nothing);
+            let weather = dice.random_bool(0.3).then(|| Self::weather(&roll.present, dice));
+            let settle = settle || (fault == Fault::Nothing && weather.is_some());
+            self.steps.push(Step { settle, fault, lasts, weather, changes });
+        }
+        self.remain = roll.present;
+    }
+
+    fn changes_of(&self, roll: &mut Roll, fault: &Fault, lasts: Duration, dice: &mut SmallRng) -> Vec<Timed> {
+        let failed = fault.victims();
+        let failed_may_leave = matches!(fault, Fault::Partition(..));
+        let may_fail = self.promise == Promise::ValuesOnly || *fault == Fault::Nothing;
+        roll.some(dice, Beside { failed: &failed, failed_may_leave, may_fail, lasts })
+    }
+
+    fn fault(&self, present: &[usize], dice: &mut SmallRng) -> Fault {
+        let one = present[dice.random_range(0..present.len())];
         match dice.random_range(0..20) {
-            0..5 => Fault::Crash(self.victims(dice)),
+            0..5 => Fault::Crash(self.victims(present, dice)),
             5 => Fault::Stop(one),
             6 => Fault::RestartStorm,
             7 | 8 => Fault::Pause(one),
             9..14 => {
-                let victims = self.victims(dice);
-                let cut = self.cut(&victims, dice);
+                let victims = self.victims(present, dice);
+                let cut = cut(present, &victims, dice);
                 Fault::Partition(victims, cut)
             }
             14 => Fault::ClockJump(one),
-            _ => self.weather(dice),
+            _ => Self::weather(present, dice),
         }
     }
 
-    fn weather(&self, dice: &mut SmallRng) -> Fault {
+    fn weather(present: &[usize], dice: &mut SmallRng) -> Fault {
         match dice.random_range(0..5) {
-            0 => Fault::SlowNode(dice.random_range(0..self.nodes), Duration::from_millis(dice.random_range(5..60))),
+            0 => Fault::SlowNode(
+                present[dice.random_range(0..present.len())],
+                Duration::from_millis(dice.random_range(5..60)),
+            ),
             1 => Fault::Loss(dice.random_range(0.01..0.2)),
             2 => Fault::Delay(Duration::from_millis(dice.random_range(1..40))),
             3 => Fault::Reorder(Duration::from_millis(dice.random_range(5..40))),
             _ => Fault::Duplicate(dice.random_range(0.05..0.5)),
         }
     }
+}
 
-    fn cut(&self, victims: &[usize], dice: &mut SmallRng) -> Cut {
-        let others: Vec<usize> = (0..self.nodes).filter(|place| !victims.contains(place)).collect();
-        match dice.random_range(0..6) {
-            0 => Cut::Deaf,
-            1 => Cut::Mute,
-            2 if !others.is_empty() => Cut::Bridge { via: others[dice.random_range(0..others.len())] },
-            3 | 4 => Cut::Flapping { period: Duration::from_millis(dice.random_range(50..700)) },
-            _ => Cut::Symmetric,
-        }
+fn cut(present: &[usize], victims: &[usize], dice: &mut SmallRng) -> Cut {
+    let others: Vec<usize> = present.iter().copied().filter(|place| !victims.contains(place)).collect();
+    match dice.random_range(0..6) {
+        0 => Cut::Deaf,
+        1 => Cut::Mute,
+        2 if !others.is_empty() => Cut::Bridge { via: others[dice.random_range(0..others.len())] },
+        3 | 4 => Cut::Flapping { period: Duration::from_millis(dice.random_range(50..700)) },
+        _ => Cut::Symmetric,
     }
 }

@@ -24,6 +24,8 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
         seed: 1,
         promise: Promise::Whole,
         nodes,
+        places: nodes,
+        remain: (0..nodes).collect(),
         replicas,
         concern,
         gossip_interval: Duration::from_millis(500),

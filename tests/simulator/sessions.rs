@@ -171,7 +171,7 @@ impl Session {
     }
 
     async fn operate(&mut self) {
-        let running = self.clients.cluster.running();
+        let running = self.clients.cluster.serving();
         if running.is_empty() {
             return;
         }
