@@ -152,6 +152,10 @@ impl Peers {
         for link in self.links() {
             link.close();
         }
+        // A peer and its link hold each other: whoever starts many nodes in one process would keep them all.
+        for peer in self.table.load().iter() {
+            peer.link.store(None);
+        }
     }
 
     fn update(self: &Arc<Self>, members: &[Member]) {
