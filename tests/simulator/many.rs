@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     mutants,
-    plan::Plan,
+    plan::{Plan, changes_percent},
     simulation::{Verdict, simulate as simulate_one},
     tally::Counts,
 };
@@ -40,15 +40,6 @@ const TRACES: &[&str] = &[
     "reorder",
     "duplicate",
     "clock +1 h",
-    "no fault",
-    "joins",
-    "leaves",
-    "leaves and returns",
-    "changes of weight",
-    "joiners killed",
-    "leavers killed",
-    "changes beside a fault",
-    "records given up",
     "datagrams cut",
     "datagrams lost",
     "datagrams doubled",
@@ -69,6 +60,19 @@ const TRACES: &[&str] = &[
     "failed reads",
     "misses",
     "hits",
+];
+
+/// These too, if nodes join and leave.
+const TRACES_OF_CHANGES: &[&str] = &[
+    "no fault",
+    "joins",
+    "leaves",
+    "leaves and returns",
+    "changes of weight",
+    "joiners killed",
+    "leavers killed",
+    "changes beside a fault",
+    "records given up",
 ];
 
 /// Which seeds to simulate: MESH_SEED alone, or SEEDS of them from there on; by default the first ones.
@@ -132,7 +136,8 @@ fn lock(sum: &Mutex<Sum>) -> MutexGuard<'_, Sum> {
 impl Sum {
     /// What should have happened in so many seeds and did not.
     pub fn untouched(&self, seeds: u64) -> Vec<&'static str> {
-        let missing = TRACES.iter().copied().filter(|name| self.counts.get(name) == 0);
+        let of_changes = if changes_percent() > 0 { TRACES_OF_CHANGES } else { &[] };
+        let missing = TRACES.iter().chain(of_changes).copied().filter(|name| self.counts.get(name) == 0);
         if seeds < SEEDS_SOUND_MIN { Vec::new() } else { missing.collect() }
     }
 
@@ -144,7 +149,8 @@ impl Sum {
         }
         self.failed.push(seed);
         let plan = Plan::of(seed);
-        println!("seed {seed}: {} findings; replay it with `make sim SEED={seed}`", verdict.findings.len());
+        let (found, percent) = (verdict.findings.len(), changes_percent());
+        println!("seed {seed}: {found} findings; replay it with `make sim SEED={seed} CHANGES={percent}`");
         println!("  {plan:?}");
         for finding in verdict.findings.iter().take(FINDINGS_PRINTED) {
             println!("  {finding}");

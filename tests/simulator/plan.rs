@@ -11,8 +11,16 @@ use crate::changes::{Beside, Roll, Timed};
 /// ring stays with nodes that are no owners afterwards. About one seed in a thousand shows it.
 const FLAPPING_IS_HARMLESS: bool = false;
 
-/// In how large a part of the seeds nodes join and leave and get other shares.
-const CHANGES: f64 = 0.5;
+/// In how many per cent of the seeds nodes join and leave and get other shares, if `CHANGES` does not say so.
+const CHANGES_PERCENT: u32 = 0;
+
+/// In how many per cent of the seeds nodes join and leave and get other shares.
+pub fn changes_percent() -> u32 {
+    std::env::var("CHANGES").map_or(CHANGES_PERCENT, |text| {
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        percent.unwrap_or_else(|| panic!("CHANGES={text}: expected 0 to 100"))
+    })
+}
 
 /// How much of the guarantee a seed puts to the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +193,7 @@ impl Plan {
         let (replicas, concern) = if nodes >= 5 && dice.random_bool(0.4) { (5, 3) } else { (3, 2) };
         // The defaults take seconds to find out that somebody is dead, and most seeds have better things to do.
         let (gossip, suspicion) = if dice.random_bool(0.15) { (500, 2000) } else { (100, 400) };
-        let changes = dice.random_bool(CHANGES);
+        let changes = dice.random_ratio(changes_percent(), 100);
         let places = if changes { (nodes + 2).min(7) } else { nodes };
         let mut clock_offsets_ms = vec![0; places];
         if dice.random_bool(0.3) {
