@@ -13,6 +13,7 @@ mod cluster;
 mod target;
 
 mod aftermath;
+mod failures;
 mod flight;
 mod kept;
 mod parts;
@@ -49,6 +50,7 @@ pub use aftermath::Aftermath;
 pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
 pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
+pub use failures::FailedRequest;
 pub use fault::Timeline;
 pub use fault_log::{FaultLog, Moment};
 pub use flight::{Ended, Kept, LegPart, Parts, Way};

@@ -9,9 +9,9 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, Kill, NodeIndex, NodeStats, Op,
-    OutcomeClass, Phase, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport,
-    Violation,
+    Consistency, Counter, Distribution, Divergence, ErrorSummary, FailedRequest, Integrity, Kill, NodeIndex, NodeStats,
+    Op, OutcomeClass, Phase, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline,
+    TraceReport, Violation,
     fault_verdict::{strays, voids},
     numbers::percent,
     progress::Sample,
@@ -42,6 +42,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
+    /// The first failed operations, one by one.
+    pub failed: Vec<FailedRequest>,
     /// Wrong, stale and missing values seen by the load.
     pub integrity: Integrity,
     /// Half of the stale values were older than this when they were read, in milliseconds.
@@ -240,6 +242,7 @@ impl Report {
             interrupted: observed.interrupted,
             rows: rows(run, recorder),
             errors: recorder.errors.summaries(),
+            failed: recorder.aftermath.failures.first(&observed.kills),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
@@ -269,7 +272,8 @@ impl Report {
 
     /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
     pub(crate) fn name_peers(&mut self, ids: &[Option<String>]) {
-        for leg in self.slowest.iter_mut().flat_map(|request| &mut request.legs) {
+        let slowest = self.slowest.iter_mut().flat_map(|request| &mut request.legs);
+        for leg in slowest.chain(self.failed.iter_mut().flat_map(|request| &mut request.legs)) {
             if let Some(node) = ids.iter().position(|id| id.as_ref() == Some(&leg.peer)) {
                 let target = &self.setup.targets[node];
                 leg.peer = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest).to_owned();
