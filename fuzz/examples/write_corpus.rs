@@ -119,6 +119,7 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("control_pull", FrameBody::Control(ControlRequest::Pull { slot, after: Some(hash), bytes_max: 1 << 20 })),
         ("control_pull_keys", FrameBody::Control(pull_keys(slot, hash))),
         ("control_compare_with_me", FrameBody::Control(ControlRequest::CompareWithMe)),
+        ("control_reached", FrameBody::Control(ControlRequest::Reached { start: 7 })),
         ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
         ("reply_digests", FrameBody::ControlReply(ControlReply::Digests(digests(slot)))),
         ("reply_versions", FrameBody::ControlReply(ControlReply::Versions(vec![(slot, vec![(hash, version)])]))),

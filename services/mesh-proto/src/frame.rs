@@ -210,6 +210,11 @@ pub enum ControlRequest {
     },
     /// The asker has given up on hints for this node, which may lack any write: compare digests now.
     CompareWithMe,
+    /// Has each of this node's threads a connection to the asker, as the process that it is now?
+    Reached {
+        /// The start that the asker greets with.
+        start: u64,
+    },
 }
 
 impl ControlRequest {
@@ -226,7 +231,7 @@ pub enum ControlReply {
     Digests(DigestPage),
     /// To `Versions`: per slot.
     Versions(#[serde(with = "slot_versions")] Vec<(Slot, Vec<(KeyHash, Version)>)>),
-    /// To `KeepTrace` and `CompareWithMe`, and to anything that needs no data.
+    /// To `KeepTrace` and `CompareWithMe`, to `Reached` if it is so, and to anything that needs no data.
     Done,
     /// The request cannot be served.
     Refused,

@@ -12,6 +12,7 @@ mod hints;
 mod link;
 mod peer;
 mod peers;
+mod reach;
 mod resync;
 mod serve;
 mod underway;

@@ -175,6 +175,7 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
         | ControlRequest::Pull { .. }
         | ControlRequest::PullKeys { .. }
         | ControlRequest::CompareWithMe
+        | ControlRequest::Reached { .. }
         | ControlRequest::KeepTrace(_) => {}
     }
     Ok(request)

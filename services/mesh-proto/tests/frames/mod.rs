@@ -171,6 +171,7 @@ fn control() -> impl Strategy<Value = ControlRequest> {
             bytes_max
         }),
         Just(ControlRequest::CompareWithMe),
+        any::<u64>().prop_map(|start| ControlRequest::Reached { start }),
     ]
 }
 
