@@ -10,6 +10,7 @@ mod value;
 mod version;
 
 mod cluster;
+mod served;
 mod target;
 
 mod aftermath;
@@ -42,6 +43,7 @@ mod session;
 
 mod fault_table;
 mod numbers;
+mod reconcile;
 mod report;
 mod slow_table;
 mod summary;
@@ -65,10 +67,12 @@ pub use live::{Counter, Live, Snapshot};
 pub use phase::{Phase, PhaseCell};
 pub use plan::{Kill, Plan};
 pub use progress::say;
+pub use reconcile::{OpReconciled, P99Reconciled, Reconciliation};
 pub use recorder::{Recorder, SweepTally};
 pub use report::{Report, Verdict};
 pub use run::Run;
 pub use schedule::{Pacer, Schedule};
+pub use served::{Served, ServedOp};
 pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use slowest::{SlowRequest, Slowest};

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::{
     Consistency, Counter, Distribution, Divergence, ErrorSummary, FailedRequest, Integrity, Kill, NodeIndex, NodeStats,
-    Op, OutcomeClass, Phase, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline,
-    TraceReport, Violation,
+    Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally,
+    Timeline, TraceReport, Violation,
     fault_verdict::{strays, voids},
     numbers::percent,
     progress::Sample,
@@ -70,6 +70,8 @@ pub struct Report {
     pub timeline: Option<Timeline>,
     /// All kills, in order.
     pub kills: Vec<Timeline>,
+    /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
+    pub reconciliation: Option<Reconciliation>,
     /// The slowest operations of each part of the run, kind and outcome.
     pub slowest: Vec<SlowRequest>,
     /// Traces; nothing if none were recorded.
@@ -257,6 +259,7 @@ impl Report {
                 backlog_max: recorder.backlog_high,
                 dropped: recorder.dropped,
             }),
+            reconciliation: Reconciliation::of(recorder, &observed),
             divergences: observed.comparisons.divergences,
             timeline: observed.kills.first().cloned(),
             kills: observed.kills,

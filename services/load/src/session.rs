@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Snapshot,
+    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
     numbers,
@@ -30,6 +30,8 @@ pub(crate) struct Observed {
     pub(crate) stats_at_start: Vec<Option<NodeStats>>,
     pub(crate) stats_before_load: Vec<Option<NodeStats>>,
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
+    pub(crate) served_before_load: Vec<Option<Served>>,
+    pub(crate) served_after_load: Vec<Option<Served>>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Comparisons,
     pub(crate) kills: Vec<Timeline>,
@@ -52,7 +54,9 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
     }
     observed.stats_before_load = all_stats(&run, cluster).await;
+    observed.served_before_load = all_served(&run, cluster).await;
     load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    observed.served_after_load = all_served(&run, cluster).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
     if run.plan.sweeps() {
@@ -185,6 +189,14 @@ async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> 
         stats.push(cluster.stats(node).await.ok());
     }
     stats
+}
+
+async fn all_served(run: &Run, cluster: &impl Cluster) -> Vec<Option<Served>> {
+    let mut served = Vec::new();
+    for node in (0..run.plan.targets.len()).map(NodeIndex) {
+        served.push(cluster.served(node).await.ok());
+    }
+    served
 }
 
 async fn all_ids(run: &Run, cluster: &impl Cluster) -> Vec<Option<String>> {
