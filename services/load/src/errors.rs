@@ -76,6 +76,12 @@ impl ErrorLog {
         }
     }
 
+    /// How many of one kind.
+    #[must_use]
+    pub fn count(&self, kind: ErrorKind) -> u64 {
+        self.kinds.get(&kind).map_or(0, |entry| entry.count)
+    }
+
     /// By kind, most frequent first.
     #[must_use]
     pub fn summaries(&self) -> Vec<ErrorSummary> {

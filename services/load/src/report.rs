@@ -9,9 +9,9 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Consistency, Counter, Distribution, Divergence, ErrorSummary, FailedRequest, Integrity, Kill, NodeIndex, NodeStats,
-    Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally,
-    Timeline, TraceReport, Violation,
+    Consistency, Counter, Distribution, Divergence, ErrorKind, ErrorSummary, FailedRequest, Integrity, Kill, NodeIndex,
+    NodeStats, Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates,
+    SweepTally, Timeline, TraceReport, Violation,
     fault_verdict::{strays, voids},
     numbers::percent,
     progress::Sample,
@@ -128,6 +128,8 @@ pub struct Totals {
     pub deletes: u64,
     /// Failed operations.
     pub errors: u64,
+    /// Writes of which nobody knows whether they happened: neither done nor failed.
+    pub indeterminate: u64,
     /// Operations answered by a second node after a first had failed.
     pub failed_over: u64,
     /// Hits in the entry node's own replica.
@@ -324,9 +326,11 @@ impl Verdict {
         for (count, what) in found.into_iter().chain([behind]).filter(|(count, _)| *count > 0) {
             verdict.broken.push(format!("{count} {what}"));
         }
-        let errors = percent(report.totals.errors, report.totals.total);
+        // Whoever waits for a write is not helped by its outcome being unknown.
+        let errors = percent(report.totals.errors + report.totals.indeterminate, report.totals.total);
         if errors > errors_max_percent {
-            verdict.missed.push(format!("{errors:.3} % of the operations failed, {errors_max_percent} % are allowed"));
+            let what = "of the operations failed or are indeterminate";
+            verdict.missed.push(format!("{errors:.3} % {what}, {errors_max_percent} % are allowed"));
         }
         if report.totals.total < SAMPLES_MIN {
             verdict.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
@@ -356,14 +360,15 @@ impl Verdict {
 
 fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
     let count = |wanted: &dyn Fn(Series) -> bool| recorder.response.select(wanted).count();
-    let total = count(&|_| true);
+    let (total, indeterminate) = (count(&|_| true), recorder.errors.count(ErrorKind::Indeterminate));
     debug_assert_eq!(total, Snapshot::of(&run.live).get(Counter::Ops));
     Totals {
         total,
         gets: count(&|series| series.op == Op::Get),
         sets: count(&|series| series.op == Op::Set),
         deletes: count(&|series| series.op == Op::Delete),
-        errors: count(&|series| series.outcome == OutcomeClass::Error),
+        errors: count(&|series| series.outcome == OutcomeClass::Error).saturating_sub(indeterminate),
+        indeterminate,
         failed_over: recorder.failed_over,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),
         hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),
