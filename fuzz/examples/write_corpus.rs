@@ -112,17 +112,19 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("write_stale", write_reply(WriteAnswer::Stale { newer: version })),
         ("write_drift", write_reply(WriteAnswer::Drift { ahead_ms: 900 })),
         ("write_wrong_ring", write_reply(WriteAnswer::WrongRing(members()))),
-        ("cancel", FrameBody::Cancel),
         ("control_members", FrameBody::Control(ControlRequest::Members(members()))),
         ("control_digests", FrameBody::Control(ControlRequest::Digests { first: slot, count: 1 })),
         ("control_versions", FrameBody::Control(ControlRequest::Versions { slots: vec![slot] })),
         ("control_pull", FrameBody::Control(ControlRequest::Pull { slot, after: Some(hash), bytes_max: 1 << 20 })),
         ("control_pull_keys", FrameBody::Control(pull_keys(slot, hash))),
         ("control_compare_with_me", FrameBody::Control(ControlRequest::CompareWithMe)),
+        ("control_farewell", FrameBody::Control(ControlRequest::Farewell)),
+        ("control_in_sync", FrameBody::Control(ControlRequest::InSync)),
         ("control_reached", FrameBody::Control(ControlRequest::Reached { start: 7 })),
         ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
         ("reply_digests", FrameBody::ControlReply(ControlReply::Digests(digests(slot)))),
         ("reply_versions", FrameBody::ControlReply(ControlReply::Versions(vec![(slot, vec![(hash, version)])]))),
+        ("reply_in_sync", FrameBody::ControlReply(ControlReply::InSync(vec![u64::MAX; 64]))),
         ("page", FrameBody::Page(SlotPage { slot, records: vec![record, tombstone, expired], next: Some(hash) })),
     ]
 }
@@ -152,6 +154,7 @@ fn members() -> Vec<Member> {
         incarnation: Incarnation::new(number << 20),
         weight: Weight::MAX,
         state,
+        joining: number == 1,
     };
     (1..).zip(states).map(member).collect()
 }

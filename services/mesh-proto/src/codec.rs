@@ -10,7 +10,7 @@ mod encode;
 mod layout;
 mod list;
 
-pub use encode::{encode_cancel, encode_into, encode_read, encode_read_reply, encode_write, encode_write_reply};
+pub use encode::{encode_into, encode_read, encode_read_reply, encode_write, encode_write_reply};
 pub(crate) use list::{capped_list, slot_versions};
 
 use bytes::{Buf as _, BytesMut};

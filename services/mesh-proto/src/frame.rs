@@ -57,8 +57,6 @@ pub enum FrameBody {
         /// The answer.
         answer: WriteAnswer,
     },
-    /// The caller no longer wants the answer to this request.
-    Cancel,
     /// Low-rate request, in postcard.
     Control(ControlRequest),
     /// Answer to `Control`, in postcard.
@@ -86,7 +84,7 @@ pub struct Hello {
 
 impl Hello {
     /// The version of the wire protocol.
-    pub const PROTOCOL: u16 = 1;
+    pub const PROTOCOL: u16 = 2;
 }
 
 /// Why an accepter turns a dialler away.
@@ -210,6 +208,10 @@ pub enum ControlRequest {
     },
     /// The asker has given up on hints for this node, which may lack any write: compare digests now.
     CompareWithMe,
+    /// The asker is leaving: does this node hold all that the asker holds of the slots that this node owns now?
+    Farewell,
+    /// Which slots this node owns and is in sync for.
+    InSync,
     /// Has each of this node's threads a connection to the asker, as the process that it is now?
     Reached {
         /// The start that the asker greets with.
@@ -231,10 +233,12 @@ pub enum ControlReply {
     Digests(DigestPage),
     /// To `Versions`: per slot.
     Versions(#[serde(with = "slot_versions")] Vec<(Slot, Vec<(KeyHash, Version)>)>),
-    /// To `KeepTrace` and `CompareWithMe`, to `Reached` if it is so, and to anything that needs no data.
+    /// To `KeepTrace` and `CompareWithMe`, to `Farewell` and `Reached` if it is so, and to anything that needs no data.
     Done,
-    /// The request cannot be served.
+    /// The request cannot be served, or not yet.
     Refused,
+    /// To `InSync`: one bit per slot, the lowest bit of the first word being the first slot's.
+    InSync(#[serde(deserialize_with = "capped_list::<_, _, { SLOTS / 64 }>")] Vec<u64>),
 }
 
 /// Digests of consecutive slots.

@@ -19,6 +19,8 @@ pub struct MemberUpdate {
     pub weight: Weight,
     /// What is claimed.
     pub state: MemberState,
+    /// Whether it is still catching up and not in the ring yet, so that nobody has to do without an owner that knows all.
+    pub joining: bool,
 }
 
 impl MemberUpdate {
@@ -40,14 +42,14 @@ impl MemberUpdate {
     /// address, as after a restart that drew the same incarnation, are decided too, so that merging commutes.
     #[must_use]
     pub fn supersedes(&self, held: &Self) -> bool {
-        let rank = |claim: &Self| (claim.incarnation, claim.state, claim.weight);
+        let rank = |claim: &Self| (claim.incarnation, claim.state, claim.weight, claim.joining);
         (rank(self), &self.addr) > (rank(held), &held.addr)
     }
 
-    /// An upper bound of what this claim takes in a datagram: two full varints, a length, weight and state.
+    /// An upper bound of what this claim takes in a datagram: two full varints, a length, weight, state and a flag.
     #[must_use]
     pub(crate) const fn encoded_bytes_max(&self) -> usize {
-        10 + 2 + self.addr.len() + 10 + 1 + 1
+        10 + 2 + self.addr.len() + 10 + 1 + 1 + 1
     }
 }
 
@@ -147,13 +149,14 @@ mod tests {
             Just(MemberState::Dead),
             Just(MemberState::Left)
         ];
-        (any::<u64>(), "[a-z0-9.:]{0,255}", 0..=u64::MAX / 2, 1u8..=16, state).prop_map(
-            |(id, addr, incarnation, weight, state)| MemberUpdate {
+        (any::<u64>(), "[a-z0-9.:]{0,255}", 0..=u64::MAX / 2, 1u8..=16, state, any::<bool>()).prop_map(
+            |(id, addr, incarnation, weight, state, joining)| MemberUpdate {
                 id: NodeId::new(id),
                 addr,
                 incarnation: Incarnation::new(incarnation),
                 weight: Weight::new(weight).unwrap(),
                 state,
+                joining,
             },
         )
     }
@@ -179,6 +182,7 @@ mod tests {
             incarnation: Incarnation::new(3),
             weight: Weight::MIN,
             state: MemberState::Alive,
+            joining: false,
         }
     }
 
@@ -257,7 +261,7 @@ mod tests {
     #[test]
     fn a_weight_outside_1_to_16_is_refused() {
         let bytes = with(small()).encode();
-        let at = bytes.len() - 2; // weight, then state, are the last two bytes
+        let at = bytes.len() - 3; // weight, state and whether it is joining are the last three bytes
         for raw in 0..=255 {
             let mut bytes = bytes.clone();
             bytes[at] = raw;

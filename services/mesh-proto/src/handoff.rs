@@ -237,9 +237,13 @@ impl Hints {
         self.drop_queue(peer, HintDrop::FullSync);
     }
 
-    /// Forgets peers that `is_member` does not know any more.
+    /// Drops the queues of peers that `is_member` does not know any more: they own nothing.
     pub fn retain_members(&mut self, is_member: impl Fn(NodeId) -> bool) {
-        self.queues.retain(|peer, _| is_member(*peer));
+        let gone: Vec<NodeId> = self.queues.keys().copied().filter(|peer| !is_member(*peer)).collect();
+        for peer in gone {
+            self.drop_queue(peer, HintDrop::NotOwner);
+            self.queues.remove(&peer);
+        }
     }
 
     /// What was given up, to be dropped where nobody waits for it. To be called regularly.

@@ -35,8 +35,8 @@ mod mutant;
 mod trace;
 
 pub use codec::{
-    Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_cancel, encode_into, encode_read,
-    encode_read_reply, encode_write, encode_write_reply,
+    Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_into, encode_read, encode_read_reply,
+    encode_write, encode_write_reply,
 };
 pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};
 pub use fault::{
@@ -58,7 +58,7 @@ pub use membership::{Member, MemberState, Membership, MembershipConfig, Membersh
 pub use mutant::Mutant;
 pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
-pub use repair::{RepairPlan, SlotSync, keys_to_pull};
+pub use repair::{RepairPlan, SlotSync, Sources, keys_to_pull};
 pub use ring::{Ring, RingHash};
 pub use slot::{SLOTS, Slot};
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};

@@ -8,6 +8,7 @@ mod outbox;
 mod prober;
 mod rejoin;
 mod roster;
+mod state;
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use rand::{
     rngs::SmallRng,
     seq::{IndexedRandom, IteratorRandom},
 };
-use serde::{Deserialize, Serialize};
 
+pub use self::state::MemberState;
 use self::{
     news::News,
     outbox::Outbox,
@@ -33,27 +34,6 @@ const PUSH_RANDOM: usize = 3;
 const PUSH_NEXT_MAX: usize = 4;
 /// News is pushed at most this often per interval, whatever happens: a bound on the work in a storm of changes.
 const PUSHES_PER_INTERVAL_MAX: u32 = 50;
-
-/// What is believed about a member. Within one incarnation a later variant overrides an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum MemberState {
-    /// It answers.
-    Alive,
-    /// It has not answered lately; still in the ring.
-    Suspect,
-    /// It has not refuted the suspicion in time; not in the ring, but probed for ever.
-    Dead,
-    /// It said good-bye; not in the ring.
-    Left,
-}
-
-impl MemberState {
-    /// Whether a member in this state is in the ring.
-    #[must_use]
-    pub const fn in_ring(self) -> bool {
-        matches!(self, Self::Alive | Self::Suspect)
-    }
-}
 
 /// A member as this node sees it.
 pub type Member = MemberUpdate;
@@ -88,7 +68,7 @@ pub enum MembershipOutput {
         /// `host:port`.
         addr: String,
     },
-    /// The set of ring members or a weight has changed: build a new ring.
+    /// The set of ring members or of those about to enter, or a weight has changed: build a new ring.
     RingChanged,
     /// Somebody believed this node dead, so it may have missed writes; a higher incarnation is already on its way.
     Refuted,
@@ -110,8 +90,8 @@ pub struct Membership {
     rng: SmallRng,
     /// A claim that this node was gone is news from this incarnation on.
     gone_after: Incarnation,
-    /// The ring that the driver knows of.
-    ring: Vec<(NodeId, Weight)>,
+    /// The ring that the driver knows of, and those that are about to enter it.
+    ring: [Vec<(NodeId, Weight)>; 2],
     /// Whether something may have changed since.
     ring_stale: bool,
     /// When to push news, if there is any.
@@ -125,7 +105,7 @@ impl Membership {
     /// is forgotten; if nobody is gone, newcomers are not admitted.
     pub const MEMBERS_MAX: usize = roster::MEMBERS_MAX;
 
-    /// Starts alone: `me` is this node's own claim, always in its own ring.
+    /// Starts alone: `me` is this node's own claim. If it is joining it enters the ring by [`Self::handle_caught_up`].
     #[must_use]
     pub fn new(mut config: MembershipConfig, me: Member, now: Monotonic, seed: u64) -> Self {
         // Without an interval the next deadline would always be now.
@@ -134,7 +114,7 @@ impl Membership {
         Self {
             prober: Prober::new(config.interval, now, &mut rng),
             rejoin: Rejoin::new(config.interval, config.seeds.clone(), now),
-            ring: vec![(me.id, me.weight)],
+            ring: [vec![(me.id, me.weight)], Vec::new()],
             ring_stale: false,
             gone_after: me.incarnation,
             config,
@@ -195,6 +175,19 @@ impl Membership {
         self.publish_ring();
     }
 
+    /// This node has caught up with the owners of the slots it will own: it enters the ring.
+    pub fn handle_caught_up(&mut self, now: Monotonic) {
+        self.forgive_lost_time(now);
+        if self.is_leaving() || !self.me.joining {
+            return;
+        }
+        self.me.joining = false;
+        self.ring_stale = true;
+        self.me.incarnation = self.me.incarnation.next();
+        self.push_soon(now);
+        self.publish_ring();
+    }
+
     /// This node is about to stop: tell everyone. It then is in its own ring only if nobody else is, as it will be in
     /// nobody else's, and refutes nothing any more.
     pub fn handle_leave(&mut self, now: Monotonic) {
@@ -247,15 +240,37 @@ impl Membership {
         if id == self.me.id { Some(&self.me) } else { self.roster.get(id) }
     }
 
-    /// Those that are in the ring, with their weights, sorted by id.
+    /// Those that are in the ring, with their weights, sorted by id. Never empty: a node that is not in the ring, because it
+    /// is joining or leaving, is alone in its own if there is nobody else.
     #[must_use]
     pub fn ring_members(&self) -> Vec<(NodeId, Weight)> {
-        let mut ring: Vec<_> = self.roster.in_ring().map(|member| (member.id, member.weight)).collect();
-        if (self.me.state.in_ring() && !Mutant::SelfMissing.is_planted()) || ring.is_empty() {
+        let entered = self.roster.in_ring().filter(|member| !member.joining);
+        let mut ring: Vec<_> = entered.map(|member| (member.id, member.weight)).collect();
+        let in_ring = self.me.state.in_ring() && !self.me.joining && !Mutant::SelfMissing.is_planted();
+        if in_ring || ring.is_empty() {
             let at = ring.partition_point(|&(id, _)| id < self.me.id);
             ring.insert(at, (self.me.id, self.me.weight));
         }
         ring
+    }
+
+    /// The others that are joining, with the weights they will have, sorted by id.
+    #[must_use]
+    pub fn joining_members(&self) -> Vec<(NodeId, Weight)> {
+        let joining = self.roster.in_ring().filter(|member| member.joining);
+        joining.map(|member| (member.id, member.weight)).collect()
+    }
+
+    /// Those that said good-bye. Some of them may still be there, until the others hold all that they held.
+    #[must_use]
+    pub fn left_members(&self) -> Vec<NodeId> {
+        self.roster.iter().filter(|member| member.state == MemberState::Left).map(|member| member.id).collect()
+    }
+
+    /// This node's own claim.
+    #[must_use]
+    pub const fn me(&self) -> &Member {
+        &self.me
     }
 
     /// This node's current incarnation.
@@ -417,7 +432,7 @@ impl Membership {
         if !std::mem::take(&mut self.ring_stale) {
             return;
         }
-        let ring = self.ring_members();
+        let ring = [self.ring_members(), self.joining_members()];
         if ring != self.ring {
             self.ring = ring;
             self.outbox.push(MembershipOutput::RingChanged);

@@ -112,6 +112,8 @@ pub struct Read {
     /// How many owners in sync have said anything at all.
     usable: usize,
     wrong_ring: bool,
+    /// Whether an owner has answered that is not in sync.
+    catching_up: bool,
     outcome: Option<ReadOutcome>,
 }
 
@@ -161,6 +163,7 @@ impl Read {
             answers: 0,
             usable: 0,
             wrong_ring: false,
+            catching_up: false,
             outcome: None,
         };
         if let Some(answer) = local {
@@ -209,6 +212,12 @@ impl Read {
         ReadStep::Wait(self.wake_at(may_hedge))
     }
 
+    /// Whether an owner has answered that is still catching up: trying again shortly may then bring what this attempt did not.
+    #[must_use]
+    pub const fn is_catching_up(&self) -> bool {
+        self.catching_up
+    }
+
     /// Legs that were sent and have neither answered nor failed, to be cancelled after `Done`.
     #[must_use]
     pub fn in_flight(&self) -> ArrayVec<usize, 8> {
@@ -229,6 +238,7 @@ impl Read {
     fn take(&mut self, leg: Option<usize>, answer: ReadAnswer) {
         let counts = self.counts(&answer);
         let confirmed = !matches!(answer, ReadAnswer::Value { in_sync: false, .. });
+        self.catching_up |= !confirmed || answer == ReadAnswer::Unknown;
         match answer {
             ReadAnswer::Value { version, expiry, value, .. } => {
                 if self.value.as_ref().is_none_or(|held| held.version < version) {

@@ -1,14 +1,17 @@
 //! Which slots this node may speak for, and what it still has to learn from whom before it may.
 //!
-//! A node is *in sync* for a slot once it has compared its digest with every other owner's and taken what it lacked. Until
-//! then its silence about a key means nothing, and it says "unknown" rather than "absent".
+//! A node is *in sync* for a slot once it has compared its digest with everybody's who may hold records of it, and taken what it
+//! lacked. Until then its silence about a key means nothing, and it says "unknown" rather than "absent".
+//!
+//! Everybody, and not only the slot's other owners: a change of the ring may replace so many owners at once that what some of the
+//! former ones have acknowledged is with none of those that stay.
 
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::{Digest, KeyHash, NodeId, Ring, SLOTS, Slot, Version};
+use crate::{Digest, KeyHash, NodeId, Ring, RingHash, SLOTS, Slot, Version};
 
 /// One bit per slot: whether this node may say "absent". Shared with the request path.
 #[derive(Debug)]
@@ -32,6 +35,12 @@ impl SlotSync {
         self.words[slot.index() / 64].load(Ordering::Acquire) >> (slot.index() % 64) & 1 == 1
     }
 
+    /// The bits of 64 slots each, for a peer.
+    #[must_use]
+    pub fn words(&self) -> Vec<u64> {
+        self.words.iter().map(|word| word.load(Ordering::Acquire)).collect()
+    }
+
     /// Whether all owned slots are in sync.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -49,14 +58,26 @@ impl SlotSync {
     }
 }
 
+/// Whom to compare with, and when that counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// The ring in force, which both sides of a comparison must have.
+    pub ring: RingHash,
+    /// All others that may hold records: the members of the ring, and those that are leaving.
+    pub holders: &'a [NodeId],
+}
+
 /// What has to be compared with whom. Driven by upkeep: tell it of each new ring and of each finished comparison.
 #[derive(Debug, Default)]
 pub struct RepairPlan {
-    /// For each owned slot out of sync: the owners it has not been compared with.
+    /// For each owned slot out of sync: the holders it has not been compared with.
     awaited: HashMap<Slot, Vec<NodeId>>,
-    /// For each of these slots: the owners it has been compared with. Whoever becomes one later has yet to be.
+    /// For each of these slots: the holders it has been compared with. Whoever becomes one later has yet to be.
     confirmed: HashMap<Slot, Vec<NodeId>>,
+    /// Sorted.
     owned: Vec<Slot>,
+    /// The ring in force. What was compared under another one proves nothing: its writes may have gone elsewhere.
+    ring: RingHash,
     /// Whether this node was the only one in the ring: what it then held proves nothing about what others hold.
     was_alone: bool,
     /// Slots that differed from a peer at the last look. Under load digests always differ a little, because writes are in
@@ -67,11 +88,13 @@ pub struct RepairPlan {
 }
 
 impl RepairPlan {
-    /// A new ring is in force. Slots that `me` owned before keep their state; new ones have to be compared with every other
-    /// owner. All have to with `distrust`, because the others believed this node dead, and after it was alone.
-    pub fn handle_ring(&mut self, me: NodeId, ring: &Ring, distrust: bool, sync: &SlotSync) {
+    /// A new ring is in force, and `ring` says which slots are `me`'s: for a node that joins it is the ring to be. Slots that `me`
+    /// owned before keep their state; new ones have to be compared with every holder. All have to with `distrust`, because the
+    /// others believed this node dead, or it was not in the ring, and after it was alone.
+    pub fn handle_ring(&mut self, me: NodeId, ring: &Ring, sources: Sources<'_>, distrust: bool, sync: &SlotSync) {
         let distrust = distrust || self.was_alone;
         self.was_alone = ring.members().len() == 1;
+        self.ring = sources.ring;
         let owned: Vec<Slot> = Slot::all().filter(|slot| ring.owns(me, *slot)).collect();
         if distrust {
             self.awaited.clear();
@@ -79,13 +102,13 @@ impl RepairPlan {
         }
         let mut awaited = HashMap::new();
         for &slot in &owned {
-            let others = ring.owners(slot).iter().copied().filter(|owner| *owner != me);
+            let others = sources.holders.iter().copied().filter(|holder| *holder != me);
             let was_owned = self.owned.binary_search(&slot).is_ok();
             let mut missing: Vec<NodeId> = match self.awaited.get(&slot) {
                 _ if distrust || !was_owned => others.collect(),
                 Some(_) => {
                     let confirmed = self.confirmed.get(&slot);
-                    others.filter(|owner| !confirmed.is_some_and(|confirmed| confirmed.contains(owner))).collect()
+                    others.filter(|holder| !confirmed.is_some_and(|confirmed| confirmed.contains(holder))).collect()
                 }
                 None => Vec::new(),
             };
@@ -115,6 +138,38 @@ impl RepairPlan {
         self.publish(sync);
     }
 
+    /// The ring in force.
+    #[must_use]
+    pub const fn ring(&self) -> RingHash {
+        self.ring
+    }
+
+    /// Whether this node owns the slot, or will once it has joined.
+    #[must_use]
+    pub fn owns(&self, slot: Slot) -> bool {
+        self.owned.binary_search(&slot).is_ok()
+    }
+
+    /// Everybody that some slot still has to be compared with, sorted.
+    #[must_use]
+    pub fn awaited_peers(&self) -> Vec<NodeId> {
+        let mut peers: Vec<NodeId> = self.awaited.values().flatten().copied().collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
+    /// A holder that has left is gone for good: nothing more can be had from it.
+    pub fn handle_gone(&mut self, peer: NodeId, sync: &SlotSync) {
+        for slot in self.awaited_from(peer) {
+            self.handle_confirmed(self.ring, peer, slot, sync);
+            // Should it come back it is to be compared with like anybody new.
+            if let Some(confirmed) = self.confirmed.get_mut(&slot) {
+                confirmed.retain(|confirmed| *confirmed != peer);
+            }
+        }
+    }
+
     /// Slots that still have to be compared with `peer`.
     #[must_use]
     pub fn awaited_from(&self, peer: NodeId) -> Vec<Slot> {
@@ -124,8 +179,11 @@ impl RepairPlan {
         slots
     }
 
-    /// Everything that `peer` had for `slot` is here now.
-    pub fn handle_confirmed(&mut self, peer: NodeId, slot: Slot, sync: &SlotSync) {
+    /// Everything that `peer` had for `slot` is here now, as it was found while `ring` was in force at both.
+    pub fn handle_confirmed(&mut self, ring: RingHash, peer: NodeId, slot: Slot, sync: &SlotSync) {
+        if ring != self.ring {
+            return;
+        }
         let Some(peers) = self.awaited.get_mut(&slot) else { return };
         peers.retain(|awaited| *awaited != peer);
         if !peers.is_empty() {
@@ -211,10 +269,16 @@ mod tests {
         Ring::new(&members, ReplicationFactor::new(replicas).unwrap())
     }
 
+    /// As [`RepairPlan::handle_ring`], with all members as holders.
+    fn handle_ring(plan: &mut RepairPlan, me: NodeId, ring: &Ring, distrust: bool, sync: &SlotSync) {
+        let holders: Vec<NodeId> = ring.members().iter().map(|(id, _)| *id).collect();
+        plan.handle_ring(me, ring, Sources { ring: ring.hash(), holders: &holders }, distrust, sync);
+    }
+
     fn confirm_all(plan: &mut RepairPlan, peer: &str, sync: &SlotSync) {
         let peer = NodeId::from_name(peer);
         for slot in plan.awaited_from(peer) {
-            plan.handle_confirmed(peer, slot, sync);
+            plan.handle_confirmed(plan.ring(), peer, slot, sync);
         }
     }
 
@@ -222,7 +286,7 @@ mod tests {
     fn a_lone_node_is_in_sync_at_once() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         assert!(!sync.is_complete());
-        plan.handle_ring(NodeId::from_name("a"), &ring(&["a"], 3), false, &sync);
+        handle_ring(&mut plan, NodeId::from_name("a"), &ring(&["a"], 3), false, &sync);
         assert!(sync.is_complete());
         assert!(Slot::all().all(|slot| sync.is_in_sync(slot)));
     }
@@ -230,7 +294,7 @@ mod tests {
     #[test]
     fn every_other_owner_has_to_confirm() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
-        plan.handle_ring(NodeId::from_name("a"), &ring(&["a", "b", "c"], 3), false, &sync);
+        handle_ring(&mut plan, NodeId::from_name("a"), &ring(&["a", "b", "c"], 3), false, &sync);
         confirm_all(&mut plan, "b", &sync);
         assert!(!sync.is_complete());
         assert_eq!(plan.progress(), (0, SLOTS));
@@ -243,9 +307,9 @@ mod tests {
     fn an_owner_that_dies_need_not_confirm() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let me = NodeId::from_name("a");
-        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), false, &sync);
         confirm_all(&mut plan, "b", &sync);
-        plan.handle_ring(me, &ring(&["a", "b"], 3), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b"], 3), false, &sync);
         assert!(sync.is_complete());
     }
 
@@ -255,8 +319,8 @@ mod tests {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let me = NodeId::from_name("a");
         plan.handle_alone(&sync);
-        plan.handle_ring(me, &ring(&["a", "b"], 2), false, &sync);
-        plan.handle_ring(me, &ring(&["a", "b", "c"], 2), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b"], 2), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 2), false, &sync);
         confirm_all(&mut plan, "b", &sync);
         let with_c = Slot::all().find(|slot| {
             let ring = ring(&["a", "b", "c"], 2);
@@ -271,9 +335,9 @@ mod tests {
     fn company_after_being_alone_has_to_be_compared_with() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let me = NodeId::from_name("a");
-        plan.handle_ring(me, &ring(&["a"], 3), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a"], 3), false, &sync);
         assert!(sync.is_complete());
-        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), false, &sync);
         assert_eq!(plan.progress(), (0, SLOTS));
     }
 
@@ -281,13 +345,13 @@ mod tests {
     fn a_node_cut_off_from_all_others_speaks_for_nothing() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let (me, all) = (NodeId::from_name("a"), ring(&["a", "b"], 2));
-        plan.handle_ring(me, &all, false, &sync);
+        handle_ring(&mut plan, me, &all, false, &sync);
         confirm_all(&mut plan, "b", &sync);
         assert!(sync.is_complete());
         plan.handle_alone(&sync);
         assert!(!sync.is_complete());
         assert!(Slot::all().all(|slot| !sync.is_in_sync(slot)));
-        plan.handle_ring(me, &all, false, &sync);
+        handle_ring(&mut plan, me, &all, false, &sync);
         assert_eq!(plan.progress(), (0, SLOTS));
     }
 
@@ -295,14 +359,15 @@ mod tests {
     fn a_newcomer_does_not_unsettle_those_in_sync_but_new_slots_and_distrust_do() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let me = NodeId::from_name("a");
-        plan.handle_ring(me, &ring(&["a", "b"], 1), false, &sync);
-        assert!(sync.is_complete(), "with one replica there is nobody to compare with");
-        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b"], 1), false, &sync);
+        assert!(!sync.is_complete(), "with one replica, too, others may hold what is this node's now");
+        confirm_all(&mut plan, "b", &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), false, &sync);
         assert!(!sync.is_complete(), "slots that only b owned are new here");
         confirm_all(&mut plan, "b", &sync);
         confirm_all(&mut plan, "c", &sync);
         assert!(sync.is_complete());
-        plan.handle_ring(me, &ring(&["a", "b", "c"], 3), true, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), true, &sync);
         assert_eq!(plan.progress().0, 0);
     }
 
@@ -310,14 +375,43 @@ mod tests {
     fn a_slot_given_up_and_taken_back_is_new() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let me = NodeId::from_name("a");
-        plan.handle_ring(me, &ring(&["a"], 2), false, &sync);
-        plan.handle_ring(me, &ring(&["a", "b", "c", "d"], 2), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a"], 2), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c", "d"], 2), false, &sync);
         let lost = Slot::all().find(|slot| !ring(&["a", "b", "c", "d"], 2).owns(me, *slot)).unwrap();
         assert!(!sync.is_in_sync(lost));
-        plan.handle_ring(me, &ring(&["a", "b"], 2), false, &sync);
+        handle_ring(&mut plan, me, &ring(&["a", "b"], 2), false, &sync);
         assert!(!sync.is_in_sync(lost));
         confirm_all(&mut plan, "b", &sync);
         assert!(sync.is_in_sync(lost));
+    }
+
+    #[test]
+    fn who_leaves_has_to_confirm_until_it_is_gone() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let (me, names) = (NodeId::from_name("a"), ["b", "c", "d", "e"].map(NodeId::from_name));
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c", "d", "e"], 3), false, &sync);
+        names.iter().for_each(|peer| plan.handle_gone(*peer, &sync));
+        assert!(sync.is_complete());
+        let after = ring(&["a", "b", "c", "d"], 3);
+        plan.handle_ring(me, &after, Sources { ring: after.hash(), holders: &names }, false, &sync);
+        let gained = plan.awaited_from(names[3]);
+        assert!(!gained.is_empty() && gained.iter().all(|slot| !sync.is_in_sync(*slot)));
+        ["b", "c", "d"].iter().for_each(|peer| confirm_all(&mut plan, peer, &sync));
+        assert_eq!(plan.awaited_peers(), [names[3]]);
+        plan.handle_gone(names[3], &sync);
+        assert!(sync.is_complete());
+    }
+
+    #[test]
+    fn what_was_compared_under_another_ring_proves_nothing() {
+        let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
+        let (me, peer) = (NodeId::from_name("a"), NodeId::from_name("b"));
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), false, &sync);
+        let before = plan.ring();
+        handle_ring(&mut plan, me, &ring(&["a", "b", "c", "d"], 3), false, &sync);
+        let slot = plan.awaited_from(peer)[0];
+        plan.handle_confirmed(before, peer, slot, &sync);
+        assert!(plan.awaited_from(peer).contains(&slot));
     }
 
     #[test]

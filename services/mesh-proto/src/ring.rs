@@ -34,6 +34,8 @@ pub struct Ring {
     stride: usize,
     /// As many as there are members, in their order.
     slots_owned: Box<[usize]>,
+    /// Who will own which slot as well once it has entered the ring, sorted. Empty unless somebody is joining.
+    joining: Box<[(Slot, NodeId)]>,
     hash: RingHash,
 }
 
@@ -59,7 +61,42 @@ impl Ring {
             }
         }
         let hash = ring_hash(&members, replicas);
-        Self { members: members.into(), owners: owners.into(), stride, slots_owned: slots_owned.into(), hash }
+        let (members, owners, slots_owned) = (members.into(), owners.into(), slots_owned.into());
+        Self { members, owners, stride, slots_owned, joining: Box::default(), hash }
+    }
+
+    /// The same ring, with those that are about to enter it, of which the first [`Self::JOINING_MAX`] count. Each is looked at
+    /// as if it entered alone. The hash stays: who joins only hears of writes, and decides nothing.
+    #[must_use]
+    pub fn joined_by(mut self, joining: &[(NodeId, Weight)], replicas: ReplicationFactor) -> Self {
+        let weight_of =
+            |id: NodeId| self.members.binary_search_by_key(&id, |member| member.0).map(|at| self.members[at].1);
+        let mut table = Vec::new();
+        for (id, weight) in joining.iter().take(Self::JOINING_MAX).filter(|(id, _)| weight_of(*id).is_err()) {
+            for slot in Slot::all() {
+                let owners = self.owners(slot);
+                let claim = score(slot, *id, *weight);
+                let displaces = owners.last().is_none_or(|last| {
+                    let held = score(slot, *last, weight_of(*last).unwrap_or(Weight::MIN));
+                    claim.total_cmp(&held).then(last.cmp(id)).is_gt()
+                });
+                if displaces || owners.len() < replicas.get() {
+                    table.push((slot, *id));
+                }
+            }
+        }
+        table.sort_unstable();
+        self.joining = table.into();
+        self
+    }
+
+    /// How many joining nodes hear of writes at a time. More may join; they find out by comparison what they missed.
+    pub const JOINING_MAX: usize = 4;
+
+    /// Those that will own the slot once they have entered the ring. Nearly always nobody, and then one look.
+    pub fn joining(&self, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
+        let first = if self.joining.is_empty() { 0 } else { self.joining.partition_point(|(at, _)| *at < slot) };
+        self.joining[first..].iter().take_while(move |(at, _)| *at == slot).map(|(_, id)| *id)
     }
 
     /// The owners of a slot, best first: as many as there are replicas, or members if those are fewer.
@@ -169,6 +206,24 @@ mod tests {
         assert!(Slot::all().all(|slot| ring.owners(slot).len() == 2));
         assert_eq!((ring.slots_owned(NodeId::new(1)), ring.slots_owned(NodeId::new(2))), (SLOTS, SLOTS));
         assert_eq!(ring.slots_owned(NodeId::new(3)), 0, "not a member");
+    }
+
+    #[test]
+    fn who_joins_hears_of_exactly_the_slots_it_will_own() {
+        let now = ring(&[(1, 1), (2, 5), (3, 16), (4, 2)], 3);
+        for (id, weight) in [(5, 1), (6, 16)] {
+            let (id, weight) = (NodeId::new(id), Weight::new(weight).unwrap());
+            let members = [now.members(), &[(id, weight)]].concat();
+            let later = Ring::new(&members, ReplicationFactor::new(3).unwrap());
+            let joined = now.clone().joined_by(&[(id, weight)], ReplicationFactor::new(3).unwrap());
+            for slot in Slot::all() {
+                assert_eq!(joined.joining(slot).collect::<Vec<_>>() == [id], later.owns(id, slot), "{slot:?}");
+            }
+            assert_eq!(joined.hash(), now.hash());
+        }
+        let few = ring(&[(1, 1)], 3).joined_by(&[(NodeId::new(2), Weight::MIN)], ReplicationFactor::new(3).unwrap());
+        assert!(Slot::all().all(|slot| few.joining(slot).eq([NodeId::new(2)])));
+        assert!(Slot::all().all(|slot| now.joining(slot).next().is_none()));
     }
 
     #[test]

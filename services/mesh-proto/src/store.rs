@@ -240,6 +240,11 @@ impl Store {
         changed
     }
 
+    /// Forgets what is in a slot that is others' business now; how many entries that was.
+    pub fn drop_slot(&self, slot: Slot) -> usize {
+        self.change(slot, |shard| shard.drop_slot(slot))
+    }
+
     /// So much memory is resident on behalf of the store, as the system says. Where that is more than 1.2 times `bytes_max`, though
     /// less is accounted for, the store holds less until it is not. To be told a few times a second.
     pub fn handle_resident(&self, resident_bytes: u64) {

@@ -8,8 +8,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Decoder, Expiry, Frame, FrameBody, Incarnation, KeyHash, Member, MemberState,
     NodeId, ReadAnswer, Record, RequestId, RingHash, Slot, SlotPage, TraceContext, Version, WIRE_MEMBERS_MAX, Weight,
-    WireError, WriteAnswer, encode_cancel, encode_into, encode_read, encode_read_reply, encode_write,
-    encode_write_reply,
+    WireError, WriteAnswer, encode_into, encode_read, encode_read_reply, encode_write, encode_write_reply,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -67,6 +66,7 @@ fn member(id: u64) -> Member {
         incarnation: Incarnation::new(1),
         weight: Weight::MAX,
         state: MemberState::Alive,
+        joining: false,
     }
 }
 
@@ -211,14 +211,12 @@ fn borrowed_encoders_write_what_encode_into_writes() {
     encode_write(&mut out, REQUEST, RING, trace, &write);
     encode_read_reply(&mut out, REQUEST, RING, hash, &read_answer);
     encode_write_reply(&mut out, REQUEST, RING, hash, &WriteAnswer::Applied);
-    encode_cancel(&mut out, REQUEST, RING);
     let traced = |body| Frame { trace, ..plain(body) };
     let expected = vec![
         traced(FrameBody::Read { hash, key: Bytes::from("key") }),
         traced(FrameBody::Write(write)),
         plain(FrameBody::ReadReply { hash, answer: read_answer }),
         plain(FrameBody::WriteReply { hash, answer: WriteAnswer::Applied }),
-        plain(FrameBody::Cancel),
     ];
     assert_eq!(decode_all(&out), Ok(expected));
 }
@@ -236,9 +234,11 @@ fn keys_and_values_are_views_into_the_receive_buffer() {
 
 #[test]
 fn unknown_kinds_and_flags_are_malformed() {
-    assert_eq!(decode_all(&raw(7, 0, &[])), Ok(vec![plain(FrameBody::Cancel)]));
-    for (kind, flags) in [(0, 0), (11, 0), (255, 0), (7, 2), (7, 0x80)] {
-        assert!(is_malformed(decode_all(&raw(kind, flags, &[]))), "kind {kind}, flags {flags}");
+    let read = encoded(&plain(FrameBody::Read { hash: KeyHash::of(b"key"), key: Bytes::from("key") }));
+    let body = &read[4 + 14..];
+    assert_eq!(decode_all(&raw(3, 0, body)).map(|frames| frames.len()), Ok(1));
+    for (kind, flags) in [(0, 0), (7, 0), (11, 0), (255, 0), (3, 2), (3, 0x80)] {
+        assert!(is_malformed(decode_all(&raw(kind, flags, body))), "kind {kind}, flags {flags}");
     }
 }
 
@@ -287,10 +287,10 @@ fn slots_past_the_last_are_malformed() {
 fn weights_outside_one_to_sixteen_are_malformed() {
     let wire = encoded(&plain(FrameBody::ControlReply(ControlReply::Members(vec![member(1)]))));
     assert!(decode_all(&wire).is_ok());
-    // The last two bytes are weight and state.
+    // The last three bytes are weight, state and whether it is joining.
     for weight in [0, 17, 255] {
         let mut wire = wire.clone();
-        let at = wire.len() - 2;
+        let at = wire.len() - 3;
         wire[at] = weight;
         assert!(is_malformed(decode_all(&wire)), "weight {weight}");
     }

@@ -124,6 +124,7 @@ impl Sim {
             incarnation: Incarnation::new(incarnation.unwrap_or_else(|| u64::from(self.rng.random::<u32>()))),
             weight: Weight::new(1 + (node % 16) as u8).unwrap(),
             state: MemberState::Alive,
+            joining: false,
         };
         let machine = Membership::new(config, me, Monotonic::new(self.now), self.rng.random());
         self.nodes[node].ring = machine.ring_members();

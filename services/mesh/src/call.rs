@@ -110,6 +110,11 @@ impl ReadCall {
         .await
     }
 
+    /// What the machine knows, after the end.
+    pub(crate) fn with_machine<T>(&self, look: impl FnOnce(&Read) -> T) -> T {
+        look(&self.state.lock().machine)
+    }
+
     fn step(&self, now: Monotonic, budget: &Mutex<HedgeBudget>, context: &Context<'_>) -> ReadStep {
         let mut state = self.state.lock();
         let step = state.machine.poll(now, &mut budget.lock());
@@ -247,7 +252,8 @@ impl WriteCall {
             return;
         }
         for (leg, owner) in self.owners.iter().enumerate() {
-            if missed & (1 << leg) != 0 {
+            // What this node itself has not taken it had under another ring; nobody hands it on to itself.
+            if missed & (1 << leg) != 0 && *owner != core.id {
                 core.missed_write(*owner, &self.record);
             }
         }

@@ -20,7 +20,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Observer, Stats, announced::Announced, clock::Clock, gossip_routes::GossipRoutes, reach::Reach};
+use crate::{
+    Config, Observer, Stats, announced::Announced, clock::Clock, gossip_routes::GossipRoutes, reach::Reach,
+    ring_change::RingChange,
+};
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
 pub(crate) const JOINS_WAITING_MAX: usize = 64;
@@ -59,10 +62,10 @@ pub(crate) struct Core {
     /// Wakes the resync when there is something new to compare.
     pub(crate) resync_wanted: Notify,
     pub(crate) joins: mpsc::Sender<String>,
-    ring: ArcSwap<Ring>,
-    membership: Mutex<Membership>,
-    /// Held while a ring is built from the membership, so that an older one never replaces a newer.
-    ring_building: Mutex<()>,
+    pub(crate) ring: ArcSwap<Ring>,
+    /// What rings before this one leave to be done.
+    pub(crate) change: RingChange,
+    pub(crate) membership: Mutex<Membership>,
 }
 
 /// Counts of what is rare enough to be counted by all threads in one place.
@@ -75,6 +78,8 @@ pub(crate) struct Counters {
     pub(crate) wrong_ring: AtomicU64,
     pub(crate) drift_refused: AtomicU64,
     pub(crate) repaired: AtomicU64,
+    pub(crate) given_up: AtomicU64,
+    pub(crate) left_early: AtomicU64,
     pub(crate) peers_refused: AtomicU64,
     pub(crate) protocol_violations: AtomicU64,
 }
@@ -98,6 +103,8 @@ impl Core {
             incarnation: mesh_proto::Incarnation::new(start & 0xffff_ffff),
             weight: Weight::from_capacity(config.store.bytes_max),
             state: mesh_proto::MemberState::Alive,
+            // Who was told of others lets them say what it will own, and catches up first.
+            joining: config.seeds.iter().any(|seed| *seed != config.public_addr),
         };
         let membership_config = MembershipConfig {
             interval: config.gossip_interval,
@@ -129,8 +136,8 @@ impl Core {
             resync_wanted: Notify::new(),
             joins,
             ring: ArcSwap::from_pointee(ring),
+            change: RingChange::default(),
             membership: Mutex::new(membership),
-            ring_building: Mutex::new(()),
             clock,
             config,
         }
@@ -177,6 +184,33 @@ impl Core {
             Applied::Stale { newer } => WriteAnswer::Stale { newer },
             Applied::TooLarge => WriteAnswer::TooLarge,
         }
+    }
+
+    /// [`Core::read_replica`] for a caller with this ring.
+    pub(crate) fn read_replica_in(&self, ring: RingHash, slot: Slot, hash: KeyHash, key: &[u8]) -> ReadAnswer {
+        if self.ring_hash() == ring {
+            let answer = self.read_replica(slot, hash, key);
+            // What it means to be in sync may have changed with the ring meanwhile.
+            if self.ring_hash() == ring {
+                return answer;
+            }
+        }
+        count(&self.counters.wrong_ring);
+        ReadAnswer::WrongRing(self.members())
+    }
+
+    /// [`Core::write_replica`] for a coordinator with this ring.
+    pub(crate) fn write_replica_in(&self, ring: RingHash, from: Option<NodeId>, record: &Record) -> WriteAnswer {
+        if self.ring_hash() == ring {
+            let answer = self.write_replica(from, record);
+            // Others may have compared the slot under the next ring before the record was here. It then counts for nothing,
+            // or what counts would not be where the next owners have looked.
+            if self.ring_hash() == ring {
+                return answer;
+            }
+        }
+        count(&self.counters.wrong_ring);
+        WriteAnswer::WrongRing(self.members())
     }
 
     /// A write has not been confirmed by one of its owners.
@@ -243,6 +277,7 @@ impl Core {
     /// Merges a member list that came in a frame.
     pub(crate) fn handle_members(&self, members: &[Member]) {
         self.with_membership(|membership, now| membership.handle_members(now, members));
+        self.enter_small_ring();
     }
 
     pub(crate) fn members(&self) -> Vec<Member> {
@@ -251,23 +286,6 @@ impl Core {
 
     pub(crate) fn next_membership_deadline(&self) -> Monotonic {
         self.membership.lock().next_deadline()
-    }
-
-    /// Builds the ring from the membership. `distrust` says that the others believed this node dead.
-    pub(crate) fn build_ring(&self, distrust: bool) {
-        let _building = self.ring_building.lock();
-        let members = self.membership.lock().ring_members();
-        let ring = Ring::new(&members, self.config.replicas);
-        let alone = members.len() == 1;
-        if alone && !self.is_seed() {
-            self.plan.lock().handle_alone(&self.sync);
-        } else {
-            self.plan.lock().handle_ring(self.id, &ring, distrust, &self.sync);
-        }
-        let event = Event::Ring { hash: ring.hash(), members: members.len(), slots_owned: ring.slots_owned(self.id) };
-        self.ring.store(Arc::new(ring));
-        self.observer.event(&event);
-        self.resync_wanted.notify_one();
     }
 
     /// Waits while the node is paused.
@@ -294,6 +312,8 @@ impl Core {
             wrong_ring: read(&self.counters.wrong_ring),
             drift_refused: read(&self.counters.drift_refused),
             repaired: read(&self.counters.repaired),
+            given_up: read(&self.counters.given_up),
+            left_early: read(&self.counters.left_early),
             peers_refused: read(&self.counters.peers_refused),
             protocol_violations: read(&self.counters.protocol_violations),
             faults: crate::FaultStats::default(),

@@ -223,6 +223,7 @@ mod tests {
             incarnation: Incarnation::new(1),
             weight: Weight::from_capacity(1),
             state: MemberState::Alive,
+            joining: false,
         }
     }
 

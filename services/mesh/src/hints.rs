@@ -3,7 +3,9 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use mesh_proto::{ControlReply, ControlRequest, Event, FrameBody, HintDrop, NodeId, Record, Slot, WriteAnswer};
+use mesh_proto::{
+    ControlReply, ControlRequest, Event, FrameBody, HintDrop, MemberState, NodeId, Record, Slot, WriteAnswer,
+};
 use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
@@ -59,7 +61,8 @@ fn due(core: &Core) -> Vec<NodeId> {
     let (given_up, discarded, due) = {
         let members = core.members.borrow();
         let mut hints = core.hints.lock();
-        hints.retain_members(|peer| members.iter().any(|member| member.id == peer));
+        // Who said good-bye comes back empty, if at all.
+        hints.retain_members(|peer| members.iter().any(|m| m.id == peer && m.state != MemberState::Left));
         let given_up = hints.handle_time(core.clock.now());
         let due: Vec<NodeId> = hints.full_syncs_due().into_iter().chain(hints.waiting()).collect();
         (given_up, hints.take_discarded(), due)

@@ -8,13 +8,16 @@ mod call;
 mod core;
 mod faults;
 mod gossip_routes;
+mod handover;
 mod hints;
 mod link;
 mod peer;
 mod peers;
 mod reach;
 mod resync;
+mod ring_change;
 mod serve;
+mod trail;
 mod underway;
 mod upkeep;
 

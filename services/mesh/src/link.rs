@@ -67,6 +67,8 @@ pub(crate) enum Waiter {
         reply: oneshot::Sender<WriteAnswer>,
         hash: KeyHash,
     },
+    /// A node that is joining hears of a write; nothing depends on whether it does.
+    Joining,
     /// The read was decided without this leg; its answer still tells how fast the peer is.
     Cancelled,
 }
@@ -327,6 +329,7 @@ impl Link {
                 // Whoever asked may have given up.
                 let _ = reply.send(body);
             }
+            (Waiter::Joining, FrameBody::WriteReply { .. }) => {}
             (Waiter::Cancelled, _) => self.peer.record_read(now, took),
             _ => return Err("a reply of another kind than its request".to_owned()),
         }
@@ -381,7 +384,7 @@ impl Link {
             match waiter {
                 Waiter::Read { call, leg } => call.handle_failure(now, leg, failure),
                 Waiter::Write { call, leg } => call.handle_failure(&self.core, now, leg, failure),
-                Waiter::Control(_) | Waiter::Hint { .. } | Waiter::Cancelled => {}
+                Waiter::Control(_) | Waiter::Hint { .. } | Waiter::Joining | Waiter::Cancelled => {}
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::{Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot};
+use mesh_proto::{Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot, Weight};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -14,14 +14,12 @@ use crate::{
     WriteError, WriteOptions, Written,
     core::{Core, JOINS_WAITING_MAX},
     faults::NodeFaults,
+    handover,
     peers::{Peers, Purpose},
     serve,
     transport::{Endpoint, Transport, TransportError},
     upkeep, view,
 };
-
-/// How long a graceful stop lets its good-bye and its last writes travel.
-const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -213,16 +211,25 @@ impl Node {
         }
     }
 
-    /// Says good-bye, waits for writes in flight, closes connections.
-    pub async fn stop(&self) {
+    /// Says good-bye, waits until the others hold all that this node held, closes connections. Whether they do: after
+    /// [`Config::drain_timeout`] it goes in any case.
+    pub async fn stop(&self) -> bool {
         let core = &self.inner.core;
         core.with_membership(|membership, now| membership.handle_leave(now));
-        tokio::time::sleep(FAREWELL).await;
+        let workers = self.inner.workers.lock().clone();
+        let drain = handover::drain(core, &self.inner.upkeep_peers, &workers);
+        let drained = tokio::time::timeout(core.config.drain_timeout, drain).await.is_ok();
         self.inner.halt(true);
         let endpoints = self.inner.endpoints.lock().clone();
         for endpoint in endpoints {
             endpoint.drained().await;
         }
+        drained
+    }
+
+    /// Asks for another share of the ring than this node's capacity gives it.
+    pub fn set_weight(&self, weight: Weight) {
+        self.inner.core.with_membership(|membership, now| membership.handle_weight(now, weight));
     }
 
     /// Stops at once, without a word to anyone.

@@ -9,11 +9,11 @@ use std::{
 
 use mesh_proto::{
     Applied, ApplyOrigin, ControlReply, ControlRequest, Digest, Event, FrameBody, KeyHash, MemberState, Mutant, NodeId,
-    SLOTS, Slot, keys_to_pull,
+    RingHash, SLOTS, Slot, keys_to_pull,
 };
 use tokio::task::JoinSet;
 
-use crate::{core::Core, link::Link, peers::Peers};
+use crate::{core::Core, handover, link::Link, peers::Peers};
 
 /// The most bytes of records in one page.
 pub(crate) const PAGE_BYTES_MAX: usize = PAGE_BYTES as usize;
@@ -41,7 +41,10 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
     let mut background = core.clock.now() + core.config.repair_interval;
     let mut turn = Turn::default();
     loop {
-        let urgent = !core.sync.is_complete() || !core.compare_wanted.lock().is_empty();
+        let urgent = !core.sync.is_complete()
+            || core.is_joining()
+            || !core.compare_wanted.lock().is_empty()
+            || handover::is_wanted(&core, &peers);
         let pause = background.since(core.clock.now());
         tokio::select! {
             biased;
@@ -51,9 +54,14 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         }
         core.unpaused().await;
         resync(&core, &peers).await;
+        if core.is_joining() && core.sync.is_complete() {
+            core.enter_ring();
+            continue;
+        }
+        handover::see_off(&core, &peers).await;
         compare_with_wanted(&core, &peers).await;
         match (core.sync.is_complete(), out_of_sync_since) {
-            (true, Some(since)) => {
+            (true, Some(since)) if !core.is_joining() => {
                 core.observer.event(&Event::InSync { after: core.clock.now().since(since) });
                 out_of_sync_since = None;
             }
@@ -63,12 +71,21 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         let now = core.clock.now();
         if now >= background {
             background = now + compare_with_next(&core, &peers, &mut turn).await;
+            handover::give_up_slots(&core, &peers).await;
         }
     }
 }
 
-/// Compares every slot out of sync with the owners that have not confirmed it, all of them at the same time.
+/// Compares every slot out of sync with the holders that have not confirmed it, all of them at the same time.
 async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
+    let ring = Arc::clone(&core.ring());
+    let awaited = core.plan.lock().awaited_peers();
+    for peer in awaited {
+        let has_left = !ring.members().iter().any(|(member, _)| *member == peer);
+        if has_left && peers.link(peer).is_none() {
+            core.plan.lock().handle_gone(peer, &core.sync);
+        }
+    }
     let mut rounds = JoinSet::new();
     for (turn, link) in peers.links().into_iter().enumerate() {
         let mut awaited = core.plan.lock().awaited_from(link.peer.id);
@@ -77,19 +94,19 @@ async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
             awaited.reverse();
         }
         if !awaited.is_empty() {
-            rounds.spawn(resync_from(Arc::clone(core), link, awaited));
+            rounds.spawn(resync_from(Arc::clone(core), link, ring.hash(), awaited));
         }
     }
     while rounds.join_next().await.is_some() {}
 }
 
-async fn resync_from(core: Arc<Core>, link: Arc<Link>, awaited: Vec<Slot>) {
+async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: Vec<Slot>) {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(&core, &link).await else { return };
     let mut differing = Vec::new();
     for (slot, theirs) in awaited.into_iter().filter_map(|slot| Some((slot, *theirs.get(slot.index())?))) {
-        if core.store.digest(slot) == theirs {
-            core.plan.lock().handle_confirmed(peer, slot, &core.sync);
+        if theirs == Digest::default() || core.store.digest(slot) == theirs {
+            core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
         } else {
             differing.push((slot, theirs));
         }
@@ -98,7 +115,7 @@ async fn resync_from(core: Arc<Core>, link: Arc<Link>, awaited: Vec<Slot>) {
     let mut keys = 0;
     pull_all(&core, &link, differing, |slot, pulled| {
         keys += pulled.records;
-        core.plan.lock().handle_confirmed(peer, slot, &core.sync);
+        core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
     })
     .await;
     if slots > 0 {
@@ -218,7 +235,7 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
 }
 
 /// All of a peer's digests; nothing if it does not answer or sees another ring, in which case the views are exchanged.
-async fn fetch_digests(core: &Arc<Core>, link: &Link) -> Option<Vec<Digest>> {
+pub(crate) async fn fetch_digests(core: &Arc<Core>, link: &Link) -> Option<Vec<Digest>> {
     let first = Slot::all().next()?;
     let count = u16::try_from(SLOTS).unwrap_or(u16::MAX);
     let (reply, _) = link.control(ControlRequest::Digests { first, count }, CONTROL_TIMEOUT).await?;
@@ -243,15 +260,20 @@ pub(crate) async fn exchange_views(core: &Arc<Core>, link: &Link) {
 
 /// What one slot's pull has brought.
 #[derive(Clone, Copy, Debug, Default)]
-struct Pulled {
+pub(crate) struct Pulled {
     /// How many records were new.
-    records: usize,
+    pub(crate) records: usize,
     /// Whether some could not be taken yet, because this node's clock is behind.
     refused: bool,
 }
 
 /// Pulls slots from a peer, which had these digests, some at a time. `done` hears of each slot that came whole.
-async fn pull_all(core: &Arc<Core>, link: &Arc<Link>, slots: Vec<(Slot, Digest)>, mut done: impl FnMut(Slot, Pulled)) {
+pub(crate) async fn pull_all(
+    core: &Arc<Core>,
+    link: &Arc<Link>,
+    slots: Vec<(Slot, Digest)>,
+    mut done: impl FnMut(Slot, Pulled),
+) {
     let mut pulls = JoinSet::new();
     let mut waiting = slots.into_iter();
     loop {

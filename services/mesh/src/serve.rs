@@ -224,12 +224,7 @@ impl Stream {
         let traced = frame.trace.map(|trace| (trace, core.clock.now()));
         match frame.body {
             FrameBody::Read { hash, key } => {
-                let answer = if ring.hash() == theirs {
-                    core.read_replica(Slot::of(hash), hash, &key)
-                } else {
-                    count(&core.counters.wrong_ring);
-                    ReadAnswer::WrongRing(core.members())
-                };
+                let answer = core.read_replica_in(theirs, Slot::of(hash), hash, &key);
                 match &answer {
                     ReadAnswer::Value { value, .. }
                         if value.len() > INLINE_VALUE_BYTES_MAX
@@ -246,18 +241,12 @@ impl Stream {
                 }
             }
             FrameBody::Write(record) => {
-                let answer = if ring.hash() == theirs {
-                    core.write_replica(Some(self.connection.peer()), &record)
-                } else {
-                    count(&core.counters.wrong_ring);
-                    WriteAnswer::WrongRing(core.members())
-                };
+                let answer = core.write_replica_in(theirs, Some(self.connection.peer()), &record);
                 encode_write_reply(replies, request, ring.hash(), record.hash, &answer);
                 if let Some(traced) = traced {
                     self.served(traced, record.hash, Answered::write(&answer, record.version));
                 }
             }
-            FrameBody::Cancel => {}
             FrameBody::Control(control) => {
                 let body = answer_control(core, self.connection.peer(), theirs == ring.hash(), control);
                 if request != RequestId::default() {
@@ -331,6 +320,9 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
         ControlRequest::Reached { start } if core.reach.can_send(peer, start) => ControlReply::Done,
         ControlRequest::Reached { .. } => ControlReply::Refused,
         _ if !same_ring => ControlReply::Refused,
+        ControlRequest::Farewell if core.has_taken_over(peer) => ControlReply::Done,
+        ControlRequest::Farewell => ControlReply::Refused,
+        ControlRequest::InSync => ControlReply::InSync(core.sync.words()),
         ControlRequest::Digests { first, count } => {
             let slots = Slot::all().skip(first.index()).take(usize::from(count));
             ControlReply::Digests(DigestPage { first, digests: slots.map(|slot| core.store.digest(slot)).collect() })

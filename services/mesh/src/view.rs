@@ -37,7 +37,7 @@ pub struct MemberView {
     pub id: String,
     /// `host:port` over UDP.
     pub addr: String,
-    /// `alive`, `suspect`, `dead` or `left`.
+    /// `alive`, `suspect`, `dead` or `left`; `joining` if it is alive but not in the ring yet.
     pub state: &'static str,
     /// Its latest incarnation.
     pub incarnation: u64,
@@ -120,6 +120,10 @@ pub struct Stats {
     pub drift_refused: u64,
     /// Records taken from peers by resync and repair.
     pub repaired: u64,
+    /// Records dropped because others own their slots now, and hold them.
+    pub given_up: u64,
+    /// Peers that left before this node had taken over all that they held, because their drain had lasted too long.
+    pub left_early: u64,
     /// Handshakes and greetings refused.
     pub peers_refused: u64,
     /// Connections closed for breaking the protocol.
@@ -138,7 +142,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: V
     let member_view = |member: &mesh_proto::Member| MemberView {
         id: member.id.to_string(),
         addr: member.addr.clone(),
-        state: state_name(member.state),
+        state: state_name(member),
         incarnation: member.incarnation.get(),
         weight: member.weight.get(),
         slots_owned: ring.slots_owned(member.id),
@@ -188,19 +192,21 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     } else if !workers.is_empty() && core.reach.is_reached() && workers.iter().all(|worker| worker.peers.all_up()) {
         core.has_joined.store(true, Ordering::Relaxed);
     }
-    // Only at first does it take a connection to everyone, and from everyone: later a peer that is lost is no reason to turn clients away.
+    // Only at first does it take a connection to everyone, and from everyone: later a peer that is lost is no reason to turn
+    // clients away.
     if !core.has_joined.load(Ordering::Relaxed) {
         return Readiness::Joining;
     }
-    if core.sync.is_complete() {
+    if core.sync.is_complete() && !core.is_joining() {
         return Readiness::Ready;
     }
     let (done, owned) = core.plan.lock().progress();
-    if owned == 0 && !alone { Readiness::Ready } else { Readiness::Resyncing { done, owned } }
+    if owned == 0 && !alone && !core.is_joining() { Readiness::Ready } else { Readiness::Resyncing { done, owned } }
 }
 
-fn state_name(state: MemberState) -> &'static str {
-    match state {
+fn state_name(member: &mesh_proto::Member) -> &'static str {
+    match member.state {
+        MemberState::Alive if member.joining => "joining",
         MemberState::Alive => "alive",
         MemberState::Suspect => "suspect",
         MemberState::Dead => "dead",

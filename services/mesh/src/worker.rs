@@ -12,8 +12,8 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
-    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, Slot, TraceContext, Version,
-    Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
+    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot, TraceContext,
+    Version, Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -23,11 +23,14 @@ use crate::{
     core::{Core, count},
     link::{INLINE_VALUE_BYTES_MAX, Waiter},
     peers::Peers,
+    trail::{Trail, refusal},
     underway::{Asked, Underway},
 };
 
-/// How often a read starts again because the owners see another ring.
-const ATTEMPTS_MAX: usize = 6;
+/// How long a read goes on trying when owners see another ring or are still catching up, with a pause of so long in between.
+const RING_PATIENCE: Duration = Duration::from_millis(500);
+
+const RING_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long an owner may be silent when another one holds a newer version than a write's, before the write is stamped again.
 const SILENCE_MAX: Duration = Duration::from_millis(5);
@@ -80,7 +83,7 @@ impl Worker {
         let asked = Asked { op: Op::Get, started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
         let ring = core.ring();
-        let local = ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
+        let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key)));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
             asked.record(core, OpOutcome::HitLocal, Some(*version), Legs::new());
@@ -88,7 +91,7 @@ impl Worker {
         }
         drop(ring);
         let mut underway = Underway::new(core, &self.in_flight, asked);
-        let (result, legs) = self.read(key, hash, local, options, started, &mut underway).await;
+        let (result, legs) = self.read(key, hash, (ring_hash, local), options, started, &mut underway).await;
         let outcome = match &result {
             Ok(Lookup::Local(_)) => OpOutcome::HitLocal,
             Ok(Lookup::Remote(_)) => OpOutcome::HitRemote,
@@ -126,19 +129,31 @@ impl Worker {
         &self,
         key: &Bytes,
         hash: KeyHash,
-        mut local: Option<ReadAnswer>,
+        (local_ring, mut local): (RingHash, Option<ReadAnswer>),
         options: GetOptions,
         started: Monotonic,
         underway: &mut Underway<'_>,
     ) -> (Result<Lookup, GetError>, Legs) {
         let (core, slot) = (&*self.core, Slot::of(hash));
         let mut legs = Legs::new();
+        let patience = started + RING_PATIENCE.min(core.config.read_timeout);
+        let mut ask_former = false;
         self.peers.hedge_budget.lock().deposit();
-        for _ in 0..ATTEMPTS_MAX {
+        for attempt in 0_u32.. {
+            if attempt > 1 {
+                tokio::time::sleep(RING_PAUSE).await;
+            }
             let ring = Arc::clone(&core.ring());
-            let owners = self.peers.by_cost(ring.owners(slot), started);
+            if attempt > 0 || ring.hash() != local_ring {
+                local = ring.owns(core.id, slot).then(|| core.read_replica_in(ring.hash(), slot, hash, key));
+            }
+            let mut owners = self.peers.by_cost(ring.owners(slot), started);
+            if ask_former {
+                owners.extend(core.former_owners(&ring, slot).into_iter().take(owners.remaining_capacity()));
+            }
             let held = version_of(local.as_ref());
-            let machine = Read::new(self.read_config(options.consistency), &owners, local.take(), started);
+            let local = local.take().filter(|answer| !matches!(answer, ReadAnswer::WrongRing(_)));
+            let machine = Read::new(self.read_config(options.consistency), &owners, local, started);
             let call = ReadCall::new(machine, started);
             underway.reads(&call);
             let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
@@ -155,28 +170,48 @@ impl Worker {
             let ended = call.finish(won, core.clock.now().since(started));
             self.settle_legs(&ended, &sent);
             renew(&mut legs, ended);
-            let result = match outcome {
-                ReadOutcome::WrongRing => {
-                    self.share_members(&owners);
-                    local = core.ring().owns(core.id, slot).then(|| core.read_replica(slot, hash, key));
-                    continue;
+            match outcome {
+                ReadOutcome::WrongRing if core.clock.now() < patience => self.share_members(&owners),
+                // Owners that have just taken over the slot are about to know, and those before them may know already.
+                ReadOutcome::Unavailable { .. }
+                    if core.clock.now() < patience
+                        && ring.members().len() > 1
+                        && call.with_machine(Read::is_catching_up) =>
+                {
+                    ask_former = true;
                 }
-                ReadOutcome::Value { version, value, expiry, leg: Some(leg) } => {
-                    let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
-                    self.repair_replica(&ring, slot, held, &record);
-                    let served_by = owners.get(leg).copied().unwrap_or(core.id);
-                    Ok(Lookup::Remote(Hit { value, version, served_by }))
-                }
-                ReadOutcome::Value { version, value, leg: None, .. } => {
-                    Ok(Lookup::Local(Hit { value, version, served_by: core.id }))
-                }
-                ReadOutcome::Miss { version } => Ok(Lookup::Miss { version }),
-                ReadOutcome::Unavailable { answers, needed } => Err(GetError::Unavailable { answers, needed }),
-                ReadOutcome::TimedOut => Err(GetError::TimedOut),
-            };
-            return (result, legs);
+                outcome => return (self.conclude(outcome, key, hash, &ring, &owners, held), legs),
+            }
         }
         (Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }), legs)
+    }
+
+    /// What a read's last attempt says to its caller. `held` is this node's own version.
+    fn conclude(
+        &self,
+        outcome: ReadOutcome,
+        key: &Bytes,
+        hash: KeyHash,
+        ring: &Ring,
+        owners: &[NodeId],
+        held: Option<Version>,
+    ) -> Result<Lookup, GetError> {
+        let core = &*self.core;
+        match outcome {
+            ReadOutcome::WrongRing => Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }),
+            ReadOutcome::Value { version, value, expiry, leg: Some(leg) } => {
+                let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
+                self.repair_replica(ring, Slot::of(hash), held, &record);
+                let served_by = owners.get(leg).copied().unwrap_or(core.id);
+                Ok(Lookup::Remote(Hit { value, version, served_by }))
+            }
+            ReadOutcome::Value { version, value, leg: None, .. } => {
+                Ok(Lookup::Local(Hit { value, version, served_by: core.id }))
+            }
+            ReadOutcome::Miss { version } => Ok(Lookup::Miss { version }),
+            ReadOutcome::Unavailable { answers, needed } => Err(GetError::Unavailable { answers, needed }),
+            ReadOutcome::TimedOut => Err(GetError::TimedOut),
+        }
     }
 
     /// Writes the request frame of one read leg.
@@ -349,9 +384,17 @@ impl Worker {
         if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
             let answer = match Mutant::WriteSkipsSelf.is_planted() {
                 true => WriteAnswer::Applied,
-                false => core.write_replica(None, &call.record),
+                false => core.write_replica_in(ring.hash(), None, &call.record),
             };
             call.handle_answer(core, core.clock.now(), leg, &answer);
+        }
+        for peer in ring.joining(slot) {
+            // It will be compared with before it counts, so it does not matter if this comes to nothing.
+            let encode = |out: &mut bytes::BytesMut, id| encode_write(out, id, ring.hash(), None, &call.record);
+            let _ = self.peers.with_link(peer, |link| match apart {
+                true => link.request_apart(Waiter::Joining, now, deadline, encode),
+                false => link.request(Waiter::Joining, now, deadline, encode),
+            });
         }
         call
     }
@@ -434,38 +477,6 @@ fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
     match answer {
         Some(ReadAnswer::Value { version, .. } | ReadAnswer::Gone { version }) => Some(*version),
         _ => None,
-    }
-}
-
-/// What the attempts at one write may have left behind.
-#[derive(Default)]
-struct Trail {
-    /// The most owners that applied one attempt.
-    acks: usize,
-    may_be_written: bool,
-}
-
-impl Trail {
-    fn add(&mut self, attempt: &Write) {
-        self.acks = self.acks.max(attempt.acks());
-        self.may_be_written |= attempt.may_be_written();
-    }
-
-    /// `refusal` says that nothing was written; once any attempt may have left a trace, no later one can say so.
-    fn verdict(&self, version: Version, needed: usize, refusal: WriteError) -> WriteError {
-        if self.may_be_written { WriteError::Indeterminate { acks: self.acks, needed, version } } else { refusal }
-    }
-}
-
-/// What to tell the caller of a write that certainly was not written.
-fn refusal(machine: &Write, reachable: usize, needed: usize) -> WriteError {
-    let refusals = machine.refusals();
-    if refusals.too_large > 0 {
-        WriteError::TooLarge
-    } else if refusals.drift > 0 {
-        WriteError::Drift
-    } else {
-        WriteError::NoQuorum { reachable, needed }
     }
 }
 

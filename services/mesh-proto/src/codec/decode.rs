@@ -40,7 +40,6 @@ fn body(kind: u8, cursor: &mut Cursor) -> Result<FrameBody, WireError> {
         kind::READ_REPLY => read_reply(cursor)?,
         kind::WRITE => FrameBody::Write(record(cursor)?),
         kind::WRITE_REPLY => write_reply(cursor)?,
-        kind::CANCEL => FrameBody::Cancel,
         kind::CONTROL => FrameBody::Control(control(cursor)?),
         kind::CONTROL_REPLY => FrameBody::ControlReply(control_reply(cursor)?),
         kind::PAGE => FrameBody::Page(page(cursor)?),
@@ -175,8 +174,10 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
         | ControlRequest::Pull { .. }
         | ControlRequest::PullKeys { .. }
         | ControlRequest::CompareWithMe
-        | ControlRequest::Reached { .. }
-        | ControlRequest::KeepTrace(_) => {}
+        | ControlRequest::KeepTrace(_)
+        | ControlRequest::Farewell
+        | ControlRequest::InSync
+        | ControlRequest::Reached { .. } => {}
     }
     Ok(request)
 }
@@ -186,7 +187,7 @@ fn control_reply(cursor: &mut Cursor) -> Result<ControlReply, WireError> {
     match &reply {
         ControlReply::Members(members) => check_members(members)?,
         ControlReply::Digests(page) => check_slots(page.first, page.digests.len())?,
-        ControlReply::Versions(_) | ControlReply::Done | ControlReply::Refused => {}
+        ControlReply::Versions(_) | ControlReply::Done | ControlReply::Refused | ControlReply::InSync(_) => {}
     }
     Ok(reply)
 }

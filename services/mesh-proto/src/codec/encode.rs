@@ -26,7 +26,6 @@ pub fn encode_into(frame: &Frame, out: &mut BytesMut) {
         FrameBody::ReadReply { hash, answer } => read_reply(out, &header(kind::READ_REPLY), *hash, answer),
         FrameBody::Write(record) => write(out, &header(kind::WRITE), record),
         FrameBody::WriteReply { hash, answer } => write_reply(out, &header(kind::WRITE_REPLY), *hash, answer),
-        FrameBody::Cancel => header(kind::CANCEL).put(out, 0),
         FrameBody::Control(request) => postcard_frame(out, &header(kind::CONTROL), request),
         FrameBody::ControlReply(reply) => postcard_frame(out, &header(kind::CONTROL_REPLY), reply),
         FrameBody::Page(slot_page) => page(out, &header(kind::PAGE), slot_page),
@@ -76,11 +75,6 @@ pub fn encode_read_reply(out: &mut BytesMut, request: RequestId, ring: RingHash,
 /// As [`encode_into`].
 pub fn encode_write_reply(out: &mut BytesMut, request: RequestId, ring: RingHash, hash: KeyHash, answer: &WriteAnswer) {
     write_reply(out, &Header { kind: kind::WRITE_REPLY, request, ring, trace: None }, hash, answer);
-}
-
-/// Appends a [`FrameBody::Cancel`].
-pub fn encode_cancel(out: &mut BytesMut, request: RequestId, ring: RingHash) {
-    Header { kind: kind::CANCEL, request, ring, trace: None }.put(out, 0);
 }
 
 struct Header {

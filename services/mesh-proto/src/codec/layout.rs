@@ -29,7 +29,7 @@ pub(super) mod kind {
     pub(in crate::codec) const READ_REPLY: u8 = 4;
     pub(in crate::codec) const WRITE: u8 = 5;
     pub(in crate::codec) const WRITE_REPLY: u8 = 6;
-    pub(in crate::codec) const CANCEL: u8 = 7;
+    // 7 was "cancel" in protocol 1.
     pub(in crate::codec) const CONTROL: u8 = 8;
     pub(in crate::codec) const CONTROL_REPLY: u8 = 9;
     pub(in crate::codec) const PAGE: u8 = 10;

@@ -20,6 +20,7 @@ fn claim(id: u64, incarnation: u64, state: MemberState) -> Member {
         incarnation: Incarnation::new(incarnation),
         weight: Weight::MIN,
         state,
+        joining: false,
     }
 }
 
@@ -83,10 +84,12 @@ fn state() -> impl Strategy<Value = MemberState> {
 }
 
 prop_compose! {
-    fn any_claim()(id in 0u64..4, incarnation in 0u64..4, state in state(), weight in 1u8..=2, addr in 0u8..2) -> Member {
+    fn any_claim()(id in 0u64..4, incarnation in 0u64..4, state in state(), weight in 1u8..=2, addr in 0u8..2,
+        joining: bool) -> Member {
         Member {
             addr: format!("node{id}:{addr}"),
             weight: Weight::new(weight).unwrap(),
+            joining,
             ..claim(id, incarnation, state)
         }
     }
@@ -115,7 +118,7 @@ proptest! {
         inputs in prop::collection::vec((0u64..5, prop::collection::vec(any_claim(), 0..4), 0u64..4000, 0u8..6), 0..60),
     ) {
         let mut machine = machine(&["node0:0", "node1:1", "elsewhere:1"]);
-        let mut ring = machine.ring_members();
+        let mut ring = (machine.ring_members(), machine.joining_members());
         let mut ms = 0;
         for (from, mut claims, pause_ms, kind) in inputs {
             ms += pause_ms;
@@ -135,12 +138,33 @@ proptest! {
                     prop_assert_eq!(GossipMessage::decode(&message.encode()), Some(message), "all of it fits");
                 }
             }
-            prop_assert_eq!(machine.ring_members() != ring, announced, "the ring changes exactly when it says so");
-            ring = machine.ring_members();
-            prop_assert!(ring.iter().any(|(id, _)| *id == NodeId::new(ME)), "always in its own ring");
+            let before = std::mem::replace(&mut ring, (machine.ring_members(), machine.joining_members()));
+            prop_assert_eq!(before != ring, announced, "the ring changes exactly when it says so");
+            prop_assert!(ring.0.iter().any(|(id, _)| *id == NodeId::new(ME)), "always in its own ring");
             prop_assert!(machine.next_deadline() > at(ms));
         }
     }
+}
+
+#[test]
+fn who_joins_is_not_in_the_ring_until_it_has_caught_up() {
+    let config = MembershipConfig { interval: INTERVAL, suspicion: SUSPICION, indirect_probes: 3, seeds: Vec::new() };
+    let me = Member { joining: true, ..claim(ME, 1, MemberState::Alive) };
+    let mut machine = Membership::new(config, me, at(0), 1);
+    assert_eq!(machine.ring_members(), [(NodeId::new(ME), Weight::MIN)], "alone in its own");
+    let other = Member { joining: true, ..claim(2, 1, MemberState::Alive) };
+    machine.handle_members(at(0), &[claim(1, 1, MemberState::Alive), other.clone()]);
+    assert!(drain(&mut machine, 0).contains(&MembershipOutput::RingChanged));
+    assert_eq!(machine.ring_members(), [(NodeId::new(1), Weight::MIN)]);
+    assert_eq!(machine.joining_members(), [(NodeId::new(2), Weight::MIN)]);
+    machine.handle_caught_up(at(0));
+    assert!(drain(&mut machine, 0).contains(&MembershipOutput::RingChanged));
+    assert_eq!(machine.ring_members().len(), 2);
+    assert_eq!(machine.incarnation(), Incarnation::new(2), "so that everybody believes it");
+    machine.handle_members(at(0), &[Member { state: MemberState::Suspect, ..other }]);
+    assert_eq!(machine.ring_members().len(), 2, "a suspicion brings nobody into the ring");
+    machine.handle_members(at(0), &[claim(2, 2, MemberState::Alive)]);
+    assert_eq!(machine.ring_members().len(), 3);
 }
 
 #[test]

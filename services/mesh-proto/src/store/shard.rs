@@ -1,6 +1,8 @@
 //! One shard: everything that must change together when a key changes. Its methods run under the shard's lock, so
 //! compare, store, digest, account and evict are one step to everybody else.
 
+mod pages;
+
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -13,10 +15,7 @@ use super::{
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
-use crate::{KeyHash, Mutant, Record, Slot, UnixMillis, Version};
-
-/// What a page counts for a record beyond key and value: about what a frame adds.
-const PAGE_RECORD_BYTES: usize = 48;
+use crate::{KeyHash, Mutant, Slot, UnixMillis};
 
 /// Tables up to this many buckets are left as they are when they empty.
 const TABLE_KEPT_MAX: usize = 32;
@@ -198,54 +197,6 @@ impl Shard {
         self.slots[slot.index() >> self.shard_bits].digest
     }
 
-    pub(super) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
-        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let listed = entries.iter().map(|at| &self.slab[*at]).filter(|entry| !is_left_out(entry.kind));
-        listed.map(|entry| (entry.hash, entry.version)).collect()
-    }
-
-    /// See [`super::Store::page`].
-    pub(super) fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
-        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
-        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.slab[*at].kind));
-        rest.sort_unstable();
-        let mut records: Vec<Record> = Vec::new();
-        let mut bytes = 0;
-        for (hash, at) in rest {
-            let entry = &self.slab[at];
-            bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
-            // The cursor is a hash, so keys that share one travel together.
-            if let Some(last) = records.last().map(|record| record.hash).filter(|last| *last != hash)
-                && bytes > bytes_max
-            {
-                return (records, Some(last));
-            }
-            records.push(entry.record());
-        }
-        (records, None)
-    }
-
-    /// See [`super::Store::page_of`].
-    pub(super) fn page_of(&self, slot: Slot, hashes: &[KeyHash], bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
-        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let (mut records, mut bytes, mut last) = (Vec::new(), 0, None);
-        for hash in hashes.iter().filter(|hash| Slot::of(**hash) == slot) {
-            for at in entries.iter_hash(spread(*hash)).filter(|at| self.slab[**at].hash == *hash) {
-                let entry = &self.slab[*at];
-                bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
-                if bytes > bytes_max && last.is_some() {
-                    // Keys that share this hash travel together, with the next page.
-                    records.retain(|record: &Record| record.hash != *hash);
-                    return (records, last);
-                }
-                records.push(entry.record());
-            }
-            last = Some(*hash);
-        }
-        (records, None)
-    }
-
     /// Looks at up to `budget` entries from where the last call stopped.
     pub(super) fn sweep(&mut self, now: UnixMillis, horizon: Duration, budget: usize) -> Swept {
         let mut swept = Swept::default();
@@ -277,6 +228,19 @@ impl Shard {
             swept.at_end = true;
         }
         swept
+    }
+
+    /// Takes all entries of a slot out.
+    pub(super) fn drop_slot(&mut self, slot: Slot) -> usize {
+        let index = slot.index() >> self.shard_bits;
+        let mut dropped = 0;
+        // One at a time, because each removal may give another entry a new number.
+        while let Some(at) = self.slots[index].entries.iter().next().copied() {
+            self.remove(at);
+            dropped += 1;
+        }
+        self.check();
+        dropped
     }
 
     /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
@@ -499,7 +463,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Body, Expiry};
+    use crate::{Body, Expiry, Record, Version};
 
     #[test]
     fn memory_shrinks_when_entries_go() {

@@ -48,7 +48,6 @@ fn body() -> impl Strategy<Value = FrameBody> {
         (hash(), read_answer()).prop_map(|(hash, answer)| FrameBody::ReadReply { hash, answer }),
         record().prop_map(FrameBody::Write),
         (hash(), write_answer()).prop_map(|(hash, answer)| FrameBody::WriteReply { hash, answer }),
-        Just(FrameBody::Cancel),
         control().prop_map(FrameBody::Control),
         control_reply().prop_map(FrameBody::ControlReply),
         page().prop_map(FrameBody::Page),
@@ -93,13 +92,14 @@ fn member() -> impl Strategy<Value = Member> {
         Just(MemberState::Dead),
         Just(MemberState::Left)
     ];
-    (any::<u64>(), "[a-z0-9.]{0,20}:[0-9]{1,5}", any::<u64>(), 1..=16_u8, state).prop_map(
-        |(id, addr, incarnation, weight, state)| Member {
+    (any::<u64>(), "[a-z0-9.]{0,20}:[0-9]{1,5}", any::<u64>(), 1..=16_u8, state, any::<bool>()).prop_map(
+        |(id, addr, incarnation, weight, state, joining)| Member {
             id: NodeId::new(id),
             addr,
             incarnation: Incarnation::new(incarnation),
             weight: Weight::new(weight).unwrap(),
             state,
+            joining,
         },
     )
 }
@@ -171,6 +171,8 @@ fn control() -> impl Strategy<Value = ControlRequest> {
             bytes_max
         }),
         Just(ControlRequest::CompareWithMe),
+        Just(ControlRequest::Farewell),
+        Just(ControlRequest::InSync),
         any::<u64>().prop_map(|start| ControlRequest::Reached { start }),
     ]
 }
@@ -187,6 +189,7 @@ fn control_reply() -> impl Strategy<Value = ControlReply> {
         vec((slot(), entries), 0..5).prop_map(ControlReply::Versions),
         Just(ControlReply::Done),
         Just(ControlReply::Refused),
+        vec(any::<u64>(), 0..=64).prop_map(ControlReply::InSync),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! A little language for tests of whole clusters on the simulated network, under paused time and by seed.
 #![allow(dead_code, reason = "each test binary speaks a part of it")]
 
+pub(crate) mod load;
+
 use std::{
     sync::{
         Arc,
@@ -56,6 +58,16 @@ impl Cluster {
         concern: u64,
         change: impl Fn(&mut Config),
     ) -> Self {
+        Self::start_some(seed, (count, count), (replicas, concern), change).await
+    }
+
+    /// As [`Cluster::start_with`], with places for more nodes than are started: `(places, started)`.
+    pub(crate) async fn start_some(
+        seed: u64,
+        (count, started): (usize, usize),
+        (replicas, concern): (u64, u64),
+        change: impl Fn(&mut Config),
+    ) -> Self {
         let network = SimulatedNetwork::new(seed);
         let epoch = Instant::now();
         let addr = |index: usize| format!("node{index}:5011");
@@ -71,7 +83,7 @@ impl Cluster {
         });
         let mut cluster =
             Self { network, nodes: vec![None; count], legs: Arc::default(), configs: configs.collect(), restarts: 0 };
-        for index in 0..count {
+        for index in 0..started {
             cluster.start_node(index);
         }
         cluster.all_ready(Duration::from_secs(20)).await;

@@ -1,0 +1,154 @@
+//! What changes hands with the ring: a node that leaves goes only when the others hold all that it held, and a node that no
+//! longer owns a slot forgets its records only when those who own it have them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use mesh_proto::{ControlReply, ControlRequest, Digest, Event, FrameBody, NodeId, RingHash, Slot};
+use tokio::task::JoinSet;
+
+use crate::{
+    core::Core,
+    link::Link,
+    peers::Peers,
+    resync::{CONTROL_TIMEOUT, exchange_views, fetch_digests, pull_all},
+    worker::Worker,
+};
+
+/// How often a leaving node asks whether it may go.
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// After so many entries of others' slots were dropped, callers get a moment to themselves.
+const DROP_ENTRIES: usize = 2000;
+
+const DROP_PACE: Duration = Duration::from_millis(5);
+
+/// Waits until nothing of this node's is missing elsewhere: writes that it coordinates have their answers, its hints are
+/// delivered, and every member of the ring has taken over what this node holds of its slots.
+pub(crate) async fn drain(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker]) {
+    loop {
+        let ring = Arc::clone(&core.ring());
+        let others: BTreeSet<NodeId> = ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
+        let hints = core.hints.lock().by_peer(core.clock.now());
+        let owes = hints.iter().any(|hints| hints.queued > 0 && others.contains(&hints.peer));
+        let busy = workers.iter().flat_map(|worker| worker.peers.links()).any(|link| link.in_flight() > 0);
+        if is_seen_off(core, peers, others).await && !owes && !busy && core.ring_hash() == ring.hash() {
+            return;
+        }
+        tokio::time::sleep(ASK_INTERVAL).await;
+    }
+}
+
+/// Asks all members at once. Those that cannot be reached have not said yes.
+async fn is_seen_off(core: &Arc<Core>, peers: &Arc<Peers>, others: BTreeSet<NodeId>) -> bool {
+    let mut asked = JoinSet::new();
+    for other in others {
+        let Some(link) = peers.link(other) else { return false };
+        let core = Arc::clone(core);
+        asked.spawn(async move {
+            let reply = link.control(ControlRequest::Farewell, CONTROL_TIMEOUT).await;
+            let done = matches!(reply, Some((FrameBody::ControlReply(ControlReply::Done), _)));
+            if !done {
+                // It may not have heard yet that this node leaves.
+                exchange_views(&core, &link).await;
+            }
+            done
+        });
+    }
+    asked.join_all().await.into_iter().all(|done| done)
+}
+
+/// Whether a member waits to be seen off.
+pub(crate) fn is_wanted(core: &Core, peers: &Peers) -> bool {
+    !core.farewells(|peer| peers.link(peer).is_some()).is_empty()
+}
+
+/// Takes over from all that want to leave.
+pub(crate) async fn see_off(core: &Arc<Core>, peers: &Arc<Peers>) {
+    for peer in core.farewells(|peer| peers.link(peer).is_some()) {
+        let ring = core.ring_hash();
+        if let Some(link) = peers.link(peer)
+            && take_over(core, &link, ring).await
+        {
+            core.handle_taken_over(peer, ring);
+        }
+    }
+}
+
+/// Pulls what a leaving member holds of this node's slots, those in sync included: it may be the second of the two owners that
+/// have acknowledged a write. Whether all of it came.
+async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
+    let (peer, started) = (link.peer.id, core.clock.now());
+    let Some(theirs) = fetch_digests(core, link).await else { return false };
+    let differing: Vec<(Slot, Digest)> = {
+        let plan = core.plan.lock();
+        let held = Slot::all().zip(theirs).filter(|(slot, theirs)| *theirs != Digest::default() && plan.owns(*slot));
+        held.filter(|(slot, theirs)| core.store.digest(*slot) != *theirs).collect()
+    };
+    let slots = differing.len();
+    let (mut keys, mut whole) = (0, 0);
+    pull_all(core, link, differing, |slot, pulled| {
+        keys += pulled.records;
+        whole += 1;
+        core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
+    })
+    .await;
+    if slots > 0 {
+        core.observer.event(&Event::Repair { peer, slots, keys, took: core.clock.now().since(started) });
+    }
+    whole == slots && core.ring_hash() == ring
+}
+
+/// Forgets what is in slots that others own now, once all owners of a slot are in sync for it: then each write that this node
+/// has acknowledged for it is with enough of them.
+pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
+    let ring = Arc::clone(&core.ring());
+    if core.is_joining() || !core.sync.is_complete() {
+        return;
+    }
+    let is_held = |slot: &Slot| core.store.digest(*slot) != Digest::default();
+    let foreign: Vec<Slot> = Slot::all().filter(|slot| !ring.owns(core.id, *slot)).filter(is_held).collect();
+    if foreign.is_empty() {
+        return;
+    }
+    let owners: BTreeSet<NodeId> = foreign.iter().flat_map(|slot| ring.owners(*slot)).copied().collect();
+    let in_sync = ask_in_sync(peers, owners).await;
+    let knows = |owner: &NodeId, slot: Slot| {
+        let word = in_sync.get(owner).and_then(|words| words.get(slot.index() / 64));
+        word.is_some_and(|word| word >> (slot.index() % 64) & 1 == 1)
+    };
+    let mut paced = 0;
+    for slot in foreign.into_iter().filter(|slot| ring.owners(*slot).iter().all(|owner| knows(owner, *slot))) {
+        {
+            // Held over both steps: a next ring, which may give the slot back, waits for it before any write comes by it.
+            let plan = core.plan.lock();
+            if plan.ring() != ring.hash() || plan.owns(slot) {
+                return;
+            }
+            let dropped = core.store.drop_slot(slot);
+            paced += dropped;
+            // Relaxed: a counter.
+            core.counters.given_up.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
+        if paced >= DROP_ENTRIES {
+            paced = 0;
+            tokio::time::sleep(DROP_PACE).await;
+        }
+    }
+}
+
+/// The slots that these owners are in sync for, as bits; nothing for those that see another ring or do not answer.
+async fn ask_in_sync(peers: &Arc<Peers>, owners: BTreeSet<NodeId>) -> HashMap<NodeId, Vec<u64>> {
+    let mut asked = JoinSet::new();
+    for link in owners.into_iter().filter_map(|owner| peers.link(owner)) {
+        asked.spawn(async move {
+            let (reply, _) = link.control(ControlRequest::InSync, CONTROL_TIMEOUT).await?;
+            let FrameBody::ControlReply(ControlReply::InSync(words)) = reply else { return None };
+            Some((link.peer.id, words))
+        });
+    }
+    asked.join_all().await.into_iter().flatten().collect()
+}

@@ -1,0 +1,165 @@
+//! The ring changes while everybody writes and reads, on the simulated network: no acknowledged write is lost or missed.
+//! Replay one seed with `MESH_SEED=n cargo test -p mesh --test ring_change`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may stop at the first surprise")]
+
+mod cluster;
+
+use std::time::Duration;
+
+use cluster::{
+    Cluster,
+    load::{Load, Tally},
+};
+use mesh_proto::{Digest, Weight};
+
+const SEEDS: u64 = 20;
+
+fn for_each_seed(name: &str, mut test: impl AsyncFnMut(u64) -> Tally) {
+    let seeds = match std::env::var("MESH_SEED") {
+        Ok(seed) => vec![seed.parse().expect("MESH_SEED is a number")],
+        Err(_) => (1..=SEEDS).collect(),
+    };
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let tally = runtime.block_on(test(seed));
+        println!("seed {seed}: {tally:?}; replay with MESH_SEED={seed} cargo test -p mesh --test ring_change {name}");
+    }
+}
+
+async fn some_time(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+async fn settled(cluster: &Cluster) {
+    cluster.all_ready(Duration::from_secs(20)).await;
+}
+
+/// Stops a node politely while the load goes on.
+async fn leave(cluster: &mut Cluster, load: &Load, index: usize) {
+    load.spare(cluster, index);
+    // As HTTP does: what is under way ends first.
+    some_time(50).await;
+    let node = cluster.nodes[index].take().unwrap();
+    assert!(node.stop().await, "node {index} went before all was handed over");
+}
+
+/// No change was made that nobody asked for, so nobody has to be refused.
+fn expect_no_errors(seed: u64, tally: Tally) {
+    assert_eq!((tally.writes_failed, tally.reads_failed), (0, 0), "seed {seed}: {tally:?}");
+    assert!(tally.writes > 500 && tally.reads > 200, "seed {seed}: too little load: {tally:?}");
+}
+
+#[test]
+fn two_nodes_join_at_once() {
+    for_each_seed("two_nodes_join_at_once", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 3), (3, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(500).await;
+        cluster.start_node(3);
+        cluster.start_node(4);
+        settled(&cluster).await;
+        load.aim(&cluster);
+        some_time(300).await;
+        let tally = load.check(&cluster).await;
+        expect_no_errors(seed, tally);
+        tally
+    });
+}
+
+#[test]
+fn from_three_to_five_and_back() {
+    for_each_seed("from_three_to_five_and_back", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 3), (3, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(200).await;
+        cluster.start_node(3);
+        cluster.start_node(4);
+        settled(&cluster).await;
+        load.aim(&cluster);
+        some_time(200).await;
+        // Not those that came last: keys then have owners that were none at first.
+        for index in [seed as usize % 3, 3 + seed as usize % 2] {
+            leave(&mut cluster, &load, index).await;
+            some_time(20).await;
+        }
+        settled(&cluster).await;
+        let tally = load.check(&cluster).await;
+        expect_no_errors(seed, tally);
+        tally
+    });
+}
+
+#[test]
+fn weights_change() {
+    for_each_seed("weights_change", async |seed| {
+        let cluster = Cluster::start(seed, 5, 3, 2).await;
+        let load = Load::start(&cluster, seed);
+        for (round, weight) in [(0, 2), (1, 16), (2, 7)] {
+            some_time(300).await;
+            let index = (seed as usize + round) % 5;
+            cluster.node(index).set_weight(Weight::new(weight).unwrap());
+        }
+        some_time(300).await;
+        settled(&cluster).await;
+        let tally = load.check(&cluster).await;
+        expect_no_errors(seed, tally);
+        tally
+    });
+}
+
+#[test]
+fn a_node_crashes_while_two_join() {
+    for_each_seed("a_node_crashes_while_two_join", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 3), (3, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(300).await;
+        cluster.start_node(3);
+        cluster.start_node(4);
+        some_time(5 * seed).await;
+        let victim = seed as usize % 5;
+        load.spare(&cluster, victim);
+        cluster.crash(victim);
+        settled(&cluster).await;
+        load.aim(&cluster);
+        some_time(100).await;
+        load.check(&cluster).await
+    });
+}
+
+#[test]
+fn a_partition_while_two_join() {
+    for_each_seed("a_partition_while_two_join", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 3), (3, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(200).await;
+        cluster.start_node(3);
+        cluster.start_node(4);
+        some_time(4 * seed).await;
+        cluster.isolate(seed as usize % 5);
+        some_time(if seed % 2 == 0 { 1500 } else { 4000 }).await;
+        cluster.network.heal();
+        settled(&cluster).await;
+        load.aim(&cluster);
+        some_time(100).await;
+        load.check(&cluster).await
+    });
+}
+
+#[test]
+fn who_no_longer_owns_a_slot_forgets_it() {
+    for_each_seed("who_no_longer_owns_a_slot_forgets_it", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 3), (3, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(1000).await;
+        cluster.start_node(3);
+        cluster.start_node(4);
+        settled(&cluster).await;
+        let held = |cluster: &Cluster| {
+            let digests: Vec<_> = (0..5).map(|index| cluster.node(index).digests()).collect();
+            let copies = |slot: usize| digests.iter().filter(|digests| digests[slot] != Digest::default()).count();
+            (0..digests[0].len()).map(copies).all(|copies| copies == 0 || copies == 3)
+        };
+        cluster.wait(Duration::from_secs(10), "only owners hold records", held).await;
+        load.check(&cluster).await
+    });
+}
