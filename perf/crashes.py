@@ -43,6 +43,6 @@ def crashes(bench, figures: Round) -> None:
     figures["crash errors %"] = totals["errors"] / totals["total"] * 100
     figures["crash writes in doubt %"] = totals["indeterminate"] / totals["total"] * 100
     # Of the first thousand; more are beyond the allowed share anyway.
-    figures["crash error distance s"] = max((abs(request["after_kill_s"]) for request in failed), default=0.0)
+    figures["crash error distance s"] = max((abs(request["after_fault_s"]) for request in failed), default=0.0)
     if found["verdict"]["void"]:
         raise RuntimeError("; ".join(found["verdict"]["void"]))

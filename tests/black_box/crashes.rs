@@ -61,7 +61,7 @@ async fn twenty_crashes_in_one_run_lose_nothing() {
     assert!(count("deletes") > 0, "{output}");
     let failed = results["failed"].as_array().expect("the first failed requests");
     assert_eq!(failed.len() as u64, errors, "all are listed: {output}");
-    let from_crash_s = |failed: &Value| failed["after_kill_s"].as_f64().expect("a distance").abs();
+    let from_crash_s = |failed: &Value| failed["after_fault_s"].as_f64().expect("a distance").abs();
     let elsewhere: Vec<_> = failed.iter().filter(|failed| from_crash_s(failed) > SECOND_OF_A_CRASH_S).collect();
     // A fifth of what is allowed near a crash, for a machine that stands still when it likes.
     assert!(elsewhere.len() as u64 * 5000 <= total, "{elsewhere:#?}\n{output}");

@@ -43,11 +43,15 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
         let first = read_all(run, cluster, &key, found).await;
         found.borrow_mut().made += 1;
         let newest = first.iter().flatten().max().copied().flatten();
-        if run.plan.ttl.is_some() || first.iter().flatten().all(|seen| *seen == newest) {
+        // Who is cut off is behind: that is what the fault is for.
+        if run.plan.ttl.is_some() || run.in_trouble() || first.iter().flatten().all(|seen| *seen == newest) {
             continue;
         }
         tokio::time::sleep(GRACE).await;
         let second = read_all(run, cluster, &key, found).await;
+        if run.in_trouble() {
+            continue;
+        }
         for (node, seen) in second.into_iter().enumerate() {
             // What is gone may have been deleted in the meantime.
             let may_be_gone = run.plan.delete_ratio > 0;

@@ -1,11 +1,11 @@
-//! The first failed operations one by one: when each began, where, what was said, and how far from a kill. Counts by kind do not
+//! The first failed operations one by one: when each began, where, what was said, and how far from a fault. Counts by kind do not
 //! tell what a crash has cost, and to whom.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{Answer, Ended, LegPart, Op, Phase, Timeline, Way};
+use crate::{Answer, Ended, LegPart, Op, Phase, Way};
 
 /// How many a run lists. Further ones are counted like all others, by kind and time.
 const LISTED_MAX: usize = 1000;
@@ -25,8 +25,8 @@ pub struct FailedRequest {
     pub began_s: f64,
     /// When it had failed.
     pub ended_s: f64,
-    /// How long after the nearest kill it was sent, negative if before it; nothing without a kill.
-    pub after_kill_s: Option<f64>,
+    /// How long after the nearest kill or other fault it was sent, negative if before it; nothing without one.
+    pub after_fault_s: Option<f64>,
     /// The node that answered, or was tried last.
     pub node: usize,
     /// The node that was tried before, and what came of it.
@@ -63,7 +63,7 @@ impl Failures {
             detail: answer.detail.as_deref().map(str::to_owned),
             began_s: began.as_secs_f64(),
             ended_s: at.as_secs_f64(),
-            after_kill_s: None,
+            after_fault_s: None,
             node: answer.node.0,
             elsewhere: way.elsewhere.map(|(node, result)| (node.0, result)),
             legs: way.legs,
@@ -76,14 +76,14 @@ impl Failures {
         self.requests.extend_from_slice(&other.requests);
     }
 
-    /// The first of all threads in the order of their ends, each with its distance from the nearest of `kills`.
-    pub(crate) fn first(&self, kills: &[Timeline]) -> Vec<FailedRequest> {
+    /// The first of all threads in the order of their ends, each with its distance from the nearest of these beginnings of faults.
+    pub(crate) fn first(&self, faults_s: &[f64]) -> Vec<FailedRequest> {
         let mut requests = self.requests.clone();
         requests.sort_by(|one, other| one.ended_s.total_cmp(&other.ended_s));
         requests.truncate(LISTED_MAX);
         for request in &mut requests {
-            let distances = kills.iter().map(|kill| request.began_s - kill.killed_at_s);
-            request.after_kill_s = distances.min_by(|one, other| one.abs().total_cmp(&other.abs()));
+            let distances = faults_s.iter().map(|fault_s| request.began_s - fault_s);
+            request.after_fault_s = distances.min_by(|one, other| one.abs().total_cmp(&other.abs()));
         }
         requests
     }
@@ -123,32 +123,18 @@ mod tests {
         failures.add(&ended, &answer, (began, began), Way::default);
     }
 
-    fn kill(killed_at_s: f64) -> Timeline {
-        Timeline {
-            victim: "a".to_owned(),
-            killed_at_s,
-            killed_at_unix_ms: 0,
-            ops_before: 0,
-            silent_at_s: None,
-            failure: None,
-            survivors: Vec::new(),
-            back_at_s: None,
-            ready_at_s: None,
-        }
-    }
-
     #[test]
-    fn the_first_are_listed_with_their_distance_from_the_nearest_kill() {
+    fn the_first_are_listed_with_their_distance_from_the_nearest_fault() {
         let (mut one, mut other) = (Failures::default(), Failures::default());
         for began_ms in [2_250, 8_000] {
             add(&mut one, began_ms);
         }
         add(&mut other, 1_500);
         one.merge(&other);
-        let distances = |kills: &[Timeline]| -> Vec<_> {
-            one.first(kills).into_iter().map(|request| request.after_kill_s).collect()
+        let distances = |faults_s: &[f64]| -> Vec<_> {
+            one.first(faults_s).into_iter().map(|request| request.after_fault_s).collect()
         };
-        assert_eq!(distances(&[kill(2.0), kill(9.0)]), [Some(-0.5), Some(0.25), Some(-1.0)]);
+        assert_eq!(distances(&[2.0, 9.0]), [Some(-0.5), Some(0.25), Some(-1.0)]);
         assert_eq!(distances(&[]), [None; 3]);
         assert_eq!(one.first(&[])[0].detail.as_deref(), Some("no"));
     }

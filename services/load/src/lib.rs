@@ -3,6 +3,8 @@
 //! A runner makes a [`Plan`] from its settings, one [`Client`] per thread and a [`Cluster`] for control, and hands them to
 //! [`run_session`]. It gets a [`Report`] back, which knows how to be printed and what the exit code is.
 
+mod fault_plan;
+mod fault_words;
 mod keys;
 mod plan;
 mod settings;
@@ -10,8 +12,10 @@ mod value;
 mod version;
 
 mod cluster;
+mod fault_order;
 mod served;
 mod target;
+mod together;
 
 mod aftermath;
 mod failures;
@@ -37,6 +41,8 @@ mod recorder;
 mod compare;
 mod fault;
 mod fault_log;
+mod fault_record;
+mod fault_run;
 mod fault_verdict;
 mod progress;
 mod session;
@@ -55,6 +61,9 @@ pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
 pub use failures::FailedRequest;
 pub use fault::Timeline;
 pub use fault_log::{FaultLog, Moment};
+pub use fault_order::{FaultOrder, LinkOrder};
+pub use fault_plan::{FAULT_FORMS, FaultEntry, FaultKind, FaultPlan, Place, PlannedFault};
+pub use fault_record::{Effect, FaultRecord};
 pub use flight::{Ended, Kept, LegPart, Parts, Way};
 pub use history::{
     Action, Ending, Finding, Floor, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket,
@@ -78,5 +87,6 @@ pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, posi
 pub use slowest::{SlowRequest, Slowest};
 pub use summary::render;
 pub use target::{Answer, Client, Consistency, ErrorKind, Freshness, NodeIndex, Op, Outcome, Target};
+pub use together::all_of;
 pub use value::{Proof, Stamp, Writer, prove, write_value};
 pub use version::Version;

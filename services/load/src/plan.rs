@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Consistency, KeySpace, NodeIndex, run::EXPIRY_ALLOWANCE};
+use crate::{Consistency, KeySpace, NodeIndex, PlannedFault, run::EXPIRY_ALLOWANCE};
 
 /// A run, decided.
 #[derive(Clone, Debug)]
@@ -53,8 +53,10 @@ pub struct Plan {
     pub errors_max_percent: f64,
     /// Where the machine-readable results go.
     pub results: Option<PathBuf>,
-    /// The fault.
+    /// Kills.
     pub kill: Option<Kill>,
+    /// Other faults, each at its time.
+    pub faults: Vec<PlannedFault>,
 }
 
 /// A node is killed.

@@ -9,10 +9,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Consistency, Counter, Distribution, Divergence, ErrorKind, ErrorSummary, FailedRequest, Integrity, Kill, NodeIndex,
-    NodeStats, Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates,
-    SweepTally, Timeline, TraceReport, Violation,
-    fault_verdict::{strays, voids},
+    Consistency, Counter, Distribution, Divergence, ErrorKind, ErrorSummary, FailedRequest, FaultRecord, Integrity,
+    Kill, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot,
+    SpanFates, SweepTally, Timeline, TraceReport, Violation,
+    fault_verdict::{fault_voids, strays, voids},
     numbers::percent,
     progress::Sample,
     session::Observed,
@@ -70,6 +70,10 @@ pub struct Report {
     pub timeline: Option<Timeline>,
     /// All kills, in order.
     pub kills: Vec<Timeline>,
+    /// The faults of FAULTS, as they were written.
+    pub faults: Vec<FaultRecord>,
+    /// Why the mesh was not whole again after them.
+    pub not_whole: Option<String>,
     /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
     pub reconciliation: Option<Reconciliation>,
     /// The slowest operations of each part of the run, kind and outcome.
@@ -246,7 +250,7 @@ impl Report {
             interrupted: observed.interrupted,
             rows: rows(run, recorder),
             errors: recorder.errors.summaries(),
-            failed: recorder.aftermath.failures.first(&observed.kills),
+            failed: recorder.aftermath.failures.first(&begun_s(&observed)),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
@@ -265,6 +269,8 @@ impl Report {
             divergences: observed.comparisons.divergences,
             timeline: observed.kills.first().cloned(),
             kills: observed.kills,
+            faults: faults(recorder, observed.faults),
+            not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
@@ -335,12 +341,16 @@ impl Verdict {
         if report.totals.total < SAMPLES_MIN {
             verdict.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
         }
-        if let Some(kill) = kill {
-            verdict.void = voids(&report.kills, kill.count);
+        verdict.void = kill.map(|kill| voids(&report.kills, kill.count)).unwrap_or_default();
+        verdict.void.extend(fault_voids(&report.faults));
+        if kill.is_some() || !report.faults.is_empty() {
             // Whoever allows every operation to fail asks nothing of when they do.
             let judged = errors_max_percent < 100.0 && verdict.void.is_empty();
-            verdict.missed.extend(strays(&report.errors, &report.kills).filter(|_| judged));
+            verdict.missed.extend(strays(&report.errors, &report.kills, &report.faults).filter(|_| judged));
         }
+        // A node that nobody has started again is nobody's failure.
+        let is_judged = !report.faults.iter().any(FaultRecord::is_away);
+        verdict.missed.extend(report.not_whole.clone().filter(|_| is_judged));
         if let Some(sweep) = report.sweep.as_ref().filter(|sweep| sweep.unread > sweep.keys / 2) {
             let (unread, keys) = (sweep.unread, sweep.keys);
             verdict.invalid.push(format!("the final sweep proves nothing: {unread} of {keys} keys could not be read"));
@@ -356,6 +366,21 @@ impl Verdict {
             };
         verdict
     }
+}
+
+/// When kills and other faults began.
+fn begun_s(observed: &Observed) -> Vec<f64> {
+    let kills = observed.kills.iter().map(|kill| kill.killed_at_s);
+    kills.chain(observed.faults.iter().filter_map(|fault| fault.begun_at_s)).collect()
+}
+
+/// With the operations that failed meanwhile.
+fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
+    for fault in &mut faults {
+        let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
+        fault.errors = fault.begun_at_s.map_or(0, |begun_at_s| recorder.errors.between(begun_at_s, until_s));
+    }
+    faults
 }
 
 fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {

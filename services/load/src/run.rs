@@ -3,7 +3,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ pub struct Run {
     created: Instant,
     load_began: OnceLock<Instant>,
     p99_ns: AtomicU64,
+    troubles: AtomicU32,
     stopping: AtomicBool,
     complete: AtomicBool,
     abandoned: AtomicBool,
@@ -60,6 +61,7 @@ impl Run {
             created: Instant::now(),
             load_began: OnceLock::new(),
             p99_ns: AtomicU64::new(0),
+            troubles: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -103,6 +105,24 @@ impl Run {
 
     pub(crate) fn note_p99(&self, p99: Duration) {
         self.p99_ns.store(u64::try_from(p99.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// A fault of FAULTS begins.
+    pub(crate) fn trouble_begins(&self) {
+        self.troubles.fetch_add(1, Ordering::Relaxed);
+        self.phase.set(Phase::InFault);
+    }
+
+    /// The mesh is whole again after one.
+    pub(crate) fn trouble_ends(&self) {
+        if self.troubles.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.phase.set(Phase::Recovered);
+        }
+    }
+
+    /// Whether a fault of FAULTS is in force, or the mesh not whole again after it.
+    pub(crate) fn in_trouble(&self) -> bool {
+        self.troubles.load(Ordering::Relaxed) > 0
     }
 
     /// Whether no more operations may begin.

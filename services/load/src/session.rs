@@ -11,9 +11,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
+    Client, Cluster, Counter, FaultRecord, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
+    fault_run::{keep_faults, mend},
     numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
     say,
@@ -35,6 +36,9 @@ pub(crate) struct Observed {
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Comparisons,
     pub(crate) kills: Vec<Timeline>,
+    pub(crate) faults: Vec<FaultRecord>,
+    /// Why the mesh was not whole again after the faults.
+    pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
 }
@@ -55,7 +59,12 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     }
     observed.stats_before_load = all_stats(&run, cluster).await;
     observed.served_before_load = all_served(&run, cluster).await;
-    load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
+    observed.not_whole = tokio::select! {
+        mended = mend(&run, cluster, &mut observed.faults) => mended.err(),
+        () = interrupts.next() => None,
+    };
+    loaded?;
     observed.served_after_load = all_served(&run, cluster).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
@@ -109,6 +118,8 @@ async fn load(
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
     let (samples, kills) = (RefCell::default(), RefCell::default());
+    let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
+    let faults = RefCell::new(planned.collect::<Vec<_>>());
     let comparisons = RefCell::<Comparisons>::default();
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -119,13 +130,16 @@ async fn load(
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
             when(run.plan.kill, |kill| inject(run, cluster, kill, &kills)),
+            when((!run.plan.faults.is_empty()).then_some(()), |()| keep_faults(run, cluster, &faults)),
         )
     };
-    tokio::select! {
-        result = until_done(run, interrupts, stages.load()) => result?,
-        _ = watchers => {}
-    }
+    let loaded = tokio::select! {
+        result = until_done(run, interrupts, stages.load()) => result,
+        _ = watchers => Ok(()),
+    };
     console.clear();
+    observed.faults = faults.into_inner();
+    loaded?;
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();

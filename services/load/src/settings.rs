@@ -140,6 +140,7 @@ impl LoadSettings {
             errors_max_percent: self.errors_max_percent,
             results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
             kill,
+            faults: Vec::new(),
         }
     }
 }
@@ -196,6 +197,7 @@ fn explain(error: &clap::Error) -> String {
         _ => None,
     };
     let source = std::error::Error::source(error).map(ToString::to_string);
+    let value = value.replace(char::is_whitespace, " ");
     format!("{name}={value}: {}", possible.or(source).unwrap_or_else(|| "expected another value".to_owned()))
 }
 

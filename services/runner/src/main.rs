@@ -59,6 +59,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     // Settings are checked before anything is started.
     let nobody = vec![TargetUrl::new("127.0.0.1:1"); local.local.into()];
     settings.victim(&nobody, 0)?;
+    settings.faults(&nobody)?;
     let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
     let result = run_local(settings, &supervisor).await;
     supervisor.stop().await;
@@ -82,13 +83,16 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let http = &settings.http;
     let dice = rand::random_range(0..targets.len());
     let victim = settings.victim(targets, dice)?;
+    let faults = settings.faults(targets)?;
     let health = startup::find_targets(targets, http, cluster).await?;
+    startup::allow_faults(&faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
     let mut plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
     if let Some(kill) = &mut plan.kill {
         kill.anew = settings.kill.kill_mode == KillMode::Random;
     }
+    plan.faults = faults;
     let options = HttpOptions {
         entry: http.entry,
         failover_after: http.failover_after,

@@ -228,6 +228,7 @@ pub(crate) const fn phase_label(phase: Phase) -> &'static str {
         Phase::Warm => "warm",
         Phase::Steady => "steady",
         Phase::AfterKill => "after_kill",
+        Phase::InFault => "in_fault",
         Phase::Recovered => "recovered",
     }
 }

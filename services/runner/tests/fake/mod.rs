@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+mod laid;
 mod ran;
 mod register;
 
@@ -17,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-pub use ran::{command, misbehaving, run, told};
+use laid::Laid;
+pub use ran::{Ran, command, misbehaving, run, told};
 use register::Registers;
 
 /// What a node does wrong.
@@ -68,6 +70,10 @@ struct Request {
     least: u128,
 }
 
+/// KILL_TOKEN of every node, and as a query has it.
+pub const KILL_TOKEN: &str = "to ken";
+const TOKEN: &str = "to%20ken";
+
 /// Three nodes.
 pub struct FakeMesh {
     pub nodes: Vec<Arc<FakeNode>>,
@@ -76,9 +82,12 @@ pub struct FakeMesh {
 pub struct FakeNode {
     pub port: u16,
     fault: Mutex<Fault>,
-    /// Obeys `/kill`.
+    /// Obeys `/kill` and `/fault`; else it only says so.
     pub mortal: AtomicBool,
+    /// Knows no KILL_TOKEN.
+    pub forbids: AtomicBool,
     dead: AtomicBool,
+    laid: Mutex<Laid>,
     evictions: AtomicU64,
     requests: AtomicU64,
     registers: Arc<Mutex<Registers>>,
@@ -103,6 +112,8 @@ impl FakeNode {
             port: listener.local_addr().unwrap().port(),
             fault: Mutex::new(Fault::None),
             mortal: AtomicBool::new(true),
+            forbids: AtomicBool::new(false),
+            laid: Mutex::default(),
             dead: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -131,6 +142,12 @@ impl FakeNode {
         self.registers.lock().unwrap().len()
     }
 
+    /// The orders for faults that it got, and how often it was healed.
+    pub fn ordered(&self) -> (Vec<serde_json::Value>, usize) {
+        let laid = self.laid.lock().unwrap();
+        (laid.orders.clone(), laid.healed)
+    }
+
     pub fn die(&self) {
         self.dead.store(true, Ordering::Relaxed);
     }
@@ -139,6 +156,7 @@ impl FakeNode {
         stream.set_nodelay(true).unwrap();
         let mut reader = BufReader::new(stream);
         while let Some(request) = read_request(&mut reader) {
+            thread::sleep(self.laid.lock().unwrap().pause_left());
             let dead = self.dead.load(Ordering::Relaxed);
             let response = if dead { None } else { self.answer(&request) };
             let Some(response) = response else {
@@ -157,17 +175,40 @@ impl FakeNode {
         let sometimes = self.requests.fetch_add(1, Ordering::Relaxed) % 50 == 49;
         match path.split('?').next().unwrap_or_default() {
             "/ready" => Some(respond("200 OK", "", "{}")),
-            "/cluster" => Some(respond("200 OK", "", &format!("{{\"id\":\"{:016x}\",\"members\":[]}}", self.port))),
+            "/cluster" => {
+                let unix_ms = self.laid.lock().unwrap().unix_ms();
+                let view = format!("{{\"id\":\"{:016x}\",\"members\":[],\"unix_ms\":{unix_ms}}}", self.port);
+                Some(respond("200 OK", "", &view))
+            }
             "/stats" => {
                 let evictions = self.evictions.load(Ordering::Relaxed);
+                let packets = self.laid.lock().unwrap().packets();
                 let stats = format!(
                     "{{\"Hits\":7,\"Misses\":1,\"Evictions\":{evictions},\"Size\":3,\"Capacity\":9,\
-                    \"mesh\":{{\"cpu_ms\":1}}}}"
+                    \"mesh\":{{\"cpu_ms\":1,{packets}}}}}"
                 );
                 Some(respond("200 OK", "", &stats))
             }
+            "/fault" | "/kill" if self.forbids.load(Ordering::Relaxed) => {
+                Some(respond("403 Forbidden", "", r#"{"detail":"killing is off"}"#))
+            }
+            "/fault" if parameter(path, "token") != Some(TOKEN) => {
+                Some(respond("401 Unauthorized", "", r#"{"detail":"`token` must be the node's KILL_TOKEN"}"#))
+            }
+            "/fault" => {
+                let mut laid = self.laid.lock().unwrap();
+                if request.line.starts_with("DELETE") {
+                    laid.heal();
+                } else {
+                    laid.lay(&request.body, self.mortal.load(Ordering::Relaxed));
+                }
+                Some(respond("200 OK", "", "[]"))
+            }
             "/kill" if self.mortal.load(Ordering::Relaxed) => {
-                self.die();
+                match parameter(path, "for_ms") {
+                    Some(ms) => self.laid.lock().unwrap().pause(Duration::from_millis(ms.parse().unwrap())),
+                    None => self.die(),
+                }
                 Some(respond("200 OK", "", "bye"))
             }
             "/kill" => Some(respond("200 OK", "", "bye")),
