@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FaultOrder, NodeIndex, Run, Served, Version};
+use crate::{FaultOrder, NodeIndex, Op, OutcomeClass, Run, Served, Version};
 
 /// What a target that can only be killed says to everything else.
 const NO_FAULTS: &str = "there is no way to do that to this target";
@@ -88,6 +88,16 @@ pub trait Cluster {
         std::future::ready(Err("nodes without a door of their own count nothing".to_owned()))
     }
 
+    /// Asks a Prometheus for the nodes' p99 of each operation over the last `window`, in seconds; nothing for those that nobody
+    /// asked for. Nothing at all if there is no Prometheus to ask.
+    fn watched_p99(
+        &self,
+        window: Duration,
+    ) -> impl Future<Output = Option<Result<[Option<f64>; Op::ALL.len()], String>>> {
+        let _ = window;
+        std::future::ready(None)
+    }
+
     /// Asks a node how it sees the mesh.
     fn view(&self, node: NodeIndex) -> impl Future<Output = Result<NodeView, String>>;
 
@@ -121,6 +131,6 @@ pub trait Cluster {
         async { Ok(()) }
     }
 
-    /// Reads a key through one node.
-    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<Seen, String>>;
+    /// Reads a key through one node, and says how it ended: with a hit or a miss, or else it is an error.
+    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<(OutcomeClass, Seen), String>>;
 }

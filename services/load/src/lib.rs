@@ -23,6 +23,7 @@ mod flight;
 mod kept;
 mod parts;
 mod slowest;
+mod tries;
 
 mod run;
 mod schedule;
@@ -48,8 +49,10 @@ mod progress;
 mod session;
 
 mod fault_table;
+mod gap;
 mod numbers;
 mod reconcile;
+mod reconcile_table;
 mod report;
 mod slow_table;
 mod summary;
@@ -65,6 +68,7 @@ pub use fault_order::{FaultOrder, LinkOrder};
 pub use fault_plan::{FAULT_FORMS, FaultEntry, FaultKind, FaultPlan, Place, PlannedFault};
 pub use fault_record::{Effect, FaultRecord};
 pub use flight::{Ended, Kept, LegPart, Parts, Way};
+pub use gap::P99Reconciled;
 pub use history::{
     Action, Ending, Finding, Floor, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket,
     Violation,
@@ -76,7 +80,7 @@ pub use live::{Counter, Live, Snapshot};
 pub use phase::{Phase, PhaseCell};
 pub use plan::{Kill, Plan};
 pub use progress::say;
-pub use reconcile::{OpReconciled, P99Reconciled, Reconciliation};
+pub use reconcile::{Difference, LossyNode, OpReconciled, OutcomeReconciled, Reconciliation};
 pub use recorder::{Recorder, SweepTally};
 pub use report::{Report, Verdict};
 pub use run::Run;
@@ -86,7 +90,7 @@ pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use slowest::{SlowRequest, Slowest};
 pub use summary::render;
-pub use target::{Answer, Client, Consistency, ErrorKind, Freshness, NodeIndex, Op, Outcome, Target};
+pub use target::{Answer, Client, Consistency, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use together::all_of;
 pub use value::{Proof, Stamp, Writer, prove, write_value};
 pub use version::Version;

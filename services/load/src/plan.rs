@@ -51,6 +51,8 @@ pub struct Plan {
     pub log_every: u64,
     /// More failed operations than this break the run's objective.
     pub errors_max_percent: f64,
+    /// Counts of client and nodes that do not agree make the run invalid.
+    pub reconcile: bool,
     /// Where the machine-readable results go.
     pub results: Option<PathBuf>,
     /// Kills.

@@ -255,7 +255,7 @@ impl Report {
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
             sweep: observed.swept.then(|| recorder.sweep.clone()),
-            comparisons: observed.comparisons.made,
+            comparisons: observed.comparisons.as_ref().map_or(0, |found| found.made),
             counters: sum(&observed.stats_after_load),
             evicted: change(|stats| stats.evictions),
             expired: change(|stats| stats.expirations),
@@ -265,8 +265,8 @@ impl Report {
                 backlog_max: recorder.backlog_high,
                 dropped: recorder.dropped,
             }),
-            reconciliation: Reconciliation::of(recorder, &observed),
-            divergences: observed.comparisons.divergences,
+            reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
+            divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
             timeline: observed.kills.first().cloned(),
             kills: observed.kills,
             faults: faults(recorder, observed.faults),
@@ -354,6 +354,13 @@ impl Verdict {
         if let Some(sweep) = report.sweep.as_ref().filter(|sweep| sweep.unread > sweep.keys / 2) {
             let (unread, keys) = (sweep.unread, sweep.keys);
             verdict.invalid.push(format!("the final sweep proves nothing: {unread} of {keys} keys could not be read"));
+        }
+        if let Some(both) = report.reconciliation.as_ref().filter(|both| both.is_binding)
+            && let Some(first) = both.differences.first()
+        {
+            let words = first.words(&report.setup.targets);
+            let count = both.differences.len();
+            verdict.invalid.push(format!("{count} counts of client and nodes do not agree, the first: {words}"));
         }
         if let Some(lag) = report.lag.filter(|lag| lag.dropped > 0) {
             verdict.invalid.push(format!("the rate was too high: {} operations were given up", lag.dropped));

@@ -11,9 +11,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, FaultRecord, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
+    Client, Cluster, Counter, FaultRecord, NodeIndex, NodeStats, Op, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
+    fault_log::unix_ms,
     fault_run::{keep_faults, mend},
     numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
@@ -33,8 +34,12 @@ pub(crate) struct Observed {
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
     pub(crate) served_before_load: Vec<Option<Served>>,
     pub(crate) served_after_load: Vec<Option<Served>>,
+    /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
+    pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     pub(crate) samples: Vec<Sample>,
-    pub(crate) comparisons: Comparisons,
+    pub(crate) comparisons: Option<Comparisons>,
+    /// When the load began, by the clock that nodes tell the time of their start from.
+    pub(crate) load_began_unix_ms: u64,
     pub(crate) kills: Vec<Timeline>,
     pub(crate) faults: Vec<FaultRecord>,
     /// Why the mesh was not whole again after the faults.
@@ -60,15 +65,19 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.stats_before_load = all_stats(&run, cluster).await;
     observed.served_before_load = all_served(&run, cluster).await;
     let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
-    observed.not_whole = tokio::select! {
-        mended = mend(&run, cluster, &mut observed.faults) => mended.err(),
+    let mended = tokio::select! {
+        // Without faults it is done at once, and an interrupt is for the sweep.
+        biased;
+        mended = mend(&run, cluster, &mut observed.faults) => Some(mended),
         () = interrupts.next() => None,
     };
     loaded?;
     observed.served_after_load = all_served(&run, cluster).await;
+    observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
-    if run.plan.sweeps() {
+    observed.not_whole = mended.as_ref().and_then(|mended| mended.clone().err());
+    if run.plan.sweeps() && mended.is_some() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
             () = interrupts.next() => false,
@@ -120,9 +129,10 @@ async fn load(
     let (samples, kills) = (RefCell::default(), RefCell::default());
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
-    let comparisons = RefCell::<Comparisons>::default();
+    let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
+    observed.load_began_unix_ms = unix_ms();
     let watchers = async {
         tokio::join!(
             show_load(run, &console, &samples),
@@ -144,7 +154,7 @@ async fn load(
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
     observed.kills = kills.into_inner();
-    observed.comparisons = comparisons.into_inner();
+    observed.comparisons = Some(comparisons.into_inner());
     Ok(())
 }
 

@@ -138,6 +138,7 @@ impl LoadSettings {
             stats_every: self.stats_every.0,
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
+            reconcile: true,
             results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
             kill,
             faults: Vec::new(),

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, OutcomeClass, Run, Served, Version};
+use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, Served, Version};
 use observability::NodeOperations;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::settings::TargetUrl;
+use crate::{prometheus::Prometheus, settings::TargetUrl};
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const LAID_WITHIN: Duration = Duration::from_secs(11);
 
 /// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A run to watch, once it has begun.
 pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
@@ -32,6 +32,7 @@ pub(crate) struct HttpCluster {
     urls: Vec<String>,
     kill_token: String,
     watched: Watched,
+    prometheus: Option<Prometheus>,
 }
 
 impl HttpCluster {
@@ -44,7 +45,16 @@ impl HttpCluster {
             urls: targets.iter().map(TargetUrl::url).collect(),
             kill_token: kill_token.to_owned(),
             watched: Watched::default(),
+            prometheus: None,
         })
+    }
+
+    /// The same nodes, which the Prometheus at this URL watches; none does if it is empty.
+    #[must_use]
+    pub(crate) fn watched_by(mut self, url: &str, targets: &[TargetUrl]) -> Self {
+        let instances = targets.iter().map(|target| target.authority.clone()).collect();
+        self.prometheus = (!url.is_empty()).then(|| Prometheus { url: url.to_owned(), instances });
+        self
     }
 
     /// The run that these nodes are under, once it has begun.
@@ -111,6 +121,10 @@ impl Cluster for HttpCluster {
         Ok(served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?)))
     }
 
+    async fn watched_p99(&self, window: Duration) -> Option<Result<[Option<f64>; Op::ALL.len()], String>> {
+        Some(self.prometheus.as_ref()?.p99(&self.client, window).await)
+    }
+
     async fn view(&self, node: NodeIndex) -> Result<NodeView, String> {
         self.json(node, "/cluster").await
     }
@@ -146,15 +160,17 @@ impl Cluster for HttpCluster {
         }
     }
 
-    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
         let key = percent_encode(key, RESERVED);
         let response = self.get(node.0, &format!("/get?k={key}")).await?;
         match response.status() {
             StatusCode::OK => {
                 let version = response.headers().get("x-mesh-version").and_then(|v| Version::parse(v.as_bytes()));
-                Ok(Some(version.unwrap_or_default()))
+                let is_local = response.headers().get("x-cache").is_some_and(|cache| cache == "HIT_LOCAL");
+                let hit = if is_local { OutcomeClass::Local } else { OutcomeClass::Remote };
+                Ok((hit, Some(version.unwrap_or_default())))
             }
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => Ok((OutcomeClass::Miss, None)),
             other => Err(format!("/get answered {other}")),
         }
     }
@@ -183,6 +199,7 @@ struct Problem {
 /// A node's count in the load's own terms. What is not known here is left out, and missed by who compares.
 fn served(counted: NodeOperations) -> Served {
     let mut served = Served { since_unix_s: counted.started_unix_s, ..Served::default() };
+    served.turned_away = counted.turned_away;
     let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
     for (op, outcome, count) in counted.outcomes {
         let Some(op) = place(&op) else { continue };
@@ -206,7 +223,7 @@ fn served(counted: NodeOperations) -> Served {
 }
 
 /// The innermost cause: `connection refused`, not `error sending request`.
-fn reason(error: &reqwest::Error) -> String {
+pub(crate) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use load::{FaultPlan, LoadSettings, PlannedFault, duration, positive_duration};
 
-use crate::trace_settings::TraceFlags;
+use crate::trace_settings::{TraceFlags, url};
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
@@ -27,6 +27,9 @@ pub(crate) struct Settings {
     /// The TCP port of GET /metrics, for Prometheus; 0 is off
     #[arg(long, env, default_value_t = 0)]
     pub(crate) metrics_port: u16,
+    /// The Prometheus that watches the nodes, such as http://localhost:9090, to compare its p99 with the client's; empty is off
+    #[arg(long, env, default_value = "", hide_default_value = true, value_parser = prometheus)]
+    pub(crate) prometheus_url: String,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -67,6 +70,10 @@ pub(crate) struct HttpSettings {
     /// A request fails after this long
     #[arg(long, env, default_value = "5s", value_parser = positive_duration)]
     pub(crate) request_timeout: Duration,
+    /// strict makes the run invalid if a node counts other operations than the client; report only says so, for nodes that
+    /// others use too
+    #[arg(long, env, value_enum, default_value_t = Reconcile::Strict)]
+    pub(crate) reconcile: Reconcile,
     /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured
     #[arg(long, env, default_value = "0", allow_hyphen_values = true, value_parser = ttl_ms)]
     pub(crate) set_ttl_ms: i64,
@@ -136,6 +143,13 @@ pub(crate) enum Entry {
     Strict,
 }
 
+/// What counts of client and nodes are for that do not agree.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reconcile {
+    Strict,
+    Report,
+}
+
 /// Which node is killed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KillMode {
@@ -179,6 +193,14 @@ impl FromStr for TargetUrl {
             Some(authority) if valid => Ok(Self::new(authority)),
             _ => Err("expected http://host:port, comma-separated".to_owned()),
         }
+    }
+}
+
+fn prometheus(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        url(text).map_err(|_| "expected a URL such as http://localhost:9090")
     }
 }
 
@@ -301,6 +323,10 @@ mod tests {
         assert_eq!(target("http://node2:8082"), Ok(Some(1)));
         assert_eq!(target("3"), Ok(Some(2)));
         assert!(target("4").unwrap_err().starts_with("KILL_TARGET=4:"));
+        assert!(parse(&["--prometheus-url="]).unwrap().prometheus_url.is_empty());
+        assert_eq!(parse(&["--prometheus-url=http://p:9090/"]).unwrap().prometheus_url, "http://p:9090");
+        let message = parse(&["--prometheus-url=p:9090"]).unwrap_err();
+        assert_eq!(message, "PROMETHEUS_URL=p:9090: expected a URL such as http://localhost:9090");
         assert_eq!(target("node3"), Ok(Some(2)));
         assert!(parse(&["--kill-mode=sometimes"]).unwrap_err().starts_with("KILL_MODE=sometimes: expected none or"));
         assert!(parse(&["--set-ttl-ms=-2"]).unwrap_err().starts_with("SET_TTL_MS=-2:"));

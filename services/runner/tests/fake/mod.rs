@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+mod books;
 mod laid;
 mod ran;
 mod register;
@@ -18,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use books::Books;
 use laid::Laid;
 pub use ran::{Ran, command, misbehaving, run, told};
 use register::Registers;
@@ -58,6 +60,10 @@ pub enum Fault {
     Close,
     /// Never answers.
     Hang,
+    /// Counts every operation twice.
+    Overcount,
+    /// Counts nothing.
+    Undercount,
 }
 
 const OVERLOADED: &str = r#"{"type":"urn:problem-type:mesh:overloaded","status":503,"detail":"too much to do"}"#;
@@ -68,6 +74,8 @@ struct Request {
     body: String,
     /// `X-Mesh-Min-Version`.
     least: u128,
+    /// `traceparent`; empty without one.
+    trace: String,
 }
 
 /// KILL_TOKEN of every node, and as a query has it.
@@ -90,6 +98,11 @@ pub struct FakeNode {
     laid: Mutex<Laid>,
     evictions: AtomicU64,
     requests: AtomicU64,
+    books: Books,
+    /// Every traced request: its trace, and its first line with its body.
+    traced: Mutex<Vec<(String, String)>>,
+    /// The traces that it was asked to keep.
+    kept: Mutex<Vec<String>>,
     registers: Arc<Mutex<Registers>>,
 }
 
@@ -117,6 +130,9 @@ impl FakeNode {
             dead: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            books: Books::default(),
+            traced: Mutex::default(),
+            kept: Mutex::default(),
             registers,
         });
         let accepting = Arc::clone(&node);
@@ -131,6 +147,13 @@ impl FakeNode {
 
     pub fn misbehave(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
+    }
+
+    /// The request of this trace, if it came here, and whether it was to be kept.
+    pub fn traced(&self, trace: &str) -> Option<(String, bool)> {
+        let traced = self.traced.lock().unwrap();
+        let (_, request) = traced.iter().find(|(id, _)| id == trace)?;
+        Some((request.clone(), self.kept.lock().unwrap().iter().any(|id| id == trace)))
     }
 
     pub fn evict(&self, count: u64) {
@@ -173,7 +196,26 @@ impl FakeNode {
         let fault = *self.fault.lock().unwrap();
         let path = request.line.split(' ').nth(1).unwrap_or_default();
         let sometimes = self.requests.fetch_add(1, Ordering::Relaxed) % 50 == 49;
+        if let Some(trace) = request.trace.split('-').nth(1) {
+            self.traced.lock().unwrap().push((trace.to_owned(), format!("{} {}", request.line.trim(), request.body)));
+        }
+        let response = self.answer_with(request, path, fault, sometimes)?;
+        let times = match fault {
+            Fault::Overcount => 2,
+            Fault::Undercount => 0,
+            _ => 1,
+        };
+        self.books.enter(path.split('?').next().unwrap_or_default(), &response, times);
+        Some(response)
+    }
+
+    fn answer_with(&self, request: &Request, path: &str, fault: Fault, sometimes: bool) -> Option<String> {
         match path.split('?').next().unwrap_or_default() {
+            "/trace/keep" => {
+                self.kept.lock().unwrap().extend(request.body.lines().map(str::to_owned));
+                Some(respond("204 No Content", "", ""))
+            }
+            "/metrics" => Some(respond("200 OK", "", &self.books.metrics())),
             "/ready" => Some(respond("200 OK", "", "{}")),
             "/cluster" => {
                 let unix_ms = self.laid.lock().unwrap().unix_ms();
@@ -270,7 +312,7 @@ fn respond(status: &str, headers: &str, body: &str) -> String {
 fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut request = String::new();
     reader.read_line(&mut request).ok().filter(|read| *read > 0)?;
-    let (mut length, mut least) = (0, 0);
+    let (mut length, mut least, mut trace) = (0, 0, String::new());
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -280,11 +322,14 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("traceparent:") {
+            trace = value.trim().to_owned();
+        }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("x-mesh-min-version:") {
             least = u128::from_str_radix(value.trim(), 16).unwrap();
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least })
+    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least, trace })
 }
