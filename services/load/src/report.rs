@@ -1,10 +1,6 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
-use std::{
-    fs, io,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, io, path::Path};
 
 use serde::Serialize;
 
@@ -12,6 +8,7 @@ use crate::{
     Consistency, Counter, Distribution, Divergence, ErrorKind, ErrorSummary, FailedRequest, FaultRecord, Integrity,
     Kill, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot,
     SpanFates, SweepTally, Timeline, TraceReport, Violation,
+    fault_log::unix_ms,
     fault_verdict::{fault_voids, strays, voids},
     numbers::percent,
     progress::Sample,
@@ -225,9 +222,7 @@ impl Report {
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
         let mut report = Self {
-            ended_unix_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+            ended_unix_ms: unix_ms(),
             setup: Setup {
                 targets: plan.targets.clone(),
                 concurrency: plan.concurrency,
