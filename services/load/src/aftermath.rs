@@ -2,7 +2,7 @@
 //! down with where their time went, the first failures with what was said, and of every few the parts.
 
 use crate::{
-    Answer, Ended, Judgement, Kept, Op, Outcome, OutcomeClass, Target,
+    Answer, Ended, Judgement, Kept, Op, OutcomeClass, Target,
     failures::Failures,
     judged::Times,
     kept::KeptTraces,
@@ -87,7 +87,7 @@ impl Thread {
         Ended {
             op,
             outcome: OutcomeClass::of(answer.outcome),
-            error: if let Outcome::Error(kind) = answer.outcome { Some(kind) } else { None },
+            error: answer.failure(op),
             phase: self.run.phase.get(),
             failed_over: answer.failed_over,
             is_violation: judgement.is_broken(),

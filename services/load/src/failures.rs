@@ -60,7 +60,10 @@ impl Failures {
             op: ended.op,
             phase: ended.phase,
             error: kind.name(),
-            detail: answer.detail.as_deref().map(str::to_owned),
+            detail: answer.detail.as_deref().map_or_else(
+                || Some(answer.error()).filter(|error| *error != kind).map(|error| error.name()),
+                |detail| Some(detail.to_owned()),
+            ),
             began_s: began.as_secs_f64(),
             ended_s: at.as_secs_f64(),
             after_fault_s: None,
@@ -114,6 +117,8 @@ mod tests {
         let answer = Answer {
             outcome: Outcome::Error(ErrorKind::Refused),
             node: NodeIndex(1),
+            is_reply: false,
+            before: None,
             failed_over: false,
             doubtful: false,
             version: None,

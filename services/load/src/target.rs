@@ -196,6 +196,14 @@ impl Answer {
     pub const fn error(&self) -> ErrorKind {
         if let Outcome::Error(kind) = self.outcome { kind } else { ErrorKind::Protocol }
     }
+
+    /// What it is reported as if it did not succeed. A write that was sent and not answered has not failed: it may have happened.
+    #[must_use]
+    pub const fn failure(&self, op: Op) -> Option<ErrorKind> {
+        let Outcome::Error(kind) = self.outcome else { return None };
+        let is_open = self.doubtful || matches!(kind, ErrorKind::Closed | ErrorKind::TimedOut | ErrorKind::Protocol);
+        Some(if is_open && !matches!(op, Op::Get) { ErrorKind::Indeterminate } else { kind })
+    }
 }
 
 /// A way to the mesh, owned by one task. Cloning one gives another task its own; both stay on one thread.

@@ -79,7 +79,7 @@ impl Thread {
             recorder.failed_over += 1;
             live.add(Counter::FailOvers);
         }
-        if let Outcome::Error(kind) = answer.outcome {
+        if let Some(kind) = answer.failure(op) {
             // Neither done nor failed, and reported apart.
             if kind != ErrorKind::Indeterminate {
                 live.add(Counter::Errors);

@@ -152,7 +152,7 @@ impl HttpTarget {
         let mut body = std::mem::take(&mut self.body);
         let answer = self.send(read_set, &mut body).await;
         self.body = body;
-        admit_doubt(answer)
+        answer
     }
 
     async fn try_at(&mut self, node: NodeIndex, patience: Duration, body: &mut Vec<u8>) -> Tried {
@@ -305,21 +305,6 @@ impl Target for HttpTarget {
         }
         way
     }
-}
-
-/// A write that was sent and not answered may have happened: it has not failed.
-fn admit_doubt(mut answer: Answer) -> Answer {
-    if let Outcome::Error(kind) = answer.outcome
-        && (answer.doubtful || matches!(kind, ErrorKind::Closed | ErrorKind::TimedOut | ErrorKind::Protocol))
-        && kind != ErrorKind::Indeterminate
-    {
-        answer.outcome = Outcome::Error(ErrorKind::Indeterminate);
-        answer.detail = Some(match &answer.detail {
-            Some(detail) => format!("{}: {detail}", kind.name()).into(),
-            None => kind.name().into(),
-        });
-    }
-    answer
 }
 
 const fn result_of(tried: &Tried) -> TryResult {
