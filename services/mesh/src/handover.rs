@@ -26,26 +26,22 @@ const DROP_ENTRIES: usize = 2000;
 
 const DROP_PACE: Duration = Duration::from_millis(5);
 
-/// Nodes that are told to stop at the same time begin this much apart, times a number that follows from their names.
-const STAGGER: Duration = Duration::from_micros(500);
-
-const STAGGERS: u64 = 256;
+/// Nodes that are told to stop at the same time begin so much apart, and two round trips, in the order of their names.
+const STAGGER: Duration = Duration::from_millis(5);
 
 /// Waits until nobody else is about to go and every slot has all its owners in sync. If two owners of a slot left at once, those who
 /// follow them could not say "miss" until they had fetched everything; one at a time, there are always enough who can.
 pub(crate) async fn turn(core: &Arc<Core>, peers: &Arc<Peers>) {
     // Whoever begins second sees the first one's good-bye.
-    tokio::time::sleep(STAGGER * u32::try_from(core.id.get() % STAGGERS).unwrap_or_default()).await;
+    let rank = core.ring().members().iter().take_while(|(id, _)| *id != core.id).count();
+    let round_trip = peers.links().iter().map(|link| link.connection.path().rtt).max().unwrap_or_default();
+    tokio::time::sleep((STAGGER + round_trip * 2) * u32::try_from(rank).unwrap_or_default()).await;
     while !is_calm(core, peers).await {
         tokio::time::sleep(ASK_INTERVAL).await;
     }
 }
 
 async fn is_calm(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
-    let is_leaving = |member: &Member| member.state == MemberState::Left && peers.link(member.id).is_some();
-    if core.members.borrow().iter().any(is_leaving) {
-        return false;
-    }
     let ring = Arc::clone(&core.ring());
     let others: BTreeSet<NodeId> = ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
     if others.is_empty() || core.is_joining() {
@@ -56,7 +52,10 @@ async fn is_calm(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
         true => core.sync.is_in_sync(slot),
         false => in_sync.get(&owner).is_some_and(|words| is_set(words, slot)),
     };
+    let is_leaving = |member: &Member| member.state == MemberState::Left && peers.link(member.id).is_some();
     Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot)))
+        && core.ring_hash() == ring.hash()
+        && !core.members.borrow().iter().any(is_leaving)
 }
 
 /// Waits until nothing of this node's is missing elsewhere: writes that it coordinates have their answers, its hints are
