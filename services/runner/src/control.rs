@@ -118,7 +118,7 @@ impl Cluster for HttpCluster {
     async fn served(&self, node: NodeIndex) -> Result<Served, String> {
         let response = self.get(node.0, "/metrics").await?;
         let response = response.error_for_status().map_err(|error| reason(&error))?;
-        Ok(served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?)))
+        served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?))
     }
 
     async fn watched_p99(&self, window: Duration) -> Option<Result<[Option<f64>; Op::ALL.len()], String>> {
@@ -197,7 +197,13 @@ struct Problem {
 }
 
 /// A node's count in the load's own terms. What is not known here is left out, and missed by who compares.
-fn served(counted: NodeOperations) -> Served {
+///
+/// # Errors
+/// If these are the metrics of something else.
+fn served(counted: NodeOperations) -> Result<Served, String> {
+    if counted.started_unix_s <= 0.0 {
+        return Err("its metrics tell nothing of its operations".to_owned());
+    }
     let mut served = Served { since_unix_s: counted.started_unix_s, ..Served::default() };
     served.turned_away = counted.turned_away;
     let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
@@ -219,7 +225,7 @@ fn served(counted: NodeOperations) -> Served {
     for (op, bound_s, count) in counted.buckets {
         place(&op).into_iter().for_each(|op| served.ops[op].buckets.push((bound_s, count)));
     }
-    served
+    Ok(served)
 }
 
 /// The innermost cause: `connection refused`, not `error sending request`.
@@ -232,4 +238,19 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_s_own_metrics_are_its_count() {
+        let counted = |text: &str| served(NodeOperations::parse(text));
+        assert!(counted("up 1\nprocess_start_time_seconds 9\n").is_err());
+        let text =
+            "mesh_start_timestamp_seconds{node=\"a\"} 9\nmesh_requests_total{op=\"set\",outcome=\"refused\"} 3\n";
+        let errors = counted(text).map(|served| (served.since_unix_s, served.ops[1].outcomes));
+        assert_eq!(errors, Ok((9.0, [0, 0, 0, 0, 3])));
+    }
 }
