@@ -189,10 +189,11 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     // Relaxed: whoever asks a moment too early is told to wait a moment longer.
     if alone && !core.is_seed() {
         core.has_joined.store(false, Ordering::Relaxed);
-    } else if !workers.is_empty() && workers.iter().all(|worker| worker.peers.all_up()) {
+    } else if !workers.is_empty() && core.reach.is_reached() && workers.iter().all(|worker| worker.peers.all_up()) {
         core.has_joined.store(true, Ordering::Relaxed);
     }
-    // Only at first does it take a connection to everyone: later a peer that is lost is no reason to turn clients away.
+    // Only at first does it take a connection to everyone, and from everyone: later a peer that is lost is no reason to turn
+    // clients away.
     if !core.has_joined.load(Ordering::Relaxed) {
         return Readiness::Joining;
     }
