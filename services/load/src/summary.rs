@@ -222,7 +222,8 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "divergence", &format!("{} in {} comparisons", report.divergences.len(), report.comparisons))?;
     for divergence in report.divergences.iter().take(5) {
         let (at_s, node, key) = (divergence.at_s, &divergence.node, &divergence.key);
-        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}", divergence.has, divergence.newest)?;
+        let trace = divergence.trace.iter().map(|trace| format!(", trace {trace}")).collect::<String>();
+        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}{trace}", divergence.has, divergence.newest)?;
     }
     if let Some(sweep) = &report.sweep {
         sweep_nodes(out, report, sweep)?;

@@ -93,12 +93,18 @@ fn a_lost_acknowledged_write_is_found_by_the_sweep() {
 fn a_node_that_stays_behind_is_named() {
     let mesh = FakeMesh::start();
     mesh.nodes[2].misbehave(Fault::Behind);
-    let ran = run(&mesh, &[("CHECK_EVERY", "100ms"), ("DURATION", "2s"), ("SET_RATIO", "0")]);
+    let settings = [("CHECK_EVERY", "100ms"), ("DURATION", "2s"), ("SET_RATIO", "0")];
+    let ran = run(&mesh, &[&settings[..], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")]].concat());
     assert_eq!(ran.code, 1, "{}", ran.out);
     let behind = format!("http://127.0.0.1:{}", mesh.nodes[2].port);
     let divergences = ran.results["divergences"].as_array().unwrap();
     assert!(!divergences.is_empty() && divergences.iter().all(|found| found["node"] == behind.as_str()), "{}", ran.out);
     assert!(ran.out.contains(&format!("node={behind} key=key-")), "{}", ran.out);
+    // Each was read once more under a trace.
+    for found in divergences {
+        let (request, _) = mesh.nodes[2].traced(found["trace"].as_str().unwrap()).expect("it came to the node");
+        assert!(request.contains(found["key"].as_str().unwrap()), "{request}: {found}");
+    }
     assert!(ran.integrity("stale") > 0 && ran.integrity("missing") == 0);
     let stale_by_node = &ran.results["sweep"]["stale_by_node"];
     assert_eq!(*stale_by_node, serde_json::json!([0, 0, 100]), "{}", ran.out);
