@@ -12,6 +12,7 @@ mod mesh_sample;
 mod peer_series;
 mod registry;
 mod runner;
+mod scrape;
 mod telemetry;
 mod trace;
 
@@ -20,6 +21,7 @@ pub use http_series::{Cut, Shed};
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
 pub use mesh_sample::{MeshSample, PeerSample};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};
+pub use scrape::NodeOperations;
 pub use telemetry::{NodeSample, Telemetry, init};
 pub use trace::{
     ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace, OtlpEndpoint,

@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod crashes;
 mod direct_runner_cli;
 mod faults;
 mod memory;

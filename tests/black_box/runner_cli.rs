@@ -134,7 +134,13 @@ async fn a_short_run_fills_every_line_and_leaves_nobody() {
     assert_eq!(status.code(), Some(0), "{}", runner.output());
     assert_summary_filled(&runner.output(), TARGETS);
     assert!(runner.output().contains("WrongValue=0"));
-    assert!(runner.results().is_object());
+    // Nobody else asks these nodes, so both sides count the same, but for differences that have names.
+    let both = &runner.results()["reconciliation"];
+    for op in both["ops"].as_array().expect("operations") {
+        assert_eq!(op["unexplained"], 0, "{op}\n{}", runner.output());
+    }
+    assert!(both["lossy_nodes"].as_array().is_some_and(Vec::is_empty), "{both}");
+    assert!(runner.output().contains("── Client and nodes "), "{}", runner.output());
     runner.assert_nobody_left().await;
 }
 
@@ -155,6 +161,10 @@ async fn a_kill_in_the_middle_breaks_no_promise() {
     let output = runner.output();
     assert_eq!(status.code(), Some(0), "{output}");
     assert_summary_filled(&output, TARGETS);
+    // What the killed node had counted is gone, and is not held against anybody.
+    let both = &runner.results()["reconciliation"];
+    assert_eq!(both["lossy_nodes"].as_array().map(Vec::len), Some(1), "{both}");
+    assert!(both["ops"][0]["unexplained"].is_null(), "{both}");
     assert_eq!(figure(&output, "WrongValue="), 0.0);
     let (errors, total) = (figure(&output, "Errors: "), figure(&output, "Total: "));
     assert!(errors < total / 1000.0, "{errors} errors in {total} operations");

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeIndex, Run, Version};
+use crate::{NodeIndex, Run, Served, Version};
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -69,6 +69,12 @@ pub trait Cluster {
 
     /// Reads a node's counters.
     fn stats(&self, node: NodeIndex) -> impl Future<Output = Result<NodeStats, String>>;
+
+    /// Reads what a node has counted of its operations, if it tells.
+    fn served(&self, node: NodeIndex) -> impl Future<Output = Result<Served, String>> {
+        let _ = node;
+        std::future::ready(Err("nodes without a door of their own count nothing".to_owned()))
+    }
 
     /// Asks a node how it sees the mesh.
     fn view(&self, node: NodeIndex) -> impl Future<Output = Result<NodeView, String>>;

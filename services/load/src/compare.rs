@@ -29,6 +29,8 @@ pub struct Divergence {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Comparisons {
     pub(crate) made: u64,
+    /// Reads that nodes were asked for, and those of them that were answered.
+    pub(crate) reads: (u64, u64),
     pub(crate) divergences: Vec<Divergence>,
 }
 
@@ -38,14 +40,14 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
     loop {
         tokio::time::sleep(every).await;
         let key = run.plan.keys.choose(&mut dice).name();
-        let first = read_all(run, cluster, &key).await;
+        let first = read_all(run, cluster, &key, found).await;
         found.borrow_mut().made += 1;
         let newest = first.iter().flatten().max().copied().flatten();
         if run.plan.ttl.is_some() || first.iter().flatten().all(|seen| *seen == newest) {
             continue;
         }
         tokio::time::sleep(GRACE).await;
-        let second = read_all(run, cluster, &key).await;
+        let second = read_all(run, cluster, &key, found).await;
         for (node, seen) in second.into_iter().enumerate() {
             // What is gone may have been deleted in the meantime.
             let may_be_gone = run.plan.delete_ratio > 0;
@@ -68,10 +70,13 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
 }
 
 /// What every node has; nothing for a node that cannot say.
-async fn read_all(run: &Run, cluster: &impl Cluster, key: &[u8]) -> Vec<Option<Seen>> {
+async fn read_all(run: &Run, cluster: &impl Cluster, key: &[u8], found: &RefCell<Comparisons>) -> Vec<Option<Seen>> {
     let mut seen = Vec::new();
     for node in (0..run.plan.targets.len()).map(NodeIndex) {
-        seen.push(cluster.read(node, key).await.ok());
+        found.borrow_mut().reads.0 += 1;
+        let read = cluster.read(node, key).await.ok();
+        found.borrow_mut().reads.1 += u64::from(read.is_some());
+        seen.push(read);
     }
     seen
 }

@@ -5,6 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+/// The action that begins all others.
+pub(crate) const KILL: &str = "kill";
+
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -24,18 +27,29 @@ pub struct FaultLog {
 }
 
 impl FaultLog {
-    /// Notes that it happened now. The first time counts: a second survivor that calls a node dead adds nothing.
+    /// Notes that it happened now. The first time after each kill counts: a second survivor that calls a node dead adds
+    /// nothing.
     pub(crate) fn note(&self, action: &'static str, target: &str) {
         let mut moments = self.moments.lock();
-        if !moments.iter().any(|moment| moment.action == action && moment.target == target) {
+        let of_target = moments.iter().rev().filter(|moment| moment.target == target);
+        let mut since_kill = of_target.take_while(|moment| moment.action != KILL);
+        if action == KILL || !since_kill.any(|moment| moment.action == action) {
             moments.push(Moment { action, target: target.to_owned(), unix_ms: unix_ms() });
         }
     }
 
-    /// A copy.
+    /// The latest of each action on each node: a gauge holds one.
     #[must_use]
-    pub fn moments(&self) -> Vec<Moment> {
-        self.moments.lock().clone()
+    pub fn latest(&self) -> Vec<Moment> {
+        let mut latest: Vec<Moment> = Vec::new();
+        for moment in self.moments.lock().iter() {
+            let same = |known: &&mut Moment| known.action == moment.action && known.target == moment.target;
+            match latest.iter_mut().find(same) {
+                Some(known) => known.clone_from(moment),
+                None => latest.push(moment.clone()),
+            }
+        }
+        latest
     }
 }
 
@@ -53,10 +67,24 @@ mod tests {
     fn the_first_time_counts() {
         let log = FaultLog::default();
         log.note("dead", "a");
-        let first = log.moments();
+        let first = log.latest();
         log.note("dead", "a");
         log.note("dead", "b");
-        assert_eq!(log.moments()[..1], first);
-        assert_eq!(log.moments().len(), 2);
+        assert_eq!(log.latest()[..1], first);
+        assert_eq!(log.latest().len(), 2);
+    }
+
+    #[test]
+    fn every_kill_counts_anew() {
+        let log = FaultLog::default();
+        for _ in 0..3 {
+            log.note(KILL, "a");
+            log.note("dead", "a");
+            log.note("dead", "a");
+        }
+        assert_eq!(log.moments.lock().len(), 6);
+        let latest: Vec<_> = log.latest().into_iter().map(|moment| moment.action).collect();
+        assert_eq!(latest, [KILL, "dead"]);
+        assert_eq!(log.latest()[1], log.moments.lock()[5]);
     }
 }

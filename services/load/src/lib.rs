@@ -10,6 +10,7 @@ mod value;
 mod version;
 
 mod cluster;
+mod served;
 mod target;
 
 mod aftermath;
@@ -35,10 +36,13 @@ mod recorder;
 mod compare;
 mod fault;
 mod fault_log;
+mod fault_verdict;
 mod progress;
 mod session;
 
+mod fault_table;
 mod numbers;
+mod reconcile;
 mod report;
 mod slow_table;
 mod summary;
@@ -61,10 +65,12 @@ pub use live::{Counter, Live, Snapshot};
 pub use phase::{Phase, PhaseCell};
 pub use plan::{Kill, Plan};
 pub use progress::say;
+pub use reconcile::{OpReconciled, P99Reconciled, Reconciliation};
 pub use recorder::{Recorder, SweepTally};
 pub use report::{Report, Verdict};
 pub use run::Run;
 pub use schedule::{Pacer, Schedule};
+pub use served::{Served, ServedOp};
 pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use slowest::{SlowRequest, Slowest};

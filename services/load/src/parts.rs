@@ -79,14 +79,12 @@ impl PartSamples {
         self.samples.append(&mut other.samples);
     }
 
-    #[expect(dead_code, reason = "read by the comparison with servers, which comes next")]
     pub(crate) fn samples(&self) -> &[PartSample] {
         &self.samples
     }
 }
 
 impl PartSample {
-    #[expect(dead_code, reason = "read by the comparison with servers, which comes next")]
     pub(crate) fn response_s(&self) -> f64 {
         [self.queue_s, self.elsewhere_s, self.network_s, self.handler_s, self.mesh_s].map(f64::from).iter().sum()
     }

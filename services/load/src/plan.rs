@@ -64,6 +64,12 @@ pub struct Kill {
     pub victim: NodeIndex,
     /// When, after the load began.
     pub after: Duration,
+    /// How many kills there are, one after the other. After the last of several the load ends, DURATION or not.
+    pub count: u32,
+    /// The least time from one kill to the next; each also waits until every node is ready again.
+    pub every: Duration,
+    /// The victim is drawn anew for each kill after the first.
+    pub anew: bool,
 }
 
 /// Values that live no longer than this have all expired when the final sweep begins.

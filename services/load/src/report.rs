@@ -9,9 +9,13 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, NodeIndex, NodeStats, Op, OutcomeClass,
-    Phase, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline, TraceReport, Violation,
-    numbers::percent, progress::Sample, session::Observed,
+    Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, Kill, NodeIndex, NodeStats, Op,
+    OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline,
+    TraceReport, Violation,
+    fault_verdict::{strays, voids},
+    numbers::percent,
+    progress::Sample,
+    session::Observed,
 };
 
 /// Fewer operations than this prove nothing.
@@ -60,8 +64,12 @@ pub struct Report {
     pub cpu: Cpu,
     /// How far an open loop fell behind.
     pub lag: Option<Lag>,
-    /// The fault.
+    /// The first kill.
     pub timeline: Option<Timeline>,
+    /// All kills, in order.
+    pub kills: Vec<Timeline>,
+    /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
+    pub reconciliation: Option<Reconciliation>,
     /// The slowest operations of each part of the run, kind and outcome.
     pub slowest: Vec<SlowRequest>,
     /// Traces; nothing if none were recorded.
@@ -186,6 +194,8 @@ pub struct Verdict {
     pub missed: Vec<String>,
     /// Why the run proves nothing.
     pub invalid: Vec<String>,
+    /// Why its faults prove nothing, which makes the run as invalid.
+    pub void: Vec<String>,
     /// 0 pass, 1 a guarantee or an objective broken, 2 the run is invalid.
     pub exit_code: u8,
 }
@@ -246,15 +256,17 @@ impl Report {
                 backlog_max: recorder.backlog_high,
                 dropped: recorder.dropped,
             }),
+            reconciliation: Reconciliation::of(recorder, &observed),
             divergences: observed.comparisons.divergences,
-            timeline: observed.timeline,
+            timeline: observed.kills.first().cloned(),
+            kills: observed.kills,
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
             verdict: Verdict::default(),
             totals,
         };
-        report.verdict = Verdict::of(&report, plan.errors_max_percent, plan.kill.is_some());
+        report.verdict = Verdict::of(&report, plan.errors_max_percent, plan.kill);
         report
     }
 
@@ -301,7 +313,7 @@ impl Report {
 }
 
 impl Verdict {
-    fn of(report: &Report, errors_max_percent: f64, kill_planned: bool) -> Self {
+    fn of(report: &Report, errors_max_percent: f64, kill: Option<Kill>) -> Self {
         let mut verdict = Self::default();
         let found = Violation::ALL.map(|violation| (report.violations(violation), violation.words()));
         let behind = (report.divergences.len() as u64, "comparisons found a node that stayed behind");
@@ -315,12 +327,11 @@ impl Verdict {
         if report.totals.total < SAMPLES_MIN {
             verdict.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
         }
-        match &report.timeline {
-            Some(Timeline { failure: Some(reason), .. }) => {
-                verdict.invalid.push(format!("the kill had no effect: {reason}"));
-            }
-            None if kill_planned => verdict.invalid.push("the run ended before the kill".to_owned()),
-            _ => {}
+        if let Some(kill) = kill {
+            verdict.void = voids(&report.kills, kill.count);
+            // Whoever allows every operation to fail asks nothing of when they do.
+            let judged = errors_max_percent < 100.0 && verdict.void.is_empty();
+            verdict.missed.extend(strays(&report.errors, &report.kills).filter(|_| judged));
         }
         if let Some(sweep) = report.sweep.as_ref().filter(|sweep| sweep.unread > sweep.keys / 2) {
             let (unread, keys) = (sweep.unread, sweep.keys);
@@ -329,11 +340,12 @@ impl Verdict {
         if let Some(lag) = report.lag.filter(|lag| lag.dropped > 0) {
             verdict.invalid.push(format!("the rate was too high: {} operations were given up", lag.dropped));
         }
-        verdict.exit_code = match (verdict.broken.len(), verdict.invalid.len(), verdict.missed.len()) {
-            (0, 0, 0) => 0,
-            (0, 1.., _) => 2,
-            _ => 1,
-        };
+        verdict.exit_code =
+            match (verdict.broken.len(), verdict.invalid.len() + verdict.void.len(), verdict.missed.len()) {
+                (0, 0, 0) => 0,
+                (0, 1.., _) => 2,
+                _ => 1,
+            };
         verdict
     }
 }

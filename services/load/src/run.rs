@@ -35,6 +35,7 @@ pub struct Run {
     load_began: OnceLock<Instant>,
     p99_ns: AtomicU64,
     stopping: AtomicBool,
+    complete: AtomicBool,
     abandoned: AtomicBool,
 }
 
@@ -60,6 +61,7 @@ impl Run {
             load_began: OnceLock::new(),
             p99_ns: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             plan,
         }
@@ -119,6 +121,17 @@ impl Run {
     #[must_use]
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Ends the load because all that it was for has happened.
+    pub(crate) fn end_load(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
+    /// Whether it was ended from outside.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.stopping() && !self.complete.load(Ordering::Relaxed)
     }
 
     /// Ends the sweep too.

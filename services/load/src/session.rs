@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Snapshot,
+    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
     numbers,
@@ -30,9 +30,11 @@ pub(crate) struct Observed {
     pub(crate) stats_at_start: Vec<Option<NodeStats>>,
     pub(crate) stats_before_load: Vec<Option<NodeStats>>,
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
+    pub(crate) served_before_load: Vec<Option<Served>>,
+    pub(crate) served_after_load: Vec<Option<Served>>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Comparisons,
-    pub(crate) timeline: Option<Timeline>,
+    pub(crate) kills: Vec<Timeline>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
 }
@@ -52,9 +54,11 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
     }
     observed.stats_before_load = all_stats(&run, cluster).await;
+    observed.served_before_load = all_served(&run, cluster).await;
     load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    observed.served_after_load = all_served(&run, cluster).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
-    observed.interrupted = run.stopping();
+    observed.interrupted = run.interrupted();
     if run.plan.sweeps() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
@@ -104,7 +108,7 @@ async fn load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
-    let (samples, timeline) = (RefCell::default(), RefCell::default());
+    let (samples, kills) = (RefCell::default(), RefCell::default());
     let comparisons = RefCell::<Comparisons>::default();
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -114,7 +118,7 @@ async fn load(
             end_warmup(run),
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
-            when(run.plan.kill, |kill| inject(run, cluster, kill, &timeline)),
+            when(run.plan.kill, |kill| inject(run, cluster, kill, &kills)),
         )
     };
     tokio::select! {
@@ -125,7 +129,7 @@ async fn load(
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
-    observed.timeline = timeline.into_inner();
+    observed.kills = kills.into_inner();
     observed.comparisons = comparisons.into_inner();
     Ok(())
 }
@@ -185,6 +189,14 @@ async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> 
         stats.push(cluster.stats(node).await.ok());
     }
     stats
+}
+
+async fn all_served(run: &Run, cluster: &impl Cluster) -> Vec<Option<Served>> {
+    let mut served = Vec::new();
+    for node in (0..run.plan.targets.len()).map(NodeIndex) {
+        served.push(cluster.served(node).await.ok());
+    }
+    served
 }
 
 async fn all_ids(run: &Run, cluster: &impl Cluster) -> Vec<Option<String>> {

@@ -82,6 +82,12 @@ pub struct LoadSettings {
     /// When a node is killed, after the load began; empty is never
     #[arg(long, env, default_value = "", value_parser = Every::from_str, hide_default_value = true)]
     pub kill_after: Every,
+    /// How many kills there are, 1 to 1000, each once every node is ready again; after the last of several the load ends
+    #[arg(long, env, default_value = "1", value_parser = kills)]
+    pub kill_count: u32,
+    /// The least time from one kill to the next
+    #[arg(long, env, default_value = "5s", value_parser = duration)]
+    pub kill_every: Duration,
     /// How long a killed node stays away before it is started again, where this process starts it
     #[arg(long, env, default_value = "5s", value_parser = duration)]
     pub restart_after: Duration,
@@ -106,7 +112,9 @@ impl LoadSettings {
     #[must_use]
     pub fn plan(&self, targets: Vec<String>, victim: Option<NodeIndex>, threads: usize, set_ttl_ms: i64) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
-        let kill = victim.zip(self.kill_after.0).map(|(victim, after)| Kill { victim, after });
+        let (count, every) = (self.kill_count, self.kill_every);
+        let kill = victim.zip(self.kill_after.0);
+        let kill = kill.map(|(victim, after)| Kill { victim, after, count, every, anew: false });
         Plan {
             targets,
             nodes_within: false,
@@ -222,6 +230,10 @@ fn keys(text: &str) -> Result<u32, String> {
     whole(text, 1, KEYS_MAX, "from 1 to 20000000")
 }
 
+fn kills(text: &str) -> Result<u32, String> {
+    whole(text, 1, 1000, "from 1 to 1000")
+}
+
 fn percent(text: &str) -> Result<u8, String> {
     whole(text, 0, 100, "from 0 to 100")
 }
@@ -292,6 +304,8 @@ mod tests {
             ("read-consistency", "two", "READ_CONSISTENCY=two: expected one or session or quorum"),
             ("check", "maybe", "CHECK=maybe: expected on or off"),
             ("concurrency", "0", "CONCURRENCY=0: expected a whole number from 1 to 65536"),
+            ("kill-count", "0", "KILL_COUNT=0: expected a whole number from 1 to 1000"),
+            ("kill-every", "often", "KILL_EVERY=often: expected a duration"),
             ("final-sweep", "maybe", "FINAL_SWEEP=maybe: expected true or false"),
             ("stats-every", "x", "STATS_EVERY=x: expected a duration"),
             ("rate", "-3", "RATE=-3: expected 0, or operations per second"),

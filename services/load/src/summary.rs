@@ -3,8 +3,9 @@
 use std::{fmt::Write, time::Duration};
 
 use crate::{
-    Report, SweepTally, Timeline, Violation,
+    Report, SweepTally, Violation, fault_table,
     numbers::{grouped, millis, percent, sparkline},
+    reconcile,
     report::Row,
     slow_table,
 };
@@ -22,7 +23,8 @@ pub fn render(report: &Report) -> String {
     let _ = tables(&mut out, report);
     let _ = errors(&mut out, report);
     let _ = integrity(&mut out, report);
-    let _ = report.timeline.as_ref().map_or(Ok(()), |timeline| fault(&mut out, timeline));
+    let _ = fault_table::faults(&mut out, &report.kills);
+    let _ = reconcile::write(&mut out, report);
     let _ = slow_table::write(&mut out, report);
     let _ = verdict(&mut out, report);
     out
@@ -246,32 +248,15 @@ fn sweep_nodes(out: &mut String, report: &Report, sweep: &SweepTally) -> std::fm
     Ok(())
 }
 
-fn fault(out: &mut String, timeline: &Timeline) -> std::fmt::Result {
-    heading(out, "Fault")?;
-    let after = |at: Option<f64>| {
-        at.map_or_else(|| "not within the run".to_owned(), |at| format!("+{:.2} s", at - timeline.killed_at_s))
-    };
-    field(out, "kill", &format!("{} at {:.2} s", timeline.victim, timeline.killed_at_s))?;
-    if let Some(reason) = &timeline.failure {
-        return field(out, "effect", &format!("none: {reason}"));
-    }
-    field(out, "silent", &after(timeline.silent_at_s))?;
-    for survivor in &timeline.survivors {
-        let (dead, alive) = (after(survivor.dead_at_s), after(survivor.alive_at_s));
-        if survivor.dead_at_s.is_none() && timeline.back_at_s.is_some() {
-            writeln!(out, "    {}: back before it was declared dead", survivor.node)?;
-        } else {
-            writeln!(out, "    {} saw it dead {dead}, alive again {alive}", survivor.node)?;
-        }
-    }
-    field(out, "back", &after(timeline.back_at_s))?;
-    field(out, "ready again", &after(timeline.ready_at_s))
-}
-
 fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
     let verdict = &report.verdict;
     writeln!(out)?;
-    let lists = [("BROKEN ", &verdict.broken), ("MISSED ", &verdict.missed), ("INVALID", &verdict.invalid)];
+    let lists = [
+        ("BROKEN ", &verdict.broken),
+        ("MISSED ", &verdict.missed),
+        ("INVALID", &verdict.invalid),
+        ("VOID   ", &verdict.void),
+    ];
     for (word, reasons) in lists {
         for reason in reasons {
             writeln!(out, "{word} {reason}")?;
@@ -280,6 +265,7 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
     let word = match verdict.exit_code {
         0 => "PASS",
         1 => "FAIL",
+        _ if verdict.invalid.is_empty() => "VOID RUN",
         _ => "INVALID RUN",
     };
     writeln!(out, "Verdict: {word} (exit code {})", verdict.exit_code)

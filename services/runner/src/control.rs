@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use load::{Cluster, NodeIndex, NodeStats, NodeView, Run, Version};
+use load::{Cluster, NodeIndex, NodeStats, NodeView, OutcomeClass, Run, Served, Version};
+use observability::NodeOperations;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 
@@ -85,6 +86,12 @@ impl Cluster for HttpCluster {
         self.json(node, "/stats").await
     }
 
+    async fn served(&self, node: NodeIndex) -> Result<Served, String> {
+        let response = self.get(node.0, "/metrics").await?;
+        let response = response.error_for_status().map_err(|error| reason(&error))?;
+        Ok(served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?)))
+    }
+
     async fn view(&self, node: NodeIndex) -> Result<NodeView, String> {
         self.json(node, "/cluster").await
     }
@@ -122,6 +129,31 @@ impl Cluster for HttpCluster {
             other => Err(format!("/get answered {other}")),
         }
     }
+}
+
+/// A node's count in the load's own terms. What is not known here is left out, and missed by who compares.
+fn served(counted: NodeOperations) -> Served {
+    let mut served = Served { since_unix_s: counted.started_unix_s, ..Served::default() };
+    let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
+    for (op, outcome, count) in counted.outcomes {
+        let Some(op) = place(&op) else { continue };
+        let class = match outcome.as_str() {
+            "hit_local" => OutcomeClass::Local,
+            "hit_remote" => OutcomeClass::Remote,
+            "miss" => OutcomeClass::Miss,
+            "acknowledged" => OutcomeClass::Acknowledged,
+            "abandoned" => {
+                served.ops[op].abandoned += count;
+                continue;
+            }
+            _ => OutcomeClass::Error,
+        };
+        served.ops[op].outcomes[class as usize] += count;
+    }
+    for (op, bound_s, count) in counted.buckets {
+        place(&op).into_iter().for_each(|op| served.ops[op].buckets.push((bound_s, count)));
+    }
+    served
 }
 
 /// The innermost cause: `connection refused`, not `error sending request`.

@@ -19,7 +19,7 @@ use tokio::runtime;
 use crate::{
     control::HttpCluster,
     http::{HttpClient, HttpOptions, probe_for_ever},
-    settings::{Command, Settings, TargetUrl},
+    settings::{Command, KillMode, Settings, TargetUrl},
     supervisor::Supervisor,
     traces::Recording,
 };
@@ -85,7 +85,10 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let health = startup::find_targets(targets, http, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
-    let plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
+    let mut plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
+    if let Some(kill) = &mut plan.kill {
+        kill.anew = settings.kill.kill_mode == KillMode::Random;
+    }
     let options = HttpOptions {
         entry: http.entry,
         failover_after: http.failover_after,

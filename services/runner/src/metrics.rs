@@ -110,7 +110,7 @@ fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
         stale_reads: get(Counter::Stale),
         swept_reads: get(Counter::Swept),
         phases: Phase::ALL.into_iter().map(|phase| (phase_label(phase), phase == run.phase.get())).collect(),
-        faults: run.faults.moments().into_iter().map(fault).collect(),
+        faults: run.faults.latest().into_iter().map(fault).collect(),
         lag_max: run.live.iter().map(load::Live::lag_max).max().unwrap_or_default(),
         target_in_flight: run.plan.concurrency as u64,
     }

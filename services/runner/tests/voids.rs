@@ -1,0 +1,51 @@
+//! Runs whose faults prove nothing say so, and end with their own exit code.
+
+#![allow(clippy::disallowed_methods, reason = "no runtime here: these threads wait for a process, with a deadline")]
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
+
+mod fake;
+
+use std::sync::atomic::Ordering;
+
+use fake::{FakeMesh, Fault, run};
+
+const KILL: [(&str, &str); 4] =
+    [("KILL_MODE", "target"), ("KILL_AFTER", "400ms"), ("KILL_TARGET", "2"), ("FINAL_SWEEP", "false")];
+
+/// Exit code 2, and the reason.
+fn assert_void(mesh: &FakeMesh, settings: &[(&str, &str)], reason: &str) {
+    let ran = run(mesh, &[&KILL[..], settings].concat());
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.lines().any(|line| line.starts_with(&format!("VOID    {reason}"))), "{}", ran.out);
+    assert!(ran.out.contains("Verdict: VOID RUN (exit code 2)"), "{}", ran.out);
+    assert!(ran.results["verdict"]["void"][0].as_str().unwrap().starts_with(reason), "{}", ran.out);
+}
+
+#[test]
+fn a_kill_under_hardly_any_load_is_void() {
+    let settings = [("RATE", "60"), ("DURATION", "3s")];
+    assert_void(&FakeMesh::start(), &settings, "too little load before the first fault: ");
+}
+
+#[test]
+fn a_kill_that_leaves_no_trace_is_void() {
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.mortal.store(false, Ordering::Relaxed));
+    assert_void(&mesh, &[("DURATION", "5s")], "the kill had no effect: it still answers");
+}
+
+#[test]
+fn too_few_kills_are_void() {
+    // Nobody starts a fake node again.
+    let settings = [("KILL_COUNT", "2"), ("KILL_EVERY", "0s")];
+    assert_void(&FakeMesh::start(), &settings, "the run ended after 0 of 2 kills and returns");
+}
+
+#[test]
+fn errors_before_a_kill_break_the_objective_however_few() {
+    let mesh = FakeMesh::start();
+    mesh.nodes[0].misbehave(Fault::Overloaded);
+    let ran = run(&mesh, &[&KILL[..], &[("ERRORS_MAX_PERCENT", "99.9")]].concat());
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.out.contains("operations failed outside the time in which a kill is noticed"), "{}", ran.out);
+}

@@ -1,0 +1,59 @@
+//! Crash after crash in one run, under load: nothing is lost, nothing wrong is read, nothing deleted comes back.
+
+use std::time::Duration;
+
+use crate::{harness::Machine, runner_cli::Runner};
+
+const CRASHES: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_crashes_in_one_run_lose_nothing() {
+    let _machine = Machine::alone().await;
+    let settings = [
+        // The run ends after the last crash; this is only for a machine that is many times slower.
+        ("DURATION", "900s"),
+        // Little enough that three nodes without optimisation and their client keep up on a slow machine.
+        ("RATE", "500"),
+        ("CONCURRENCY", "32"),
+        ("KEYS", "1000"),
+        ("SET_RATIO", "20"),
+        ("DELETE_RATIO", "5"),
+        ("KILL_MODE", "random"),
+        ("KILL_AFTER", "2s"),
+        ("KILL_COUNT", &CRASHES.to_string()),
+        // Survivors have their connections to a node that came back before the next one dies.
+        ("KILL_EVERY", "7s"),
+        // Long enough for most deaths to be noticed before the node is back.
+        ("RESTART_AFTER", "3s"),
+    ];
+    let mut runner = Runner::start_binary("runner", "crashes", &["--local", "3"], &settings);
+    let status = runner.exit_within(Duration::from_secs(1000)).await;
+    let output = runner.output();
+    assert_eq!(status.code(), Some(0), "{output}");
+    let results = runner.results();
+    let kills = results["kills"].as_array().expect("kills");
+    assert_eq!(kills.len(), CRASHES, "{output}");
+    let mut ready_at_s = 0.0;
+    for kill in kills {
+        let time = |field: &str| kill[field].as_f64().unwrap_or_else(|| panic!("no {field} in {kill}"));
+        assert!(kill["failure"].is_null(), "{kill}");
+        assert!(time("killed_at_s") >= ready_at_s, "killed while another was away: {kill}");
+        assert!(time("silent_at_s") >= time("killed_at_s") && time("back_at_s") > time("silent_at_s"), "{kill}");
+        ready_at_s = time("ready_at_s");
+    }
+    let integrity = &results["integrity"];
+    assert!(integrity["examples"].as_array().is_some_and(Vec::is_empty), "{output}");
+    for kind in ["wrong_object", "corrupt", "never_written", "missing", "resurrected"] {
+        assert_eq!(integrity[kind], 0, "{kind}:\n{output}");
+    }
+    assert_eq!(results["sweep"]["lost"], 0, "{output}");
+    let count = |field: &str| results["totals"][field].as_u64().expect("a count");
+    assert!(count("errors") * 1000 <= count("total"), "{output}");
+    assert!(count("deletes") > 0, "{output}");
+    println!(
+        "{CRASHES} crashes in {} s, {} of {} operations failed",
+        results["load_s"],
+        count("errors"),
+        count("total")
+    );
+}
