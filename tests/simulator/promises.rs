@@ -31,6 +31,7 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
         clock_offsets_ms: vec![0; nodes],
         hedge_delay: None,
         hint_bytes_max: None,
+        tombstones_kept: None,
         keys: 0,
         sessions: 0,
         operations: 0,
@@ -223,6 +224,37 @@ fn a_deletion_reaches_an_owner_that_missed_it_and_its_hint() {
             let found = missed.get(&key(number), GetOptions::default()).await;
             assert!(matches!(found, Ok(Lookup::Miss { version: Some(_) })), "key {number} came back: {found:?}");
         }
+    });
+}
+
+/// It is away for longer than tombstones are kept if nobody is missing, and so are the hints for it.
+#[test]
+fn an_owner_that_was_away_for_long_brings_back_nothing_that_was_deleted() {
+    let mut plan = scene(3, 3, 2);
+    plan.tombstones_kept = Some(Duration::from_secs(2));
+    play(&plan, async |cluster| {
+        let node = cluster.node(0).unwrap();
+        for number in 0..20 {
+            set(&node, number, "v").await.unwrap();
+        }
+        isolate(cluster, 2);
+        sleep(Duration::from_secs(5)).await;
+        for number in 0..20 {
+            node.delete(key(number), WriteOptions::default()).await.unwrap();
+        }
+        sleep(Duration::from_secs(60)).await;
+        heal(cluster);
+        let settled = cluster.wait(Duration::from_secs(10), Cluster::is_settled).await;
+        assert!(settled.is_ok(), "{:?}", cluster.unsettled());
+        let collected = |cluster: &Cluster| cluster.running().iter().all(|(_, n, _)| n.stats().store.tombstones == 0);
+        let empty = cluster.wait(Duration::from_secs(60), collected).await;
+        for (via, node, _) in cluster.running() {
+            for number in 0..20 {
+                let found = node.get(&key(number), GetOptions::default()).await;
+                assert!(matches!(found, Ok(Lookup::Miss { .. })), "key {number} is back, says node {via}: {found:?}");
+            }
+        }
+        assert!(empty.is_ok(), "tombstones stay, though everybody is back and has them");
     });
 }
 

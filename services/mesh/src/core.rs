@@ -12,7 +12,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
+    Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
     Slot, SlotSync, Store, Weight, WriteAnswer,
 };
@@ -21,7 +21,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Observer, Stats, announced::Announced, clock::Clock, gossip_routes::GossipRoutes, ring_change::RingChange,
+    Config, Observer, Stats, announced::Announced, clock::Clock, collect, gossip_routes::GossipRoutes,
+    ring_change::RingChange,
 };
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) sync: SlotSync,
     pub(crate) plan: Mutex<RepairPlan>,
+    /// What tombstones wait for. Locked by upkeep alone.
+    pub(crate) agreement: Mutex<Agreement>,
     pub(crate) observer: Arc<dyn Observer>,
     /// What peers have missed. Locked by whoever finds out that a write leg has failed, and by upkeep for a batch at a time.
     pub(crate) hints: Mutex<Hints>,
@@ -118,6 +121,7 @@ impl Core {
             store: Store::new(&config.store),
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
+            agreement: Mutex::new(Agreement::new(collect::margin(&config))),
             observer,
             hints: Mutex::new(Hints::new(config.hints)),
             compare_wanted: Mutex::default(),
@@ -174,7 +178,7 @@ impl Core {
             return WriteAnswer::Drift { ahead_ms: refused.ahead_ms };
         }
         match self.store.apply(record, ApplyOrigin::Write, now) {
-            // A skipped write is one that had expired, horizon included, before it arrived: the same as applied.
+            // Only repairs are skipped.
             Applied::Stored | Applied::Skipped => WriteAnswer::Applied,
             Applied::Stale { .. } if Mutant::StaleWriteAcked.is_planted() => WriteAnswer::Applied,
             Applied::Stale { newer } => WriteAnswer::Stale { newer },

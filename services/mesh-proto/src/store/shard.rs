@@ -1,8 +1,6 @@
 //! One shard: everything that must change together when a key changes. Its methods run under the shard's lock, so
 //! compare, store, digest, account and evict are one step to everybody else.
 
-use std::time::Duration;
-
 use hashbrown::HashTable;
 
 use super::{
@@ -10,6 +8,7 @@ use super::{
     limits::{self, Share},
     list::List,
     pressure::Pressure,
+    second::Second,
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
@@ -25,11 +24,20 @@ const TABLE_KEPT_MAX: usize = 32;
 /// takes as long as a hundred look-ups.
 const FREED_APART_BYTES_MIN: usize = 16 << 10;
 
+/// So many collections of a slot are remembered, to recognise the digest of an owner that has yet to make them.
+const COLLECTIONS_KEPT: usize = 4;
+
 /// The keys of one slot.
 #[derive(Debug, Default)]
 struct SlotIndex {
     entries: HashTable<u32>,
     digest: Digest,
+    /// Tombstones and stubs among them.
+    dead: u32,
+    /// The newest version that was collected here. A key that is not held was not written up to it, or was deleted.
+    floor: Version,
+    /// What the last collections have taken out of the digest, the newest first.
+    collected: [Digest; COLLECTIONS_KEPT],
 }
 
 /// What a shard has counted since the start.
@@ -40,6 +48,7 @@ pub(super) struct Counters {
     pub(super) evictions: u64,
     pub(super) expirations: u64,
     pub(super) tombstones_dropped: u64,
+    pub(super) tombstones_collected: u64,
 }
 
 /// One shard of the store.
@@ -57,6 +66,8 @@ pub(super) struct Shard {
     /// As `share.bytes_max`, or less while more is resident than is accounted for.
     bytes_allowed: u64,
     counters: Counters,
+    /// Now.
+    second: Second,
     /// The sweep looks at entries downwards from here: the entry that fills a gap comes from above and was seen.
     sweep_at: usize,
     /// Large payloads that nobody needs any more, until [`Shard::take_freed`].
@@ -76,6 +87,7 @@ impl Shard {
             bytes: 0,
             bytes_allowed: share.bytes_max,
             counters: Counters::default(),
+            second: Second::default(),
             sweep_at: usize::MAX,
             freed: Vec::new(),
         }
@@ -104,6 +116,11 @@ impl Shard {
     /// Sets which part of its share of bytes it may use. What is above goes with the next write.
     pub(super) const fn allow(&mut self, share: u64) {
         self.bytes_allowed = Pressure::allowed(share, self.share.bytes_max);
+    }
+
+    /// What time it is. To be told before every change.
+    pub(super) const fn set_time(&mut self, second: Second) {
+        self.second = second;
     }
 
     /// What the caller is to drop once the lock is gone. Asked for after every change.
@@ -153,6 +170,12 @@ impl Shard {
                 return if same { Applied::Stored } else { Applied::Stale { newer } };
             }
         }
+        if held.is_none()
+            && let Some(applied) = self.refuse_collected(&entry, origin)
+        {
+            self.free(entry.into_payload());
+            return applied;
+        }
         if !self.can_hold(&entry) {
             self.free(entry.into_payload());
             return Applied::TooLarge;
@@ -182,8 +205,20 @@ impl Shard {
         Applied::Stored
     }
 
-    /// A deletion or expiry from before the horizon: it is not kept, but what is older has to go all the same, or a deleted
-    /// value would be readable for ever.
+    /// What to say of a record, whose key is not held, if it is no newer than what was collected in its slot. A write that old
+    /// has been overtaken, and is to be stamped again. A tombstone comes from an owner that has yet to collect it. A value that
+    /// others still hold was evicted here.
+    fn refuse_collected(&self, entry: &Entry, origin: ApplyOrigin) -> Option<Applied> {
+        let floor = self.slots[self.slot_of(entry.hash)].floor;
+        match origin {
+            _ if entry.version > floor => None,
+            ApplyOrigin::Write => Some(Applied::Stale { newer: floor }),
+            ApplyOrigin::Repair if entry.is_live() => None,
+            ApplyOrigin::Repair => Some(Applied::Skipped),
+        }
+    }
+
+    /// Forgets a deletion and whatever it deletes: only a defect that tests plant does this.
     pub(super) fn apply_forgotten(&mut self, entry: &Entry) -> Applied {
         match self.find(entry.hash, entry.key()) {
             Some(at) if self.slab[at].version < entry.version => {
@@ -247,7 +282,7 @@ impl Shard {
     }
 
     /// Looks at up to `budget` entries from where the last call stopped.
-    pub(super) fn sweep(&mut self, now: UnixMillis, horizon: Duration, budget: usize) -> Swept {
+    pub(super) fn sweep(&mut self, now: UnixMillis, budget: usize) -> Swept {
         let mut swept = Swept::default();
         while swept.looked < budget {
             let Some(at) = self.sweep_at.min(self.slab.len()).checked_sub(1) else {
@@ -257,19 +292,12 @@ impl Shard {
             swept.looked += 1;
             #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
             let at = at as u32;
-            let entry = &self.slab[at];
-            let forgotten = is_past_horizon(entry, now, horizon);
-            if entry.is_live() && entry.expiry.is_past(now) {
+            let entry = &mut self.slab[at];
+            if !entry.is_live() {
+                entry.born = entry.born.kept(self.second);
+            } else if entry.expiry.is_past(now) {
                 swept.changed += 1;
-                if forgotten {
-                    self.counters.expirations += 1;
-                    self.remove(at);
-                } else {
-                    self.bury(at);
-                }
-            } else if forgotten {
-                swept.changed += 1;
-                self.remove(at);
+                self.bury(at);
             }
         }
         if self.sweep_at.min(self.slab.len()) == 0 {
@@ -288,8 +316,82 @@ impl Shard {
             self.remove(at);
             dropped += 1;
         }
+        let slot = &mut self.slots[index];
+        slot.floor = Version::ZERO;
+        slot.collected = [Digest::default(); COLLECTIONS_KEPT];
         self.check();
         dropped
+    }
+
+    /// See [`super::Store::collect`].
+    pub(super) fn collect(
+        &mut self,
+        slot: Slot,
+        now: UnixMillis,
+        ended_until: UnixMillis,
+        born_before: Second,
+    ) -> usize {
+        let index = slot.index() >> self.shard_bits;
+        if self.slots[index].dead == 0 {
+            return 0;
+        }
+        let mut old = Vec::new();
+        let (mut sum, mut floor) = (Digest::default(), self.slots[index].floor);
+        for at in &self.slots[index].entries {
+            let entry = &self.slab[*at];
+            if entry.ended(now).is_none_or(|ended| ended > ended_until) {
+                continue;
+            }
+            // All or nothing: other owners are to recognise what is missing.
+            if entry.is_live() || !entry.born.is_before(born_before) {
+                return 0;
+            }
+            sum = sum.with(entry.hash, entry.version);
+            floor = floor.max(entry.version);
+            old.push(*at);
+        }
+        // From the highest number down: what fills a gap comes from above, and is none of them.
+        old.sort_unstable_by(|a, b| b.cmp(a));
+        old.iter().for_each(|at| self.remove(*at));
+        if !old.is_empty() {
+            let slot = &mut self.slots[index];
+            slot.floor = floor;
+            slot.collected.rotate_right(1);
+            slot.collected[0] = sum;
+            self.counters.tombstones_collected += old.len() as u64;
+        }
+        self.check();
+        old.len()
+    }
+
+    /// See [`super::Store::is_same_but_for_collected`].
+    pub(super) fn is_same_but_for_collected(&self, slot: Slot, theirs: Digest, now: UnixMillis) -> bool {
+        let index = &self.slots[slot.index() >> self.shard_bits];
+        let mut without_theirs = index.digest;
+        let is_theirs = |collected: &Digest| {
+            without_theirs = Digest(without_theirs.0.wrapping_add(collected.0));
+            without_theirs == theirs
+        };
+        if index.collected.iter().any(is_theirs) {
+            return true;
+        }
+        let entries = index.entries.iter().map(|at| &self.slab[*at]);
+        let mut ended: Vec<_> =
+            entries.filter_map(|entry| Some((entry.ended(now)?, entry.hash, entry.version))).collect();
+        ended.sort_unstable();
+        let mut rest = index.digest;
+        ended.into_iter().any(|(_, hash, version)| {
+            rest = rest.without(hash, version);
+            rest == theirs
+        })
+    }
+
+    /// See [`super::Store::forget_collected`].
+    pub(super) fn forget_collected(&mut self) {
+        for slot in &mut self.slots {
+            slot.floor = Version::ZERO;
+            slot.collected = [Digest::default(); COLLECTIONS_KEPT];
+        }
     }
 
     /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
@@ -333,6 +435,12 @@ impl Shard {
         while full(self) {
             if let Some(victim) = self.live.victim(&mut self.slab) {
                 self.counters.evictions += 1;
+                let (slot, version) = (self.slot_of(self.slab[victim].hash), self.slab[victim].version);
+                let slot = &mut self.slots[slot];
+                // From now on "not held" may mean evicted.
+                if version <= slot.floor {
+                    slot.floor = Version::ZERO;
+                }
                 self.remove(victim);
             } else if !self.drop_oldest_dead() {
                 break;
@@ -340,7 +448,8 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, mut entry: Entry) {
+        entry.born = self.second;
         let (hash, version, live, kind) = (entry.hash, entry.version, entry.is_live(), entry.kind);
         self.bytes += charge(&entry);
         let at = self.slab.push(entry);
@@ -350,6 +459,7 @@ impl Shard {
             slot.digest = slot.digest.with(hash, version);
         }
         let slab = &self.slab;
+        slot.dead += u32::from(!live);
         slot.entries.insert_unique(spread(hash), at, |at| spread(slab[*at].hash));
         if live {
             self.live.insert(&mut self.slab, at);
@@ -408,6 +518,7 @@ impl Shard {
         let (hash, version, kind) = (self.slab[at].hash, self.slab[at].version, self.slab[at].kind);
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
+        slot.dead -= u32::from(kind != Kind::Live);
         if !is_left_out(kind) {
             slot.digest = slot.digest.without(hash, version);
         }
@@ -427,9 +538,13 @@ impl Shard {
         let entry = &mut self.slab[at];
         let before = charge(entry);
         let stripped = entry.strip();
+        entry.born = self.second;
+        let hash = entry.hash;
         self.bytes = self.bytes - before + charge(entry);
         self.free(stripped);
         self.counters.expirations += 1;
+        let slot = self.slot_of(hash);
+        self.slots[slot].dead += 1;
         self.dead.push_front(&mut self.slab, at);
         self.cap_dead();
         self.check();
@@ -473,17 +588,6 @@ pub(super) struct Swept {
     pub(super) at_end: bool,
 }
 
-/// Whether a tombstone or an expired value has been kept, or would have to be, for longer than the horizon.
-pub(super) fn is_past_horizon(entry: &Entry, now: UnixMillis, horizon: Duration) -> bool {
-    let since = match entry.kind {
-        Kind::Tombstone => entry.version.unix_millis(),
-        Kind::Stub => UnixMillis::new(entry.expiry.get()),
-        Kind::Live if entry.expiry.is_past(now) => UnixMillis::new(entry.expiry.get()),
-        Kind::Live => return false,
-    };
-    since + horizon < now
-}
-
 /// Whether digests know nothing of such an entry: of none, but for a defect that tests plant.
 fn is_left_out(kind: Kind) -> bool {
     kind == Kind::Tombstone && Mutant::DigestsWithoutTombstones.is_planted()
@@ -509,10 +613,12 @@ const fn spread(hash: KeyHash) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Body, Expiry};
+    use crate::{Body, Expiry, Monotonic};
 
     #[test]
     fn memory_shrinks_when_entries_go() {
@@ -529,8 +635,12 @@ mod tests {
             assert_eq!(shard.apply(Entry::new(&record, Kind::Live), ApplyOrigin::Write), Applied::Stored);
         }
         assert!(shard.slots[0].entries.capacity() >= 10_000);
-        let swept = shard.sweep(UnixMillis::new(10), Duration::ZERO, usize::MAX);
-        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10));
+        let now = UnixMillis::new(10);
+        let swept = shard.sweep(now, usize::MAX);
+        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10_000));
+        let later = Second::of(Monotonic::new(Duration::from_secs(1)));
+        assert_eq!(shard.collect(Slot::of(KeyHash::new(0)), now, now, later), 9990);
+        assert_eq!(shard.slab.len(), 10);
         assert!(shard.slots[0].entries.capacity() < 256, "{}", shard.slots[0].entries.capacity());
         assert_eq!(shard.versions(Slot::of(KeyHash::new(0))).len(), 10);
     }
