@@ -320,7 +320,8 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::InSync { .. }
+            Event::ClockSetBack
+            | Event::InSync { .. }
             | Event::HintsDropped(_)
             | Event::HintsReplayed { .. }
             | Event::FaultBegan { .. }

@@ -65,7 +65,7 @@ pub enum Fault {
     Reorder(Duration),
     /// This share of datagrams arrives twice.
     Duplicate(f64),
-    /// A node's wall clock jumps an hour ahead; in the end it is set right, and the node started anew.
+    /// A node's wall clock jumps an hour ahead; in the end it is set right.
     ClockJump(usize),
 }
 

@@ -231,12 +231,7 @@ impl<'a> Simulation<'a> {
         match fault {
             Fault::Crash(victims) => victims.iter().for_each(|victim| self.cluster.start(*victim)),
             Fault::Stop(victim) => self.cluster.start(*victim),
-            // What it has stamped itself stays an hour ahead, and nobody else will have it: it has to start anew.
-            Fault::ClockJump(victim) => {
-                self.cluster.crash(*victim);
-                self.cluster.move_clock(*victim, -HOUR_MS);
-                self.cluster.start(*victim);
-            }
+            Fault::ClockJump(victim) => self.cluster.move_clock(*victim, -HOUR_MS),
             _ => {}
         }
         self.links = Links::default();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh_proto::{
     Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Store, Weight, WriteAnswer,
+    Slot, SlotSync, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -35,7 +35,8 @@ pub(crate) struct Core {
     /// Random per process start.
     pub(crate) start: u64,
     pub(crate) clock: Clock,
-    pub(crate) versions: HybridClock,
+    /// Replaced when the wall clock was set back.
+    pub(crate) versions: ArcSwap<HybridClock>,
     pub(crate) store: Store,
     pub(crate) sync: SlotSync,
     pub(crate) plan: Mutex<RepairPlan>,
@@ -89,6 +90,12 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// What versions end in: never the same for two nodes, two process starts or two clocks.
+fn writer(id: NodeId, start: u64, since: Monotonic) -> u64 {
+    let since_ns = since.since_start().as_nanos();
+    KeyHash::of(&[&id.get().to_le_bytes()[..], &start.to_le_bytes(), &since_ns.to_le_bytes()].concat()).get()
+}
+
 impl Core {
     pub(crate) fn new(config: Config, observer: Arc<dyn Observer>, joins: mpsc::Sender<String>) -> Self {
         let seed = if config.seed == 0 { rand::random() } else { config.seed };
@@ -96,7 +103,6 @@ impl Core {
         let id = config.id();
         // The process start is part of every version: a restarted node never repeats one.
         let start = seed ^ clock.unix().get().rotate_left(32);
-        let writer = KeyHash::of(&[id.get().to_le_bytes(), start.to_le_bytes()].concat()).get();
         let me = Member {
             id,
             addr: config.public_addr.clone(),
@@ -117,7 +123,7 @@ impl Core {
         Self {
             id,
             start,
-            versions: HybridClock::new(writer),
+            versions: ArcSwap::from_pointee(HybridClock::new(writer(id, start, Monotonic::default()))),
             store: Store::new(&config.store),
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
@@ -168,10 +174,26 @@ impl Core {
         }
     }
 
+    /// A version above all that this node has given or met.
+    pub(crate) fn tick(&self) -> Version {
+        self.versions.load().tick(self.clock.unix())
+    }
+
+    /// If the wall clock was set back, makes versions by it again: what was stamped since has been refused everywhere. A key's
+    /// owners see to it that a write is newer than what they hold, so nothing goes back.
+    pub(crate) fn follow_wall_clock(&self) {
+        if self.versions.load().is_left_ahead(self.clock.unix()) {
+            // What is being stamped meanwhile has the old writer: never the same as anything new.
+            let since = self.clock.now();
+            self.versions.store(Arc::new(HybridClock::new(writer(self.id, self.start, since))));
+            self.observer.event(&Event::ClockSetBack);
+        }
+    }
+
     /// Applies a write to this node's own replica.
     pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
         let now = self.clock.unix();
-        if let Err(refused) = self.versions.observe(record.version, now) {
+        if let Err(refused) = self.versions.load().observe(record.version, now) {
             count(&self.counters.drift_refused);
             let ahead = Duration::from_millis(refused.ahead_ms);
             self.observer.event(&Event::DriftRefused { peer: from, ahead });

@@ -370,10 +370,10 @@ async fn fetch(
     let now = core.clock.unix();
     for mut record in page.records {
         if Mutant::RestampedMove.is_planted() {
-            record.version = core.versions.tick(now);
+            record.version = core.tick();
         }
         // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.
-        if core.versions.observe(record.version, now).is_err() {
+        if core.versions.load().observe(record.version, now).is_err() {
             crate::core::count(&core.counters.drift_refused);
             pulled.refused = true;
             continue;

@@ -184,7 +184,7 @@ fn collecting_at_different_moments_repairs_nothing() {
         .await;
         let before = repaired(&cluster);
         for round in 0..400 {
-            let key = name(round % KEYS);
+            let key = name(round);
             cluster.set(round % 3, &key, "v").await.unwrap();
             cluster.node((round + 1) % 3).delete(Bytes::from(key), WriteOptions::default()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;

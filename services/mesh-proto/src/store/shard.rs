@@ -12,7 +12,7 @@ use super::{
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
-use crate::{KeyHash, Mutant, Record, Slot, UnixMillis, Version};
+use crate::{DRIFT_MAX, KeyHash, Mutant, Record, Slot, UnixMillis, Version};
 
 /// What a page counts for a record beyond key and value: about what a frame adds.
 const PAGE_RECORD_BYTES: usize = 48;
@@ -26,6 +26,9 @@ const FREED_APART_BYTES_MIN: usize = 16 << 10;
 
 /// So many collections of a slot are remembered, to recognise the digest of an owner that has yet to make them.
 const COLLECTIONS_KEPT: usize = 4;
+
+/// How long before its expiry a stub may come from others, whose clocks are ahead by no more than they may be.
+const EARLY_MAX_MS: u64 = 2 * DRIFT_MAX.as_millis() as u64;
 
 /// The keys of one slot.
 #[derive(Debug, Default)]
@@ -211,7 +214,7 @@ impl Shard {
     fn refuse_collected(&self, entry: &Entry, origin: ApplyOrigin) -> Option<Applied> {
         let floor = self.slots[self.slot_of(entry.hash)].floor;
         match origin {
-            _ if entry.version > floor => None,
+            _ if entry.version > floor || floor == Version::ZERO => None,
             ApplyOrigin::Write => Some(Applied::Stale { newer: floor }),
             ApplyOrigin::Repair if entry.is_live() => None,
             ApplyOrigin::Repair => Some(Applied::Skipped),
@@ -293,7 +296,11 @@ impl Shard {
             #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
             let at = at as u32;
             let entry = &mut self.slab[at];
-            if !entry.is_live() {
+            if entry.kind == Kind::Stub && entry.expiry.get() > now.get() + EARLY_MAX_MS {
+                // It was made while the clock was ahead. Others have the value still.
+                swept.changed += 1;
+                self.remove(at);
+            } else if !entry.is_live() {
                 entry.born = entry.born.kept(self.second);
             } else if entry.expiry.is_past(now) {
                 swept.changed += 1;
