@@ -82,6 +82,8 @@ catalogue! {
     REPAIR_ROUNDS: Counter "mesh_repair_rounds_total" "Resync and repair rounds ended.";
     REPAIR_KEYS: Counter "mesh_repair_keys_total" "Records taken from peers by resync and repair.";
     REPAIR_ROUND: Seconds "mesh_repair_round_seconds" "Time that a resync or repair round took.";
+    GIVEN_UP: Counter "mesh_given_up_records_total" "Records dropped because others own their slots now, and hold them.";
+    LEFT_EARLY: Counter "mesh_left_early_total" "Peers that left before this node had taken over all that they held.";
 
     HINTS_QUEUED: Gauge "mesh_hints_queued" "Writes that this peer has missed and that wait for it here.";
     HINTS_QUEUED_BYTES: Gauge "mesh_hints_queued_bytes" "What these hints are charged for, book-keeping included.";

@@ -31,6 +31,10 @@ pub struct MeshSample {
     pub remote_reads: u64,
     /// Requests that came with another ring, since start.
     pub wrong_ring: u64,
+    /// Records dropped because others own their slots now, since start.
+    pub given_up: u64,
+    /// Peers that left before all that they held was taken over, since start.
+    pub left_early: u64,
     /// CPU time of the process, in milliseconds.
     pub cpu_ms: u64,
     /// Resident memory, in bytes.
@@ -81,6 +85,8 @@ pub(crate) struct MeshSeries {
     ready: Gauge,
     remote_reads: Counter,
     wrong_ring: Counter,
+    given_up: Counter,
+    left_early: Counter,
     cpu: Counter,
     resident: Gauge,
     start: Gauge,
@@ -102,6 +108,8 @@ impl MeshSeries {
             ready: registry.gauge(&names::READY, &[]),
             remote_reads: registry.counter(&names::REMOTE_READS, &[]),
             wrong_ring: registry.counter(&names::WRONG_RING, &[]),
+            given_up: registry.counter(&names::GIVEN_UP, &[]),
+            left_early: registry.counter(&names::LEFT_EARLY, &[]),
             cpu: registry.counter(&names::PROCESS_CPU, &[]),
             resident: registry.gauge(&names::PROCESS_MEMORY, &[]),
             start: registry.gauge(&names::START, &[]),
@@ -122,6 +130,8 @@ impl MeshSeries {
         self.ready.set(if sample.ready { 1.0 } else { 0.0 });
         self.remote_reads.absolute(sample.remote_reads);
         self.wrong_ring.absolute(sample.wrong_ring);
+        self.given_up.absolute(sample.given_up);
+        self.left_early.absolute(sample.left_early);
         self.cpu.absolute(sample.cpu_ms);
         self.clock.set(sample.unix_ms as f64 / 1000.0);
         self.faults_active.set(sample.faults_active as f64);

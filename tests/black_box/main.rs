@@ -17,6 +17,7 @@ mod ordered_faults;
 mod overload;
 mod partition;
 mod refusals;
+mod ring_change;
 mod runner_cli;
 mod runner_traces;
 mod secrets;

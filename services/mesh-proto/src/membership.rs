@@ -8,6 +8,7 @@ mod outbox;
 mod prober;
 mod rejoin;
 mod roster;
+mod state;
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use rand::{
     rngs::SmallRng,
     seq::{IndexedRandom, IteratorRandom},
 };
-use serde::{Deserialize, Serialize};
 
+pub use self::state::MemberState;
 use self::{
     news::News,
     outbox::Outbox,
@@ -33,27 +34,6 @@ const PUSH_RANDOM: usize = 3;
 const PUSH_NEXT_MAX: usize = 4;
 /// News is pushed at most this often per interval, whatever happens: a bound on the work in a storm of changes.
 const PUSHES_PER_INTERVAL_MAX: u32 = 50;
-
-/// What is believed about a member. Within one incarnation a later variant overrides an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum MemberState {
-    /// It answers.
-    Alive,
-    /// It has not answered lately; still in the ring.
-    Suspect,
-    /// It has not refuted the suspicion in time; not in the ring, but probed for ever.
-    Dead,
-    /// It said good-bye; not in the ring.
-    Left,
-}
-
-impl MemberState {
-    /// Whether a member in this state is in the ring.
-    #[must_use]
-    pub const fn in_ring(self) -> bool {
-        matches!(self, Self::Alive | Self::Suspect)
-    }
-}
 
 /// A member as this node sees it.
 pub type Member = MemberUpdate;

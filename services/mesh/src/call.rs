@@ -184,6 +184,8 @@ pub(crate) struct WriteCall {
     pub(crate) record: Record,
     /// In which it is made.
     ring: RingHash,
+    /// By which clock it was stamped.
+    offset_ms: i64,
     state: Mutex<WriteState>,
 }
 
@@ -201,11 +203,11 @@ const _: () = assert!(ReplicationFactor::MAX <= u8::BITS as usize, "a bit for ea
 
 impl WriteCall {
     /// `own` is this node's own leg if it is to wait until another owner has applied the write: a clock that is ahead then leaves
-    /// nothing behind that all others refuse.
+    /// nothing behind that all others refuse. `offset_ms` says how far ahead it is.
     pub(crate) fn new(
         machine: Write,
         (ring, owners): (RingHash, &[NodeId]),
-        own: Option<usize>,
+        (own, offset_ms): (Option<usize>, i64),
         record: Record,
         started: Monotonic,
         now: Monotonic,
@@ -219,7 +221,14 @@ impl WriteCall {
             ended: at,
         };
         let state = WriteState { machine, waker: None, legs: owners.iter().map(leg).collect(), own, missed: 0 };
-        Arc::new(Self { started, owners: owners.iter().copied().collect(), record, ring, state: Mutex::new(state) })
+        Arc::new(Self {
+            started,
+            owners: owners.iter().copied().collect(),
+            record,
+            ring,
+            offset_ms,
+            state: Mutex::new(state),
+        })
     }
 
     pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
@@ -238,6 +247,9 @@ impl WriteCall {
             (state.take_missed(), own)
         };
         self.report(core, missed);
+        if *answer == WriteAnswer::Applied && self.owners.get(leg) != Some(&core.id) {
+            core.handle_vouched(self.offset_ms);
+        }
         if let Some(own) = own {
             self.apply_here(core, own);
         }

@@ -38,12 +38,15 @@ impl Core {
         let (now, unix) = (self.clock.now(), self.clock.unix());
         self.store.handle_time(now);
         let ring = self.ring();
+        let is_time_doubtful = self.agreement.lock().handle_time(now, unix);
+        if is_time_doubtful {
+            self.plan.lock().handle_clock_set();
+        }
         let mut agreement = self.agreement.lock();
-        if agreement.handle_time(now, unix) | self.agree_on_ring(&mut agreement, &ring, now) {
+        if self.agree_on_ring(&mut agreement, &ring, now) || is_time_doubtful {
             self.store.forget_collected();
         }
-        let is_absent = |state| matches!(state, MemberState::Dead);
-        if self.members.borrow().iter().any(|m| m.id != self.id && (is_absent(m.state) || m.joining)) {
+        if self.members.borrow().iter().any(|m| m.id != self.id && (m.state == MemberState::Dead || m.joining)) {
             agreement.handle_absence(now);
         }
         let margin = margin(&self.config);

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,9 @@ use crate::{
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
 pub(crate) const JOINS_WAITING_MAX: usize = 64;
 
+/// A clock that moves by no more than this is not taken to have been set.
+const CLOCK_STEP_MAX_MS: u64 = 100;
+
 /// The shared heart of a node.
 pub(crate) struct Core {
     pub(crate) config: Config,
@@ -37,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// Replaced when the wall clock was set back.
     pub(crate) versions: ArcSwap<HybridClock>,
+    /// See [`Core::handle_vouched`]. At first no clock is near it.
+    vouched_ms: AtomicI64,
     pub(crate) store: Store,
     pub(crate) sync: SlotSync,
     pub(crate) plan: Mutex<RepairPlan>,
@@ -81,6 +86,7 @@ pub(crate) struct Counters {
     pub(crate) drift_refused: AtomicU64,
     pub(crate) repaired: AtomicU64,
     pub(crate) given_up: AtomicU64,
+    pub(crate) left_early: AtomicU64,
     pub(crate) peers_refused: AtomicU64,
     pub(crate) protocol_violations: AtomicU64,
 }
@@ -88,6 +94,11 @@ pub(crate) struct Counters {
 /// Adds one. Relaxed everywhere: counters order nothing.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether a clock has not been set between these two offsets.
+const fn is_near(one_ms: i64, other_ms: i64) -> bool {
+    one_ms.abs_diff(other_ms) <= CLOCK_STEP_MAX_MS
 }
 
 /// What versions end in: never the same for two nodes, two process starts or two clocks.
@@ -124,6 +135,7 @@ impl Core {
             id,
             start,
             versions: ArcSwap::from_pointee(HybridClock::new(writer(id, start, Monotonic::default()))),
+            vouched_ms: AtomicI64::new(i64::MIN),
             store: Store::new(&config.store),
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
@@ -177,6 +189,25 @@ impl Core {
     /// A version above all that this node has given or met.
     pub(crate) fn tick(&self) -> Version {
         self.versions.load().tick(self.clock.unix())
+    }
+
+    /// By how much the wall clock is ahead of the process's own time: constant, unless it is set.
+    pub(crate) fn clock_offset_ms(&self) -> i64 {
+        let own_ms = i64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(i64::MAX);
+        i64::try_from(self.clock.unix().get()).unwrap_or(i64::MAX).saturating_sub(own_ms)
+    }
+
+    /// Whether the wall clock is as it was when another owner last took a write that was stamped by it.
+    pub(crate) fn is_in_step(&self) -> bool {
+        // Relaxed, here and below: an old figure makes a write wait for another owner, no more.
+        is_near(self.vouched_ms.load(Ordering::Relaxed), self.clock_offset_ms())
+    }
+
+    /// Another owner has taken a write that was stamped while the wall clock was ahead by so much.
+    pub(crate) fn handle_vouched(&self, offset_ms: i64) {
+        if !is_near(self.vouched_ms.load(Ordering::Relaxed), offset_ms) {
+            self.vouched_ms.store(offset_ms, Ordering::Relaxed);
+        }
     }
 
     /// If the wall clock was set back, makes versions by it again: what was stamped since has been refused everywhere. A key's
@@ -335,6 +366,7 @@ impl Core {
             drift_refused: read(&self.counters.drift_refused),
             repaired: read(&self.counters.repaired),
             given_up: read(&self.counters.given_up),
+            left_early: read(&self.counters.left_early),
             peers_refused: read(&self.counters.peers_refused),
             protocol_violations: read(&self.counters.protocol_violations),
             faults: crate::FaultStats::default(),

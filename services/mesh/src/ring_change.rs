@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 use mesh_proto::{Event, NodeId, Ring, RingHash, Slot, Sources};
 use parking_lot::Mutex;
 
-use crate::core::Core;
+use crate::core::{Core, count};
 
 /// How many rings before this one are remembered, to ask their owners for what the present ones do not have yet.
 const FORMER_RINGS_MAX: usize = 2;
@@ -144,7 +144,13 @@ impl Core {
     pub(crate) fn farewells(&self, is_there: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
         let ring = self.ring_hash();
         let mut farewells = self.change.farewells.lock();
-        farewells.retain(|peer, _| is_there(*peer));
+        farewells.retain(|peer, taken| {
+            let stays = is_there(*peer);
+            if !stays && taken.is_none() {
+                count(&self.counters.left_early);
+            }
+            stays
+        });
         farewells.iter().filter(|(_, taken)| **taken != Some(ring)).map(|(peer, _)| *peer).collect()
     }
 }

@@ -122,6 +122,8 @@ pub struct Stats {
     pub repaired: u64,
     /// Records dropped because others own their slots now, and hold them.
     pub given_up: u64,
+    /// Peers that left before this node had taken over all that they held, because their drain had lasted too long.
+    pub left_early: u64,
     /// Handshakes and greetings refused.
     pub peers_refused: u64,
     /// Connections closed for breaking the protocol.

@@ -170,11 +170,8 @@ impl Worker {
             let ended = call.finish(won, core.clock.now().since(started));
             self.settle_legs(&ended, &sent);
             renew(&mut legs, ended);
-            let result = match outcome {
-                ReadOutcome::WrongRing if core.clock.now() < patience => {
-                    self.share_members(&owners);
-                    continue;
-                }
+            match outcome {
+                ReadOutcome::WrongRing if core.clock.now() < patience => self.share_members(&owners),
                 // Owners that have just taken over the slot are about to know, and those before them may know already.
                 ReadOutcome::Unavailable { .. }
                     if core.clock.now() < patience
@@ -182,25 +179,39 @@ impl Worker {
                         && call.with_machine(Read::is_catching_up) =>
                 {
                     ask_former = true;
-                    continue;
                 }
-                ReadOutcome::WrongRing => Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }),
-                ReadOutcome::Value { version, value, expiry, leg: Some(leg) } => {
-                    let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
-                    self.repair_replica(&ring, slot, held, &record);
-                    let served_by = owners.get(leg).copied().unwrap_or(core.id);
-                    Ok(Lookup::Remote(Hit { value, version, served_by }))
-                }
-                ReadOutcome::Value { version, value, leg: None, .. } => {
-                    Ok(Lookup::Local(Hit { value, version, served_by: core.id }))
-                }
-                ReadOutcome::Miss { version } => Ok(Lookup::Miss { version }),
-                ReadOutcome::Unavailable { answers, needed } => Err(GetError::Unavailable { answers, needed }),
-                ReadOutcome::TimedOut => Err(GetError::TimedOut),
-            };
-            return (result, legs);
+                outcome => return (self.conclude(outcome, key, hash, &ring, &owners, held), legs),
+            }
         }
         (Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }), legs)
+    }
+
+    /// What a read's last attempt says to its caller. `held` is this node's own version.
+    fn conclude(
+        &self,
+        outcome: ReadOutcome,
+        key: &Bytes,
+        hash: KeyHash,
+        ring: &Ring,
+        owners: &[NodeId],
+        held: Option<Version>,
+    ) -> Result<Lookup, GetError> {
+        let core = &*self.core;
+        match outcome {
+            ReadOutcome::WrongRing => Err(GetError::Unavailable { answers: 0, needed: core.answers_needed() }),
+            ReadOutcome::Value { version, value, expiry, leg: Some(leg) } => {
+                let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
+                self.repair_replica(ring, Slot::of(hash), held, &record);
+                let served_by = owners.get(leg).copied().unwrap_or(core.id);
+                Ok(Lookup::Remote(Hit { value, version, served_by }))
+            }
+            ReadOutcome::Value { version, value, leg: None, .. } => {
+                Ok(Lookup::Local(Hit { value, version, served_by: core.id }))
+            }
+            ReadOutcome::Miss { version } => Ok(Lookup::Miss { version }),
+            ReadOutcome::Unavailable { answers, needed } => Err(GetError::Unavailable { answers, needed }),
+            ReadOutcome::TimedOut => Err(GetError::TimedOut),
+        }
     }
 
     /// Writes the request frame of one read leg.
@@ -356,9 +367,10 @@ impl Worker {
         let owners = ring.owners(slot);
         let machine = Write::new(core.config.concern, owners.len());
         let own = owners.iter().position(|owner| *owner == core.id);
-        // Where one owner is enough nobody else needs to have it.
-        let last = own.filter(|_| core.config.concern.get() > 1);
-        let call = WriteCall::new(machine, (ring.hash(), owners), last, record, started, now);
+        // If this clock was set since another owner last took a write that it stamped, one of them has to take this one first.
+        let last = own.filter(|_| owners.len() > 1 && !core.is_in_step());
+        let stamped = (last, core.clock_offset_ms());
+        let call = WriteCall::new(machine, (ring.hash(), owners), stamped, record, started, now);
         let apart = matches!(&call.record.body, Body::Value(value) if value.len() > INLINE_VALUE_BYTES_MAX);
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };

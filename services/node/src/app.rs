@@ -125,6 +125,8 @@ impl App {
             ready: self.node.readiness() == Readiness::Ready,
             remote_reads: stats.remote_reads,
             wrong_ring: stats.wrong_ring,
+            given_up: stats.given_up,
+            left_early: stats.left_early,
             cpu_ms: process::cpu_ms(),
             resident_bytes: process::rss_bytes().unwrap_or_default(),
             uptime: self.started.elapsed(),

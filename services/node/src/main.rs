@@ -9,8 +9,8 @@ use mesh::{
 };
 use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep, watch_memory};
 
-/// How long leaving the mesh may take.
-const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long leaving the mesh may take once the others have had their time to take over (DRAIN_TIMEOUT_MS).
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// A tenth of a request's CPU went into the system's allocator.
 #[global_allocator]
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     observability::init_logging(settings.log_format, &settings.log)?;
     let mesh = settings.mesh.clone();
+    let stop_max = mesh.drain_timeout + CLOSE_MAX;
     let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
     quic.listeners = settings.workers.get();
     let transport = QuicTransport::new(quic)?;
@@ -52,7 +53,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!("draining");
     workers.drained().await;
-    tokio::time::timeout(STOP_MAX, node.stop()).await.context("leaving the mesh took too long")?;
+    if !tokio::time::timeout(stop_max, node.stop()).await.context("leaving the mesh took too long")? {
+        tracing::warn!("left before the others had taken over all that this node held");
+    }
     shutdown.finish();
     workers.join();
     tracing::info!("stopped");

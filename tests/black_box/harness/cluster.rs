@@ -18,7 +18,8 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 pub struct Cluster {
     nodes: Vec<NodeProcess>,
     network: Network,
-    _folder: TempDir,
+    settings: Vec<(String, String)>,
+    folder: TempDir,
     _machine: Machine,
 }
 
@@ -53,17 +54,24 @@ impl Cluster {
         }
         let network = Network { proxies, ips: specs.iter().map(NodeSpec::ip).collect() };
         let seeds: Vec<String> = specs.iter().map(|spec| spec.public.to_string()).collect();
-        let nodes = specs
-            .into_iter()
-            .map(|spec| {
-                let spec = spec.with("CACHE_SEEDS", &seeds.join(","));
-                let spec = settings.iter().fold(spec, |spec, (name, value)| spec.with(name, value));
-                NodeProcess::start(spec, folder.path())
-            })
-            .collect();
-        let cluster = Self { nodes, network, _folder: folder, _machine: machine };
+        let seeds = seeds.join(",");
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let settings =
+            std::iter::once(("CACHE_SEEDS", &seeds[..])).chain(settings.iter().copied()).map(owned).collect();
+        let mut cluster = Self { nodes: Vec::new(), network, settings, folder, _machine: machine };
+        specs.into_iter().for_each(|spec| cluster.start_node(spec));
         cluster.wait_whole(START_WITHIN).await;
         cluster
+    }
+
+    fn start_node(&mut self, spec: NodeSpec) {
+        let spec = self.settings.iter().fold(spec, |spec, (name, value)| spec.with(name, value));
+        self.nodes.push(NodeProcess::start(spec, self.folder.path()));
+    }
+
+    /// Starts one more node that looks for the mesh where the first ones do; not behind proxies.
+    pub fn add(&mut self) {
+        self.start_node(NodeSpec::new(&format!("node{}", self.nodes.len())));
     }
 
     /// One node.
@@ -86,16 +94,17 @@ impl Cluster {
         &self.network
     }
 
-    /// Waits until every node is ready, sees all the others alive and has the same ring; says how long it took.
+    /// Waits until every running node is ready, sees all the others alive and has the same ring; says how long it took.
     pub async fn wait_whole(&self, within: Duration) -> Duration {
+        let running = || self.nodes.iter().filter(|node| node.is_running());
         let whole = async || {
             let mut rings = Vec::new();
-            for node in &self.nodes {
+            for node in running() {
                 let view = node.client().cluster().await?;
                 let alive = members(&view).filter(|(_, state)| state == "alive").count();
                 let ready = node.client().is_ready().await;
                 rings.push(view["ring"].as_str()?.to_owned());
-                if alive != self.nodes.len() || !ready {
+                if alive != running().count() || !ready {
                     return None;
                 }
             }

@@ -4,12 +4,13 @@ use std::{
     fs::File,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Loopback, NodeClient, binary};
+use super::{Loopback, NodeClient, binary, exit_within};
 
 /// What one node is told.
 #[derive(Clone, Debug)]
@@ -125,6 +126,19 @@ impl NodeProcess {
         let mut child = self.child.take().expect("the node is running");
         child.kill().expect("a child can be killed");
         child.wait().expect("a child can be waited for");
+    }
+
+    /// `kill -TERM`, and waits for the end that it makes by itself.
+    pub async fn stop(&mut self, within: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let status = exit_within(self.child(), within, "the node to end").await;
+        self.child = None;
+        status
+    }
+
+    /// Whether it was started and neither killed nor stopped since.
+    pub const fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// `kill -STOP`: it keeps its sockets and answers nobody.

@@ -1,8 +1,12 @@
 //! One shard: everything that must change together when a key changes. Its methods run under the shard's lock, so
 //! compare, store, digest, account and evict are one step to everybody else.
 
+mod collection;
+mod pages;
+
 use hashbrown::HashTable;
 
+use self::collection::Collected;
 use super::{
     Applied, ApplyOrigin, Digest, Found,
     limits::{self, Share},
@@ -12,10 +16,7 @@ use super::{
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
-use crate::{DRIFT_MAX, KeyHash, Mutant, Record, Slot, UnixMillis, Version};
-
-/// What a page counts for a record beyond key and value: about what a frame adds.
-const PAGE_RECORD_BYTES: usize = 48;
+use crate::{DRIFT_MAX, KeyHash, Mutant, Slot, UnixMillis};
 
 /// Tables up to this many buckets are left as they are when they empty.
 const TABLE_KEPT_MAX: usize = 32;
@@ -23,9 +24,6 @@ const TABLE_KEPT_MAX: usize = 32;
 /// Payloads of at least this many bytes are freed after the lock is gone: the allocator hands them back to the system, which
 /// takes as long as a hundred look-ups.
 const FREED_APART_BYTES_MIN: usize = 16 << 10;
-
-/// So many collections of a slot are remembered, to recognise the digest of an owner that has yet to make them.
-const COLLECTIONS_KEPT: usize = 4;
 
 /// How long before its expiry a stub may come from others, whose clocks are ahead by no more than they may be.
 const EARLY_MAX_MS: u64 = 2 * DRIFT_MAX.as_millis() as u64;
@@ -37,10 +35,7 @@ struct SlotIndex {
     digest: Digest,
     /// Tombstones and stubs among them.
     dead: u32,
-    /// The newest version that was collected here. A key that is not held was not written up to it, or was deleted.
-    floor: Version,
-    /// What the last collections have taken out of the digest, the newest first.
-    collected: [Digest; COLLECTIONS_KEPT],
+    collected: Collected,
 }
 
 /// What a shard has counted since the start.
@@ -208,19 +203,6 @@ impl Shard {
         Applied::Stored
     }
 
-    /// What to say of a record, whose key is not held, if it is no newer than what was collected in its slot. A write that old
-    /// has been overtaken, and is to be stamped again. A tombstone comes from an owner that has yet to collect it. A value that
-    /// others still hold was evicted here.
-    fn refuse_collected(&self, entry: &Entry, origin: ApplyOrigin) -> Option<Applied> {
-        let floor = self.slots[self.slot_of(entry.hash)].floor;
-        match origin {
-            _ if entry.version > floor || floor == Version::ZERO => None,
-            ApplyOrigin::Write => Some(Applied::Stale { newer: floor }),
-            ApplyOrigin::Repair if entry.is_live() => None,
-            ApplyOrigin::Repair => Some(Applied::Skipped),
-        }
-    }
-
     /// Forgets a deletion and whatever it deletes: only a defect that tests plant does this.
     pub(super) fn apply_forgotten(&mut self, entry: &Entry) -> Applied {
         match self.find(entry.hash, entry.key()) {
@@ -234,54 +216,6 @@ impl Shard {
 
     pub(super) fn digest(&self, slot: Slot) -> Digest {
         self.slots[slot.index() >> self.shard_bits].digest
-    }
-
-    pub(super) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
-        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let listed = entries.iter().map(|at| &self.slab[*at]).filter(|entry| !is_left_out(entry.kind));
-        listed.map(|entry| (entry.hash, entry.version)).collect()
-    }
-
-    /// See [`super::Store::page`].
-    pub(super) fn page(&self, slot: Slot, after: Option<KeyHash>, bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
-        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
-        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.slab[*at].kind));
-        rest.sort_unstable();
-        let mut records: Vec<Record> = Vec::new();
-        let mut bytes = 0;
-        for (hash, at) in rest {
-            let entry = &self.slab[at];
-            bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
-            // The cursor is a hash, so keys that share one travel together.
-            if let Some(last) = records.last().map(|record| record.hash).filter(|last| *last != hash)
-                && bytes > bytes_max
-            {
-                return (records, Some(last));
-            }
-            records.push(entry.record());
-        }
-        (records, None)
-    }
-
-    /// See [`super::Store::page_of`].
-    pub(super) fn page_of(&self, slot: Slot, hashes: &[KeyHash], bytes_max: usize) -> (Vec<Record>, Option<KeyHash>) {
-        let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let (mut records, mut bytes, mut last) = (Vec::new(), 0, None);
-        for hash in hashes.iter().filter(|hash| Slot::of(**hash) == slot) {
-            for at in entries.iter_hash(spread(*hash)).filter(|at| self.slab[**at].hash == *hash) {
-                let entry = &self.slab[*at];
-                bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
-                if bytes > bytes_max && last.is_some() {
-                    // Keys that share this hash travel together, with the next page.
-                    records.retain(|record: &Record| record.hash != *hash);
-                    return (records, last);
-                }
-                records.push(entry.record());
-            }
-            last = Some(*hash);
-        }
-        (records, None)
     }
 
     /// Looks at up to `budget` entries from where the last call stopped.
@@ -323,82 +257,9 @@ impl Shard {
             self.remove(at);
             dropped += 1;
         }
-        let slot = &mut self.slots[index];
-        slot.floor = Version::ZERO;
-        slot.collected = [Digest::default(); COLLECTIONS_KEPT];
+        self.slots[index].collected = Collected::default();
         self.check();
         dropped
-    }
-
-    /// See [`super::Store::collect`].
-    pub(super) fn collect(
-        &mut self,
-        slot: Slot,
-        now: UnixMillis,
-        ended_until: UnixMillis,
-        born_before: Second,
-    ) -> usize {
-        let index = slot.index() >> self.shard_bits;
-        if self.slots[index].dead == 0 {
-            return 0;
-        }
-        let mut old = Vec::new();
-        let (mut sum, mut floor) = (Digest::default(), self.slots[index].floor);
-        for at in &self.slots[index].entries {
-            let entry = &self.slab[*at];
-            if entry.ended(now).is_none_or(|ended| ended > ended_until) {
-                continue;
-            }
-            // All or nothing: other owners are to recognise what is missing.
-            if entry.is_live() || !entry.born.is_before(born_before) {
-                return 0;
-            }
-            sum = sum.with(entry.hash, entry.version);
-            floor = floor.max(entry.version);
-            old.push(*at);
-        }
-        // From the highest number down: what fills a gap comes from above, and is none of them.
-        old.sort_unstable_by(|a, b| b.cmp(a));
-        old.iter().for_each(|at| self.remove(*at));
-        if !old.is_empty() {
-            let slot = &mut self.slots[index];
-            slot.floor = floor;
-            slot.collected.rotate_right(1);
-            slot.collected[0] = sum;
-            self.counters.tombstones_collected += old.len() as u64;
-        }
-        self.check();
-        old.len()
-    }
-
-    /// See [`super::Store::is_same_but_for_collected`].
-    pub(super) fn is_same_but_for_collected(&self, slot: Slot, theirs: Digest, now: UnixMillis) -> bool {
-        let index = &self.slots[slot.index() >> self.shard_bits];
-        let mut without_theirs = index.digest;
-        let is_theirs = |collected: &Digest| {
-            without_theirs = Digest(without_theirs.0.wrapping_add(collected.0));
-            without_theirs == theirs
-        };
-        if index.collected.iter().any(is_theirs) {
-            return true;
-        }
-        let entries = index.entries.iter().map(|at| &self.slab[*at]);
-        let mut ended: Vec<_> =
-            entries.filter_map(|entry| Some((entry.ended(now)?, entry.hash, entry.version))).collect();
-        ended.sort_unstable();
-        let mut rest = index.digest;
-        ended.into_iter().any(|(_, hash, version)| {
-            rest = rest.without(hash, version);
-            rest == theirs
-        })
-    }
-
-    /// See [`super::Store::forget_collected`].
-    pub(super) fn forget_collected(&mut self) {
-        for slot in &mut self.slots {
-            slot.floor = Version::ZERO;
-            slot.collected = [Digest::default(); COLLECTIONS_KEPT];
-        }
     }
 
     /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
@@ -443,11 +304,7 @@ impl Shard {
             if let Some(victim) = self.live.victim(&mut self.slab) {
                 self.counters.evictions += 1;
                 let (slot, version) = (self.slot_of(self.slab[victim].hash), self.slab[victim].version);
-                let slot = &mut self.slots[slot];
-                // From now on "not held" may mean evicted.
-                if version <= slot.floor {
-                    slot.floor = Version::ZERO;
-                }
+                self.slots[slot].collected.handle_eviction(version);
                 self.remove(victim);
             } else if !self.drop_oldest_dead() {
                 break;
@@ -625,7 +482,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Body, Expiry, Monotonic};
+    use crate::{Body, Expiry, Monotonic, Record, Version};
 
     #[test]
     fn memory_shrinks_when_entries_go() {

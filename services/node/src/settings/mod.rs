@@ -246,6 +246,7 @@ fn read_mesh(reader: &mut Reader, flags: &MeshFlags, operation: &OperationFlags)
     let gossip_interval = reader.millis("GOSSIP_INTERVAL_MS", &flags.gossip_interval_ms);
     let suspicion = reader.millis("SUSPICION_AFTER_MS", &flags.suspicion_after_ms);
     let weight_update = reader.millis("WEIGHT_UPDATE_MS", &flags.weight_update_ms);
+    let drain_timeout = reader.millis("DRAIN_TIMEOUT_MS", &flags.drain_timeout_ms);
     let defaults = mesh::Config::new(&flags.cache_public);
     let operations = read_operations(reader, operation, defaults);
     let public_addr = public_addr?;
@@ -258,6 +259,7 @@ fn read_mesh(reader: &mut Reader, flags: &MeshFlags, operation: &OperationFlags)
         gossip_interval: gossip_interval?,
         suspicion: suspicion?,
         weight_update: weight_update?,
+        drain_timeout: drain_timeout?,
         // Keys of the standard hasher are random, which is all that a seed needs.
         seed: RandomState::new().build_hasher().finish(),
         ..operations?
@@ -448,6 +450,7 @@ mod tests {
             ("--gossip-interval-ms", "GOSSIP_INTERVAL_MS", "0.5"),
             ("--suspicion-after-ms", "SUSPICION_AFTER_MS", "2s"),
             ("--weight-update-ms", "WEIGHT_UPDATE_MS", "0"),
+            ("--drain-timeout-ms", "DRAIN_TIMEOUT_MS", "5s"),
             ("--read-max-fanout", "READ_MAX_FANOUT", "0"),
             ("--read-per-try-ms", "READ_PER_TRY_MS", "x"),
             ("--read-hedge-delay-ms", "READ_HEDGE_DELAY_MS", "auto"),
