@@ -20,7 +20,7 @@ NODE = 'node=~"$node"'
 OP = 'op=~"$op"'
 SET = 'op="set"'
 ERROR = 'outcome="error"'
-FAILED = 'outcome=~"refused|unavailable|indeterminate|overloaded"'
+FAILED = 'outcome=~"refused|unavailable|indeterminate|overloaded|abandoned"'
 W = "$__rate_interval"
 # Peers are labelled by id; this adds the address under which the node knows them.
 NAMED = "* on (node, peer) group_left (addr) (mesh_peer_info == 1)"
@@ -98,11 +98,10 @@ def heatmap(title: str, description: str, expr: str, **own) -> dict:
 
 def verdict() -> list[dict]:
     since_kill = (
-        'max(runner_fault_event_timestamp_seconds{%s,action="%s"}) - max(runner_fault_event_timestamp_seconds{%s,action="kill"})'
+        'max(runner_fault_event_timestamp_seconds{%s,kind="kill",action="%s"}) - max(runner_fault_event_timestamp_seconds{%s,action="kill"})'
     )
-    phase = " + ".join(
-        f'{at} * max(runner_phase{{{RUN},phase="{name}"}})' for at, name in enumerate(("warm", "steady", "after_kill", "recovered"))
-    )
+    phases = ("warm", "steady", "after_kill", "recovered", "in_fault")
+    phase = " + ".join(f'{at} * max(runner_phase{{{RUN},phase="{name}"}})' for at, name in enumerate(phases))
     return [
         number("Wrong answers", "Values that nobody wrote, acknowledged writes that were missed, versions out of order. Anything above 0 breaks the guarantee.", "short",
             query(f"sum(runner_integrity_violations_total{{{RUN}}})", "violations"), steps=RED_ABOVE_0),
@@ -118,7 +117,7 @@ def verdict() -> list[dict]:
         number("Kill to recovered", "From the kill until the node was ready again and every survivor had it back.", "s",
             query(since_kill % (RUN, "recovered", RUN), "recovery")),
         states("Phase", "The part of the run, as the runner counts its percentiles.", query(phase, "phase"), width=12, height=5,
-            names={0: ("warm", "blue"), 1: ("steady", "green"), 2: ("after kill", "red"), 3: ("recovered", "purple")}),
+            names={0: ("warm", "blue"), 1: ("steady", "green"), 2: ("after kill", "red"), 3: ("recovered", "purple"), 4: ("in fault", "orange")}),
         states("Nodes that answer", "Whether Prometheus reaches a node's /metrics. A gap is a node that is gone.",
             query('max by (instance) (up{job="mesh-node"})', "{{instance}}"), names={0: ("down", "red"), 1: ("up", "green")}, width=6, height=5),
         panel("table", "Alerts", "Alerts that are pending or fire now; empty is good.", "short",
@@ -146,16 +145,20 @@ def client_and_server() -> list[dict]:
         heatmap("Server durations", "Every operation by duration; points are exemplars that open in Jaeger. Two bands are local and remote reads.",
             f"sum by (le) (increase(mesh_op_duration_seconds_bucket{{{NODE},{OP}}}[{W}]))"),
         lines("Outcomes as clients count them", "Local hits, remote hits, misses, acknowledged writes, errors.", "ops",
-            query(f"sum by (outcome) ({rate('runner_op_duration_seconds_count', RUN, OP)})", "{{outcome}}"), stacked=True, width=12),
+            query(f"sum by (outcome) ({rate('runner_op_duration_seconds_count', RUN, OP)})", "{{outcome}}"), stacked=True, width=6),
         lines("Fail-overs and stale reads", "Operations that a second node answered, and reads older than an acknowledged write (allowed at consistency one).", "ops",
-            query(f"sum({rate('runner_fail_overs_total', RUN)})", "fail-overs"), query(f"sum({rate('runner_stale_reads_total', RUN)})", "stale reads"), width=12),
+            query(f"sum({rate('runner_fail_overs_total', RUN)})", "fail-overs"), query(f"sum({rate('runner_stale_reads_total', RUN)})", "stale reads"), width=6),
+        lines("Errors by kind", "Operations that failed, as clients see it: refused, closed, timed out, 503, 504.", "ops",
+            query(f"sum by (kind) ({rate('runner_errors_total', RUN)})", "{{kind}}"), stacked=True, width=6),
+        lines("Waiting to be sent", "p99 from when an operation should have begun, and from when it was sent. They part when the client falls behind its RATE.", "s",
+            query(quantile(0.99, "le, op", client, RUN, OP), "response {{op}}"), query(quantile(0.99, "le, op", "runner_service_duration_seconds", RUN, OP), "service {{op}}"), width=6),
     ]
 
 
 def red() -> list[dict]:
     return [
         lines("Rate", "Operations per node and kind.", "ops", query(f"sum by (node, op) ({rate('mesh_requests_total', NODE, OP)})", "{{node}} {{op}}")),
-        lines("Errors", "Operations that were refused, unavailable, indeterminate or turned away. A miss is an answer and not here.", "ops",
+        lines("Errors", "Operations that were refused, unavailable, indeterminate, turned away, or abandoned by a caller that would not wait. A miss is an answer and not here.", "ops",
             query(f"sum by (node, op, outcome) ({rate('mesh_requests_total', NODE, OP, FAILED)})", "{{node}} {{op}} {{outcome}}")),
         lines("Duration, median", "The mesh's part of an operation, per node.", "s", query(quantile(0.5, "le, node, op", "mesh_op_duration_seconds", NODE, OP), "{{node}} {{op}}", exemplar=True)),
         lines("In flight", "HTTP requests being answered; beside it what the run aims at, over all nodes.", "short",
@@ -184,13 +187,15 @@ def hedging() -> list[dict]:
 def quorum() -> list[dict]:
     return [
         lines("Acknowledgement", "How long writes wait for WRITE_CONCERN owners, 99th percentile.", "s",
-            query(quantile(0.99, "le, node", "mesh_op_duration_seconds", NODE, SET), "{{node}}", exemplar=True), width=6),
-        lines("Quorum failures", "Refused: too few owners, nothing written. Indeterminate: outcome unknown. Unavailable: too few could answer a read.", "ops",
-            query(f"sum by (op, outcome) ({rate('mesh_requests_total', NODE, FAILED)})", "{{op}} {{outcome}}"), width=6),
+            query(quantile(0.99, "le, node", "mesh_op_duration_seconds", NODE, SET), "{{node}}", exemplar=True)),
+        lines("Acknowledgement by owner", "How long each other owner takes to confirm a write, 99th percentile: one line above the others is the peer that writes wait for.", "s",
+            query(f"{quantile(0.99, 'le, node, peer', 'mesh_quorum_ack_seconds', NODE)} {NAMED}", "{{node}} → {{addr}}")),
+        lines("Quorum failures", "Refused: too few owners, nothing written. Indeterminate: outcome unknown. Unavailable: too few could answer a read. Abandoned: the caller did not wait.", "ops",
+            query(f"sum by (op, outcome) ({rate('mesh_requests_total', NODE, FAILED)})", "{{op}} {{outcome}}")),
         lines("Owners that missed a write", "Write legs that failed, by the owner that may lack the write until it is repaired.", "ops",
-            query(f"sum by (node, addr) ({rate('mesh_missed_writes_total', NODE)} {NAMED})", "{{node}} → {{addr}}"), width=6),
+            query(f"sum by (node, addr) ({rate('mesh_missed_writes_total', NODE)} {NAMED})", "{{node}} → {{addr}}"), width=12),
         lines("Waiting for peers", "Requests in flight to each peer. One that grows is a peer that no longer answers.", "short",
-            query(f"sum by (node, addr) (mesh_peer_in_flight{{{NODE}}} {NAMED})", "{{node}} → {{addr}}"), width=6),
+            query(f"sum by (node, addr) (mesh_peer_in_flight{{{NODE}}} {NAMED})", "{{node}} → {{addr}}"), width=12),
     ]
 
 
@@ -283,6 +288,10 @@ def trust() -> list[dict]:
             query(f'sum(rate({{__name__=~"otelcol_receiver_accepted_spans(_total)?"}}[{W}]))', "accepted"),
             query(f'sum(rate({{__name__=~"otelcol_receiver_refused_spans(_total)?"}}[{W}]))', "refused")),
         lines("Malformed traceparent", "Requests whose trace context made no sense and was ignored.", "ops", query(f"sum by (node) ({rate('mesh_traceparent_malformed_total', NODE)})", "{{node}}")),
+        lines("Spans of the runner", "What the runner kept of its own requests, and what became of it: exported, failed or dropped. Losses are gaps in its record.", "ops",
+            query(f"sum by (fate) ({rate('runner_spans_total', RUN)})", "{{fate}}"), width=12),
+        lines("Traces asked for", "Traces that nodes were asked to keep because only the client saw what was wrong with them, and those that could not be asked for.", "ops",
+            query(f"sum by (fate) ({rate('runner_trace_keeps_total', RUN)})", "{{fate}}"), width=12),
     ]
 
 
@@ -312,7 +321,8 @@ def annotations() -> list[dict]:
     event = "runner_fault_event_timestamp_seconds"
     return [
         annotation("Kills", "red", f'{event}{{{RUN},action="kill"}}', "kill {{target}}", "action,target"),
-        annotation("Phases", "purple", f'{event}{{{RUN},action=~"dead|back|ready|recovered"}}', "{{action}} {{target}}", "action,target"),
+        annotation("Faults", "orange", f'{event}{{{RUN},action="begun"}}', "{{kind}} {{target}}", "kind,target"),
+        annotation("Phases", "purple", f'{event}{{{RUN},action=~"dead|back|ready|healed|recovered"}}', "{{action}} {{target}}", "action,kind,target"),
         annotation("Starts", "blue", "mesh_start_timestamp_seconds", "{{node}} started", "node"),
     ]
 

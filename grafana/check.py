@@ -21,6 +21,10 @@ import board
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "observability" / "rules" / "mesh.rules.yml"
 CATALOGUE = ROOT / "observability" / "src" / "catalogue.rs"
+TELEMETRY = ROOT / "observability" / "src" / "telemetry.rs"
+
+# Outcomes that are no failures.
+ANSWERS = {"hit_local", "hit_remote", "miss", "acknowledged"}
 
 # What Prometheus and Jaeger expose by themselves.
 BUILT_IN = {
@@ -133,6 +137,20 @@ def check_names(say) -> None:
         print(f"note: {name} is exposed now; take it off COMING and its panel off MAY_BE_EMPTY")
 
 
+def outcomes() -> set[str]:
+    """How operations can end, as nodes label it."""
+    return set(re.findall(r'\(OpOutcome::\w+, "(\w+)"\)', TELEMETRY.read_text()))
+
+
+def check_outcomes(say) -> None:
+    """Whoever lists the outcomes that are failures lists them all."""
+    failures = outcomes() - ANSWERS
+    for where, expr in queries() + rule_expressions():
+        for listed in re.findall(r'outcome=~"([^"]*)"', expr):
+            if set(listed.split("|")) != failures:
+                say(f"{where}: lists {listed}, and failures are {sorted(failures)}")
+
+
 def check_syntax(say) -> None:
     if shutil.which("promtool") is None:
         print("SKIPPED: promtool is not installed, so no query was parsed")
@@ -173,7 +191,7 @@ def main() -> int:
     arguments.add_argument("--to", type=float, dest="end", help="Unix time", default=0)
     given = arguments.parse_args()
     complaints: list[str] = []
-    for check in (check_shape, check_names, check_syntax):
+    for check in (check_shape, check_names, check_outcomes, check_syntax):
         check(complaints.append)
     if given.live:
         check_live(given.live, given.start, given.end, complaints.append)

@@ -29,7 +29,8 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 58
 COLOURS = ["#1f77b4", "#e08a00", "#2ca02c", "#9467bd", "#17becf", "#8c564b", "#c4338b", "#7f7f7f", "#bcbd22", "#3d5a80"]
 LINES_MAX = 10
 STATES = ["#2ca02c", "#e0b400", "#d62728", "#7f7f7f"]
-EVENTS = {"kill": "#d62728"}
+FAULTS = ("partition", "flap", "loss", "delay", "reorder", "duplicate", "slow", "clock", "pause", "crash", "stop", "storm")
+EVENTS = {"kill": "#d62728", **dict.fromkeys(FAULTS, "#e67e22")}
 OTHER_EVENT = "#8e44ad"
 
 
@@ -80,7 +81,9 @@ def series_of(prometheus: str, panel: dict, start: float, end: float, names: dic
 
 def events(prometheus: str, end: float) -> list[tuple[float, str]]:
     found = ask(prometheus, "query", query="last_over_time(runner_fault_event_timestamp_seconds[1h])", time=end)
-    return sorted((float(each["value"][1]), each["metric"]["action"]) for each in found)
+    # A fault of FAULTS is called by its kind.
+    called = lambda metric: metric["kind"] if metric["action"] == "begun" else metric["action"]  # noqa: E731
+    return sorted((float(each["value"][1]), called(each["metric"])) for each in found)
 
 
 def shown(value: float, unit: str) -> str:
@@ -132,7 +135,7 @@ class Axes:
 
 def drawn(panel: dict, found, happened, start: float, end: float) -> str:
     """One panel as SVG."""
-    zero = next((at for at, action in happened if action == "kill"), start)
+    zero = next((at for at, action in happened if action in EVENTS), start)
     body = bands if panel["type"] == "state-timeline" else curves
     return f'<svg width="{PANEL_WIDTH}" height="{PANEL_HEIGHT}">{body(panel, found, happened, start, end, zero)}</svg>'
 

@@ -22,6 +22,19 @@ class Metrics(unittest.TestCase):
         self.assertEqual(check.metrics_in(rules["rule MeshRingSplit"]), {"mesh_ring_hash"})
 
 
+class Outcomes(unittest.TestCase):
+    def test_a_list_that_lacks_one_is_found(self):
+        self.assertLessEqual({"abandoned", "refused"} | check.ANSWERS, check.outcomes())
+        found: list[str] = []
+        kept, check.rule_expressions = check.rule_expressions, lambda: [("rule r", 'a{outcome=~"refused|unavailable"}')]
+        try:
+            check.check_outcomes(found.append)
+        finally:
+            check.rule_expressions = kept
+        self.assertEqual(len(found), 1, found)
+        self.assertTrue(found[0].startswith("rule r: "), found)
+
+
 class Board(unittest.TestCase):
     def complaints(self, panels) -> list[str]:
         found: list[str] = []

@@ -88,7 +88,7 @@ class Complaint(Exception):
 
 def check_stack(stack: Stack) -> bool:
     """All checks; each is run, whatever became of the others."""
-    checks = [check_kill_line, check_board]
+    checks = [check_kill_line, check_board, check_reconciliation]
     if stack.ui:
         checks += [check_requests, check_record, check_exemplars, check_wholeness, check_counts, check_hung_collector, check_pages]
     else:
@@ -124,6 +124,22 @@ def check_board(stack: Stack) -> str:
     return ""
 
 
+def check_reconciliation(stack: Stack) -> str:
+    """Client and nodes count the same operations, and Prometheus' p99 of the nodes lies where their own histograms have it."""
+    both = json.loads((stack.folder / "results.json").read_text())["reconciliation"]
+    expect(not both["differences"] and not both["prometheus"], f"{both['differences']}, {both['prometheus']}")
+    lossy = [node for node in both["lossy_nodes"] if node["unexplained"] == 0]
+    expect(len(lossy) == 1, f"one node was killed, and its count since does not fit: {both['lossy_nodes']}")
+    found = []
+    for op in both["ops"]:
+        p99 = op["p99"]
+        own, watched, bounds = p99["nodes_ms"], p99["prometheus_ms"], p99["nodes_bucket_ms"]
+        # Prometheus has what the killed node counted, too.
+        expect(watched is not None and bounds[0] / 5 <= watched <= 5 * (bounds[1] or watched), f"{op['op']}: {p99}")
+        found.append(f"{op['op']} {p99['response_ms']:.2f} ms, nodes {own:.2f}, Prometheus {watched:.2f}, {p99['unexplained_percent']:.1f} % unexplained")
+    return f"({'; '.join(found)})"
+
+
 def check_requests(stack: Stack) -> str:
     """A SET's trace has a leg per owner, a GET's that asked another owner has spans of two services."""
     run, found = int(time.time() * 1000), []
@@ -147,8 +163,6 @@ def check_requests(stack: Stack) -> str:
 def check_record(stack: Stack) -> str:
     """Every request in the runner's own record (slow, failed, failed over) resolves, with what the nodes did."""
     results = json.loads((stack.folder / "results.json").read_text())
-    if "traces" not in results:
-        return "(the runner keeps none)"
     record = {each["trace"] for kind in results["traces"]["kept"].values() for each in kind["traces"]}
     answered = {each["trace"] for each in results["slowest"] if each["trace"]}
     lost = 0

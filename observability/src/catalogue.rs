@@ -132,7 +132,7 @@ catalogue! {
     RUNNER_STALE: Counter "runner_stale_reads_total" "Reads older than an acknowledged write; allowed at consistency one.";
     RUNNER_SWEPT: Counter "runner_swept_reads_total" "Reads of the final sweep.";
     RUNNER_PHASE: Gauge "runner_phase" "1 for the part of the run that is going on, else 0.";
-    RUNNER_FAULT: Gauge "runner_fault_event_timestamp_seconds" "When something happened to a node, by action and target.";
+    RUNNER_FAULT: Gauge "runner_fault_event_timestamp_seconds" "When something happened to a node, by action, kind of fault and target.";
     RUNNER_LAG: Gauge "runner_schedule_lag_max_seconds" "The longest that an operation has waited to begin; only under RATE.";
     RUNNER_TARGET: Gauge "runner_target_in_flight" "The requests in flight that the run aims at.";
     RUNNER_SPANS: Counter "runner_spans_total" "The runner's own spans, by fate: all that were kept, and those exported, failed or dropped.";

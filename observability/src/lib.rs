@@ -21,7 +21,7 @@ pub use http_series::{Cut, Shed};
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
 pub use mesh_sample::{MeshSample, PeerSample};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};
-pub use scrape::NodeOperations;
+pub use scrape::{NodeOperations, p99_query};
 pub use telemetry::{NodeSample, Telemetry, init};
 pub use trace::{
     ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace, OtlpEndpoint,

@@ -61,6 +61,8 @@ pub struct OpSeries {
 pub struct FaultEvent {
     /// What.
     pub action: &'static str,
+    /// Of which fault.
+    pub kind: &'static str,
     /// To whom.
     pub target: String,
     /// When, in milliseconds of the Unix clock.
@@ -93,9 +95,9 @@ impl RunnerSample {
             text.line(names::RUNNER_PHASE.name, &[("phase", phase)], if *now { 1.0 } else { 0.0 });
         }
         text.head(&names::RUNNER_FAULT);
-        for FaultEvent { action, target, unix_ms } in &self.faults {
+        for FaultEvent { action, kind, target, unix_ms } in &self.faults {
             let at_s = *unix_ms as f64 / 1000.0;
-            text.line(names::RUNNER_FAULT.name, &[("action", action), ("target", target)], at_s);
+            text.line(names::RUNNER_FAULT.name, &[("action", action), ("kind", kind), ("target", target)], at_s);
         }
         text.one(&names::RUNNER_LAG, self.lag_max.as_secs_f64());
         text.one(&names::RUNNER_TARGET, self.target_in_flight as f64);
@@ -177,7 +179,12 @@ mod tests {
                 buckets: vec![(4_000, 1), (5_000, 2), (900_000, 4), (9_000_000_000, 8)],
             }],
             writes_sent: 7,
-            faults: vec![FaultEvent { action: "kill", target: "http://n1:1".to_owned(), unix_ms: 1_700_000_000_250 }],
+            faults: vec![FaultEvent {
+                action: "kill",
+                kind: "kill",
+                target: "http://n1:1".to_owned(),
+                unix_ms: 1_700_000_000_250,
+            }],
             phases: vec![("steady", true), ("recovered", false)],
             ..RunnerSample::default()
         }
@@ -201,7 +208,7 @@ mod tests {
 
     #[test]
     fn both_forms_hold_the_fault_to_the_millisecond() {
-        let line = "runner_fault_event_timestamp_seconds{run_id=\"a\\\"b\",action=\"kill\",target=\"http://n1:1\"} 1700000000.25\n";
+        let line = "runner_fault_event_timestamp_seconds{run_id=\"a\\\"b\",action=\"kill\",kind=\"kill\",target=\"http://n1:1\"} 1700000000.25\n";
         for form in [Exposition::Prometheus, Exposition::OpenMetrics] {
             let text = sample().render(form);
             assert!(text.contains(line), "{text}");

@@ -1,13 +1,17 @@
 //! What a node's own metrics say about its operations, read back: for whoever compares them with what callers saw. It stands
 //! here because the names do.
 
-use crate::catalogue::{OP_DURATION, REQUESTS, START};
+use std::time::Duration;
+
+use crate::catalogue::{HTTP_CONNECTIONS_REFUSED, HTTP_REQUESTS_SHED, OP_DURATION, REQUESTS, START};
 
 /// One node's operations since it started.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeOperations {
     /// When it started, in Unix seconds: another figure than before means that it has begun to count anew.
     pub started_unix_s: f64,
+    /// Requests and connections turned away before anybody looked at them, which are no operations.
+    pub turned_away: u64,
     /// Operation, outcome, and how many.
     pub outcomes: Vec<(String, String, u64)>,
     /// Operation, a bucket's upper bound in seconds, and how many took no longer.
@@ -28,6 +32,8 @@ impl NodeOperations {
             let label = |wanted: &str| label(labels, wanted).map(str::to_owned);
             if name == START.name {
                 found.started_unix_s = value;
+            } else if name == HTTP_REQUESTS_SHED.name || name == HTTP_CONNECTIONS_REFUSED.name {
+                found.turned_away += value as u64;
             } else if name == REQUESTS.name {
                 found.outcomes.extend(label("op").zip(label("outcome")).map(|(op, how)| (op, how, value as u64)));
             } else if name.strip_suffix("_bucket") == Some(OP_DURATION.name) {
@@ -37,6 +43,18 @@ impl NodeOperations {
         }
         found
     }
+}
+
+/// PromQL for the p99 of every operation over the last `window`, in seconds, of the nodes that Prometheus scrapes at these
+/// addresses.
+#[must_use]
+pub fn p99_query(instances: &[String], window: Duration) -> String {
+    let (name, seconds) = (OP_DURATION.name, window.as_secs().max(1));
+    // In a pattern within a string, a dot is escaped twice.
+    let instances = instances.join("|").replace('.', "\\\\.");
+    format!(
+        "histogram_quantile(0.99, sum by (le, op) (increase({name}_bucket{{instance=~\"{instances}\"}}[{seconds}s])))"
+    )
 }
 
 /// The value of a label that never holds what would have to be escaped, which is so for all that are asked for here.
@@ -51,13 +69,11 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use std::time::Duration;
-
     use arrayvec::ArrayVec;
     use mesh_proto::{KeyHash, Monotonic, NodeId, Op, OpOutcome, OpRecord};
 
     use super::*;
-    use crate::{Exposition, Telemetry};
+    use crate::{Exposition, Shed, Telemetry};
 
     #[test]
     fn what_a_node_writes_is_read_back() {
@@ -74,13 +90,25 @@ mod tests {
                 legs: ArrayVec::new(),
             });
         }
+        telemetry.shed(Shed::Queue);
+        telemetry.connection_refused();
         for accept in ["", "application/openmetrics-text"] {
             let found = NodeOperations::parse(&telemetry.render(Exposition::negotiate(accept)));
+            assert_eq!(found.turned_away, 2);
             let counted: Vec<_> = found.outcomes.iter().filter(|(.., count)| *count > 0).collect();
             assert_eq!(counted, [&("get".to_owned(), "miss".to_owned(), 2)]);
             let at = |bound: f64| found.buckets.iter().find(|(op, le, _)| op == "get" && *le == bound).unwrap().2;
             assert_eq!((at(0.002), at(0.005), at(0.05), at(f64::INFINITY)), (0, 1, 2, 2));
         }
+    }
+
+    #[test]
+    fn prometheus_is_asked_of_these_nodes_only() {
+        let text = p99_query(&["10.0.0.1:80".to_owned(), "node2:80".to_owned()], Duration::from_millis(2900));
+        let nodes = r#"instance=~"10\\.0\\.0\\.1:80|node2:80""#;
+        let wanted =
+            format!("histogram_quantile(0.99, sum by (le, op) (increase({}_bucket{{{nodes}}}[2s])))", OP_DURATION.name);
+        assert_eq!(text, wanted);
     }
 
     #[test]

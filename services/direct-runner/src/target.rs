@@ -260,7 +260,19 @@ fn moved(answer: Answer) -> Answer {
 
 const fn answer(node: usize, outcome: Outcome) -> Answer {
     let node = NodeIndex(node);
-    Answer { outcome, node, failed_over: false, doubtful: false, version: None, served_by: None, detail: None }
+    // Nobody else keeps books here, so the first of two tries is not told.
+    let (is_reply, before) = (true, None);
+    Answer {
+        outcome,
+        node,
+        is_reply,
+        before,
+        failed_over: false,
+        doubtful: false,
+        version: None,
+        served_by: None,
+        detail: None,
+    }
 }
 
 /// SET_TTL_MS as the mesh takes it.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use load::{Cluster, NodeIndex, NodeStats, NodeView, Outcome, Version, say};
+use load::{Cluster, NodeIndex, NodeStats, NodeView, Outcome, OutcomeClass, Version, say};
 use mesh::{
     NoObserver, Node, Readiness,
     transport::{ClusterSecret, Credentials, QuicConfig, QuicTransport},
@@ -131,15 +131,16 @@ impl Cluster for Trio {
         self.crash.send(node.0).await.map_err(|_| "the upkeep thread has ended".to_owned())
     }
 
-    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
         let ended = || "the load threads have ended".to_owned();
         let (answer, answered) = oneshot::channel();
         let question = Question { node, key: Bytes::copy_from_slice(key), answer };
         self.questions.send(question).await.map_err(|_| ended())?;
         let answer = answered.await.map_err(|_| ended())?;
+        let class = OutcomeClass::of(answer.outcome);
         match answer.outcome {
-            Outcome::HitLocal | Outcome::HitRemote => Ok(Some(answer.version.unwrap_or_default())),
-            Outcome::Miss => Ok(None),
+            Outcome::HitLocal | Outcome::HitRemote => Ok((class, Some(answer.version.unwrap_or_default()))),
+            Outcome::Miss => Ok((class, None)),
             Outcome::Acknowledged => Err("it answered a read as if it were a write".to_owned()),
             Outcome::Error(kind) => Err(kind.name()),
         }

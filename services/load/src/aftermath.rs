@@ -37,26 +37,13 @@ impl Thread {
         judgement: Judgement,
     ) {
         let (run, outcome) = (&self.run, OutcomeClass::of(answer.outcome));
+        let mut ended = self.ended(op, answer, times, judgement);
         let mut recorder = self.recorder.borrow_mut();
         let aftermath = &mut recorder.aftermath;
-        let error = if let Outcome::Error(kind) = answer.outcome { Some(kind) } else { None };
-        let mut ended = Ended {
-            op,
-            outcome,
-            error,
-            phase: run.phase.get(),
-            failed_over: answer.failed_over,
-            is_violation: judgement.is_broken(),
-            intended: times.intended,
-            sent: times.sent,
-            ended: times.ended,
-            is_among_slowest: false,
-            p99: run.p99(),
-        };
         let response = ended.response();
         ended.is_among_slowest = aftermath.slowest.takes(ended.phase, op, outcome, response);
         self.live().service(op, ended.service());
-        error.into_iter().for_each(|kind| self.live().error(kind));
+        ended.error.into_iter().for_each(|kind| self.live().error(kind));
         let kept = target.judged(&ended);
         let draws = aftermath.parts[op as usize].draws();
         if !draws && !ended.is_among_slowest && kept.is_none_or(|kept| kept == Kept::Sampled) {
@@ -73,6 +60,38 @@ impl Thread {
         if ended.is_among_slowest {
             let request = SlowRequest::new(&ended, answer.node, at, &parts, target.way());
             aftermath.slowest.add(outcome, request);
+        }
+    }
+
+    /// The same ahead of the load and behind it, where only a finding is worth being written down.
+    pub(crate) fn follow_up_aside(
+        &self,
+        target: &mut impl Target,
+        op: Op,
+        answer: &Answer,
+        times: Times,
+        judgement: Judgement,
+    ) {
+        let kept = target.judged(&self.ended(op, answer, times, judgement));
+        if let Some(trace) = target.trace().filter(|_| kept == Some(Kept::Violation)) {
+            let at = self.run.load_time(times.ended);
+            self.recorder.borrow_mut().aftermath.kept.add(Kept::Violation, trace, at, answer.node);
+        }
+    }
+
+    fn ended(&self, op: Op, answer: &Answer, times: Times, judgement: Judgement) -> Ended {
+        Ended {
+            op,
+            outcome: OutcomeClass::of(answer.outcome),
+            error: if let Outcome::Error(kind) = answer.outcome { Some(kind) } else { None },
+            phase: self.run.phase.get(),
+            failed_over: answer.failed_over,
+            is_violation: judgement.is_broken(),
+            intended: times.intended,
+            sent: times.sent,
+            ended: times.ended,
+            is_among_slowest: false,
+            p99: self.run.p99(),
         }
     }
 }

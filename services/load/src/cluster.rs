@@ -1,10 +1,13 @@
 //! The seam for everything that is not load: counters, views, faults. Calls are rare, so they need not be cheap.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeIndex, Run, Served, Version};
+use crate::{FaultOrder, NodeIndex, Op, OutcomeClass, Run, Served, Version};
+
+/// What a target that can only be killed says to everything else.
+const NO_FAULTS: &str = "there is no way to do that to this target";
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ impl NodeStats {
     pub fn cpu_ms(&self) -> Option<f64> {
         self.mesh.get("cpu_ms").and_then(serde_json::Value::as_f64)
     }
+
+    /// One of the node's own counters, if it has it.
+    #[must_use]
+    pub fn own(&self, name: &str) -> Option<u64> {
+        self.mesh.get(name).and_then(serde_json::Value::as_u64)
+    }
 }
 
 /// The mesh as one node sees it, from `GET /cluster`.
@@ -43,6 +52,9 @@ pub struct NodeView {
     /// Everyone it has heard of.
     #[serde(default)]
     pub members: Vec<MemberSeen>,
+    /// What its wall clock says, in milliseconds of the Unix clock.
+    #[serde(default)]
+    pub unix_ms: Option<u64>,
 }
 
 /// One member in a [`NodeView`].
@@ -76,6 +88,16 @@ pub trait Cluster {
         std::future::ready(Err("nodes without a door of their own count nothing".to_owned()))
     }
 
+    /// Asks a Prometheus for the nodes' p99 of each operation over the last `window`, in seconds; nothing for those that nobody
+    /// asked for. Nothing at all if there is no Prometheus to ask.
+    fn watched_p99(
+        &self,
+        window: Duration,
+    ) -> impl Future<Output = Option<Result<[Option<f64>; Op::ALL.len()], String>>> {
+        let _ = window;
+        std::future::ready(None)
+    }
+
     /// Asks a node how it sees the mesh.
     fn view(&self, node: NodeIndex) -> impl Future<Output = Result<NodeView, String>>;
 
@@ -85,6 +107,30 @@ pub trait Cluster {
     /// Kills a node without a good-bye.
     fn kill(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>>;
 
-    /// Reads a key through one node.
-    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<Seen, String>>;
+    /// Tells a node to leave and end, as on SIGTERM.
+    fn stop(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>> {
+        let _ = node;
+        async { Err(NO_FAULTS.to_owned()) }
+    }
+
+    /// Lets a node answer nobody for a while.
+    fn pause(&self, node: NodeIndex, time: Duration) -> impl Future<Output = Result<(), String>> {
+        let _ = (node, time);
+        async { Err(NO_FAULTS.to_owned()) }
+    }
+
+    /// Lays faults on a node; they end by themselves.
+    fn lay(&self, node: NodeIndex, order: &FaultOrder) -> impl Future<Output = Result<(), String>> {
+        let _ = (node, order);
+        async { Err(NO_FAULTS.to_owned()) }
+    }
+
+    /// Ends all faults that were laid on a node. One whose process is gone has none.
+    fn heal(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>> {
+        let _ = node;
+        async { Ok(()) }
+    }
+
+    /// Reads a key through one node, and says how it ended: with a hit or a miss, or else it is an error.
+    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<(OutcomeClass, Seen), String>>;
 }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, time::Duration};
 
 use serde::Serialize;
 
-use crate::{Cluster, NodeIndex, Run, cluster::Seen, say};
+use crate::{Cluster, ErrorKind, NodeIndex, Op, Run, cluster::Seen, say, tries::Tries};
 
 /// How long a node may be behind the others.
 const GRACE: Duration = Duration::from_secs(1);
@@ -26,12 +26,18 @@ pub struct Divergence {
 }
 
 /// What all comparisons found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Comparisons {
     pub(crate) made: u64,
-    /// Reads that nodes were asked for, and those of them that were answered.
-    pub(crate) reads: (u64, u64),
+    /// The reads that nodes were asked for.
+    pub(crate) tries: Tries,
     pub(crate) divergences: Vec<Divergence>,
+}
+
+impl Comparisons {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { made: 0, tries: Tries::new(nodes), divergences: Vec::new() }
+    }
 }
 
 /// Compares a random key every `every`, until dropped.
@@ -43,11 +49,15 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
         let first = read_all(run, cluster, &key, found).await;
         found.borrow_mut().made += 1;
         let newest = first.iter().flatten().max().copied().flatten();
-        if run.plan.ttl.is_some() || first.iter().flatten().all(|seen| *seen == newest) {
+        // Who is cut off is behind: that is what the fault is for.
+        if run.plan.ttl.is_some() || run.may_differ() || first.iter().flatten().all(|seen| *seen == newest) {
             continue;
         }
         tokio::time::sleep(GRACE).await;
         let second = read_all(run, cluster, &key, found).await;
+        if run.may_differ() {
+            continue;
+        }
         for (node, seen) in second.into_iter().enumerate() {
             // What is gone may have been deleted in the meantime.
             let may_be_gone = run.plan.delete_ratio > 0;
@@ -73,10 +83,13 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
 async fn read_all(run: &Run, cluster: &impl Cluster, key: &[u8], found: &RefCell<Comparisons>) -> Vec<Option<Seen>> {
     let mut seen = Vec::new();
     for node in (0..run.plan.targets.len()).map(NodeIndex) {
-        found.borrow_mut().reads.0 += 1;
-        let read = cluster.read(node, key).await.ok();
-        found.borrow_mut().reads.1 += u64::from(read.is_some());
-        seen.push(read);
+        // The load may end while it is under way, and then this is all that is ever known of it.
+        found.borrow_mut().tries.add_try(node, Op::Get, Err(ErrorKind::Closed), Duration::ZERO);
+        let read = cluster.read(node, key).await;
+        if let Ok((outcome, _)) = &read {
+            found.borrow_mut().tries.mend(node, Op::Get, *outcome, run.load_elapsed());
+        }
+        seen.push(read.ok().map(|(_, seen)| seen));
     }
     seen
 }

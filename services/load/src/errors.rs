@@ -76,6 +76,13 @@ impl ErrorLog {
         }
     }
 
+    /// How many of any kind there were in these tenths of seconds and between them, in seconds since the load began.
+    pub(crate) fn between(&self, from_s: f64, to_s: f64) -> u64 {
+        // Negative numbers become 0, and what is too large the largest.
+        let (from, to) = ((from_s * 10.0) as u32, (to_s * 10.0) as u32);
+        self.kinds.values().flat_map(|kind| kind.deciseconds.range(from..=to.max(from))).map(|(_, count)| count).sum()
+    }
+
     /// By kind, most frequent first.
     #[must_use]
     pub fn summaries(&self) -> Vec<ErrorSummary> {
@@ -131,5 +138,6 @@ mod tests {
         let (first, second) = (summaries[0].windows[0], summaries[0].windows[1]);
         assert_eq!((first.from_s, first.to_s, first.count), (20.0, 20.4, 4));
         assert_eq!((second.from_s, second.to_s, second.count), (40.0, 40.1, 1));
+        assert_eq!([log.between(20.0, 20.25), log.between(20.3, 39.9), log.between(40.05, f64::INFINITY)], [3, 1, 1]);
     }
 }

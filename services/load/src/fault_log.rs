@@ -11,9 +11,11 @@ pub(crate) const KILL: &str = "kill";
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// `kill`, `silent`, `dead`, `back`, `ready` or `recovered`.
+    /// `kill`, `silent`, `dead`, `back`, `ready` or `recovered`; of a fault of FAULTS `begun`, `healed` or `recovered`.
     pub action: &'static str,
-    /// The node, as in TARGETS.
+    /// The fault: `kill`, or a word of FAULTS.
+    pub kind: &'static str,
+    /// The node, as in TARGETS, or the place of a fault, as in FAULTS.
     pub target: String,
     /// When, in milliseconds of the Unix clock.
     pub unix_ms: u64,
@@ -31,11 +33,16 @@ impl FaultLog {
     /// nothing.
     pub(crate) fn note(&self, action: &'static str, target: &str) {
         let mut moments = self.moments.lock();
-        let of_target = moments.iter().rev().filter(|moment| moment.target == target);
+        let of_target = moments.iter().rev().filter(|moment| moment.kind == KILL && moment.target == target);
         let mut since_kill = of_target.take_while(|moment| moment.action != KILL);
         if action == KILL || !since_kill.any(|moment| moment.action == action) {
-            moments.push(Moment { action, target: target.to_owned(), unix_ms: unix_ms() });
+            moments.push(Moment { action, kind: KILL, target: target.to_owned(), unix_ms: unix_ms() });
         }
+    }
+
+    /// Notes that a fault of FAULTS has come so far now.
+    pub(crate) fn note_fault(&self, action: &'static str, kind: &'static str, target: &str) {
+        self.moments.lock().push(Moment { action, kind, target: target.to_owned(), unix_ms: unix_ms() });
     }
 
     /// The latest of each action on each node: a gauge holds one.
@@ -43,8 +50,8 @@ impl FaultLog {
     pub fn latest(&self) -> Vec<Moment> {
         let mut latest: Vec<Moment> = Vec::new();
         for moment in self.moments.lock().iter() {
-            let same = |known: &&mut Moment| known.action == moment.action && known.target == moment.target;
-            match latest.iter_mut().find(same) {
+            let what = |moment: &Moment| (moment.action, moment.kind, moment.target.clone());
+            match latest.iter_mut().find(|known| what(known) == what(moment)) {
                 Some(known) => known.clone_from(moment),
                 None => latest.push(moment.clone()),
             }
@@ -72,6 +79,20 @@ mod tests {
         log.note("dead", "b");
         assert_eq!(log.latest()[..1], first);
         assert_eq!(log.latest().len(), 2);
+    }
+
+    #[test]
+    fn every_fault_counts_and_none_is_taken_for_a_kill() {
+        let log = FaultLog::default();
+        log.note(KILL, "a");
+        log.note("recovered", "a");
+        for action in ["begun", "healed", "recovered", "begun"] {
+            log.note_fault(action, "pause", "a");
+        }
+        assert_eq!(log.moments.lock().len(), 6);
+        let latest: Vec<_> = log.latest().into_iter().map(|moment| (moment.kind, moment.action)).collect();
+        let pause = [("pause", "begun"), ("pause", "healed"), ("pause", "recovered")];
+        assert_eq!(latest, [&[(KILL, KILL), (KILL, "recovered")][..], &pause].concat());
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The part of the summary that tells of kills: one in full, several in a line each.
+//! The part of the summary that tells of kills, one in full, several in a line each, and of the faults of FAULTS.
 
 use std::fmt::Write;
 
 use crate::{
-    Timeline,
+    FaultRecord, Timeline,
+    numbers::grouped,
     summary::{field, heading},
 };
 
@@ -17,6 +18,33 @@ pub(crate) fn faults(out: &mut String, kills: &[Timeline]) -> std::fmt::Result {
         [kill] => one(out, kill),
         kills => kills.iter().enumerate().try_for_each(|(index, kill)| line(out, index + 1, kill)),
     }
+}
+
+/// Writes what became of the faults of FAULTS.
+pub(crate) fn schedule(out: &mut String, faults: &[FaultRecord]) -> std::fmt::Result {
+    if !faults.is_empty() {
+        heading(out, "Faults")?;
+    }
+    faults.iter().try_for_each(|record| entry(out, record))
+}
+
+fn entry(out: &mut String, record: &FaultRecord) -> std::fmt::Result {
+    let what = record.fault.strip_prefix(record.kind).map_or(record.fault.as_str(), str::trim_start);
+    let Some(begun) = record.begun_at_s else {
+        return field(out, record.kind, &format!("{what} was to come at {:.2} s", record.planned_at_s));
+    };
+    let end = record.ended_at_s.map_or_else(|| "the end".to_owned(), |at| format!("{at:.2} s"));
+    field(out, record.kind, &format!("{what} from {begun:.2} s to {end}"))?;
+    if let Some(reason) = &record.failure {
+        return writeln!(out, "    no effect: {reason}");
+    }
+    let effect = record.effect.map_or_else(|| "not seen to the end".to_owned(), |effect| effect.to_string());
+    let whole = match (record.ended_at_s, record.recovered_at_s) {
+        (Some(ended), Some(at)) => format!("whole again +{:.2} s", at - ended),
+        (None, Some(at)) => format!("whole again at {at:.2} s"),
+        (_, None) => "not whole again".to_owned(),
+    };
+    writeln!(out, "    {effect}; {} errors meanwhile; {whole}", grouped(record.errors))
 }
 
 fn one(out: &mut String, timeline: &Timeline) -> std::fmt::Result {

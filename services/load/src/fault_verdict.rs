@@ -1,7 +1,7 @@
 //! What a run's faults allow to be said about it: whether they happened at all and under load, and whether operations failed
 //! only while the mesh could not know better.
 
-use crate::{ErrorSummary, Timeline};
+use crate::{Effect, ErrorSummary, FaultRecord, Timeline};
 
 /// A fault under less load than this, in operations per second, proves nothing.
 const LOAD_MIN_OPS_PER_S: f64 = 100.0;
@@ -35,18 +35,51 @@ pub(crate) fn voids(kills: &[Timeline], planned: u32) -> Vec<String> {
     voids
 }
 
-/// Operations that failed at a time when no death was waiting to be noticed.
-pub(crate) fn strays(errors: &[ErrorSummary], kills: &[Timeline]) -> Option<String> {
+/// Why these faults of FAULTS prove nothing.
+pub(crate) fn fault_voids(faults: &[FaultRecord]) -> Vec<String> {
+    faults.iter().filter_map(fault_void).collect()
+}
+
+fn fault_void(record: &FaultRecord) -> Option<String> {
+    let FaultRecord { fault, effect, failure, ops_per_s_around, deaths, .. } = record;
+    if let Some(reason) = failure {
+        return Some(format!("{fault} had no effect: {reason}"));
+    }
+    if record.begun_at_s.is_none() {
+        return Some(format!("the run ended before {fault}"));
+    }
+    // Whether a dead node comes back is not ours to say, unless it is to die again.
+    let is_over = record.ended_at_s.is_some() || (*deaths == 1 && effect.is_some());
+    if !is_over {
+        let so_far = match effect {
+            Some(Effect::Restarts(restarts)) => format!(", after {restarts} of {deaths} returns"),
+            _ => String::new(),
+        };
+        return Some(format!("the run ended during {fault}{so_far}"));
+    }
+    let ops_per_s = ops_per_s_around.unwrap_or_default();
+    (ops_per_s < LOAD_MIN_OPS_PER_S)
+        .then(|| format!("too little load around {fault}: {ops_per_s:.1} ops/s, {LOAD_MIN_OPS_PER_S} are needed"))
+}
+
+/// Operations that failed at a time when no death was waiting to be noticed, and no other fault in force or being recovered
+/// from.
+pub(crate) fn strays(errors: &[ErrorSummary], kills: &[Timeline], faults: &[FaultRecord]) -> Option<String> {
+    let killed = kills.iter().map(|kill| (kill.killed_at_s, noticed_s(kill)));
+    let broken =
+        faults.iter().filter_map(|fault| Some((fault.begun_at_s?, fault.recovered_at_s.unwrap_or(f64::INFINITY))));
+    let times: Vec<_> = killed.chain(broken).collect();
     let excused = |from_s: f64, to_s: f64| {
-        kills.iter().any(|kill| from_s >= kill.killed_at_s - ROUNDING_S && to_s <= noticed_s(kill) + UNDER_WAY_S)
+        times.iter().any(|(began_s, over_s)| from_s >= began_s - ROUNDING_S && to_s <= over_s + UNDER_WAY_S)
     };
     let windows = errors.iter().flat_map(|error| error.windows.iter().map(move |window| (&error.kind, window)));
     let (kind, first) = windows.clone().find(|(_, window)| !excused(window.from_s, window.to_s))?;
     let (from_s, to_s) = (first.from_s, first.to_s);
     let count: u64 = windows.filter(|(_, w)| !excused(w.from_s, w.to_s)).map(|(_, window)| window.count).sum();
+    let or_fault = if faults.is_empty() { "" } else { " or a fault lasts" };
     Some(format!(
-        "{count} operations failed outside the time in which a kill is noticed, the first between {from_s:.1}s and \
-         {to_s:.1}s: {kind}"
+        "{count} operations failed outside the time in which a kill is noticed{or_fault}, the first between \
+         {from_s:.1}s and {to_s:.1}s: {kind}"
     ))
 }
 
@@ -83,6 +116,66 @@ mod tests {
         vec![ErrorSummary { kind: "refused".to_owned(), count: 3, first: String::new(), windows }]
     }
 
+    fn fault(begun_at_s: f64) -> FaultRecord {
+        FaultRecord {
+            fault: "partition a for=5s".to_owned(),
+            kind: "partition",
+            targets: vec!["a".to_owned()],
+            planned_at_s: begun_at_s,
+            begun_at_s: Some(begun_at_s),
+            begun_at_unix_ms: Some(0),
+            ended_at_s: Some(begun_at_s + 5.0),
+            recovered_at_s: Some(begun_at_s + 6.0),
+            effect: Some(Effect::PacketsDropped(1)),
+            failure: None,
+            ops_per_s_around: Some(100.0),
+            errors: 0,
+            deaths: 0,
+        }
+    }
+
+    #[test]
+    fn a_fault_without_load_or_effect_or_end_is_void() {
+        let void = |change: fn(&mut FaultRecord)| {
+            let mut record = fault(10.0);
+            change(&mut record);
+            fault_voids(&[fault(1.0), record]).join("; ")
+        };
+        assert_eq!(void(|_| {}), "");
+        let reason = void(|record| record.failure = Some("the nodes count no packets dropped".to_owned()));
+        assert_eq!(reason, "partition a for=5s had no effect: the nodes count no packets dropped");
+        let reason = void(|record| record.ops_per_s_around = Some(99.9));
+        assert_eq!(reason, "too little load around partition a for=5s: 99.9 ops/s, 100 are needed");
+        assert_eq!(void(|record| record.begun_at_s = None), "the run ended before partition a for=5s");
+        assert_eq!(void(|record| record.ended_at_s = None), "the run ended during partition a for=5s");
+        assert_eq!(void(|record| record.recovered_at_s = None), "", "what comes after is judged by itself");
+    }
+
+    #[test]
+    fn who_dies_once_need_not_come_back() {
+        let void =
+            |deaths, effect| fault_voids(&[FaultRecord { ended_at_s: None, effect, deaths, ..fault(10.0) }]).join("; ");
+        assert_eq!(void(1, Some(Effect::Restarts(0))), "");
+        assert_eq!(void(1, None), "the run ended during partition a for=5s");
+        let reason = "the run ended during partition a for=5s, after 2 of 3 returns";
+        assert_eq!(void(3, Some(Effect::Restarts(2))), reason);
+    }
+
+    #[test]
+    fn errors_are_excused_while_a_fault_lasts_and_is_recovered_from() {
+        let stray = |from_s, recovered_at_s| {
+            let faults = [FaultRecord { recovered_at_s, ..fault(10.0) }];
+            strays(&errors(from_s, from_s + 0.1), &[], &faults)
+        };
+        assert!(stray(9.95, Some(16.0)).is_none() && stray(21.8, Some(16.0)).is_none());
+        assert!(stray(99.0, None).is_none());
+        assert!(
+            stray(9.8, None)
+                .is_some_and(|text| text.contains("in which a kill is noticed or a fault lasts, the first"))
+        );
+        assert!(stray(22.0, Some(16.0)).is_some());
+    }
+
     #[test]
     fn a_kill_without_load_or_effect_is_void() {
         assert!(voids(&[kill(2.0, 200)], 1).is_empty());
@@ -106,14 +199,14 @@ mod tests {
         for (from_s, to_s, stray) in
             [(2.0, 10.5, false), (9.0, 9.1, false), (1.8, 2.1, true), (2.0, 10.6, true), (17.5, 17.6, true)]
         {
-            assert_eq!(strays(&errors(from_s, to_s), &kills).is_some(), stray, "{from_s} to {to_s}");
+            assert_eq!(strays(&errors(from_s, to_s), &kills, &[]).is_some(), stray, "{from_s} to {to_s}");
         }
-        let text = strays(&errors(20.0, 20.1), &kills).unwrap_or_default();
+        let text = strays(&errors(20.0, 20.1), &kills, &[]).unwrap_or_default();
         assert!(
             text.contains("3 operations failed outside") && text.contains("between 20.0s and 20.1s: refused"),
             "{text}"
         );
         let away = [Timeline { survivors: Vec::new(), ready_at_s: Some(3.0), ..kill(2.0, 900) }];
-        assert!(strays(&errors(8.9, 9.0), &away).is_none());
+        assert!(strays(&errors(8.9, 9.0), &away, &[]).is_none());
     }
 }

@@ -96,6 +96,8 @@ pub struct Parts {
     pub handler: Option<Duration>,
     /// The mesh's part of that.
     pub mesh: Option<Duration>,
+    /// The longest leg of those that made the answer, if the node told of them.
+    pub leg: Option<Duration>,
 }
 
 /// One leg of an operation, in the node's words.

@@ -6,7 +6,7 @@ use crate::{Ended, Parts, slowest::Split};
 /// Of so many operations, one is looked at.
 const EVERY: u32 = 16;
 
-/// Samples of one thread and operation, 20 bytes each. When there are more, every other one goes and only half as many
+/// Samples of one thread and operation, 24 bytes each. When there are more, every other one goes and only half as many
 /// come.
 const SAMPLES_MAX: usize = 1 << 15;
 
@@ -26,6 +26,8 @@ pub(crate) struct PartSample {
     pub(crate) network_s: f32,
     pub(crate) handler_s: f32,
     pub(crate) mesh_s: f32,
+    /// A part of the mesh's, not one beside it.
+    pub(crate) legs_s: f32,
 }
 
 impl Default for PartSamples {
@@ -55,7 +57,8 @@ impl PartSamples {
         let split = Split::of(ended, parts);
         let [queue_s, elsewhere_s, network_s, handler_s, mesh_s] =
             [split.queue, split.elsewhere, split.network, split.handler, split.mesh].map(|part| part.as_secs_f32());
-        self.samples.push(PartSample { queue_s, elsewhere_s, network_s, handler_s, mesh_s });
+        let legs_s = parts.leg.unwrap_or_default().min(split.mesh).as_secs_f32();
+        self.samples.push(PartSample { queue_s, elsewhere_s, network_s, handler_s, mesh_s, legs_s });
     }
 
     fn thin(&mut self) {

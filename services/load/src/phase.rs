@@ -14,13 +14,15 @@ pub enum Phase {
     Steady,
     /// From the kill until the killed node is ready again.
     AfterKill,
+    /// From the beginning of a fault of FAULTS until the mesh is whole again.
+    InFault,
     /// After that.
     Recovered,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Warm, Self::Steady, Self::AfterKill, Self::Recovered];
+    pub const ALL: [Self; 5] = [Self::Warm, Self::Steady, Self::AfterKill, Self::InFault, Self::Recovered];
 
     /// Its place in tables.
     #[must_use]
@@ -35,6 +37,7 @@ impl Phase {
             Self::Warm => "warm",
             Self::Steady => "steady",
             Self::AfterKill => "after kill",
+            Self::InFault => "in fault",
             Self::Recovered => "recovered",
         }
     }

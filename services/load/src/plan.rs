@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Consistency, KeySpace, NodeIndex, run::EXPIRY_ALLOWANCE};
+use crate::{Consistency, KeySpace, NodeIndex, PlannedFault, run::EXPIRY_ALLOWANCE};
 
 /// A run, decided.
 #[derive(Clone, Debug)]
@@ -51,10 +51,14 @@ pub struct Plan {
     pub log_every: u64,
     /// More failed operations than this break the run's objective.
     pub errors_max_percent: f64,
+    /// Counts of client and nodes that do not agree make the run invalid.
+    pub reconcile: bool,
     /// Where the machine-readable results go.
     pub results: Option<PathBuf>,
-    /// The fault.
+    /// Kills.
     pub kill: Option<Kill>,
+    /// Other faults, each at its time.
+    pub faults: Vec<PlannedFault>,
 }
 
 /// A node is killed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Aftermath, Distribution, ErrorLog, Integrity, Latencies, Op};
+use crate::{Aftermath, Distribution, ErrorLog, Integrity, Latencies, Op, tries::Tries};
 
 /// One thread's measurements, or all threads' once merged.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Recorder {
     pub lag_max: Duration,
     /// What the final sweep found.
     pub sweep: SweepTally,
+    /// What every node was asked.
+    pub(crate) tries: Tries,
     /// The slowest operations, and what traces say.
     pub aftermath: Aftermath,
 }
@@ -87,6 +89,7 @@ impl Recorder {
             backlog_high: 0,
             lag_max: Duration::ZERO,
             sweep: SweepTally::new(nodes),
+            tries: Tries::new(nodes),
             aftermath: Aftermath::default(),
         }
     }
@@ -108,6 +111,7 @@ impl Recorder {
         self.backlog_high = self.backlog_high.max(other.backlog_high);
         self.lag_max = self.lag_max.max(other.lag_max);
         self.sweep.merge(&other.sweep);
+        self.tries.merge(&other.tries);
         self.aftermath.merge(&other.aftermath);
     }
 }

@@ -9,10 +9,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Consistency, Counter, Distribution, Divergence, ErrorSummary, Integrity, Kill, NodeIndex, NodeStats, Op,
-    OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally, Timeline,
-    TraceReport, Violation,
-    fault_verdict::{strays, voids},
+    Consistency, Counter, Distribution, Divergence, ErrorSummary, FaultRecord, Integrity, Kill, NodeIndex, NodeStats,
+    Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally,
+    Timeline, TraceReport, Violation,
+    fault_verdict::{fault_voids, strays, voids},
     numbers::percent,
     progress::Sample,
     session::Observed,
@@ -68,6 +68,10 @@ pub struct Report {
     pub timeline: Option<Timeline>,
     /// All kills, in order.
     pub kills: Vec<Timeline>,
+    /// The faults of FAULTS, as they were written.
+    pub faults: Vec<FaultRecord>,
+    /// Why the mesh was not whole again after them.
+    pub not_whole: Option<String>,
     /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
     pub reconciliation: Option<Reconciliation>,
     /// The slowest operations of each part of the run, kind and outcome.
@@ -246,7 +250,7 @@ impl Report {
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
             sweep: observed.swept.then(|| recorder.sweep.clone()),
-            comparisons: observed.comparisons.made,
+            comparisons: observed.comparisons.as_ref().map_or(0, |found| found.made),
             counters: sum(&observed.stats_after_load),
             evicted: change(|stats| stats.evictions),
             expired: change(|stats| stats.expirations),
@@ -256,10 +260,12 @@ impl Report {
                 backlog_max: recorder.backlog_high,
                 dropped: recorder.dropped,
             }),
-            reconciliation: Reconciliation::of(recorder, &observed),
-            divergences: observed.comparisons.divergences,
+            reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
+            divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
             timeline: observed.kills.first().cloned(),
             kills: observed.kills,
+            faults: faults(recorder, observed.faults),
+            not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
@@ -327,15 +333,26 @@ impl Verdict {
         if report.totals.total < SAMPLES_MIN {
             verdict.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
         }
-        if let Some(kill) = kill {
-            verdict.void = voids(&report.kills, kill.count);
+        verdict.void = kill.map(|kill| voids(&report.kills, kill.count)).unwrap_or_default();
+        verdict.void.extend(fault_voids(&report.faults));
+        if kill.is_some() || !report.faults.is_empty() {
             // Whoever allows every operation to fail asks nothing of when they do.
             let judged = errors_max_percent < 100.0 && verdict.void.is_empty();
-            verdict.missed.extend(strays(&report.errors, &report.kills).filter(|_| judged));
+            verdict.missed.extend(strays(&report.errors, &report.kills, &report.faults).filter(|_| judged));
         }
+        // A node that nobody has started again is nobody's failure.
+        let is_judged = !report.faults.iter().any(FaultRecord::is_away);
+        verdict.missed.extend(report.not_whole.clone().filter(|_| is_judged));
         if let Some(sweep) = report.sweep.as_ref().filter(|sweep| sweep.unread > sweep.keys / 2) {
             let (unread, keys) = (sweep.unread, sweep.keys);
             verdict.invalid.push(format!("the final sweep proves nothing: {unread} of {keys} keys could not be read"));
+        }
+        if let Some(both) = report.reconciliation.as_ref().filter(|both| both.is_binding)
+            && let Some(first) = both.differences.first()
+        {
+            let words = first.words(&report.setup.targets);
+            let count = both.differences.len();
+            verdict.invalid.push(format!("{count} counts of client and nodes do not agree, the first: {words}"));
         }
         if let Some(lag) = report.lag.filter(|lag| lag.dropped > 0) {
             verdict.invalid.push(format!("the rate was too high: {} operations were given up", lag.dropped));
@@ -348,6 +365,15 @@ impl Verdict {
             };
         verdict
     }
+}
+
+/// With the operations that failed meanwhile.
+fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
+    for fault in &mut faults {
+        let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
+        fault.errors = fault.begun_at_s.map_or(0, |begun_at_s| recorder.errors.between(begun_at_s, until_s));
+    }
+    faults
 }
 
 fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,6 +15,9 @@ use crate::{FaultLog, History, HistorySettings, Live, Phase, PhaseCell, Plan};
 /// By how much nodes' clocks, and when they sweep, may be off before a value that is still there, or already gone, is held
 /// against them. The mesh tolerates 500 ms between two clocks.
 pub(crate) const EXPIRY_ALLOWANCE: Duration = Duration::from_secs(1);
+
+/// How long after a fault nodes may still differ: guarantee G6.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(10);
 
 /// A run, shared by all its threads.
 #[derive(Debug)]
@@ -34,6 +37,9 @@ pub struct Run {
     created: Instant,
     load_began: OnceLock<Instant>,
     p99_ns: AtomicU64,
+    troubles: AtomicU32,
+    /// When the last of them was over, in milliseconds after the load began; 0 before.
+    calm_since_ms: AtomicU64,
     stopping: AtomicBool,
     complete: AtomicBool,
     abandoned: AtomicBool,
@@ -60,6 +66,8 @@ impl Run {
             created: Instant::now(),
             load_began: OnceLock::new(),
             p99_ns: AtomicU64::new(0),
+            troubles: AtomicU32::new(0),
+            calm_since_ms: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -103,6 +111,28 @@ impl Run {
 
     pub(crate) fn note_p99(&self, p99: Duration) {
         self.p99_ns.store(u64::try_from(p99.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// A fault of FAULTS begins.
+    pub(crate) fn trouble_begins(&self) {
+        self.troubles.fetch_add(1, Ordering::Relaxed);
+        self.phase.set(Phase::InFault);
+    }
+
+    /// The mesh is whole again after one.
+    pub(crate) fn trouble_ends(&self) {
+        let now_ms = u64::try_from(self.load_elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.calm_since_ms.store(now_ms, Ordering::Relaxed);
+        if self.troubles.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.phase.set(Phase::Recovered);
+        }
+    }
+
+    /// Whether nodes may differ by a fault of FAULTS: it is in force, or they have not had the time to catch up.
+    pub(crate) fn may_differ(&self) -> bool {
+        let calm_since = Duration::from_millis(self.calm_since_ms.load(Ordering::Relaxed));
+        let catching_up = !calm_since.is_zero() && self.load_elapsed() < calm_since + CONVERGES_WITHIN;
+        catching_up || self.troubles.load(Ordering::Relaxed) > 0
     }
 
     /// Whether no more operations may begin.

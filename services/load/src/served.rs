@@ -20,6 +20,8 @@ pub struct Served {
     pub since_unix_s: f64,
     /// By operation.
     pub ops: [ServedOp; Op::ALL.len()],
+    /// Requests and connections turned away before anybody looked at them, whatever the operation.
+    pub turned_away: u64,
 }
 
 impl ServedOp {
@@ -34,7 +36,7 @@ impl ServedOp {
         change
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, other)| *sum += other);
         self.abandoned += other.abandoned;
         if self.buckets.is_empty() {
@@ -44,13 +46,9 @@ impl ServedOp {
         }
     }
 
-    /// How many were answered without a failure.
-    pub(crate) fn answered(&self) -> u64 {
-        self.outcomes.iter().sum::<u64>() - self.of(OutcomeClass::Error)
-    }
-
-    pub(crate) const fn of(&self, outcome: OutcomeClass) -> u64 {
-        self.outcomes[outcome as usize]
+    /// All of them, however they ended.
+    pub(crate) fn all(&self) -> u64 {
+        self.outcomes.iter().sum::<u64>() + self.abandoned
     }
 
     /// The bucket that holds the latency that `share` of all do not exceed, and that latency as Prometheus guesses it: on a
@@ -76,24 +74,27 @@ pub(crate) struct Quantile {
     pub(crate) to_s: f64,
 }
 
-/// What all nodes together counted between two looks, and which of them have lost a part of it: those that were restarted
-/// or did not answer.
-pub(crate) fn during(before: &[Option<Served>], after: &[Option<Served>]) -> (Served, Vec<usize>) {
-    let (mut sum, mut lossy) = (Served::default(), Vec::new());
-    for (node, pair) in before.iter().zip(after).enumerate() {
-        let (before, now) = match pair {
-            (Some(before), Some(now)) if before.since_unix_s == now.since_unix_s => (Some(before), Some(now)),
-            (_, now) => (None, now.as_ref()),
-        };
-        if before.is_none() {
-            lossy.push(node);
-        }
-        for op in Op::ALL {
-            let (Some(now), at) = (now, op as usize) else { continue };
-            sum.ops[at].add(&before.map_or_else(|| now.ops[at].clone(), |before| now.ops[at].since(&before.ops[at])));
-        }
-    }
-    (sum, lossy)
+/// How much of what a node did during the load its count covers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Cover {
+    /// All of it.
+    Whole,
+    /// What it did since it began to count anew, in Unix seconds.
+    Since(f64),
+    /// Nothing: it does not answer.
+    Nothing,
+}
+
+/// What a node counted between two looks.
+pub(crate) fn during(before: Option<&Served>, after: Option<&Served>) -> (Served, Cover) {
+    let Some(after) = after else { return (Served::default(), Cover::Nothing) };
+    let Some(before) = before.filter(|before| before.since_unix_s == after.since_unix_s) else {
+        return (after.clone(), Cover::Since(after.since_unix_s));
+    };
+    let mut change = after.clone();
+    change.ops.iter_mut().zip(&before.ops).for_each(|(now, before)| *now = now.since(before));
+    change.turned_away = change.turned_away.saturating_sub(before.turned_away);
+    (change, Cover::Whole)
 }
 
 #[cfg(test)]
@@ -110,18 +111,18 @@ mod tests {
 
     #[test]
     fn a_node_that_counts_anew_has_lost_what_it_had() {
-        let (before, after) = ([served(1.0, 100), served(1.0, 100)], [served(1.0, 150), served(9.0, 30)]);
-        let (sum, lossy) = during(&before, &after);
-        let get = &sum.ops[Op::Get as usize];
-        assert_eq!((get.answered(), lossy), (80, vec![1]));
-        assert_eq!(get.buckets, [(0.001, 40), (0.01, 80), (f64::INFINITY, 80)]);
-        let (sum, lossy) = during(&before, &[served(1.0, 101), None]);
-        assert_eq!((sum.ops[Op::Get as usize].answered(), lossy), (1, vec![1]));
+        let hits = |(served, cover): (Served, Cover)| (served.ops[Op::Get as usize].all(), cover);
+        let before = served(1.0, 100);
+        assert_eq!(hits(during(before.as_ref(), served(1.0, 150).as_ref())), (50, Cover::Whole));
+        assert_eq!(hits(during(before.as_ref(), served(9.0, 30).as_ref())), (30, Cover::Since(9.0)));
+        assert_eq!(hits(during(None, served(9.0, 30).as_ref())), (30, Cover::Since(9.0)));
+        assert_eq!(hits(during(before.as_ref(), None)), (0, Cover::Nothing));
     }
 
     #[test]
     fn a_quantile_is_within_its_bucket() {
-        let (sum, _) = during(&[served(1.0, 0)], &[served(1.0, 100)]);
+        let (sum, _) = during(served(1.0, 0).as_ref(), served(1.0, 100).as_ref());
+        assert_eq!(sum.ops[Op::Get as usize].buckets, [(0.001, 50), (0.01, 100), (f64::INFINITY, 100)]);
         let quantile = sum.ops[Op::Get as usize].quantile(0.99);
         let is_right =
             |found: Quantile| (found.from_s, found.to_s) == (0.001, 0.01) && (found.guess_s - 0.009_82).abs() < 1e-9;

@@ -11,9 +11,11 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Phase, Plan, Report, Run, Served, Snapshot,
+    Client, Cluster, Counter, FaultRecord, NodeIndex, NodeStats, Op, Phase, Plan, Report, Run, Served, Snapshot,
     compare::{Comparisons, compare_for_ever},
     fault::{Timeline, inject},
+    fault_log::unix_ms,
+    fault_run::{keep_faults, mend},
     numbers,
     progress::{Console, Sample, show_keys, show_load, show_stats},
     say,
@@ -32,9 +34,16 @@ pub(crate) struct Observed {
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
     pub(crate) served_before_load: Vec<Option<Served>>,
     pub(crate) served_after_load: Vec<Option<Served>>,
+    /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
+    pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     pub(crate) samples: Vec<Sample>,
-    pub(crate) comparisons: Comparisons,
+    pub(crate) comparisons: Option<Comparisons>,
+    /// When the load began, by the clock that nodes tell the time of their start from.
+    pub(crate) load_began_unix_ms: u64,
     pub(crate) kills: Vec<Timeline>,
+    pub(crate) faults: Vec<FaultRecord>,
+    /// Why the mesh was not whole again after the faults.
+    pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
 }
@@ -55,11 +64,20 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     }
     observed.stats_before_load = all_stats(&run, cluster).await;
     observed.served_before_load = all_served(&run, cluster).await;
-    load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
+    let mended = tokio::select! {
+        // Without faults it is done at once, and an interrupt is for the sweep.
+        biased;
+        mended = mend(&run, cluster, &mut observed.faults) => Some(mended),
+        () = interrupts.next() => None,
+    };
+    loaded?;
     observed.served_after_load = all_served(&run, cluster).await;
+    observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
-    if run.plan.sweeps() {
+    observed.not_whole = mended.as_ref().and_then(|mended| mended.clone().err());
+    if run.plan.sweeps() && mended.is_some() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
             () = interrupts.next() => false,
@@ -109,9 +127,12 @@ async fn load(
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
     let (samples, kills) = (RefCell::default(), RefCell::default());
-    let comparisons = RefCell::<Comparisons>::default();
+    let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
+    let faults = RefCell::new(planned.collect::<Vec<_>>());
+    let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
+    observed.load_began_unix_ms = unix_ms();
     let watchers = async {
         tokio::join!(
             show_load(run, &console, &samples),
@@ -119,18 +140,21 @@ async fn load(
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
             when(run.plan.kill, |kill| inject(run, cluster, kill, &kills)),
+            when((!run.plan.faults.is_empty()).then_some(()), |()| keep_faults(run, cluster, &faults)),
         )
     };
-    tokio::select! {
-        result = until_done(run, interrupts, stages.load()) => result?,
-        _ = watchers => {}
-    }
+    let loaded = tokio::select! {
+        result = until_done(run, interrupts, stages.load()) => result,
+        _ = watchers => Ok(()),
+    };
     console.clear();
+    observed.faults = faults.into_inner();
+    loaded?;
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
     observed.kills = kills.into_inner();
-    observed.comparisons = comparisons.into_inner();
+    observed.comparisons = Some(comparisons.into_inner());
     Ok(())
 }
 

@@ -138,8 +138,10 @@ impl LoadSettings {
             stats_every: self.stats_every.0,
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
+            reconcile: true,
             results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
             kill,
+            faults: Vec::new(),
         }
     }
 }
@@ -196,6 +198,7 @@ fn explain(error: &clap::Error) -> String {
         _ => None,
     };
     let source = std::error::Error::source(error).map(ToString::to_string);
+    let value = value.replace(char::is_whitespace, " ");
     format!("{name}={value}: {}", possible.or(source).unwrap_or_else(|| "expected another value".to_owned()))
 }
 

@@ -211,10 +211,10 @@ mod tests {
     fn parts_add_up_whatever_the_node_says() {
         let ended = ended(10 * MS, 2 * MS);
         let retried = Some(ended.sent + MS);
-        let parts = Parts { retried, handler: Some(4 * MS), mesh: Some(3 * MS) };
+        let parts = Parts { retried, handler: Some(4 * MS), mesh: Some(3 * MS), leg: None };
         let expected = Split { queue: 2 * MS, elsewhere: MS, network: 3 * MS, handler: MS, mesh: 3 * MS };
         assert_eq!(Split::of(&ended, &parts), expected);
-        let absurd = Parts { retried, handler: Some(99 * MS), mesh: Some(199 * MS) };
+        let absurd = Parts { retried, handler: Some(99 * MS), mesh: Some(199 * MS), leg: None };
         let expected = Split { queue: 2 * MS, elsewhere: MS, mesh: 7 * MS, ..Split::default() };
         assert_eq!(Split::of(&ended, &absurd), expected);
         let silent = Split::of(&ended, &Parts::default());

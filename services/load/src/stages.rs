@@ -1,14 +1,7 @@
 //! The threads that make load, and the stages they go through together: prefill, load, sweep. The main thread says when
 //! each begins and hears when each thread has ended it.
 
-use std::{
-    cell::Cell,
-    future::Future,
-    rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, future::Future, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
     runtime,
@@ -189,9 +182,7 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
         async move {
             while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {
                 for _ in 0..PREFILL_TRIES {
-                    let now = Instant::now();
-                    let (answer, ..) = worker.write(key, now, now).await;
-                    if answer.outcome == Outcome::Acknowledged {
+                    if worker.prefill(key).await == Outcome::Acknowledged {
                         thread.live().add(Counter::Prefilled);
                         break;
                     }

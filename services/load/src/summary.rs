@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 use crate::{
     Report, SweepTally, Violation, fault_table,
     numbers::{grouped, millis, percent, sparkline},
-    reconcile,
+    reconcile_table,
     report::Row,
     slow_table,
 };
@@ -24,7 +24,8 @@ pub fn render(report: &Report) -> String {
     let _ = errors(&mut out, report);
     let _ = integrity(&mut out, report);
     let _ = fault_table::faults(&mut out, &report.kills);
-    let _ = reconcile::write(&mut out, report);
+    let _ = fault_table::schedule(&mut out, &report.faults);
+    let _ = reconcile_table::write(&mut out, report);
     let _ = slow_table::write(&mut out, report);
     let _ = verdict(&mut out, report);
     out

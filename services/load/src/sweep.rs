@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::{
-    Answer, Consistency, Floor, Judgement, KeyIndex, NodeIndex, Outcome, Target, Version, Violation,
+    Answer, Consistency, Floor, Judgement, KeyIndex, NodeIndex, Op, Outcome, Target, Version, Violation,
     judged::{Times, Watched, count, finding},
     worker::Thread,
 };
@@ -61,7 +61,8 @@ async fn read<T: Target>(
         (Judgement::Stale(_) | Judgement::Foreign | Judgement::Broken(Violation::Missing), _) => Judgement::Sound,
         (judgement, _) => judgement,
     };
-    note(thread, &watched, &answer, &value, times, judgement);
+    note(thread, &watched, &answer, &value, times, target.trace(), judgement);
+    thread.follow_up_aside(target, Op::Get, &answer, times, judgement);
     match answer.outcome {
         // A target that names no versions is only asked whether it has the key at all.
         Outcome::HitLocal | Outcome::HitRemote => Said::Value(answer.version.unwrap_or(Version::ZERO)),
@@ -70,14 +71,22 @@ async fn read<T: Target>(
     }
 }
 
-fn note(thread: &Thread, watched: &Watched, answer: &Answer, value: &[u8], times: Times, judgement: Judgement) {
+fn note(
+    thread: &Thread,
+    watched: &Watched,
+    answer: &Answer,
+    value: &[u8],
+    times: Times,
+    trace: Option<u128>,
+    judgement: Judgement,
+) {
     let Judgement::Broken(violation) = judgement else { return };
     let mut recorder = thread.recorder.borrow_mut();
     if violation == Violation::Lost {
         recorder.sweep.lost += 1;
     }
     count(&mut recorder, thread.live(), judgement, |violation| {
-        let mut found = finding(&thread.run, watched, answer, value, times, None, violation);
+        let mut found = finding(&thread.run, watched, answer, value, times, trace, violation);
         found.op = format!("final sweep, {}", found.op);
         found
     });

@@ -155,6 +155,17 @@ pub enum Outcome {
     Error(ErrorKind),
 }
 
+/// A try that another one at another node followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedTry {
+    /// Where.
+    pub node: NodeIndex,
+    /// What came of it.
+    pub error: ErrorKind,
+    /// As in [`Answer`].
+    pub is_reply: bool,
+}
+
 /// The answer to one operation.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -162,6 +173,10 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The entry node that gave the final answer, or was tried last.
     pub node: NodeIndex,
+    /// A node has said so. Without a reply, a node may have done what it was asked, and counted it, all the same.
+    pub is_reply: bool,
+    /// The first try, if this was the second.
+    pub before: Option<FailedTry>,
     /// A first try at another node had failed.
     pub failed_over: bool,
     /// A first try gave no answer. If it was a write it may have happened, or may yet happen, whatever the second came to.
@@ -172,6 +187,14 @@ pub struct Answer {
     pub served_by: Option<u64>,
     /// What the node said about an error, if it said anything.
     pub detail: Option<Box<str>>,
+}
+
+impl Answer {
+    /// Why it failed; that the protocol was broken, if it did not.
+    #[must_use]
+    pub const fn error(&self) -> ErrorKind {
+        if let Outcome::Error(kind) = self.outcome { kind } else { ErrorKind::Protocol }
+    }
 }
 
 /// A way to the mesh, owned by one task. Cloning one gives another task its own; both stay on one thread.
@@ -194,7 +217,8 @@ pub trait Target: Clone + 'static {
     /// Deletes a key at any node.
     fn delete(&mut self, key: &[u8]) -> impl Future<Output = Answer>;
 
-    /// From here on it is asked what the run measures; before, keys were only written so that they are there.
+    /// From here on it is asked what the run measures. Who was not told so writes keys so that they are there, or reads them
+    /// once more in the end.
     fn begin_load(&mut self) {}
 
     /// The last operation was judged; nothing was awaited since its answer. Gives why its trace is kept, if it is.

@@ -49,11 +49,11 @@ impl Thread {
     }
 
     /// Judges an answer to the load, and counts what is wrong with it.
-    fn check(&self, watched: &Watched, answer: &Answer, value: &[u8], times: Times) -> Judgement {
+    fn check(&self, watched: &Watched, answer: &Answer, value: &[u8], times: Times, trace: Option<u128>) -> Judgement {
         let judgement = self.judge.judge(&self.run, watched, answer, value, times.ended);
         if judgement != Judgement::Sound {
             count(&mut self.recorder.borrow_mut(), self.live(), judgement, |violation| {
-                finding(&self.run, watched, answer, value, times, None, violation)
+                finding(&self.run, watched, answer, value, times, trace, violation)
             });
         }
         judgement
@@ -73,6 +73,7 @@ impl Thread {
         }
         live.latency(op, outcome, response);
         let ops = live.add(Counter::Ops);
+        recorder.tries.add(op, answer, run.load_time(times.ended));
         if answer.failed_over {
             recorder.failed_over += 1;
             live.add(Counter::FailOvers);
@@ -154,7 +155,7 @@ impl<T: Target> Worker<T> {
         let watched = thread.judge.get(&thread.run, key, consistency, intended, sent);
         let answer = self.target.get(&key.name(), consistency.of(watched.met), &mut self.value).await;
         let times = Times { intended, sent, ended: Instant::now() };
-        let judgement = thread.check(&watched, &answer, &self.value, times);
+        let judgement = thread.check(&watched, &answer, &self.value, times, self.target.trace());
         thread.record(Op::Get, key, &answer, times);
         thread.follow_up(&mut self.target, Op::Get, &answer, times, judgement);
         answer.outcome
@@ -172,19 +173,22 @@ impl<T: Target> Worker<T> {
         let watched = thread.judge.delete(&thread.run, key, intended, sent);
         let answer = self.target.delete(&key.name()).await;
         let times = Times { intended, sent, ended: Instant::now() };
-        let judgement = thread.check(&watched, &answer, &[], times);
+        let judgement = thread.check(&watched, &answer, &[], times, self.target.trace());
         thread.record(Op::Delete, key, &answer, times);
         thread.follow_up(&mut self.target, Op::Delete, &answer, times, judgement);
         answer.outcome
     }
 
-    /// Writes a key once and judges the answer, but measures nothing.
-    pub(crate) async fn write(
-        &mut self,
-        key: KeyIndex,
-        intended: Instant,
-        sent: Instant,
-    ) -> (Answer, Times, Judgement) {
+    /// Writes a key once ahead of the load: judges the answer, but measures nothing.
+    pub(crate) async fn prefill(&mut self, key: KeyIndex) -> Outcome {
+        let now = Instant::now();
+        let (answer, times, judgement) = self.write(key, now, now).await;
+        self.thread.recorder.borrow_mut().tries.add_ahead(Op::Set, &answer);
+        self.thread.follow_up_aside(&mut self.target, Op::Set, &answer, times, judgement);
+        answer.outcome
+    }
+
+    async fn write(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> (Answer, Times, Judgement) {
         let thread = &self.thread;
         let watched = thread.judge.set(&thread.run, key, intended, sent);
         if let Some(stamp) = watched.stamp {
@@ -192,7 +196,7 @@ impl<T: Target> Worker<T> {
         }
         let answer = self.target.set(&key.name(), &self.value).await;
         let times = Times { intended, sent, ended: Instant::now() };
-        let judgement = thread.check(&watched, &answer, &[], times);
+        let judgement = thread.check(&watched, &answer, &[], times, self.target.trace());
         (answer, times, judgement)
     }
 }

@@ -5,18 +5,22 @@ use std::{
     time::Duration,
 };
 
-use load::{Cluster, NodeIndex, NodeStats, NodeView, OutcomeClass, Run, Served, Version};
+use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, Served, Version};
 use observability::NodeOperations;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
 
-use crate::settings::TargetUrl;
+use crate::{prometheus::Prometheus, settings::TargetUrl};
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// An order for faults fails after this long: a node may be as slow as 10 s.
+const LAID_WITHIN: Duration = Duration::from_secs(11);
+
 /// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A run to watch, once it has begun.
 pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
@@ -28,6 +32,7 @@ pub(crate) struct HttpCluster {
     urls: Vec<String>,
     kill_token: String,
     watched: Watched,
+    prometheus: Option<Prometheus>,
 }
 
 impl HttpCluster {
@@ -40,7 +45,16 @@ impl HttpCluster {
             urls: targets.iter().map(TargetUrl::url).collect(),
             kill_token: kill_token.to_owned(),
             watched: Watched::default(),
+            prometheus: None,
         })
+    }
+
+    /// The same nodes, which the Prometheus at this URL watches; none does if it is empty.
+    #[must_use]
+    pub(crate) fn watched_by(mut self, url: &str, targets: &[TargetUrl]) -> Self {
+        let instances = targets.iter().map(|target| target.authority.clone()).collect();
+        self.prometheus = (!url.is_empty()).then(|| Prometheus { url: url.to_owned(), instances });
+        self
     }
 
     /// The run that these nodes are under, once it has begun.
@@ -69,6 +83,21 @@ impl HttpCluster {
         self.client.get(url).send().await.map_err(|error| reason(&error))
     }
 
+    fn with_token(&self, node: NodeIndex, path: &str) -> String {
+        format!("{}{path}?token={}", self.urls[node.0], utf8_percent_encode(&self.kill_token, RESERVED))
+    }
+
+    /// Lets a process end or be silent.
+    async fn strike(&self, node: NodeIndex, how: &str) -> Result<(), String> {
+        let url = format!("{}&after_ms=0&{how}", self.with_token(node, "/kill"));
+        match self.client.post(url).send().await {
+            Ok(response) => accepted("/kill", response).await,
+            Err(error) if error.is_connect() => Err(format!("cannot reach /kill: {}", reason(&error))),
+            // It may have died before it could answer.
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn json<T: serde::de::DeserializeOwned>(&self, node: NodeIndex, path: &str) -> Result<T, String> {
         let response = self.get(node.0, path).await?;
         let response = response.error_for_status().map_err(|error| reason(&error))?;
@@ -89,7 +118,11 @@ impl Cluster for HttpCluster {
     async fn served(&self, node: NodeIndex) -> Result<Served, String> {
         let response = self.get(node.0, "/metrics").await?;
         let response = response.error_for_status().map_err(|error| reason(&error))?;
-        Ok(served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?)))
+        served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?))
+    }
+
+    async fn watched_p99(&self, window: Duration) -> Option<Result<[Option<f64>; Op::ALL.len()], String>> {
+        Some(self.prometheus.as_ref()?.p99(&self.client, window).await)
     }
 
     async fn view(&self, node: NodeIndex) -> Result<NodeView, String> {
@@ -101,39 +134,78 @@ impl Cluster for HttpCluster {
     }
 
     async fn kill(&self, node: NodeIndex) -> Result<(), String> {
-        let token = utf8_percent_encode(&self.kill_token, RESERVED);
-        let url = format!("{}/kill?token={token}&after_ms=0&mode=crash", self.urls[node.0]);
-        let status = match self.client.post(url).send().await {
-            Ok(response) => response.status(),
-            Err(error) if error.is_connect() => return Err(format!("cannot reach /kill: {}", reason(&error))),
-            // It may have died before it could answer.
-            Err(_) => return Ok(()),
-        };
-        match status {
-            StatusCode::OK => Ok(()),
-            StatusCode::FORBIDDEN => Err("/kill answered 403: set ALLOW_KILL=true on the nodes".to_owned()),
-            StatusCode::UNAUTHORIZED => Err("/kill answered 401: KILL_TOKEN is not the nodes'".to_owned()),
-            other => Err(format!("/kill answered {other}")),
+        self.strike(node, "mode=crash").await
+    }
+
+    async fn stop(&self, node: NodeIndex) -> Result<(), String> {
+        self.strike(node, "mode=graceful").await
+    }
+
+    async fn pause(&self, node: NodeIndex, time: Duration) -> Result<(), String> {
+        self.strike(node, &format!("mode=pause&for_ms={}", time.as_millis())).await
+    }
+
+    async fn lay(&self, node: NodeIndex, order: &FaultOrder) -> Result<(), String> {
+        let request = self.client.post(self.with_token(node, "/fault")).json(order);
+        // The answer may already be late by the fault itself.
+        let response = request.timeout(LAID_WITHIN).send().await;
+        accepted("/fault", response.map_err(|error| format!("/fault: {}", reason(&error)))?).await
+    }
+
+    async fn heal(&self, node: NodeIndex) -> Result<(), String> {
+        match self.client.delete(self.with_token(node, "/fault")).send().await {
+            Ok(response) => accepted("/fault", response).await,
+            Err(error) if error.is_connect() && !error.is_timeout() => Ok(()),
+            Err(error) => Err(format!("/fault: {}", reason(&error))),
         }
     }
 
-    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<Option<Version>, String> {
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
         let key = percent_encode(key, RESERVED);
         let response = self.get(node.0, &format!("/get?k={key}")).await?;
         match response.status() {
             StatusCode::OK => {
                 let version = response.headers().get("x-mesh-version").and_then(|v| Version::parse(v.as_bytes()));
-                Ok(Some(version.unwrap_or_default()))
+                let is_local = response.headers().get("x-cache").is_some_and(|cache| cache == "HIT_LOCAL");
+                let hit = if is_local { OutcomeClass::Local } else { OutcomeClass::Remote };
+                Ok((hit, Some(version.unwrap_or_default())))
             }
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => Ok((OutcomeClass::Miss, None)),
             other => Err(format!("/get answered {other}")),
         }
     }
 }
 
+/// Whether a node does as it was told.
+async fn accepted(path: &str, response: Response) -> Result<(), String> {
+    match response.status() {
+        StatusCode::OK => Ok(()),
+        StatusCode::FORBIDDEN => Err(format!("{path} answered 403: set ALLOW_KILL=true on the nodes")),
+        StatusCode::UNAUTHORIZED => Err(format!("{path} answered 401: KILL_TOKEN is not the nodes'")),
+        other => {
+            let problem: Problem = response.json().await.unwrap_or_default();
+            Err(format!("{path} answered {} {}", other.as_u16(), problem.detail).trim_end().to_owned())
+        }
+    }
+}
+
+/// The part of an `application/problem+json` that is for people.
+#[derive(Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    detail: String,
+}
+
 /// A node's count in the load's own terms. What is not known here is left out, and missed by who compares.
-fn served(counted: NodeOperations) -> Served {
+///
+/// # Errors
+/// If these are the metrics of something else.
+fn served(counted: NodeOperations) -> Result<Served, String> {
+    if counted.started_unix_s <= 0.0 {
+        return Err("its metrics tell nothing of its operations".to_owned());
+    }
     let mut served = Served { since_unix_s: counted.started_unix_s, ..Served::default() };
+    served.turned_away = counted.turned_away;
     let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
     for (op, outcome, count) in counted.outcomes {
         let Some(op) = place(&op) else { continue };
@@ -153,11 +225,11 @@ fn served(counted: NodeOperations) -> Served {
     for (op, bound_s, count) in counted.buckets {
         place(&op).into_iter().for_each(|op| served.ops[op].buckets.push((bound_s, count)));
     }
-    served
+    Ok(served)
 }
 
 /// The innermost cause: `connection refused`, not `error sending request`.
-fn reason(error: &reqwest::Error) -> String {
+pub(crate) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }
@@ -166,4 +238,19 @@ fn reason(error: &reqwest::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_s_own_metrics_are_its_count() {
+        let counted = |text: &str| served(NodeOperations::parse(text));
+        assert!(counted("up 1\nprocess_start_time_seconds 9\n").is_err());
+        let text =
+            "mesh_start_timestamp_seconds{node=\"a\"} 9\nmesh_requests_total{op=\"set\",outcome=\"refused\"} 3\n";
+        let errors = counted(text).map(|served| (served.since_unix_s, served.ops[1].outcomes));
+        assert_eq!(errors, Ok((9.0, [0, 0, 0, 0, 3])));
+    }
 }

@@ -5,6 +5,7 @@ mod http;
 mod keep;
 mod metrics;
 mod null_server;
+mod prometheus;
 mod settings;
 mod startup;
 mod supervisor;
@@ -19,7 +20,7 @@ use tokio::runtime;
 use crate::{
     control::HttpCluster,
     http::{HttpClient, HttpOptions, probe_for_ever},
-    settings::{Command, KillMode, Settings, TargetUrl},
+    settings::{Command, KillMode, Reconcile, Settings, TargetUrl},
     supervisor::Supervisor,
     traces::Recording,
 };
@@ -53,12 +54,13 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
         let targets = &settings.http.targets;
-        let cluster = HttpCluster::new(targets, kill_token)?;
+        let cluster = HttpCluster::new(targets, kill_token)?.watched_by(&settings.prometheus_url, targets);
         return drive(settings, targets, &cluster).await;
     }
     // Settings are checked before anything is started.
     let nobody = vec![TargetUrl::new("127.0.0.1:1"); local.local.into()];
     settings.victim(&nobody, 0)?;
+    settings.faults(&nobody)?;
     let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
     let result = run_local(settings, &supervisor).await;
     supervisor.stop().await;
@@ -67,6 +69,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
 
 async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, String> {
     let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
+    let cluster = cluster.watched_by(&settings.prometheus_url, &supervisor.targets);
     tokio::select! {
         ready = supervisor.wait_ready(&cluster) => ready?,
         _ = tokio::signal::ctrl_c() => return Err("interrupted before the nodes were ready".to_owned()),
@@ -82,13 +85,17 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let http = &settings.http;
     let dice = rand::random_range(0..targets.len());
     let victim = settings.victim(targets, dice)?;
+    let faults = settings.faults(targets)?;
     let health = startup::find_targets(targets, http, cluster).await?;
+    startup::allow_faults(&faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
     let mut plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
+    plan.reconcile = http.reconcile == Reconcile::Strict;
     if let Some(kill) = &mut plan.kill {
         kill.anew = settings.kill.kill_mode == KillMode::Random;
     }
+    plan.faults = faults;
     let options = HttpOptions {
         entry: http.entry,
         failover_after: http.failover_after,

@@ -86,7 +86,7 @@ fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
         OutcomeClass::Error => true,
     };
     let outcomes = |op| OutcomeClass::ALL.into_iter().filter(move |outcome| possible(op, *outcome));
-    let fault = |Moment { action, target, unix_ms }| FaultEvent { action, target, unix_ms };
+    let fault = |Moment { action, kind, target, unix_ms }| FaultEvent { action, kind, target, unix_ms };
     RunnerSample {
         run_id: run.id(),
         version: env!("CARGO_PKG_VERSION"),

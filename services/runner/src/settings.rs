@@ -3,9 +3,9 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use load::{LoadSettings, duration, positive_duration};
+use load::{FaultPlan, LoadSettings, PlannedFault, duration, positive_duration};
 
-use crate::trace_settings::TraceFlags;
+use crate::trace_settings::{TraceFlags, url};
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
@@ -27,6 +27,9 @@ pub(crate) struct Settings {
     /// The TCP port of GET /metrics, for Prometheus; 0 is off
     #[arg(long, env, default_value_t = 0)]
     pub(crate) metrics_port: u16,
+    /// The Prometheus that watches the nodes, such as http://localhost:9090, to compare its p99 with the client's; empty is off
+    #[arg(long, env, default_value = "", hide_default_value = true, value_parser = prometheus)]
+    pub(crate) prometheus_url: String,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -67,6 +70,10 @@ pub(crate) struct HttpSettings {
     /// A request fails after this long
     #[arg(long, env, default_value = "5s", value_parser = positive_duration)]
     pub(crate) request_timeout: Duration,
+    /// strict makes the run invalid if a node counts other operations than the client; report only says so, for nodes that
+    /// others use too
+    #[arg(long, env, value_enum, default_value_t = Reconcile::Strict)]
+    pub(crate) reconcile: Reconcile,
     /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured
     #[arg(long, env, default_value = "0", allow_hyphen_values = true, value_parser = ttl_ms)]
     pub(crate) set_ttl_ms: i64,
@@ -81,6 +88,32 @@ pub(crate) struct KillSettings {
     /// The node that KILL_MODE=target kills, as written in TARGETS, or its number from 1; empty is the first
     #[arg(long, env, default_value = "", hide_default_value = true)]
     pub(crate) kill_target: String,
+    /// Faults, each at its time: a list such as `at=10s partition node2 for=5s; at=20s slow node1 50ms for=5s`
+    ///
+    /// Separated by semicolons or commas; at= is after the load began, for= is how long:
+    ///
+    ///   partition WHERE for=TIME           nothing gets through
+    ///   one_way NODE->NODE for=TIME        nothing gets through this way
+    ///   bridge NODE<->NODE for=TIME        the two hear each other only through others
+    ///   flap WHERE every=TIME for=TIME     a partition in the first half of each period
+    ///   loss WHERE PERCENT% for=TIME       packets are lost
+    ///   delay WHERE TIME for=TIME          packets are late
+    ///   reorder WHERE TIME for=TIME        packets are late by up to this: they overtake
+    ///   duplicate WHERE PERCENT% for=TIME  packets arrive twice
+    ///   slow NODE TIME for=TIME            all that it sends is late, to clients too
+    ///   clock NODE +TIME for=TIME          its clock is ahead, or behind with -TIME
+    ///   pause NODE for=TIME                it answers nobody
+    ///   crash NODE                         it dies at once
+    ///   stop NODE                          it ends as on SIGTERM
+    ///   storm NODE TIMES                   it dies, and again as soon as it answers
+    ///
+    /// NODE is one of TARGETS, its host, or its place there, as 2 or node2. WHERE is NODE
+    /// for all its links, NODE+NODE for a group and the rest, NODE<->NODE for one link, or
+    /// NODE->NODE for one way of it. The nodes need ALLOW_KILL, and KILL_TOKEN must be
+    /// theirs. What is in force when the load ends is healed. A fault that leaves no trace
+    /// in the nodes' own counters makes the run void.
+    #[arg(long, env, default_value = "", value_parser = FaultPlan::from_str, hide_default_value = true, verbatim_doc_comment)]
+    pub(crate) faults: FaultPlan,
     /// The nodes' KILL_TOKEN
     #[arg(long, env, default_value = "", hide_default_value = true, hide_env_values = true)]
     pub(crate) kill_token: String,
@@ -110,6 +143,13 @@ pub(crate) enum Entry {
     Strict,
 }
 
+/// What counts of client and nodes are for that do not agree.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reconcile {
+    Strict,
+    Report,
+}
+
 /// Which node is killed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KillMode {
@@ -128,6 +168,10 @@ pub(crate) struct TargetUrl {
 impl TargetUrl {
     pub(crate) fn new(authority: &str) -> Self {
         Self { authority: authority.to_owned() }
+    }
+
+    fn host(&self) -> &str {
+        self.authority.rsplit_once(':').map_or(&self.authority, |(host, _)| host)
     }
 
     /// As it is shown and asked.
@@ -149,6 +193,14 @@ impl FromStr for TargetUrl {
             Some(authority) if valid => Ok(Self::new(authority)),
             _ => Err("expected http://host:port, comma-separated".to_owned()),
         }
+    }
+}
+
+fn prometheus(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        url(text).map_err(|_| "expected a URL such as http://localhost:9090")
     }
 }
 
@@ -180,15 +232,38 @@ impl Settings {
         if self.kill.kill_mode == KillMode::Random {
             return Ok(Some(dice % targets.len()));
         }
-        let wanted = self.kill.kill_target.trim_end_matches('/');
-        let number = wanted.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let named = targets.iter().position(|target| target.url() == wanted || target.authority == wanted);
-        match named.or(number) {
+        let wanted = &self.kill.kill_target;
+        match find_target(targets, wanted) {
             _ if wanted.is_empty() => Ok(Some(0)),
-            Some(index) if index < targets.len() => Ok(Some(index)),
-            _ => Err(format!("KILL_TARGET={wanted}: expected one of TARGETS, or a number from 1 to {}", targets.len())),
+            Some(index) => Ok(Some(index)),
+            None => {
+                Err(format!("KILL_TARGET={wanted}: expected one of TARGETS, or a number from 1 to {}", targets.len()))
+            }
         }
     }
+
+    /// The faults of FAULTS, with the nodes that they are about as places in a list of `targets`.
+    ///
+    /// # Errors
+    /// One line: the variable, the fault and what was expected.
+    pub(crate) fn faults(&self, targets: &[TargetUrl]) -> Result<Vec<PlannedFault>, String> {
+        let KillSettings { faults, kill_token, .. } = &self.kill;
+        if !faults.is_empty() && kill_token.is_empty() && self.local.local == 0 {
+            return Err("KILL_TOKEN=: expected the nodes' token, because FAULTS is set".to_owned());
+        }
+        let names: Vec<_> = targets.iter().map(TargetUrl::url).collect();
+        faults.resolve(&names, self.load.duration, |name| find_target(targets, name))
+    }
+}
+
+/// The target that is meant: by its URL, `host:port`, host if no other has it, or its place from 1 as `2` or `node2`.
+fn find_target(targets: &[TargetUrl], name: &str) -> Option<usize> {
+    let name = name.trim_end_matches('/');
+    let whole = targets.iter().position(|target| target.authority == name || target.url() == name);
+    let hosts = || targets.iter().enumerate().filter(|(_, target)| target.host() == name).map(|(index, _)| index);
+    let alone = || hosts().next().filter(|_| hosts().count() == 1);
+    let place = || name.strip_prefix("node").unwrap_or(name).parse::<usize>().ok()?.checked_sub(1);
+    whole.or_else(alone).or_else(place).filter(|index| *index < targets.len())
 }
 
 #[cfg(test)]
@@ -196,7 +271,7 @@ impl Settings {
 mod tests {
     use std::ffi::OsString;
 
-    use load::parse_settings;
+    use load::{NodeIndex, parse_settings};
 
     use super::*;
 
@@ -248,7 +323,78 @@ mod tests {
         assert_eq!(target("http://node2:8082"), Ok(Some(1)));
         assert_eq!(target("3"), Ok(Some(2)));
         assert!(target("4").unwrap_err().starts_with("KILL_TARGET=4:"));
+        assert!(parse(&["--prometheus-url="]).unwrap().prometheus_url.is_empty());
+        assert_eq!(parse(&["--prometheus-url=http://p:9090/"]).unwrap().prometheus_url, "http://p:9090");
+        let message = parse(&["--prometheus-url=p:9090"]).unwrap_err();
+        assert_eq!(message, "PROMETHEUS_URL=p:9090: expected a URL such as http://localhost:9090");
+        assert_eq!(target("node3"), Ok(Some(2)));
         assert!(parse(&["--kill-mode=sometimes"]).unwrap_err().starts_with("KILL_MODE=sometimes: expected none or"));
         assert!(parse(&["--set-ttl-ms=-2"]).unwrap_err().starts_with("SET_TTL_MS=-2:"));
+    }
+    #[test]
+    fn a_target_has_many_names() {
+        let targets = |urls: &[&str]| urls.iter().map(|url| TargetUrl::from_str(url).unwrap()).collect::<Vec<_>>();
+        let named = targets(&["http://node3:1", "http://b:2", "http://node1:3"]);
+        for (name, index) in [
+            ("http://node3:1", Some(0)),
+            ("http://node3:1/", Some(0)),
+            ("b:2", Some(1)),
+            ("b", Some(1)),
+            // A host's name comes before a place.
+            ("node3", Some(0)),
+            ("node1", Some(2)),
+            ("node2", Some(1)),
+            ("3", Some(2)),
+            ("4", None),
+            ("node0", None),
+            ("c", None),
+            ("", None),
+        ] {
+            assert_eq!(find_target(&named, name), index, "{name}");
+        }
+        let local = targets(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        assert_eq!(find_target(&local, "127.0.0.1"), None, "two have it");
+        assert_eq!(find_target(&local, "node2"), Some(1));
+    }
+
+    #[test]
+    fn faults_are_checked_at_the_start() {
+        let faults = |arguments: &[&str]| {
+            let settings = parse(arguments)?;
+            settings.faults(&settings.http.targets)
+        };
+        assert_eq!(faults(&[]), Ok(Vec::new()));
+        let slow = "--faults=at=10s slow node1 50ms for=5s";
+        assert_eq!(faults(&[slow]), Err("KILL_TOKEN=: expected the nodes' token, because FAULTS is set".to_owned()));
+        assert_eq!(faults(&[slow, "--local=1"]).unwrap().len(), 1);
+        let token = "--kill-token=x";
+        assert_eq!(faults(&[slow, token]).unwrap()[0].nodes, [NodeIndex(0)]);
+        let short = faults(&[slow, token, "--duration=15s"]).unwrap_err();
+        assert_eq!(short, "FAULTS: entry 1 `slow node1 50ms for=5s`: expected it to be over before DURATION=15s is");
+        let bad = faults(&[token, "--faults=at=1s crash node1; at=2s slow node1"]).unwrap_err();
+        let expected = "FAULTS=at=1s crash node1; at=2s slow node1: entry 2, `at=2s slow node1`, at character 36: expected \
+                        a time such as 50ms, as in `slow NODE TIME for=TIME`";
+        assert_eq!(bad, expected);
+    }
+
+    #[test]
+    fn help_shows_every_fault() {
+        let help = <Settings as clap::CommandFactory>::command().render_long_help().to_string();
+        for (_, form) in load::FAULT_FORMS {
+            assert!(help.contains(&format!(" {form} ")), "{form} is not in --help:\n{help}");
+        }
+    }
+    #[test]
+    fn the_readme_shows_every_fault() {
+        let readme = include_str!("../../../README.md");
+        let commands: Vec<_> = readme.split("FAULTS='").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+        let nodes: Vec<_> = (1..4).map(|port| TargetUrl::new(&format!("127.0.0.1:{port}"))).collect();
+        for command in &commands {
+            let settings = parse(&["--local=3", "--duration=30s", &format!("--faults={command}")]).unwrap();
+            assert!(!settings.faults(&nodes).unwrap().is_empty(), "{command}");
+        }
+        for (name, _) in load::FAULT_FORMS {
+            assert!(commands.iter().any(|command| command.starts_with(&format!("at=5s {name} "))), "{name}");
+        }
     }
 }

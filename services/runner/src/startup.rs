@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use load::{Cluster, PlannedFault, all_of};
 use tokio::time::Instant;
 
 use crate::{
@@ -31,7 +32,7 @@ pub(crate) async fn find_targets(
     for (node, target) in targets.iter().enumerate() {
         found.push(find(node, target, cluster, began + REACHABLE_WITHIN));
     }
-    let found = join_all(found).await;
+    let found = all_of(found).await;
     if found.iter().filter(|result| result.is_ok()).count() < needed {
         let mut message = "TARGETS: not reachable".to_owned();
         for (target, result) in targets.iter().zip(&found) {
@@ -65,6 +66,22 @@ pub(crate) async fn find_targets(
     Ok(targets.iter().zip(&found).zip(&ready).map(health).collect())
 }
 
+/// Whether the nodes that faults are about obey; ends what an earlier run may have left there.
+///
+/// # Errors
+/// Which node does not, and why.
+pub(crate) async fn allow_faults(
+    faults: &[PlannedFault],
+    targets: &[TargetUrl],
+    cluster: &HttpCluster,
+) -> Result<(), String> {
+    for node in faults.iter().flat_map(|fault| &fault.nodes) {
+        let healed = cluster.heal(*node).await;
+        healed.map_err(|reason| format!("FAULTS: {} refuses them: {reason}", targets[node.0].url()))?;
+    }
+    Ok(())
+}
+
 async fn find(node: usize, target: &TargetUrl, cluster: &HttpCluster, deadline: Instant) -> Result<SocketAddr, String> {
     loop {
         let asked = async {
@@ -83,22 +100,4 @@ async fn find(node: usize, target: &TargetUrl, cluster: &HttpCluster, deadline: 
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// Awaits a few futures together.
-async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    let mut outputs: Vec<_> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *output = Some(value);
-            }
-        }
-        if outputs.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
 }

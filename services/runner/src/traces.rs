@@ -114,15 +114,16 @@ impl ThreadTraces {
         Self { all, budget: Cell::new((None, 0)) }
     }
 
-    /// A request begins.
-    pub(crate) fn begin(&self) -> ClientTrace {
-        self.all.tracer.begin()
+    /// A request begins. Only those of the load are drawn.
+    pub(crate) fn begin(&self, is_load: bool) -> ClientTrace {
+        let trace = self.all.tracer.begin();
+        ClientTrace { sampled: trace.sampled && is_load, ..trace }
     }
 
     /// A request was judged. Keeps it if there is a reason, and gives the reason.
-    pub(crate) fn judged(&self, last: &Last, ended: &Ended) -> Option<Kept> {
+    pub(crate) fn judged(&self, last: &Last, ended: &Ended, is_load: bool) -> Option<Kept> {
         let trace = last.trace?;
-        let kept = self.reason(trace, last.is_kept_there, ended)?;
+        let kept = self.reason(trace, last.is_kept_there, ended, is_load)?;
         let tries: Vec<_> = last.tries().map(|tried| (tried, tried.result.words())).collect();
         let told: Vec<_> = tries
             .iter()
@@ -156,15 +157,14 @@ impl ThreadTraces {
         Some(kept)
     }
 
-    fn reason(&self, trace: ClientTrace, is_kept_there: bool, ended: &Ended) -> Option<Kept> {
-        let response = ended.response();
+    fn reason(&self, trace: ClientTrace, is_kept_there: bool, ended: &Ended, is_load: bool) -> Option<Kept> {
         if ended.is_violation {
             Some(Kept::Violation)
         } else if ended.error.is_some() {
             Some(Kept::Failed)
         } else if ended.failed_over {
             Some(Kept::FailedOver)
-        } else if response > self.all.tracer.slow() || (self.is_above(ended.p99, response) && self.may_afford(ended)) {
+        } else if is_load && self.is_slow(ended) {
             Some(Kept::Slow)
         } else if is_kept_there && !trace.sampled {
             Some(Kept::AtNode)
@@ -175,8 +175,9 @@ impl ThreadTraces {
         }
     }
 
-    fn is_above(&self, p99: Duration, response: Duration) -> bool {
-        !p99.is_zero() && response > p99
+    fn is_slow(&self, ended: &Ended) -> bool {
+        let (p99, response) = (ended.p99, ended.response());
+        response > self.all.tracer.slow() || (!p99.is_zero() && response > p99 && self.may_afford(ended))
     }
 
     fn may_afford(&self, ended: &Ended) -> bool {
@@ -228,6 +229,7 @@ pub(crate) const fn phase_label(phase: Phase) -> &'static str {
         Phase::Warm => "warm",
         Phase::Steady => "steady",
         Phase::AfterKill => "after_kill",
+        Phase::InFault => "in_fault",
         Phase::Recovered => "recovered",
     }
 }

@@ -56,6 +56,8 @@ fn a_healthy_mesh_passes_and_the_summary_keeps_its_lines() {
     assert!(ran.totals("hits_local") > ran.totals("hits_remote") && ran.totals("hits_remote") > 0);
     assert_eq!(ran.results["sweep"]["keys"], 100);
     assert!(ran.results["comparisons"].as_u64().unwrap() >= 1);
+    assert_eq!(ran.results["reconciliation"]["differences"], serde_json::json!([]), "{}", ran.out);
+    assert!(ran.out.contains("every reply stands in its node's count"), "{}", ran.out);
     assert!(summary[6..].iter().all(|line| line.chars().count() <= 100), "{}", ran.out);
 }
 
@@ -99,6 +101,71 @@ fn a_node_that_stays_behind_is_named() {
     let stale_by_node = &ran.results["sweep"]["stale_by_node"];
     assert_eq!(*stale_by_node, serde_json::json!([0, 0, 100]), "{}", ran.out);
     assert_eq!(ran.results["sweep"]["lost"], 0);
+}
+
+#[test]
+fn every_finding_names_its_trace_and_its_node_keeps_it() {
+    // Of a read, of a write, and behind the load.
+    for (fault, op) in
+        [(Fault::Corrupt, "GET one"), (Fault::LoseWrites, "final sweep, GET quorum"), (Fault::Rewind, "SET")]
+    {
+        let mesh = FakeMesh::start();
+        mesh.nodes.iter().for_each(|node| node.misbehave(fault));
+        // Nobody takes spans there; what nodes are asked to keep does not depend on it.
+        let traces = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("TRACE_SAMPLE_RATIO", "0")];
+        let ran = run(&mesh, &traces);
+        assert_eq!(ran.code, 1, "{}", ran.out);
+        let findings = ran.results["integrity"]["examples"].as_array().unwrap();
+        assert!(findings.iter().any(|finding| finding["op"] == op), "{fault:?}: {}", ran.out);
+        for finding in findings {
+            let (trace, key) = (finding["trace"].as_str().unwrap(), finding["key"].as_str().unwrap());
+            let (request, is_kept) = mesh.nodes.iter().find_map(|node| node.traced(trace)).expect("it came to a node");
+            assert!(request.contains(key) && is_kept, "{request}: {finding}");
+            assert!(ran.out.contains(trace), "{}", ran.out);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_counts_what_it_likes_makes_the_run_invalid() {
+    for (fault, outcome) in [(Fault::Overcount, "operations"), (Fault::Undercount, "HIT_LOCAL")] {
+        let mesh = FakeMesh::start();
+        mesh.nodes[1].misbehave(fault);
+        let ran = run(&mesh, &[("CHECK_EVERY", "300ms"), ("FINAL_SWEEP", "false")]);
+        assert_eq!(ran.code, 2, "{fault:?}: {}", ran.out);
+        let differences = ran.results["reconciliation"]["differences"].as_array().unwrap();
+        assert!(differences.iter().all(|found| found["node"] == 1), "{differences:?}");
+        assert!(differences.iter().any(|found| found["op"] == "GET" && found["outcome"] == outcome), "{differences:?}");
+        let name = format!("the first: http://127.0.0.1:{} counted ", mesh.nodes[1].port);
+        assert!(ran.out.contains("counts of client and nodes do not agree") && ran.out.contains(&name), "{}", ran.out);
+        // Nodes that others use too count more than this client knows of.
+        let ran = run(&mesh, &[("RECONCILE", "report"), ("FINAL_SWEEP", "false")]);
+        assert_eq!(ran.code, 0, "{fault:?}: {}", ran.out);
+        assert!(ran.out.contains(&format!("unexplained  http://127.0.0.1:{}", mesh.nodes[1].port)), "{}", ran.out);
+    }
+}
+
+#[test]
+fn what_nodes_turn_away_or_never_answer_has_a_name() {
+    for (fault, field) in [(Fault::Overloaded, "turned_away"), (Fault::Hang, "timed_out"), (Fault::Close, "broken_off")]
+    {
+        let mesh = FakeMesh::start();
+        mesh.nodes[1].misbehave(fault);
+        let settings = [
+            ("REQUEST_TIMEOUT", "100ms"),
+            ("DURATION", "2s"),
+            ("CONCURRENCY", "16"),
+            ("ERRORS_MAX_PERCENT", "100"),
+            ("FINAL_SWEEP", "false"),
+            ("ENTRY", "strict"),
+            ("PREFILL", "false"),
+        ];
+        let ran = run(&mesh, &settings);
+        assert_eq!(ran.code, 0, "{fault:?}: {}", ran.out);
+        let both = &ran.results["reconciliation"];
+        assert!(both["ops"].as_array().unwrap().iter().any(|op| op[field].as_u64() > Some(0)), "{fault:?}: {both}");
+        assert_eq!(both["differences"], serde_json::json!([]), "{fault:?}: {both}");
+    }
 }
 
 #[test]

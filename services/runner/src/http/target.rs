@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Answer, Client, Ended, ErrorKind, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way};
+use load::{
+    Answer, Client, Ended, ErrorKind, FailedTry, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way,
+};
 use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
 
@@ -67,8 +69,8 @@ pub(crate) struct HttpTarget {
     body: Vec<u8>,
     traces: Option<Rc<ThreadTraces>>,
     last: Last,
-    /// Only the load is traced: what is written or read around it is judged by nobody, so its traces would have no root.
-    is_traced: bool,
+    /// Of what is written ahead of the load and read behind it, only findings and failures are kept.
+    is_load: bool,
     /// Where in the request the value of `traceparent` stands.
     traceparent_at: usize,
 }
@@ -99,7 +101,7 @@ impl HttpTarget {
         let deadline = Deadline::new(&pool.deadlines);
         let request = Vec::with_capacity(384);
         let (body, last) = (Vec::new(), Last::default());
-        Self { pool, options, deadline, dice, request, body, traces, last, is_traced: false, traceparent_at: 0 }
+        Self { pool, options, deadline, dice, request, body, traces, last, is_load: false, traceparent_at: 0 }
     }
 
     /// Sends the prepared request, and once more elsewhere if that is the rule.
@@ -127,11 +129,17 @@ impl HttpTarget {
         self.write_traceparent(1);
         // Whoever closed or fell silent may have done what it was asked, or may do it yet.
         let doubtful = matches!(&tried, Err(first) if first.kind != ErrorKind::Refused);
+        let before = match &tried {
+            // The only status that is worth another try.
+            Ok(_) => FailedTry { node: first, error: ErrorKind::Unavailable, is_reply: true },
+            Err(failure) => FailedTry { node: first, error: failure.kind, is_reply: false },
+        };
         let tried = self.try_at(second, timeout, value).await;
         self.last.second = Some(Try { node: second, result: result_of(&tried), started });
         self.note(second, &tried, false);
         let mut answer = answer(second, &tried, read, value);
         answer.doubtful = doubtful;
+        answer.before = Some(before);
         answer.failed_over = !matches!(answer.outcome, Outcome::Error(_));
         answer
     }
@@ -206,8 +214,7 @@ impl HttpTarget {
 
     /// A new operation begins: its trace is the last of its headers.
     fn end_head(&mut self) {
-        let traces = self.traces.as_ref().filter(|_| self.is_traced);
-        self.last.begin(traces.map(|traces| traces.begin()));
+        self.last.begin(self.traces.as_ref().map(|traces| traces.begin(self.is_load)));
         if self.last.trace.is_some() {
             self.request.extend_from_slice(TRACEPARENT);
             self.traceparent_at = self.request.len();
@@ -256,6 +263,7 @@ impl Target for HttpTarget {
     async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         self.prepare_get(key, fresh);
         let tried = self.try_at(node, self.options.request_timeout, value).await;
+        self.last.first = Some(Try { node, result: result_of(&tried), started: None });
         answer(node, &tried, read_get, value)
     }
 
@@ -270,11 +278,11 @@ impl Target for HttpTarget {
     }
 
     fn begin_load(&mut self) {
-        self.is_traced = true;
+        self.is_load = true;
     }
 
     fn judged(&mut self, ended: &Ended) -> Option<Kept> {
-        self.traces.as_ref().and_then(|traces| traces.judged(&self.last, ended))
+        self.traces.as_ref().and_then(|traces| traces.judged(&self.last, ended, self.is_load))
     }
 
     fn trace(&self) -> Option<u128> {
@@ -321,7 +329,8 @@ fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body:
     };
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
     let detail = spoke.then(|| complaint(body));
-    Answer { outcome, node, failed_over: false, doubtful: false, version, served_by, detail }
+    let (is_reply, before) = (tried.is_ok(), None);
+    Answer { outcome, node, is_reply, before, failed_over: false, doubtful: false, version, served_by, detail }
 }
 
 /// Whether the body of a 503 is the problem document (RFC 9457) of a node with too much to do.

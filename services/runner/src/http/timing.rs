@@ -8,10 +8,11 @@ use load::{LegPart, Parts};
 /// Its parts; nothing for those that it does not tell. The header is the node's word: it is not trusted to make sense.
 pub(super) fn parts(header: &[u8]) -> Parts {
     let mut parts = Parts::default();
-    for (name, took, _) in metrics(header) {
+    for (name, took, description) in metrics(header) {
         match name {
             "handler" => parts.handler = took,
             "mesh" => parts.mesh = took,
+            "leg" if description.is_some_and(|leg| leg.ends_with("won")) => parts.leg = parts.leg.max(took),
             _ => {}
         }
     }
@@ -55,7 +56,7 @@ mod tests {
         let header =
             b"mesh;dur=2.000, handler;dur=2.500, leg;dur=1.250;desc=\"00ab hedge won\", leg;dur=0.1;desc=\"00cd lost\"";
         let ms = |ms: f64| Some(Duration::from_secs_f64(ms / 1e3));
-        assert_eq!(parts(header), Parts { handler: ms(2.5), mesh: ms(2.0), ..Parts::default() });
+        assert_eq!(parts(header), Parts { handler: ms(2.5), mesh: ms(2.0), leg: ms(1.25), ..Parts::default() });
         let legs = legs(header);
         assert_eq!(legs[0], LegPart { peer: "00ab".to_owned(), outcome: "hedge won".to_owned(), ms: 1.25 });
         assert_eq!((legs.len(), legs[1].outcome.as_str()), (2, "lost"));

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+mod books;
+mod laid;
 mod ran;
 mod register;
 
@@ -17,7 +19,9 @@ use std::{
     time::Duration,
 };
 
-pub use ran::{command, misbehaving, run, told};
+use books::Books;
+use laid::Laid;
+pub use ran::{Ran, command, misbehaving, run, told};
 use register::Registers;
 
 /// What a node does wrong.
@@ -56,6 +60,10 @@ pub enum Fault {
     Close,
     /// Never answers.
     Hang,
+    /// Counts every operation twice.
+    Overcount,
+    /// Counts nothing.
+    Undercount,
 }
 
 const OVERLOADED: &str = r#"{"type":"urn:problem-type:mesh:overloaded","status":503,"detail":"too much to do"}"#;
@@ -66,7 +74,13 @@ struct Request {
     body: String,
     /// `X-Mesh-Min-Version`.
     least: u128,
+    /// `traceparent`; empty without one.
+    trace: String,
 }
+
+/// KILL_TOKEN of every node, and as a query has it.
+pub const KILL_TOKEN: &str = "to ken";
+const TOKEN: &str = "to%20ken";
 
 /// Three nodes.
 pub struct FakeMesh {
@@ -76,11 +90,19 @@ pub struct FakeMesh {
 pub struct FakeNode {
     pub port: u16,
     fault: Mutex<Fault>,
-    /// Obeys `/kill`.
+    /// Obeys `/kill` and `/fault`; else it only says so.
     pub mortal: AtomicBool,
+    /// Knows no KILL_TOKEN.
+    pub forbids: AtomicBool,
     dead: AtomicBool,
+    laid: Mutex<Laid>,
     evictions: AtomicU64,
     requests: AtomicU64,
+    books: Books,
+    /// Every traced request: its trace, and its first line with its body.
+    traced: Mutex<Vec<(String, String)>>,
+    /// The traces that it was asked to keep.
+    kept: Mutex<Vec<String>>,
     registers: Arc<Mutex<Registers>>,
 }
 
@@ -103,9 +125,14 @@ impl FakeNode {
             port: listener.local_addr().unwrap().port(),
             fault: Mutex::new(Fault::None),
             mortal: AtomicBool::new(true),
+            forbids: AtomicBool::new(false),
+            laid: Mutex::default(),
             dead: AtomicBool::new(false),
             evictions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            books: Books::default(),
+            traced: Mutex::default(),
+            kept: Mutex::default(),
             registers,
         });
         let accepting = Arc::clone(&node);
@@ -122,6 +149,13 @@ impl FakeNode {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// The request of this trace, if it came here, and whether it was to be kept.
+    pub fn traced(&self, trace: &str) -> Option<(String, bool)> {
+        let traced = self.traced.lock().unwrap();
+        let (_, request) = traced.iter().find(|(id, _)| id == trace)?;
+        Some((request.clone(), self.kept.lock().unwrap().iter().any(|id| id == trace)))
+    }
+
     pub fn evict(&self, count: u64) {
         self.evictions.store(count, Ordering::Relaxed);
     }
@@ -129,6 +163,12 @@ impl FakeNode {
     /// How many keys the mesh has.
     pub fn written(&self) -> usize {
         self.registers.lock().unwrap().len()
+    }
+
+    /// The orders for faults that it got, and how often it was healed.
+    pub fn ordered(&self) -> (Vec<serde_json::Value>, usize) {
+        let laid = self.laid.lock().unwrap();
+        (laid.orders.clone(), laid.healed)
     }
 
     pub fn die(&self) {
@@ -139,6 +179,7 @@ impl FakeNode {
         stream.set_nodelay(true).unwrap();
         let mut reader = BufReader::new(stream);
         while let Some(request) = read_request(&mut reader) {
+            thread::sleep(self.laid.lock().unwrap().pause_left());
             let dead = self.dead.load(Ordering::Relaxed);
             let response = if dead { None } else { self.answer(&request) };
             let Some(response) = response else {
@@ -155,19 +196,61 @@ impl FakeNode {
         let fault = *self.fault.lock().unwrap();
         let path = request.line.split(' ').nth(1).unwrap_or_default();
         let sometimes = self.requests.fetch_add(1, Ordering::Relaxed) % 50 == 49;
+        if let Some(trace) = request.trace.split('-').nth(1) {
+            self.traced.lock().unwrap().push((trace.to_owned(), format!("{} {}", request.line.trim(), request.body)));
+        }
+        let response = self.answer_with(request, path, fault, sometimes)?;
+        let times = match fault {
+            Fault::Overcount => 2,
+            Fault::Undercount => 0,
+            _ => 1,
+        };
+        self.books.enter(path.split('?').next().unwrap_or_default(), &response, times);
+        Some(response)
+    }
+
+    fn answer_with(&self, request: &Request, path: &str, fault: Fault, sometimes: bool) -> Option<String> {
         match path.split('?').next().unwrap_or_default() {
+            "/trace/keep" => {
+                self.kept.lock().unwrap().extend(request.body.lines().map(str::to_owned));
+                Some(respond("204 No Content", "", ""))
+            }
+            "/metrics" => Some(respond("200 OK", "", &self.books.metrics())),
             "/ready" => Some(respond("200 OK", "", "{}")),
-            "/cluster" => Some(respond("200 OK", "", &format!("{{\"id\":\"{:016x}\",\"members\":[]}}", self.port))),
+            "/cluster" => {
+                let unix_ms = self.laid.lock().unwrap().unix_ms();
+                let view = format!("{{\"id\":\"{:016x}\",\"members\":[],\"unix_ms\":{unix_ms}}}", self.port);
+                Some(respond("200 OK", "", &view))
+            }
             "/stats" => {
                 let evictions = self.evictions.load(Ordering::Relaxed);
+                let packets = self.laid.lock().unwrap().packets();
                 let stats = format!(
                     "{{\"Hits\":7,\"Misses\":1,\"Evictions\":{evictions},\"Size\":3,\"Capacity\":9,\
-                    \"mesh\":{{\"cpu_ms\":1}}}}"
+                    \"mesh\":{{\"cpu_ms\":1,{packets}}}}}"
                 );
                 Some(respond("200 OK", "", &stats))
             }
+            "/fault" | "/kill" if self.forbids.load(Ordering::Relaxed) => {
+                Some(respond("403 Forbidden", "", r#"{"detail":"killing is off"}"#))
+            }
+            "/fault" if parameter(path, "token") != Some(TOKEN) => {
+                Some(respond("401 Unauthorized", "", r#"{"detail":"`token` must be the node's KILL_TOKEN"}"#))
+            }
+            "/fault" => {
+                let mut laid = self.laid.lock().unwrap();
+                if request.line.starts_with("DELETE") {
+                    laid.heal();
+                } else {
+                    laid.lay(&request.body, self.mortal.load(Ordering::Relaxed));
+                }
+                Some(respond("200 OK", "", "[]"))
+            }
             "/kill" if self.mortal.load(Ordering::Relaxed) => {
-                self.die();
+                match parameter(path, "for_ms") {
+                    Some(ms) => self.laid.lock().unwrap().pause(Duration::from_millis(ms.parse().unwrap())),
+                    None => self.die(),
+                }
                 Some(respond("200 OK", "", "bye"))
             }
             "/kill" => Some(respond("200 OK", "", "bye")),
@@ -229,7 +312,7 @@ fn respond(status: &str, headers: &str, body: &str) -> String {
 fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut request = String::new();
     reader.read_line(&mut request).ok().filter(|read| *read > 0)?;
-    let (mut length, mut least) = (0, 0);
+    let (mut length, mut least, mut trace) = (0, 0, String::new());
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -239,11 +322,14 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("traceparent:") {
+            trace = value.trim().to_owned();
+        }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("x-mesh-min-version:") {
             least = u128::from_str_radix(value.trim(), 16).unwrap();
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least })
+    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least, trace })
 }

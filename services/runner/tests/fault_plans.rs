@@ -1,0 +1,160 @@
+//! FAULTS against nodes that obey, nodes that only say so, and nodes that refuse.
+
+#![allow(clippy::disallowed_methods, reason = "no runtime here: these threads wait for a process, with a deadline")]
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
+
+mod fake;
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use fake::{FakeMesh, KILL_TOKEN, Ran, command, run, told};
+use serde_json::{Value, json};
+
+fn with_faults(mesh: &FakeMesh, faults: &str, settings: &[(&str, &str)]) -> Ran {
+    let ours = [("FAULTS", faults), ("KILL_TOKEN", KILL_TOKEN), ("FINAL_SWEEP", "false"), ("DURATION", "6s")];
+    run(mesh, &[&ours[..], settings].concat())
+}
+
+/// What the nodes got, without what the faults do not say.
+fn orders(mesh: &FakeMesh, node: usize) -> Vec<Value> {
+    mesh.nodes[node].ordered().0
+}
+
+#[test]
+fn each_fault_is_laid_seen_and_told() {
+    let mesh = FakeMesh::start();
+    let faults = "at=300ms partition node2 for=100ms; at=400ms loss node1->node3 50% for=100ms, \
+                  at=500ms slow 3 20ms for=100ms; at=600ms duplicate node1<->node2 5% for=100ms; \
+                  at=700ms clock node1 -1h for=900ms; at=800ms pause node3 for=700ms;";
+    let ran = with_faults(&mesh, faults, &[]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    let (second, third) = (format!("{:016x}", mesh.nodes[1].port), format!("{:016x}", mesh.nodes[2].port));
+    let link = |peer: &str, direction: &str, change: &dyn Fn(&mut Value)| {
+        let mut link = json!({"peer": peer, "direction": direction, "cut": false, "loss": 0.0, "duplicate": 0.0,
+            "delay_ms": 0, "jitter_ms": 0, "flap_ms": 0});
+        change(&mut link);
+        link
+    };
+    let cut = link("*", "both", &|link| link["cut"] = true.into());
+    let order = |links: &[Value], slow_ms: u64| json!({"for_ms": 100, "links": links, "slow_ms": slow_ms, "clock_offset_ms": 0});
+    let first = orders(&mesh, 0);
+    assert_eq!(first[0], order(&[link(&third, "out", &|link| link["loss"] = 0.5.into())], 0));
+    assert_eq!(first[1], order(&[link(&second, "both", &|link| link["duplicate"] = 0.05.into())], 0));
+    assert_eq!((&first[2]["clock_offset_ms"], &first[2]["for_ms"]), (&json!(-3_600_000), &json!(900)));
+    assert_eq!(orders(&mesh, 1), [order(&[cut], 0)]);
+    assert_eq!(orders(&mesh, 2), [order(&[], 20)]);
+    let told = ran.results["faults"].as_array().unwrap();
+    let effects =
+        ["packets_dropped", "packets_dropped", "packets_delayed", "packets_duplicated", "clock_off_ms", "silent_s"];
+    for (fault, effect) in told.iter().zip(effects) {
+        assert!(fault["effect"][effect].is_number(), "{fault}");
+        let [begun, ended, whole] =
+            ["begun_at_s", "ended_at_s", "recovered_at_s"].map(|at| fault[at].as_f64().unwrap());
+        assert!(fault["planned_at_s"].as_f64().unwrap() <= begun && begun < ended && ended <= whole, "{fault}");
+    }
+    assert_eq!(told.len(), 6);
+    for line in
+        ["7 packets dropped", "7 packets delayed", "7 packets doubled", "silent for ", "clock -3", "whole again +"]
+    {
+        assert!(ran.out.contains(line), "{line}: {}", ran.out);
+    }
+}
+
+#[test]
+fn a_fault_that_leaves_no_trace_is_void() {
+    for (fault, reason, duration) in [
+        ("loss node1 5% for=100ms", "the nodes count no packets dropped", "3s"),
+        ("clock node1 +10s for=500ms", "its clock was not seen to move", "3s"),
+        ("pause node1 for=3s", "it went on answering", "6s"),
+    ] {
+        let mesh = FakeMesh::start();
+        mesh.nodes[0].mortal.store(false, Ordering::Relaxed);
+        let ran = with_faults(
+            &mesh,
+            &format!("at=300ms {fault}; at=300ms slow node2 1ms for=10ms"),
+            &[("DURATION", duration)],
+        );
+        assert_eq!(ran.code, 2, "{}", ran.out);
+        assert!(ran.out.contains(&format!("VOID    {fault} had no effect: {reason}")), "{}", ran.out);
+        assert_eq!(ran.results["verdict"]["void"].as_array().unwrap().len(), 1, "only that one: {}", ran.out);
+    }
+}
+
+#[test]
+fn a_fault_under_hardly_any_load_or_cut_short_is_void() {
+    let ran = with_faults(&FakeMesh::start(), "at=1s slow node1 1ms for=1s", &[("RATE", "60"), ("DURATION", "4s")]);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.contains("VOID    too little load around slow node1 1ms for=1s: "), "{}", ran.out);
+    // A fake node that has died is not started again.
+    let ran = with_faults(&FakeMesh::start(), "at=300ms storm node1 2", &[("DURATION", "3s")]);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.out.contains("VOID    the run ended during storm node1 2, after 0 of 2 returns"), "{}", ran.out);
+}
+
+#[test]
+fn who_dies_once_may_stay_away() {
+    let ran = with_faults(&FakeMesh::start(), "at=500ms stop node1", &[("DURATION", "3s")]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert_eq!(ran.results["faults"][0]["effect"]["restarts"], 0, "{}", ran.out);
+    assert!(ran.results["not_whole"].is_string(), "{}", ran.out);
+}
+
+#[test]
+fn an_interrupt_heals_what_is_in_force() {
+    let mesh = FakeMesh::start();
+    let settings = [
+        ("FAULTS", "at=200ms partition node2 for=1m; at=300ms pause node3 for=2s; at=50s slow node1 1s for=1s"),
+        ("KILL_TOKEN", KILL_TOKEN),
+        ("DURATION", "90s"),
+    ];
+    let running = command(&mesh.targets(), &settings).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while orders(&mesh, 1).is_empty() {
+        assert!(Instant::now() < deadline, "no fault was laid");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let healed_at_start = mesh.nodes[1].ordered().1;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&running), rustix::process::Signal::INT).unwrap();
+    let (code, out) = told(&running.wait_with_output().unwrap());
+    assert_eq!(code, 2, "{out}");
+    assert!(mesh.nodes[1].ordered().1 > healed_at_start, "{out}");
+    assert_eq!(mesh.nodes[0].ordered(), (Vec::new(), 1), "it had nothing to heal, and was only asked whether it obeys");
+    for reason in ["the run ended during partition node2 for=1m", "the run ended before slow node1 1s for=1s"] {
+        assert!(out.contains(&format!("VOID    {reason}")), "{out}");
+    }
+    let healing = out.find("[HEAL]").expect("it says that it heals");
+    assert!(out.find("[SWEEP]").is_some_and(|sweep| sweep > healing), "the sweep waits for that: {out}");
+}
+
+#[test]
+fn who_may_not_is_told_at_the_start() {
+    let refused = |mesh: &FakeMesh, settings: &[(&str, &str)], reason: &str| {
+        let faults = [("FAULTS", "at=300ms crash node1; at=400ms partition node2 for=100ms")];
+        let output = command(&mesh.targets(), &[&faults[..], settings].concat()).output().unwrap();
+        let (code, out) = told(&output);
+        assert_eq!((code, out.lines().count()), (2, 1), "{out}");
+        assert!(out.starts_with("runner: ") && out.contains(reason), "{out}");
+        assert_eq!(mesh.nodes[0].written(), 0, "before the first request");
+    };
+    refused(&FakeMesh::start(), &[], "KILL_TOKEN=: expected the nodes' token, because FAULTS is set");
+    refused(
+        &FakeMesh::start(),
+        &[("KILL_TOKEN", "x")],
+        "refuses them: /fault answered 401: KILL_TOKEN is not the nodes'",
+    );
+    let mesh = FakeMesh::start();
+    mesh.nodes[1].forbids.store(true, Ordering::Relaxed);
+    refused(
+        &mesh,
+        &[("KILL_TOKEN", KILL_TOKEN)],
+        "refuses them: /fault answered 403: set ALLOW_KILL=true on the nodes",
+    );
+    let second = format!("FAULTS: http://127.0.0.1:{}", mesh.nodes[1].port);
+    refused(&mesh, &[("KILL_TOKEN", KILL_TOKEN)], &second);
+    let unknown = [("KILL_TOKEN", KILL_TOKEN), ("FAULTS", "at=1ms crash node9")];
+    refused(&mesh, &unknown, "FAULTS: entry 1 `crash node9`: expected `node9` to be one of TARGETS: http://127.0.0.1:");
+}
