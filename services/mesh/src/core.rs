@@ -103,8 +103,8 @@ const fn is_near(one_ms: i64, other_ms: i64) -> bool {
 
 /// What versions end in: never the same for two nodes, two process starts or two clocks.
 fn writer(id: NodeId, start: u64, since: Monotonic) -> u64 {
-    let since_ns = since.since_start().as_nanos();
-    KeyHash::of(&[&id.get().to_le_bytes()[..], &start.to_le_bytes(), &since_ns.to_le_bytes()].concat()).get()
+    let since_ns = u64::try_from(since.since_start().as_nanos()).unwrap_or(u64::MAX);
+    KeyHash::of(&[id.get().to_le_bytes(), start.wrapping_add(since_ns).to_le_bytes()].concat()).get()
 }
 
 impl Core {

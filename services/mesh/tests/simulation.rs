@@ -226,7 +226,9 @@ fn a_hot_key_is_written_at_once_while_an_owner_is_silent() {
             });
         }
         let worst = writers.join_all().await.into_iter().max().unwrap();
-        assert!(worst < Duration::from_millis(500), "{worst:?}");
+        // The pauses that writers make for each other are diced: half a second more or less. A write that waits for the
+        // silent owner would take three.
+        assert!(worst < Duration::from_secs(1), "{worst:?}");
     });
 }
 
