@@ -16,6 +16,7 @@ import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
 
+import crashes
 import overhead
 import saturation
 from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
@@ -45,6 +46,9 @@ TARGETS = [
     Target("open loop at twice the maximum: p99 from sending to answer", figure("overload p99 ms"), 250.0, False, " ms"),
     Target("open loop at twice the maximum: nodes declared dead", figure("overload deaths"), 0, False),
     Target("all cores busy: nodes declared dead", figure("false deaths"), 0, False),
+    Target("20 crashes at half the maximum: wrong, lost or resurrected", figure("crash violations"), 0, False),
+    Target("20 crashes at half the maximum: errors", figure("crash errors %"), 0.1, False, " %"),
+    Target("20 crashes at half the maximum: start of a failed request, from its crash", figure("crash error distance s"), 1.0, False, " s"),
     Target("nodes' CPU per operation at 20 000/s ÷ at 10 000/s", ratio("open CPU µs", "half open CPU µs"), 1.05, False),
     Target("nodes' CPU per GET, traced by default ÷ untraced", ratio("traced GET CPU µs", "untraced GET CPU µs"), 1.05, False),
     Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
@@ -56,10 +60,11 @@ TARGETS = [
 class Bench:
     """The measurements, each of which adds its figures to a round."""
 
-    def __init__(self, binaries: Path, seconds: int, entries: int):
+    def __init__(self, binaries: Path, seconds: int, is_quick: bool):
         self.binaries = binaries
         self.seconds = seconds
-        self.entries = entries
+        self.is_quick = is_quick
+        self.entries = 100_000 if is_quick else 1_000_000
 
     def wrk(self, url: str, seconds: int, *more: str) -> str:
         command = [need("wrk", "wrk"), "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", *more, url]
@@ -166,6 +171,9 @@ class Bench:
     def false_deaths(self, figures: Round) -> None:
         saturation.false_deaths(self, figures)
 
+    def crashes(self, figures: Round) -> None:
+        crashes.crashes(self, figures)
+
     def memory(self, figures: Round) -> None:
         """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""
         with Mesh(self.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
@@ -180,7 +188,10 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "memory"]
+MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "crashes", "memory"]
+
+# They do not vary from round to round, or take minutes.
+ONCE = ["crashes", "memory"]
 
 
 def put(url: str, key: str, value: str) -> None:
@@ -234,15 +245,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 2
-    bench = Bench(options.binaries, options.seconds, 100_000 if options.quick else 1_000_000)
+    bench = Bench(options.binaries, options.seconds, options.quick)
     chosen = [name for name in MEASUREMENTS if not options.only or name in options.only]
     rounds: list[Round] = []
     skipped: dict[str, str] = {}
     for number in range(options.rounds):
         figures: Round = {}
         for name in chosen:
-            # Memory does not vary from round to round.
-            if name in skipped or (name == "memory" and number > 0):
+            if name in skipped or (name in ONCE and number > 0):
                 continue
             start = time.monotonic()
             try:

@@ -78,7 +78,7 @@ def run(bench, mesh: Mesh, **settings: str) -> tuple[float, float]:
         found = json.loads(results.read_text())
     totals, table = found["totals"], "service" if "RATE" in settings else "all"
     p99 = max(row["p99_ms"] for row in found["rows"] if row["table"] == table)
-    return (totals["total"] - totals["errors"]) / took, p99
+    return (totals["total"] - totals["errors"] - totals["indeterminate"]) / took, p99
 
 
 def overload(bench, figures: Round) -> None:

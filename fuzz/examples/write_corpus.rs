@@ -120,6 +120,7 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("control_compare_with_me", FrameBody::Control(ControlRequest::CompareWithMe)),
         ("control_farewell", FrameBody::Control(ControlRequest::Farewell)),
         ("control_in_sync", FrameBody::Control(ControlRequest::InSync)),
+        ("control_reached", FrameBody::Control(ControlRequest::Reached { start: 7 })),
         ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
         ("reply_digests", FrameBody::ControlReply(ControlReply::Digests(digests(slot)))),
         ("reply_versions", FrameBody::ControlReply(ControlReply::Versions(vec![(slot, vec![(hash, version)])]))),

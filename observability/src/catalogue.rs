@@ -53,6 +53,8 @@ catalogue! {
     GOSSIP_ROUNDS: Counter "mesh_gossip_rounds_total" "Gossip rounds by how the probed peer answered.";
     GOSSIP_ROUND: Seconds "mesh_gossip_round_seconds" "Time from a probe to its answer.";
     RING_MEMBERS: Gauge "mesh_ring_members" "Members of the ring in force.";
+    MEMBERS_JOINING: Gauge "mesh_members_joining" "Members, this node included, that catch up before they enter the ring.";
+    MEMBERS_LEAVING: Gauge "mesh_members_leaving" "Members, this node included, that have left the ring and are still handing over.";
     RING_SLOTS_OWNED: Gauge "mesh_ring_slots_owned" "Slots that this node owns, as any replica.";
 
     RING_HASH: Gauge "mesh_ring_hash" "The upper 52 bits of the ring's hash: nodes that differ in it disagree on owners.";

@@ -27,6 +27,10 @@ pub struct MeshSample {
     pub slots_in_sync: u64,
     /// Whether it wants traffic.
     pub ready: bool,
+    /// Members that catch up before they enter the ring.
+    pub members_joining: u64,
+    /// Members that have left the ring and are still handing over.
+    pub members_leaving: u64,
     /// Reads that went to another node, since start.
     pub remote_reads: u64,
     /// Requests that came with another ring, since start.
@@ -83,6 +87,8 @@ pub(crate) struct MeshSeries {
     slots_owned: Gauge,
     slots_in_sync: Gauge,
     ready: Gauge,
+    members_joining: Gauge,
+    members_leaving: Gauge,
     remote_reads: Counter,
     wrong_ring: Counter,
     given_up: Counter,
@@ -106,6 +112,8 @@ impl MeshSeries {
             slots_owned: registry.gauge(&names::RING_SLOTS_OWNED, &[]),
             slots_in_sync: registry.gauge(&names::SLOTS_IN_SYNC, &[]),
             ready: registry.gauge(&names::READY, &[]),
+            members_joining: registry.gauge(&names::MEMBERS_JOINING, &[]),
+            members_leaving: registry.gauge(&names::MEMBERS_LEAVING, &[]),
             remote_reads: registry.counter(&names::REMOTE_READS, &[]),
             wrong_ring: registry.counter(&names::WRONG_RING, &[]),
             given_up: registry.counter(&names::GIVEN_UP, &[]),
@@ -128,6 +136,8 @@ impl MeshSeries {
         self.slots_owned.set(sample.slots_owned as f64);
         self.slots_in_sync.set(sample.slots_in_sync as f64);
         self.ready.set(if sample.ready { 1.0 } else { 0.0 });
+        self.members_joining.set(sample.members_joining as f64);
+        self.members_leaving.set(sample.members_leaving as f64);
         self.remote_reads.absolute(sample.remote_reads);
         self.wrong_ring.absolute(sample.wrong_ring);
         self.given_up.absolute(sample.given_up);

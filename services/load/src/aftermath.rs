@@ -1,8 +1,9 @@
 //! Behind the books of an operation: its target hears how it ended and says whether its trace is kept; the slowest are written
-//! down with where their time went, and of every few the parts.
+//! down with where their time went, the first failures with what was said, and of every few the parts.
 
 use crate::{
-    Answer, Ended, Judgement, Kept, Op, Outcome, OutcomeClass, Target,
+    Answer, Ended, Judgement, Kept, Op, OutcomeClass, Target,
+    failures::Failures,
     judged::Times,
     kept::KeptTraces,
     parts::PartSamples,
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Aftermath {
     pub(crate) slowest: Slowest,
+    pub(crate) failures: Failures,
     pub(crate) kept: KeptTraces,
     pub(crate) parts: [PartSamples; Op::ALL.len()],
 }
@@ -21,6 +23,7 @@ pub struct Aftermath {
 impl Aftermath {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.slowest.merge(&other.slowest);
+        self.failures.merge(&other.failures);
         self.kept.merge(&other.kept);
         self.parts.iter_mut().zip(&other.parts).for_each(|(mine, theirs)| mine.merge(theirs));
     }
@@ -45,6 +48,8 @@ impl Thread {
         self.live().service(op, ended.service());
         ended.error.into_iter().for_each(|kind| self.live().error(kind));
         let kept = target.judged(&ended);
+        let at = run.load_time(times.ended);
+        aftermath.failures.add(&ended, answer, (run.load_time(times.sent), at), || target.way());
         let draws = aftermath.parts[op as usize].draws();
         if !draws && !ended.is_among_slowest && kept.is_none_or(|kept| kept == Kept::Sampled) {
             return;
@@ -53,7 +58,6 @@ impl Thread {
         if draws {
             aftermath.parts[op as usize].add(&ended, &parts);
         }
-        let at = run.load_time(times.ended);
         if let Some((kept, trace)) = kept.zip(target.trace()) {
             aftermath.kept.add(kept, trace, at, answer.node);
         }
@@ -83,7 +87,7 @@ impl Thread {
         Ended {
             op,
             outcome: OutcomeClass::of(answer.outcome),
-            error: if let Outcome::Error(kind) = answer.outcome { Some(kind) } else { None },
+            error: answer.failure(op),
             phase: self.run.phase.get(),
             failed_over: answer.failed_over,
             is_violation: judgement.is_broken(),

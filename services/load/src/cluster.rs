@@ -133,4 +133,14 @@ pub trait Cluster {
 
     /// Reads a key through one node, and says how it ended: with a hit or a miss, or else it is an error.
     fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<(OutcomeClass, Seen), String>>;
+
+    /// Reads it under a trace that is kept, and says how that ended; without traces nothing is read.
+    fn traced_read(
+        &self,
+        node: NodeIndex,
+        key: &[u8],
+    ) -> impl Future<Output = Option<(u128, Result<OutcomeClass, String>)>> {
+        let _ = (node, key);
+        std::future::ready(None)
+    }
 }

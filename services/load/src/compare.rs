@@ -23,6 +23,8 @@ pub struct Divergence {
     pub has: String,
     /// What another node had a second earlier.
     pub newest: String,
+    /// The trace of another read of it at this node, right behind.
+    pub trace: Option<String>,
 }
 
 /// What all comparisons found.
@@ -69,14 +71,35 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
                 key: String::from_utf8_lossy(&key).into_owned(),
                 has: words(seen),
                 newest: words(newest),
+                trace: traced_read(run, cluster, NodeIndex(node), &key, found).await,
             };
+            let trace = divergence.trace.iter().map(|trace| format!(" trace={trace}")).collect::<String>();
             say(&format!(
-                "[MISMATCH] t={:.1}s node={} key={} has={} newest={}",
+                "[MISMATCH] t={:.1}s node={} key={} has={} newest={}{trace}",
                 divergence.at_s, divergence.node, divergence.key, divergence.has, divergence.newest
             ));
             found.borrow_mut().divergences.push(divergence);
         }
     }
+}
+
+/// Reads once more so that there is a trace to look at.
+async fn traced_read(
+    run: &Run,
+    cluster: &impl Cluster,
+    node: NodeIndex,
+    key: &[u8],
+    found: &RefCell<Comparisons>,
+) -> Option<String> {
+    found.borrow_mut().tries.add_try(node, Op::Get, Err(ErrorKind::Closed), Duration::ZERO);
+    let Some((trace, read)) = cluster.traced_read(node, key).await else {
+        found.borrow_mut().tries.take_back(node, Op::Get);
+        return None;
+    };
+    if let Ok(outcome) = read {
+        found.borrow_mut().tries.mend(node, Op::Get, outcome, run.load_elapsed());
+    }
+    Some(format!("{trace:032x}"))
 }
 
 /// What every node has; nothing for a node that cannot say.

@@ -76,6 +76,12 @@ impl ErrorLog {
         }
     }
 
+    /// How many of one kind.
+    #[must_use]
+    pub fn count(&self, kind: ErrorKind) -> u64 {
+        self.kinds.get(&kind).map_or(0, |entry| entry.count)
+    }
+
     /// How many of any kind there were in these tenths of seconds and between them, in seconds since the load began.
     pub(crate) fn between(&self, from_s: f64, to_s: f64) -> u64 {
         // Negative numbers become 0, and what is too large the largest.

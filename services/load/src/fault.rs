@@ -180,7 +180,7 @@ async fn watch(
             if let (Some(state), Some(timeline)) = (state, kills.borrow_mut().last_mut()) {
                 let survivor = &mut timeline.survivors[at];
                 match state.as_str() {
-                    "dead" | "left" => {
+                    "dead" | "leaving" | "left" => {
                         run.faults.note("dead", &run.plan.targets[victim.0]);
                         mark(&mut survivor.dead_at_s, run);
                     }

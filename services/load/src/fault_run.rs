@@ -293,7 +293,12 @@ pub(crate) async fn mend(run: &Run, cluster: &impl Cluster, records: &mut [Fault
     let mut unhealed: Vec<_> = left.flat_map(|(fault, _)| fault.nodes.clone()).collect();
     unhealed.sort_by_key(|node| node.0);
     unhealed.dedup();
-    let within = if records.iter().any(FaultRecord::is_away) { BACK_WITHIN } else { WHOLE_WITHIN };
+    let within = match records.iter().any(FaultRecord::is_away) {
+        true if run.plan.sweeps() => BACK_WITHIN,
+        // Only the sweep would have asked it.
+        true => Duration::ZERO,
+        false => WHOLE_WITHIN,
+    };
     let (deadline, mut ids) = (Instant::now() + within, vec![None; run.plan.targets.len()]);
     loop {
         let healed = all_of(unhealed.iter().map(|node| cluster.heal(*node))).await;

@@ -18,6 +18,7 @@ mod target;
 mod together;
 
 mod aftermath;
+mod failures;
 mod flight;
 mod kept;
 mod parts;
@@ -60,6 +61,7 @@ pub use aftermath::Aftermath;
 pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
 pub use errors::{ErrorLog, ErrorSummary, ErrorWindow};
+pub use failures::FailedRequest;
 pub use fault::Timeline;
 pub use fault_log::{FaultLog, Moment};
 pub use fault_order::{FaultOrder, LinkOrder};

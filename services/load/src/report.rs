@@ -1,17 +1,14 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
-use std::{
-    fs, io,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, io, path::Path};
 
 use serde::Serialize;
 
 use crate::{
-    Consistency, Counter, Distribution, Divergence, ErrorSummary, FaultRecord, Integrity, Kill, NodeIndex, NodeStats,
-    Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot, SpanFates, SweepTally,
-    Timeline, TraceReport, Violation,
+    Consistency, Counter, Distribution, Divergence, ErrorKind, ErrorSummary, FailedRequest, FaultRecord, Integrity,
+    Kill, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Reconciliation, Recorder, Run, Series, SlowRequest, Snapshot,
+    SpanFates, SweepTally, Timeline, TraceReport, Violation,
+    fault_log::unix_ms,
     fault_verdict::{fault_voids, strays, voids},
     numbers::percent,
     progress::Sample,
@@ -42,6 +39,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
+    /// The first failed operations, one by one.
+    pub failed: Vec<FailedRequest>,
     /// Wrong, stale and missing values seen by the load.
     pub integrity: Integrity,
     /// Half of the stale values were older than this when they were read, in milliseconds.
@@ -130,6 +129,8 @@ pub struct Totals {
     pub deletes: u64,
     /// Failed operations.
     pub errors: u64,
+    /// Writes of which nobody knows whether they happened: neither done nor failed.
+    pub indeterminate: u64,
     /// Operations answered by a second node after a first had failed.
     pub failed_over: u64,
     /// Hits in the entry node's own replica.
@@ -221,9 +222,7 @@ impl Report {
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
         let mut report = Self {
-            ended_unix_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+            ended_unix_ms: unix_ms(),
             setup: Setup {
                 targets: plan.targets.clone(),
                 concurrency: plan.concurrency,
@@ -246,6 +245,7 @@ impl Report {
             interrupted: observed.interrupted,
             rows: rows(run, recorder),
             errors: recorder.errors.summaries(),
+            failed: recorder.aftermath.failures.first(&begun_s(&observed)),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
@@ -278,7 +278,8 @@ impl Report {
 
     /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
     pub(crate) fn name_peers(&mut self, ids: &[Option<String>]) {
-        for leg in self.slowest.iter_mut().flat_map(|request| &mut request.legs) {
+        let slowest = self.slowest.iter_mut().flat_map(|request| &mut request.legs);
+        for leg in slowest.chain(self.failed.iter_mut().flat_map(|request| &mut request.legs)) {
             if let Some(node) = ids.iter().position(|id| id.as_ref() == Some(&leg.peer)) {
                 let target = &self.setup.targets[node];
                 leg.peer = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest).to_owned();
@@ -326,9 +327,11 @@ impl Verdict {
         for (count, what) in found.into_iter().chain([behind]).filter(|(count, _)| *count > 0) {
             verdict.broken.push(format!("{count} {what}"));
         }
-        let errors = percent(report.totals.errors, report.totals.total);
+        // Whoever waits for a write is not helped by its outcome being unknown.
+        let errors = percent(report.totals.errors + report.totals.indeterminate, report.totals.total);
         if errors > errors_max_percent {
-            verdict.missed.push(format!("{errors:.3} % of the operations failed, {errors_max_percent} % are allowed"));
+            let what = "of the operations failed or are indeterminate";
+            verdict.missed.push(format!("{errors:.3} % {what}, {errors_max_percent} % are allowed"));
         }
         if report.totals.total < SAMPLES_MIN {
             verdict.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
@@ -367,6 +370,12 @@ impl Verdict {
     }
 }
 
+/// When kills and other faults began.
+fn begun_s(observed: &Observed) -> Vec<f64> {
+    let kills = observed.kills.iter().map(|kill| kill.killed_at_s);
+    kills.chain(observed.faults.iter().filter_map(|fault| fault.begun_at_s)).collect()
+}
+
 /// With the operations that failed meanwhile.
 fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
     for fault in &mut faults {
@@ -378,14 +387,15 @@ fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord>
 
 fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
     let count = |wanted: &dyn Fn(Series) -> bool| recorder.response.select(wanted).count();
-    let total = count(&|_| true);
+    let (total, indeterminate) = (count(&|_| true), recorder.errors.count(ErrorKind::Indeterminate));
     debug_assert_eq!(total, Snapshot::of(&run.live).get(Counter::Ops));
     Totals {
         total,
         gets: count(&|series| series.op == Op::Get),
         sets: count(&|series| series.op == Op::Set),
         deletes: count(&|series| series.op == Op::Delete),
-        errors: count(&|series| series.outcome == OutcomeClass::Error),
+        errors: count(&|series| series.outcome == OutcomeClass::Error).saturating_sub(indeterminate),
+        indeterminate,
         failed_over: recorder.failed_over,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),
         hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),

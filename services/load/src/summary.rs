@@ -159,6 +159,11 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
     let totals = &report.totals;
     let share = percent(totals.errors, totals.total);
     field(out, "errors", &format!("{} ({share:.3} % of all operations)", grouped(totals.errors)))?;
+    if totals.indeterminate > 0 {
+        let share = percent(totals.indeterminate, totals.total);
+        let words = format!("{} writes ({share:.3} %) may or may not have happened", grouped(totals.indeterminate));
+        field(out, "in doubt", &words)?;
+    }
     field(out, "fail-overs", &format!("{} answered by a second node", grouped(totals.failed_over)))?;
     for error in &report.errors {
         writeln!(out, "  {:>9} × {}", grouped(error.count), error.kind)?;
@@ -217,7 +222,8 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "divergence", &format!("{} in {} comparisons", report.divergences.len(), report.comparisons))?;
     for divergence in report.divergences.iter().take(5) {
         let (at_s, node, key) = (divergence.at_s, &divergence.node, &divergence.key);
-        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}", divergence.has, divergence.newest)?;
+        let trace = divergence.trace.iter().map(|trace| format!(", trace {trace}")).collect::<String>();
+        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}{trace}", divergence.has, divergence.newest)?;
     }
     if let Some(sweep) = &report.sweep {
         sweep_nodes(out, report, sweep)?;

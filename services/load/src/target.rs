@@ -90,13 +90,14 @@ pub enum ErrorKind {
     Refused,
     /// The connection broke, or ended before the answer was whole.
     Closed,
-    /// No answer in time; a write may or may not have happened.
+    /// No answer in time.
     TimedOut,
     /// 503: the node cannot serve it now; nothing was written.
     Unavailable,
     /// 503 with the word `overloaded`: the node has more to do than it can; nothing was done, and at once is too soon.
     Overloaded,
-    /// 504: fewer owners than needed confirmed it in time; a write may or may not have happened.
+    /// A write of which nobody knows whether it happened, or may happen yet: fewer owners than needed confirmed it in time (504),
+    /// or it was sent and no answer came.
     Indeterminate,
     /// Any other status that has no place here.
     Status(u16),
@@ -133,7 +134,7 @@ impl ErrorKind {
             Self::TimedOut => "timed out".to_owned(),
             Self::Unavailable => "unavailable (503)".to_owned(),
             Self::Overloaded => "overloaded (503)".to_owned(),
-            Self::Indeterminate => "indeterminate (504)".to_owned(),
+            Self::Indeterminate => "indeterminate write".to_owned(),
             Self::Status(status) => format!("status {status}"),
             Self::Protocol => "protocol error".to_owned(),
         }
@@ -194,6 +195,14 @@ impl Answer {
     #[must_use]
     pub const fn error(&self) -> ErrorKind {
         if let Outcome::Error(kind) = self.outcome { kind } else { ErrorKind::Protocol }
+    }
+
+    /// What it is reported as if it did not succeed. A write that was sent and not answered has not failed: it may have happened.
+    #[must_use]
+    pub const fn failure(&self, op: Op) -> Option<ErrorKind> {
+        let Outcome::Error(kind) = self.outcome else { return None };
+        let is_open = self.doubtful || matches!(kind, ErrorKind::Closed | ErrorKind::TimedOut | ErrorKind::Protocol);
+        Some(if is_open && !matches!(op, Op::Get) { ErrorKind::Indeterminate } else { kind })
     }
 }
 

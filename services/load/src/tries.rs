@@ -107,9 +107,14 @@ impl Tries {
         slices[slice] += 1;
     }
 
+    /// One that was counted as broken off was never made.
+    pub(crate) fn take_back(&mut self, node: NodeIndex, op: Op) {
+        self.nodes[node.0].ops[op as usize].broken_off -= 1;
+    }
+
     /// One that was counted as broken off has had a reply after all.
     pub(crate) fn mend(&mut self, node: NodeIndex, op: Op, outcome: OutcomeClass, at: Duration) {
-        self.nodes[node.0].ops[op as usize].broken_off -= 1;
+        self.take_back(node, op);
         self.add_try(node, op, Ok(outcome), at);
     }
 

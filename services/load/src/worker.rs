@@ -11,7 +11,8 @@ use std::{
 use rand::{Rng, rngs::SmallRng};
 
 use crate::{
-    Answer, Counter, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Recorder, Run, Schedule, Series, Target,
+    Answer, Counter, ErrorKind, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Recorder, Run, Schedule, Series,
+    Target,
     judged::{Judge, Times, Watched, count, finding},
     live::Snapshot,
     say, write_value,
@@ -78,8 +79,11 @@ impl Thread {
             recorder.failed_over += 1;
             live.add(Counter::FailOvers);
         }
-        if let Outcome::Error(kind) = answer.outcome {
-            live.add(Counter::Errors);
+        if let Some(kind) = answer.failure(op) {
+            // Neither done nor failed, and reported apart.
+            if kind != ErrorKind::Indeterminate {
+                live.add(Counter::Errors);
+            }
             recorder.errors.add(kind, run.load_time(times.ended), || self.describe(op, key, answer, &kind.name()));
         }
         drop(recorder);

@@ -212,6 +212,11 @@ pub enum ControlRequest {
     Farewell,
     /// Which slots this node owns and is in sync for.
     InSync,
+    /// Has each of this node's threads a connection to the asker, as the process that it is now?
+    Reached {
+        /// The start that the asker greets with.
+        start: u64,
+    },
 }
 
 impl ControlRequest {
@@ -228,7 +233,7 @@ pub enum ControlReply {
     Digests(DigestPage),
     /// To `Versions`: per slot.
     Versions(#[serde(with = "slot_versions")] Vec<(Slot, Vec<(KeyHash, Version)>)>),
-    /// To `KeepTrace` and `CompareWithMe`, to `Farewell` if it does, and to anything that needs no data.
+    /// To `KeepTrace` and `CompareWithMe`, to `Farewell` and `Reached` if it is so, and to anything that needs no data.
     Done,
     /// The request cannot be served, or not yet.
     Refused,

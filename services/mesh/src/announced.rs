@@ -29,7 +29,17 @@ impl<T> Announced<T> {
     }
 
     pub(crate) fn send_replace(&self, value: T) {
-        *self.value.write() = value;
+        self.send_modify(|held| {
+            *held = value;
+            true
+        });
+    }
+
+    /// Lets `change` change it and say whether it has; if so all that follow it are told.
+    pub(crate) fn send_modify(&self, change: impl FnOnce(&mut T) -> bool) {
+        if !change(&mut self.value.write()) {
+            return;
+        }
         // Release, with the acquire in `changed`: whoever sees the count sees the value.
         self.changes.fetch_add(1, Ordering::Release);
         self.changed.notify_waiters();

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Observer, Stats, announced::Announced, clock::Clock, collect, gossip_routes::GossipRoutes,
+    Config, Observer, Stats, announced::Announced, clock::Clock, collect, gossip_routes::GossipRoutes, reach::Reach,
     ring_change::RingChange,
 };
 
@@ -54,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) compare_wanted: Mutex<BTreeSet<NodeId>>,
     pub(crate) counters: Counters,
     pub(crate) routes: GossipRoutes,
+    pub(crate) reach: Reach,
     /// Cancelled when the node stops or crashes: every task of it ends.
     pub(crate) stopped: CancellationToken,
     /// Whether the node answers nobody for now, as a stopped process would.
@@ -145,6 +146,7 @@ impl Core {
             compare_wanted: Mutex::default(),
             counters: Counters::default(),
             routes: GossipRoutes::default(),
+            reach: Reach::default(),
             stopped: CancellationToken::new(),
             paused: Announced::new(false),
             has_joined: AtomicBool::new(false),

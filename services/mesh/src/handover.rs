@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{ControlReply, ControlRequest, Digest, Event, FrameBody, NodeId, RingHash, Slot};
+use mesh_proto::{ControlReply, ControlRequest, Digest, Event, FrameBody, Member, MemberState, NodeId, RingHash, Slot};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -25,6 +25,38 @@ const ASK_INTERVAL: Duration = Duration::from_millis(20);
 const DROP_ENTRIES: usize = 2000;
 
 const DROP_PACE: Duration = Duration::from_millis(5);
+
+/// Nodes that are told to stop at the same time begin so much apart, and two round trips, in the order of their names.
+const STAGGER: Duration = Duration::from_millis(5);
+
+/// Waits until nobody else is about to go and every slot has all its owners in sync. If two owners of a slot left at once, those who
+/// follow them could not say "miss" until they had fetched everything; one at a time, there are always enough who can.
+pub(crate) async fn turn(core: &Arc<Core>, peers: &Arc<Peers>) {
+    // Whoever begins second sees the first one's good-bye.
+    let rank = core.ring().members().iter().take_while(|(id, _)| *id != core.id).count();
+    let round_trip = peers.links().iter().map(|link| link.connection.path().rtt).max().unwrap_or_default();
+    tokio::time::sleep((STAGGER + round_trip * 2) * u32::try_from(rank).unwrap_or_default()).await;
+    while !is_calm(core, peers).await {
+        tokio::time::sleep(ASK_INTERVAL).await;
+    }
+}
+
+async fn is_calm(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
+    let ring = Arc::clone(&core.ring());
+    let others: BTreeSet<NodeId> = ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
+    if others.is_empty() || core.is_joining() {
+        return true;
+    }
+    let in_sync = ask_in_sync(peers, others).await;
+    let knows = |owner: NodeId, slot| match owner == core.id {
+        true => core.sync.is_in_sync(slot),
+        false => in_sync.get(&owner).is_some_and(|words| is_set(words, slot)),
+    };
+    let is_leaving = |member: &Member| member.state == MemberState::Left && peers.link(member.id).is_some();
+    Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot)))
+        && core.ring_hash() == ring.hash()
+        && !core.members.borrow().iter().any(is_leaving)
+}
 
 /// Waits until nothing of this node's is missing elsewhere: writes that it coordinates have their answers, its hints are
 /// delivered, and every member of the ring has taken over what this node holds of its slots.
@@ -116,10 +148,7 @@ pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
     }
     let owners: BTreeSet<NodeId> = foreign.iter().flat_map(|slot| ring.owners(*slot)).copied().collect();
     let in_sync = ask_in_sync(peers, owners).await;
-    let knows = |owner: &NodeId, slot: Slot| {
-        let word = in_sync.get(owner).and_then(|words| words.get(slot.index() / 64));
-        word.is_some_and(|word| word >> (slot.index() % 64) & 1 == 1)
-    };
+    let knows = |owner: &NodeId, slot: Slot| in_sync.get(owner).is_some_and(|words| is_set(words, slot));
     let mut paced = 0;
     for slot in foreign.into_iter().filter(|slot| ring.owners(*slot).iter().all(|owner| knows(owner, *slot))) {
         {
@@ -151,4 +180,9 @@ async fn ask_in_sync(peers: &Arc<Peers>, owners: BTreeSet<NodeId>) -> HashMap<No
         });
     }
     asked.join_all().await.into_iter().flatten().collect()
+}
+
+/// One slot's bit of what a peer has said.
+fn is_set(words: &[u64], slot: Slot) -> bool {
+    words.get(slot.index() / 64).is_some_and(|word| word >> (slot.index() % 64) & 1 == 1)
 }

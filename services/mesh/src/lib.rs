@@ -13,6 +13,7 @@ mod hints;
 mod link;
 mod peer;
 mod peers;
+mod reach;
 mod resync;
 mod ring_change;
 mod serve;

@@ -95,13 +95,15 @@ pub(crate) struct Link {
     core: Arc<Core>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) connection: Arc<dyn Connection>,
+    /// Which process of the peer it leads to.
+    pub(crate) start: u64,
     state: Mutex<LinkState>,
     in_flight: AtomicUsize,
     apart_bytes: AtomicUsize,
 }
 
 impl Link {
-    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>, start: u64) -> Arc<Self> {
         let state = LinkState {
             outbox: BytesMut::with_capacity(READ_BYTES),
             writer: None,
@@ -113,6 +115,7 @@ impl Link {
             core,
             peer,
             connection,
+            start,
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
             apart_bytes: AtomicUsize::new(0),

@@ -21,9 +21,11 @@ use tokio::{
 };
 
 use crate::{
+    announced::Follower,
     core::{Core, count},
     link::{Link, make_room},
     peer::{Peer, frame_bytes_max},
+    reach::{Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -71,6 +73,7 @@ impl Peers {
             hedge_delay_ns: AtomicU64::new(0),
         });
         peers.refresh_hedge_delay();
+        core.reach.add(&peers);
         tokio::spawn(Arc::clone(&peers).follow_members());
         tokio::spawn(Arc::clone(&peers).sweep());
         peers
@@ -174,6 +177,7 @@ impl Peers {
     /// Keeps a connection to one peer until it is no member any more or the node stops.
     async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>) {
         let mut members = self.core.members.subscribe();
+        let mut starts = self.core.reach.starts.subscribe();
         let mut backoff = BACKOFF_MIN;
         loop {
             let in_ring = |members: &Arc<Vec<Member>>| {
@@ -190,30 +194,38 @@ impl Peers {
             let lived = tokio::select! {
                 biased;
                 () = self.core.stopped.cancelled() => return,
-                lived = self.connect(&peer) => lived,
+                lived = self.connect(&peer, &mut starts) => lived,
             };
             backoff = if lived { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
             tokio::select! {
                 biased;
                 () = self.core.stopped.cancelled() => return,
                 () = tokio::time::sleep(backoff) => {}
-                // A change of members may be this peer's return.
+                // A change of members may be this peer's return, and so may a greeting.
                 () = members.changed() => {}
+                () = starts.changed() => {}
             }
         }
     }
 
-    /// One connection from dial to end. Whether it ever came up.
-    async fn connect(self: &Arc<Self>, peer: &Arc<Peer>) -> bool {
+    /// One connection from dial to end. Whether it ever came up, or could have if it had been dialled later.
+    async fn connect(self: &Arc<Self>, peer: &Arc<Peer>, starts: &mut Follower<Starts>) -> bool {
         let addr = peer.addr.lock().clone();
-        let (connection, send, receive) = match self.dial(&addr, Some(peer.id)).await {
+        let known = self.core.start_of(peer.id);
+        let greeted = tokio::select! {
+            biased;
+            greeted = self.dial(&addr, Some(peer.id)) => greeted,
+            // Packets to a process that is gone are repeated at ever longer intervals. The next one is there already.
+            () = restarted(starts, peer.id, known) => return true,
+        };
+        let Greeted { connection, send, receive, start } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 self.refused(addr, error);
                 return false;
             }
         };
-        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection));
+        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection), start);
         peer.link.store(Some(Arc::clone(&link)));
         if self.purpose == Purpose::Upkeep {
             self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
@@ -227,6 +239,7 @@ impl Peers {
             () = Self::accept_replies(&link) => "no more streams".to_owned(),
             () = self.receive_gossip(&connection) => "no more datagrams".to_owned(),
             lost = connection.closed() => lost.reason,
+            () = restarted(starts, peer.id, Some(start)) => "the peer was restarted".to_owned(),
             () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
         };
         peer.link.store(None);
@@ -254,11 +267,7 @@ impl Peers {
     }
 
     /// Connects to an address and greets whoever is there.
-    pub(crate) async fn dial(
-        &self,
-        addr: &str,
-        expect: Option<NodeId>,
-    ) -> Result<(Arc<dyn Connection>, SendHalf, ReceiveHalf), GreetError> {
+    pub(crate) async fn dial(&self, addr: &str, expect: Option<NodeId>) -> Result<Greeted, GreetError> {
         let connection = self.endpoint.dial(addr, expect).await?;
         let greeting = async {
             let (mut send, mut receive) =
@@ -268,14 +277,17 @@ impl Peers {
             send.write_all(&frame).await.map_err(|error| GreetError::Broken(error.to_string()))?;
             let reply = read_frame(&mut receive, frame_bytes_max(&self.core.config)).await;
             match reply.map(|frame| frame.body) {
-                Some(FrameBody::HelloReply(Ok(_))) => Ok((send, receive)),
+                Some(FrameBody::HelloReply(Ok(hello))) => Ok((send, receive, hello.start)),
                 Some(FrameBody::HelloReply(Err(reason))) => Err(GreetError::Rejected(reason)),
                 _ => Err(GreetError::Broken("no greeting came back".to_owned())),
             }
         };
         let greeted = timeout(GREETING_TIMEOUT, greeting).await;
         match greeted.unwrap_or_else(|_| Err(GreetError::Broken("no greeting in time".to_owned()))) {
-            Ok((send, receive)) => Ok((connection, send, receive)),
+            Ok((send, receive, start)) => {
+                self.core.handle_greeting(connection.peer(), start);
+                Ok(Greeted { connection, send, receive, start })
+            }
             Err(error) => {
                 connection.close("greeting failed");
                 Err(error)
@@ -327,6 +339,15 @@ impl Peers {
         // Relaxed: a figure of its own.
         self.hedge_delay_ns.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
+}
+
+/// A connection whose other end has answered the greeting.
+pub(crate) struct Greeted {
+    pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) send: SendHalf,
+    pub(crate) receive: ReceiveHalf,
+    /// Which process of the peer it leads to.
+    pub(crate) start: u64,
 }
 
 /// Why a peer could not be greeted.

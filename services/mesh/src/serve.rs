@@ -139,7 +139,10 @@ async fn greet(
     if send.write_all(&frame).await.is_err() || send.flush().await.is_err() {
         return Ok(None);
     }
-    let Some(reason) = refused else { return Ok(Some((send, receive, decoder))) };
+    let Some(reason) = refused else {
+        core.handle_greeting(hello.id, hello.start);
+        return Ok(Some((send, receive, decoder)));
+    };
     count(&core.counters.peers_refused);
     core.observer.event(&Event::PeerRefused { addr: hello.addr, reason });
     // The dialler closes once it has read the verdict.
@@ -314,6 +317,8 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
             core.observer.keep_trace(u128::from_be_bytes(trace));
             ControlReply::Done
         }
+        ControlRequest::Reached { start } if core.reach.can_send(peer, start) => ControlReply::Done,
+        ControlRequest::Reached { .. } => ControlReply::Refused,
         _ if !same_ring => ControlReply::Refused,
         ControlRequest::Farewell if core.has_taken_over(peer) => ControlReply::Done,
         ControlRequest::Farewell => ControlReply::Refused,

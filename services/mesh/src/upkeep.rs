@@ -6,7 +6,12 @@ use std::{sync::Arc, time::Duration};
 use mesh_proto::{ControlReply, ControlRequest, FrameBody, Weight, WeightSampler};
 use tokio::sync::mpsc;
 
-use crate::{core::Core, link::Link, peer::Peer, peers::Peers};
+use crate::{
+    core::Core,
+    link::Link,
+    peer::Peer,
+    peers::{Greeted, Peers},
+};
 
 /// How often a part of the store is looked through for what has expired.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
@@ -23,6 +28,7 @@ pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<
     tokio::spawn(join(Arc::clone(core), Arc::clone(peers), joins));
     tokio::spawn(sweep(Arc::clone(core)));
     tokio::spawn(publish_weight(Arc::clone(core)));
+    tokio::spawn(crate::reach::run(Arc::clone(core), Arc::clone(peers)));
     tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
     tokio::spawn(crate::hints::run(Arc::clone(core), Arc::clone(peers)));
 }
@@ -64,12 +70,12 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
 }
 
 async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) {
-    let (connection, send, receive) = match peers.dial(addr, None).await {
+    let Greeted { connection, send, receive, start } = match peers.dial(addr, None).await {
         Ok(greeted) => greeted,
         Err(error) => return peers.refused(addr.to_owned(), error),
     };
     let peer = Peer::new(connection.peer(), addr.to_owned(), core.clock.now());
-    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection));
+    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), start);
     let request = ControlRequest::Members(core.members());
     let reply = tokio::select! {
         biased;

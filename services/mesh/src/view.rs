@@ -37,7 +37,8 @@ pub struct MemberView {
     pub id: String,
     /// `host:port` over UDP.
     pub addr: String,
-    /// `alive`, `suspect`, `dead` or `left`; `joining` if it is alive but not in the ring yet.
+    /// `alive`, `suspect`, `dead` or `left`; `joining` if it is alive but not in the ring yet, `leaving` if it has left the ring
+    /// but is still handing over.
     pub state: &'static str,
     /// Its latest incarnation.
     pub incarnation: u64,
@@ -142,7 +143,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: V
     let member_view = |member: &mesh_proto::Member| MemberView {
         id: member.id.to_string(),
         addr: member.addr.clone(),
-        state: state_name(member),
+        state: state_name(member, member.id == core.id || rtt.contains_key(&member.id)),
         incarnation: member.incarnation.get(),
         weight: member.weight.get(),
         slots_owned: ring.slots_owned(member.id),
@@ -189,10 +190,11 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     // Relaxed: whoever asks a moment too early is told to wait a moment longer.
     if alone && !core.is_seed() {
         core.has_joined.store(false, Ordering::Relaxed);
-    } else if !workers.is_empty() && workers.iter().all(|worker| worker.peers.all_up()) {
+    } else if !workers.is_empty() && core.reach.is_reached() && workers.iter().all(|worker| worker.peers.all_up()) {
         core.has_joined.store(true, Ordering::Relaxed);
     }
-    // Only at first does it take a connection to everyone: later a peer that is lost is no reason to turn clients away.
+    // Only at first does it take a connection to everyone, and from everyone: later a peer that is lost is no reason to turn
+    // clients away.
     if !core.has_joined.load(Ordering::Relaxed) {
         return Readiness::Joining;
     }
@@ -203,12 +205,13 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     if owned == 0 && !alone && !core.is_joining() { Readiness::Ready } else { Readiness::Resyncing { done, owned } }
 }
 
-fn state_name(member: &mesh_proto::Member) -> &'static str {
+fn state_name(member: &mesh_proto::Member, is_there: bool) -> &'static str {
     match member.state {
         MemberState::Alive if member.joining => "joining",
         MemberState::Alive => "alive",
         MemberState::Suspect => "suspect",
         MemberState::Dead => "dead",
+        MemberState::Left if is_there => "leaving",
         MemberState::Left => "left",
     }
 }

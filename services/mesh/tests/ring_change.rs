@@ -6,13 +6,22 @@ mod cluster;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cluster::{
     Cluster,
     load::{Load, Tally},
 };
+use mesh::{WriteOptions, transport::LinkFault};
 use mesh_proto::{Digest, Weight};
+use tokio::task::JoinSet;
 
 const SEEDS: u64 = 20;
+
+/// One way, between the nodes of a mesh that takes long over everything.
+const LINK_DELAY: Duration = Duration::from_millis(12);
+
+/// Enough to be in most of the slots.
+const KEYS_MANY: usize = 8000;
 
 fn for_each_seed(name: &str, mut test: impl AsyncFnMut(u64) -> Tally) {
     let seeds = match std::env::var("MESH_SEED") {
@@ -36,7 +45,7 @@ async fn settled(cluster: &Cluster) {
 
 /// Stops a node politely while the load goes on.
 async fn leave(cluster: &mut Cluster, load: &Load, index: usize) {
-    load.spare(cluster, index);
+    load.spare_all(cluster, &[index]);
     // As HTTP does: what is under way ends first.
     some_time(50).await;
     let node = cluster.nodes[index].take().unwrap();
@@ -90,6 +99,59 @@ fn from_three_to_five_and_back() {
 }
 
 #[test]
+fn two_nodes_stop_at_the_same_time() {
+    for_each_seed("two_nodes_stop_at_the_same_time", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (5, 5), (3, 2), |_| {}).await;
+        // So many that it takes longer to take them over than a read is patient.
+        let mut writes = JoinSet::new();
+        for key in 0..KEYS_MANY {
+            let node = cluster.node(key % 5).clone();
+            let (key, value) = (Bytes::from(format!("many{key}")), Bytes::from_static(b"v"));
+            writes.spawn(async move { node.set(key, value, WriteOptions::default()).await });
+        }
+        assert!(writes.join_all().await.iter().all(Result::is_ok), "seed {seed}: the prefill");
+        for (from, to) in (0..25).map(|pair| (cluster.id(pair / 5), cluster.id(pair % 5))) {
+            cluster.network.set_fault(from, to, LinkFault { delay: LINK_DELAY, ..LinkFault::default() });
+        }
+        let load = Load::start(&cluster, seed);
+        some_time(2000).await;
+        let first = seed as usize % 5;
+        let second = (first + 1 + seed as usize / 5 % 4) % 5;
+        load.spare_all(&cluster, &[first, second]);
+        some_time(50).await;
+        let [one, other] = [first, second].map(|index| cluster.nodes[index].take().unwrap());
+        let (one, other) = tokio::join!(one.stop(), other.stop());
+        assert!(one && other, "seed {seed}: a node went before all was handed over");
+        settled(&cluster).await;
+        let tally = load.check(&cluster).await;
+        expect_no_errors(seed, tally);
+        tally
+    });
+}
+
+/// One answer makes a miss, and two owners may take over a slot together: neither may take the other's emptiness for an answer.
+#[test]
+fn with_two_replicas_a_node_restarts_while_two_join() {
+    for_each_seed("with_two_replicas_a_node_restarts_while_two_join", async |seed| {
+        let mut cluster = Cluster::start_some(seed, (6, 4), (2, 2), |_| {}).await;
+        let load = Load::start(&cluster, seed);
+        some_time(300).await;
+        let victim = seed as usize % 4;
+        load.spare_all(&cluster, &[victim]);
+        cluster.start_node(4);
+        some_time(3 * seed).await;
+        cluster.crash(victim);
+        cluster.start_node(5);
+        some_time(7 * seed).await;
+        cluster.start_node(victim);
+        settled(&cluster).await;
+        load.aim(&cluster);
+        some_time(100).await;
+        load.check(&cluster).await
+    });
+}
+
+#[test]
 fn weights_change() {
     for_each_seed("weights_change", async |seed| {
         let cluster = Cluster::start(seed, 5, 3, 2).await;
@@ -117,7 +179,7 @@ fn a_node_crashes_while_two_join() {
         cluster.start_node(4);
         some_time(5 * seed).await;
         let victim = seed as usize % 5;
-        load.spare(&cluster, victim);
+        load.spare_all(&cluster, &[victim]);
         cluster.crash(victim);
         settled(&cluster).await;
         load.aim(&cluster);
@@ -150,7 +212,7 @@ fn who_no_longer_owns_a_slot_forgets_it() {
     for_each_seed("who_no_longer_owns_a_slot_forgets_it", async |seed| {
         let mut cluster = Cluster::start_some(seed, (5, 3), (3, 2), |_| {}).await;
         let load = Load::start(&cluster, seed);
-        some_time(1000).await;
+        some_time(2000).await;
         cluster.start_node(3);
         cluster.start_node(4);
         settled(&cluster).await;

@@ -107,6 +107,7 @@ impl App {
     pub fn mesh_sample(&self) -> MeshSample {
         let (view, stats) = (self.node.view(), self.node.stats());
         let own = view.members.iter().find(|member| member.id == view.id);
+        let in_state = |state: &str| view.members.iter().filter(|member| member.state == state).count() as u64;
         let peer = |member: &MemberView| PeerSample {
             id: member.id.clone(),
             addr: member.addr.clone(),
@@ -123,6 +124,8 @@ impl App {
             slots_owned: view.sync.slots_owned as u64,
             slots_in_sync: view.sync.slots_in_sync as u64,
             ready: self.node.readiness() == Readiness::Ready,
+            members_joining: in_state("joining"),
+            members_leaving: in_state("leaving"),
             remote_reads: stats.remote_reads,
             wrong_ring: stats.wrong_ring,
             given_up: stats.given_up,

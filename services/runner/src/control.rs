@@ -1,17 +1,17 @@
 //! Control calls over HTTP: counters, views, kills. They are rare, so a general client serves them.
 
 use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, Instant},
 };
 
 use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, Served, Version};
-use observability::NodeOperations;
+use observability::{ClientTrace, NodeOperations};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::{prometheus::Prometheus, settings::TargetUrl};
+use crate::{prometheus::Prometheus, settings::TargetUrl, traces::Traces};
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,13 +26,14 @@ pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.
 pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
 
 /// Control over HTTP nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct HttpCluster {
     client: Client,
     urls: Vec<String>,
     kill_token: String,
     watched: Watched,
     prometheus: Option<Prometheus>,
+    traces: Arc<OnceLock<Weak<Traces>>>,
 }
 
 impl HttpCluster {
@@ -46,6 +47,7 @@ impl HttpCluster {
             kill_token: kill_token.to_owned(),
             watched: Watched::default(),
             prometheus: None,
+            traces: Arc::default(),
         })
     }
 
@@ -55,6 +57,12 @@ impl HttpCluster {
         let instances = targets.iter().map(|target| target.authority.clone()).collect();
         self.prometheus = (!url.is_empty()).then(|| Prometheus { url: url.to_owned(), instances });
         self
+    }
+
+    /// Reads that are worth it have traces from now on, for as long as these live.
+    pub(crate) fn trace_with(&self, traces: &Arc<Traces>) {
+        // There is one run per process.
+        let _ = self.traces.set(Arc::downgrade(traces));
     }
 
     /// The run that these nodes are under, once it has begun.
@@ -161,8 +169,32 @@ impl Cluster for HttpCluster {
     }
 
     async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
-        let key = percent_encode(key, RESERVED);
-        let response = self.get(node.0, &format!("/get?k={key}")).await?;
+        self.read_with(node, key, None).await
+    }
+
+    async fn traced_read(&self, node: NodeIndex, key: &[u8]) -> Option<(u128, Result<OutcomeClass, String>)> {
+        let traces = self.traces.get()?.upgrade()?;
+        let (trace, began) = (traces.begin_kept(), Instant::now());
+        let read = self.read_with(node, key, Some(trace)).await;
+        let read = read.map(|(outcome, _)| outcome);
+        traces.keep_divergence(trace, node, *read.as_ref().unwrap_or(&OutcomeClass::Error), began);
+        Some((trace.trace, read))
+    }
+}
+
+impl HttpCluster {
+    async fn read_with(
+        &self,
+        node: NodeIndex,
+        key: &[u8],
+        trace: Option<ClientTrace>,
+    ) -> Result<(OutcomeClass, Option<Version>), String> {
+        let url = format!("{}/get?k={}", self.urls[node.0], percent_encode(key, RESERVED));
+        let mut request = self.client.get(url);
+        if let Some(trace) = trace {
+            request = request.header("traceparent", &trace.traceparent(0)[..]);
+        }
+        let response = request.send().await.map_err(|error| reason(&error))?;
         match response.status() {
             StatusCode::OK => {
                 let version = response.headers().get("x-mesh-version").and_then(|v| Version::parse(v.as_bytes()));

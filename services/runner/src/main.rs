@@ -79,6 +79,9 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
     let recording = Recording::start(settings, targets)?;
+    if let Some(recording) = &recording {
+        cluster.trace_with(&recording.traces());
+    }
     if settings.metrics_port > 0 {
         metrics::serve(settings.metrics_port, cluster.watched(), recording.as_ref().map(Recording::counts))?;
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Ended, Kept, Op, OutcomeClass, Phase, SpanFates, Way};
+use load::{Ended, Kept, NodeIndex, Op, OutcomeClass, Phase, SpanFates, Way};
 use observability::{ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals, TraceGuard};
 use tokio::task::JoinHandle;
 
@@ -93,6 +93,29 @@ pub(crate) struct Traces {
     /// The nodes' URLs.
     targets: Vec<String>,
     jaeger_url: String,
+}
+
+impl Traces {
+    /// Begins a request that is kept whatever becomes of it, everywhere.
+    pub(crate) fn begin_kept(&self) -> ClientTrace {
+        ClientTrace { sampled: true, ..self.tracer.begin() }
+    }
+
+    /// Keeps the read of a key that this node is behind with.
+    pub(crate) fn keep_divergence(&self, trace: ClientTrace, node: NodeIndex, outcome: OutcomeClass, began: Instant) {
+        let (target, result) = (self.targets[node.0].as_str(), outcome_label(outcome));
+        self.tracer.keep(&ClientRequest {
+            trace,
+            op: op_label(Op::Get),
+            outcome: result,
+            kept: Kept::Violation.name(),
+            phase: "comparison",
+            is_error: true,
+            intended: began,
+            ended: Instant::now(),
+            tries: &[ClientTry { target, started: began, result }],
+        });
+    }
 }
 
 /// One thread's way to them.

@@ -128,9 +128,13 @@ impl NodeProcess {
         child.wait().expect("a child can be waited for");
     }
 
-    /// `kill -TERM`, and waits for the end that it makes by itself.
-    pub async fn stop(&mut self, within: Duration) -> ExitStatus {
+    /// `kill -TERM`: it leaves the mesh and ends by itself.
+    pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Waits for the end that it makes by itself.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
         let status = exit_within(self.child(), within, "the node to end").await;
         self.child = None;
         status

@@ -176,7 +176,8 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
         | ControlRequest::CompareWithMe
         | ControlRequest::KeepTrace(_)
         | ControlRequest::Farewell
-        | ControlRequest::InSync => {}
+        | ControlRequest::InSync
+        | ControlRequest::Reached { .. } => {}
     }
     Ok(request)
 }

@@ -173,6 +173,7 @@ fn control() -> impl Strategy<Value = ControlRequest> {
         Just(ControlRequest::CompareWithMe),
         Just(ControlRequest::Farewell),
         Just(ControlRequest::InSync),
+        any::<u64>().prop_map(|start| ControlRequest::Reached { start }),
     ]
 }
 

@@ -74,9 +74,9 @@ impl Load {
         *self.shared.targets.lock() = cluster.running().iter().map(|index| cluster.node(*index).clone()).collect();
     }
 
-    /// As [`Load::aim`], but spares one.
-    pub(crate) fn spare(&self, cluster: &Cluster, spared: usize) {
-        let others = cluster.running().into_iter().filter(|index| *index != spared);
+    /// As [`Load::aim`], but spares some.
+    pub(crate) fn spare_all(&self, cluster: &Cluster, spared: &[usize]) {
+        let others = cluster.running().into_iter().filter(|index| !spared.contains(index));
         *self.shared.targets.lock() = others.map(|index| cluster.node(index).clone()).collect();
     }
 

@@ -46,6 +46,13 @@ impl Pool {
             .and_then(|at| (0..count).map(NodeIndex).filter(usable).nth(at))
     }
 
+    /// Any other target, though none seems to be up: one may be back and not have been asked yet.
+    pub(crate) fn pick_blindly(&self, dice: &mut SmallRng, except: NodeIndex) -> Option<NodeIndex> {
+        let others = self.targets.len() - 1;
+        let thrown = (others > 0).then(|| dice.random_range(0..others))?;
+        Some(NodeIndex(if thrown < except.0 { thrown } else { thrown + 1 }))
+    }
+
     /// Whether a target other than `node` is up.
     pub(crate) fn has_other(&self, node: NodeIndex) -> bool {
         self.targets.iter().enumerate().any(|(other, health)| other != node.0 && health.is_up())

@@ -119,10 +119,13 @@ impl HttpTarget {
         if !strict {
             self.note(first, &tried, may_move && self.pool.answered(first) == answered);
         }
-        if !may_move || !is_worth_another_try(&tried, value) {
+        // Where all others seem to be down, one of them is tried if it costs no more time than the caller has.
+        let is_in_time = may_move || !matches!(tried, Err(Failure { kind: ErrorKind::TimedOut, .. }));
+        if strict || !is_in_time || !is_worth_another_try(&tried, value) {
             return answer(first, &tried, read, value);
         }
-        let Some(second) = self.pool.pick(&mut self.dice, Some(first)) else {
+        let second = self.pool.pick(&mut self.dice, Some(first));
+        let Some(second) = second.or_else(|| self.pool.pick_blindly(&mut self.dice, first)) else {
             return answer(first, &tried, read, value);
         };
         let started = Some(Instant::now());
