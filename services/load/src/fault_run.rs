@@ -320,7 +320,14 @@ pub(crate) async fn mend(run: &Run, cluster: &impl Cluster, records: &mut [Fault
         }
     }
     let now_s = run.load_elapsed().as_secs_f64();
-    records.iter_mut().filter(|record| begun(record)).for_each(|record| record.recovered_at_s = Some(now_s));
+    for (fault, record) in run.plan.faults.iter().zip(records).filter(|(_, record)| begun(record)) {
+        let (kind, place) = (record.kind, fault.entry.place.to_string());
+        if record.ended_at_s.is_none() {
+            run.faults.note_fault("healed", kind, &place);
+        }
+        run.faults.note_fault("recovered", kind, &place);
+        record.recovered_at_s = Some(now_s);
+    }
     Ok(())
 }
 

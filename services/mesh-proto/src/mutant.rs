@@ -44,11 +44,13 @@ pub enum Mutant {
     NeverCompared,
     /// A node that was thought dead does not compare what it holds.
     DeathForgotten,
+    /// Tombstones are collected by age alone.
+    CollectsUnconfirmed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -68,6 +70,7 @@ impl Mutant {
         Self::ExpiryForgotten,
         Self::NeverCompared,
         Self::DeathForgotten,
+        Self::CollectsUnconfirmed,
     ];
 
     /// Whether this defect is planted in this process.

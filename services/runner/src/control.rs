@@ -16,6 +16,10 @@ use crate::{prometheus::Prometheus, settings::TargetUrl, traces::Traces};
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// So long may a node take until it looks at an order to crash. Whoever asks no longer is not obeyed: a request that was given up
+/// is forgotten.
+const STRUCK_WITHIN: Duration = Duration::from_secs(5);
+
 /// An order for faults fails after this long: a node may be as slow as 10 s.
 const LAID_WITHIN: Duration = Duration::from_secs(11);
 
@@ -96,9 +100,9 @@ impl HttpCluster {
     }
 
     /// Lets a process end or be silent.
-    async fn strike(&self, node: NodeIndex, how: &str) -> Result<(), String> {
+    async fn strike(&self, node: NodeIndex, how: &str, within: Duration) -> Result<(), String> {
         let url = format!("{}&after_ms=0&{how}", self.with_token(node, "/kill"));
-        match self.client.post(url).send().await {
+        match self.client.post(url).timeout(within).send().await {
             Ok(response) => accepted("/kill", response).await,
             Err(error) if error.is_connect() => Err(format!("cannot reach /kill: {}", reason(&error))),
             // It may have died before it could answer.
@@ -142,15 +146,15 @@ impl Cluster for HttpCluster {
     }
 
     async fn kill(&self, node: NodeIndex) -> Result<(), String> {
-        self.strike(node, "mode=crash").await
+        self.strike(node, "mode=crash", STRUCK_WITHIN).await
     }
 
     async fn stop(&self, node: NodeIndex) -> Result<(), String> {
-        self.strike(node, "mode=graceful").await
+        self.strike(node, "mode=graceful", TIMEOUT).await
     }
 
     async fn pause(&self, node: NodeIndex, time: Duration) -> Result<(), String> {
-        self.strike(node, &format!("mode=pause&for_ms={}", time.as_millis())).await
+        self.strike(node, &format!("mode=pause&for_ms={}", time.as_millis()), TIMEOUT).await
     }
 
     async fn lay(&self, node: NodeIndex, order: &FaultOrder) -> Result<(), String> {
