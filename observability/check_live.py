@@ -286,6 +286,9 @@ def check_faults(stack: Stack) -> str:
     first, second, third = stack.nodes
     # Ahead of what others take, and not for long: its versions stay ahead until the time is come.
     lay(stack, second, {"for_ms": 3000, "clock_offset_ms": 2000})
+    # While it lasts: writes to a node that is cut off may take long.
+    for _ in range(10):
+        write(second)
     lay(stack, third, {"for_ms": 60_000, "links": [{"peer": "*", "cut": True}]})
     failed = 0
     deadline = time.monotonic() + 60

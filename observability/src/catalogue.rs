@@ -99,6 +99,7 @@ catalogue! {
     STORE_BYTES_MAX: Gauge "mesh_store_bytes_max" "The bound on bytes.";
     STORE_BYTES_ALLOWED: Gauge "mesh_store_bytes_allowed" "The bound on bytes in force: lower while more memory is resident than is accounted for.";
     STORE_TOMBSTONES: Gauge "mesh_store_tombstones" "Tombstones and stubs of expired entries.";
+    STORE_TOMBSTONES_COLLECTED: Counter "mesh_store_tombstones_collected_total" "Tombstones dropped because nobody needs them any more.";
     STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many.";
     STORE_EVICTIONS: Counter "mesh_store_evictions_total" "Live entries dropped to make room.";
     STORE_EXPIRATIONS: Counter "mesh_store_expirations_total" "Entries that reached their expiry.";

@@ -58,6 +58,7 @@ impl EventLog {
                     warn!(%peer, reason, "closed a connection for breaking the protocol");
                 }
             }
+            Event::ClockSetBack => warn!("this node's clock was set back: it makes versions by it again"),
             Event::DriftRefused { peer, ahead } => {
                 let from = peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
                 if self.is_news(&format!("drift {from}"), Instant::now()) {

@@ -320,7 +320,8 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::InSync { .. }
+            Event::ClockSetBack
+            | Event::InSync { .. }
             | Event::HintsDropped(_)
             | Event::HintsReplayed { .. }
             | Event::FaultBegan { .. }
@@ -391,6 +392,7 @@ struct SampledHandles {
     bytes_max: Gauge,
     bytes_allowed: Gauge,
     tombstones: Gauge,
+    tombstones_collected: Counter,
     tombstones_dropped: Counter,
     evictions: Counter,
     expirations: Counter,
@@ -409,6 +411,7 @@ impl SampledHandles {
             bytes_max: registry.gauge(&names::STORE_BYTES_MAX, &[]),
             bytes_allowed: registry.gauge(&names::STORE_BYTES_ALLOWED, &[]),
             tombstones: registry.gauge(&names::STORE_TOMBSTONES, &[]),
+            tombstones_collected: registry.counter(&names::STORE_TOMBSTONES_COLLECTED, &[]),
             tombstones_dropped: registry.counter(&names::STORE_TOMBSTONES_DROPPED, &[]),
             evictions: registry.counter(&names::STORE_EVICTIONS, &[]),
             expirations: registry.counter(&names::STORE_EXPIRATIONS, &[]),
@@ -427,6 +430,7 @@ impl SampledHandles {
         self.bytes_max.set(store.bytes_max as f64);
         self.bytes_allowed.set(store.bytes_allowed as f64);
         self.tombstones.set(store.tombstones as f64);
+        self.tombstones_collected.absolute(store.tombstones_collected);
         self.tombstones_dropped.absolute(store.tombstones_dropped);
         self.evictions.absolute(store.evictions);
         self.expirations.absolute(store.expirations);

@@ -174,7 +174,8 @@ impl Cluster {
         })
     }
 
-    /// Whether all owners of each slot hold the same versions of the same keys, and nothing is queued for anybody.
+    /// Whether all owners of each slot hold the same versions of the same keys, but for tombstones that some have collected and
+    /// others are about to, and nothing is queued for anybody.
     pub fn is_settled(&self) -> bool {
         self.unsettled().is_none()
     }
@@ -199,10 +200,9 @@ impl Cluster {
         let ring = self.ring();
         Slot::all().find_map(|slot| {
             let owners = ring.owners(slot);
-            let mut held =
-                digests.iter().filter(|(id, _)| owners.contains(id)).map(|(_, of_node)| of_node[slot.index()]);
-            let first = held.next();
-            held.any(|digest| Some(digest) != first).then(|| format!("the owners of {slot:?} differ"))
+            let mut held = running.iter().zip(&digests).filter(|(_, (id, _))| owners.contains(id));
+            let first = held.next().map(|(_, (_, of_node))| of_node[slot.index()])?;
+            held.any(|((_, node, _), _)| !node.agrees_on(slot, first)).then(|| format!("the owners of {slot:?} differ"))
         })
     }
 
@@ -263,6 +263,10 @@ fn config(plan: &Plan, index: usize) -> Config {
     config.suspicion = plan.suspicion;
     config.hedge_delay = plan.hedge_delay;
     config.seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64 + 1);
+    if let Some(kept) = plan.tombstones_kept {
+        config.store.tombstone_age_min = kept;
+        config.hints.age_max = kept;
+    }
     if let Some(bytes_max) = plan.hint_bytes_max {
         config.hints.bytes_max = bytes_max;
     }

@@ -52,6 +52,8 @@ const TRACES: &[&str] = &[
     "hints replayed",
     "records repaired",
     "drift refusals",
+    "clocks set back",
+    "tombstones collected",
     "clocks 450 ms apart",
     "hints dropped",
     "acknowledged writes",

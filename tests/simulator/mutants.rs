@@ -50,6 +50,8 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::RepairUnchecked => "promises::repair_replaces_nothing_newer",
         Mutant::HintIsAck => "promises::a_write_that_reaches_nobody_else_is_not_acknowledged",
         Mutant::DeathForgotten => "promises::a_node_back_from_the_dead_does_not_speak_for_what_it_missed",
+        Mutant::CollectsUnconfirmed => "promises::an_owner_that_was_away_for_long_brings_back_nothing_that_was_deleted",
+        Mutant::AckTooEarly => "promises::a_write_that_lacks_one_owner_is_not_acknowledged",
         Mutant::ImportPastCapacity => "promises::a_full_store_takes_no_more_than_it_can_hold",
         Mutant::UnconfirmedCounts => "rings::an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes",
         Mutant::EntersEmpty => "rings::nodes_that_join_cost_nobody_an_answer",

@@ -78,7 +78,7 @@ pub enum Fault {
     Reorder(Duration),
     /// This share of datagrams arrives twice.
     Duplicate(f64),
-    /// A node's wall clock jumps an hour ahead; in the end it is set right, and the node started anew.
+    /// A node's wall clock jumps an hour ahead; in the end it is set right.
     ClockJump(usize),
     /// Nothing goes wrong.
     Nothing,
@@ -170,6 +170,9 @@ pub struct Plan {
     pub hedge_delay: Option<Duration>,
     /// The bound of each queue of hints, if it is not the default.
     pub hint_bytes_max: Option<u64>,
+    /// How long tombstones and hints are kept, if it is not for longer than a simulation takes: then what waits for them to
+    /// be collected is three seconds more than a write may take.
+    pub tombstones_kept: Option<Duration>,
     /// How many keys, of which the first few are hot.
     pub keys: u32,
     /// How many clients, each doing one thing after the other.
@@ -215,6 +218,7 @@ impl Plan {
             clock_offsets_ms,
             hedge_delay: None,
             hint_bytes_max: dice.random_bool(0.2).then(|| dice.random_range(300..4000)),
+            tombstones_kept: SmallRng::seed_from_u64(seed ^ 0x70b5).random_bool(0.4).then_some(Duration::from_secs(1)),
             keys: if promise == Promise::Evicting { 600 } else { dice.random_range(20..80) },
             sessions: dice.random_range(3..=8),
             operations: dice.random_range(1000..1200),

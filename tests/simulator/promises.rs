@@ -33,6 +33,7 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
         clock_offsets_ms: vec![0; nodes],
         hedge_delay: None,
         hint_bytes_max: None,
+        tombstones_kept: None,
         keys: 0,
         sessions: 0,
         operations: 0,
@@ -123,24 +124,34 @@ fn a_clock_an_hour_ahead_is_refused_and_counted_and_poisons_nobody() {
         }
         cluster.move_clock(2, HOUR_MS);
         for number in 0..50 {
-            // Its own replica may have it, no other has: nobody is told that it was written.
-            let refused = set(&nodes[2], number, "ahead").await;
-            assert!(
-                matches!(refused, Err(WriteError::Indeterminate { acks: 1, .. } | WriteError::Drift)),
-                "{refused:?}"
-            );
+            assert_eq!(set(&nodes[2], number, "ahead").await, Err(WriteError::Drift));
         }
         for node in &nodes[..2] {
             assert!(node.stats().drift_refused >= 50, "refusals are counted: {:?}", node.stats());
         }
         let behind = cluster.node(0).unwrap();
+        let mut before = Vec::new();
         for number in 50..100 {
             let value = Bytes::from_static(b"after");
             let written = behind.set(key(number), value, WriteOptions::default()).await.unwrap();
             // The hour has not spread: 2026-01-01 and the few seconds that this test takes.
             let since_start_ms = written.version.unix_millis().get() - 1_767_225_600_000;
             assert!(since_start_ms < 60_000, "a version {since_start_ms} ms ahead");
+            before.push(written.version);
         }
+        // Set right it is as good as any other, without starting anew.
+        cluster.move_clock(2, -HOUR_MS);
+        sleep(Duration::from_millis(200)).await;
+        for number in 0..150 {
+            let value = Bytes::from_static(b"right");
+            let written = nodes[2].set(key(number), value, WriteOptions::default()).await.unwrap();
+            let is_newer = number.checked_sub(50).and_then(|at| before.get(at)).is_none_or(|at| *at < written.version);
+            assert!(is_newer, "a version that goes back: {written:?}");
+            let since_start_ms = written.version.unix_millis().get() - 1_767_225_600_000;
+            assert!(since_start_ms < 60_000, "a version {since_start_ms} ms ahead");
+        }
+        let settled = cluster.wait(Duration::from_secs(10), Cluster::is_settled).await;
+        assert!(settled.is_ok(), "{:?}", cluster.unsettled());
     });
 }
 
@@ -197,7 +208,18 @@ fn a_write_that_reaches_nobody_else_is_not_acknowledged() {
         let node = cluster.node(0).unwrap();
         isolate(cluster, 0);
         let written = set(&node, 1, "v").await;
-        assert!(matches!(written, Err(WriteError::Indeterminate { acks: 1, .. })), "{written:?}");
+        assert!(matches!(written, Err(WriteError::Indeterminate { acks: 0 | 1, .. })), "{written:?}");
+    });
+}
+
+/// Two of three have it: one less than was asked for.
+#[test]
+fn a_write_that_lacks_one_owner_is_not_acknowledged() {
+    play(&scene(3, 3, 3), async |cluster| {
+        let node = cluster.node(0).unwrap();
+        isolate(cluster, 2);
+        let written = set(&node, 1, "v").await;
+        assert!(matches!(written, Err(WriteError::Indeterminate { acks: 2, .. })), "{written:?}");
     });
 }
 
@@ -225,6 +247,37 @@ fn a_deletion_reaches_an_owner_that_missed_it_and_its_hint() {
             let found = missed.get(&key(number), GetOptions::default()).await;
             assert!(matches!(found, Ok(Lookup::Miss { version: Some(_) })), "key {number} came back: {found:?}");
         }
+    });
+}
+
+/// It is away for longer than tombstones are kept if nobody is missing, and so are the hints for it.
+#[test]
+fn an_owner_that_was_away_for_long_brings_back_nothing_that_was_deleted() {
+    let mut plan = scene(3, 3, 2);
+    plan.tombstones_kept = Some(Duration::from_secs(2));
+    play(&plan, async |cluster| {
+        let node = cluster.node(0).unwrap();
+        for number in 0..20 {
+            set(&node, number, "v").await.unwrap();
+        }
+        isolate(cluster, 2);
+        sleep(Duration::from_secs(5)).await;
+        for number in 0..20 {
+            node.delete(key(number), WriteOptions::default()).await.unwrap();
+        }
+        sleep(Duration::from_secs(60)).await;
+        heal(cluster);
+        let settled = cluster.wait(Duration::from_secs(10), Cluster::is_settled).await;
+        assert!(settled.is_ok(), "{:?}", cluster.unsettled());
+        let collected = |cluster: &Cluster| cluster.running().iter().all(|(_, n, _)| n.stats().store.tombstones == 0);
+        let empty = cluster.wait(Duration::from_secs(60), collected).await;
+        for (via, node, _) in cluster.running() {
+            for number in 0..20 {
+                let found = node.get(&key(number), GetOptions::default()).await;
+                assert!(matches!(found, Ok(Lookup::Miss { .. })), "key {number} is back, says node {via}: {found:?}");
+            }
+        }
+        assert!(empty.is_ok(), "tombstones stay, though everybody is back and has them");
     });
 }
 

@@ -110,6 +110,9 @@ impl<'a> Simulation<'a> {
         if self.plan.clock_offsets_ms.iter().any(|offset| *offset > 0) {
             self.verdict.counts.add("clocks 450 ms apart", 1);
         }
+        if self.plan.tombstones_kept.is_some() {
+            self.verdict.counts.add("short-lived tombstones", 1);
+        }
         if self.plan.hint_bytes_max.is_some() {
             self.verdict.counts.add("small hint queues", 1);
         }
@@ -268,12 +271,7 @@ impl<'a> Simulation<'a> {
         match fault {
             Fault::Crash(victims) => victims.iter().for_each(|victim| self.cluster.start(*victim)),
             Fault::Stop(victim) => self.cluster.start(*victim),
-            // What it has stamped itself stays an hour ahead, and nobody else will have it: it has to start anew.
-            Fault::ClockJump(victim) => {
-                self.cluster.crash(*victim);
-                self.cluster.move_clock(*victim, -HOUR_MS);
-                self.cluster.start(*victim);
-            }
+            Fault::ClockJump(victim) => self.cluster.move_clock(*victim, -HOUR_MS),
             _ => {}
         }
         self.links = Links::default();
@@ -352,6 +350,8 @@ impl<'a> Simulation<'a> {
         let given_up = self.cluster.running().iter().map(|(_, node, _)| node.stats().given_up).sum();
         self.verdict.counts.add("records given up", given_up);
         self.verdict.counts.merge(&self.cluster.tally.counts());
+        let collected = self.cluster.running().iter().map(|(_, node, _)| node.stats().store.tombstones_collected).sum();
+        self.verdict.counts.add("tombstones collected", collected);
         let traces = self.cluster.network.traces();
         self.verdict.counts.add("datagrams cut", traces.cut);
         self.verdict.counts.add("datagrams lost", traces.lost);

@@ -20,6 +20,7 @@ pub struct Tally {
     hints_dropped: AtomicU64,
     records_repaired: AtomicU64,
     drift_refused: AtomicU64,
+    clocks_set_back: AtomicU64,
     rings: AtomicU64,
     violations: AtomicU64,
 }
@@ -36,6 +37,7 @@ impl Observer for Tally {
             Event::HintsDropped(queue) => (&self.hints_dropped, queue.hints),
             Event::Repair { keys, .. } => (&self.records_repaired, *keys as u64),
             Event::DriftRefused { .. } => (&self.drift_refused, 1),
+            Event::ClockSetBack => (&self.clocks_set_back, 1),
             Event::Ring { .. } => (&self.rings, 1),
             Event::ProtocolViolation { .. } => (&self.violations, 1),
             _ => return,
@@ -60,6 +62,7 @@ impl Tally {
             ("hints dropped", &self.hints_dropped),
             ("records repaired", &self.records_repaired),
             ("drift refusals", &self.drift_refused),
+            ("clocks set back", &self.clocks_set_back),
             ("rings built", &self.rings),
             ("protocol violations", &self.violations),
         ] {

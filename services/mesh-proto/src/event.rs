@@ -79,6 +79,8 @@ pub enum Event {
         /// How far ahead.
         ahead: Duration,
     },
+    /// This node's wall clock was set back: versions are made by it again.
+    ClockSetBack,
     /// A resync or repair round ended.
     Repair {
         /// The peer it ran against.

@@ -19,7 +19,7 @@ pub const HINT_OVERHEAD_BYTES: u64 = 256;
 pub struct HintLimits {
     /// Keys, values and book-keeping.
     pub bytes_max: u64,
-    /// How old the oldest hint may become. Not above the store's horizon, past which a deletion is not taken any more.
+    /// How old the oldest hint may become. Tombstones are kept for longer.
     pub age_max: Duration,
 }
 

@@ -22,6 +22,7 @@ mod latency;
 mod read;
 mod write;
 
+mod agreement;
 mod handoff;
 mod repair;
 mod store;
@@ -34,6 +35,7 @@ mod fault;
 mod mutant;
 mod trace;
 
+pub use agreement::Agreement;
 pub use codec::{
     Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_into, encode_read, encode_read_reply,
     encode_write, encode_write_reply,

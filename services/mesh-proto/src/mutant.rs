@@ -58,11 +58,13 @@ pub enum Mutant {
     AsksOwnersOnly,
     /// An owner serves callers that see another ring.
     RingUnchecked,
+    /// Tombstones are collected by age alone.
+    CollectsUnconfirmed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -89,6 +91,7 @@ impl Mutant {
         Self::ForgetsTooEarly,
         Self::AsksOwnersOnly,
         Self::RingUnchecked,
+        Self::CollectsUnconfirmed,
     ];
 
     /// Whether this defect is planted in this process.

@@ -224,6 +224,11 @@ impl RepairPlan {
         self.settled.insert((peer, slot), (ours, theirs));
     }
 
+    /// What could not be taken before may be taken now: this node's clock is another.
+    pub fn handle_clock_set(&mut self) {
+        self.settled.clear();
+    }
+
     /// How many owned slots are in sync, and how many are owned.
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {

@@ -5,11 +5,16 @@
 mod limits;
 mod list;
 mod pressure;
+mod second;
 mod shard;
 mod sieve;
 mod slab;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,10 +24,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::{
     limits::{Share, shard_count},
     pressure::Pressure,
-    shard::{Shard, is_past_horizon},
+    second::Second,
+    shard::Shard,
     slab::{Entry, Kind},
 };
-use crate::{Body, Expiry, KeyHash, Mutant, Record, Slot, UnixMillis, Version};
+use crate::{Body, Expiry, KeyHash, Monotonic, Mutant, Record, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
@@ -38,9 +44,8 @@ pub struct StoreConfig {
     pub entries_max: u64,
     /// Number of tombstones and expired-entry stubs together; beyond it the oldest go.
     pub tombstones_max: u64,
-    /// How long a tombstone or stub is kept after its version or expiry, measured on the wall clock, so that all owners
-    /// drop it alike. A record past it is not let in again.
-    pub tombstone_horizon: Duration,
+    /// How long a tombstone or stub is kept at least after it came, whatever has been agreed on: see [`crate::Agreement`].
+    pub tombstone_age_min: Duration,
 }
 
 /// What a look-up found.
@@ -84,7 +89,7 @@ pub enum Applied {
         /// That version.
         newer: Version,
     },
-    /// A repair found no room, or the record is past the tombstone horizon; nothing was changed.
+    /// A repair found no room, or offered a tombstone that was collected here; nothing was changed.
     Skipped,
     /// The record alone is larger than a shard's share of `bytes_max`; nothing was changed.
     TooLarge,
@@ -127,6 +132,8 @@ pub struct StoreStats {
     pub tombstones: u64,
     /// Tombstones and stubs dropped because there were too many.
     pub tombstones_dropped: u64,
+    /// Tombstones and stubs dropped because nobody needed them any more.
+    pub tombstones_collected: u64,
     /// The bound on bytes.
     pub bytes_max: u64,
     /// The bound on bytes in force: less while more is resident than accounted for.
@@ -141,6 +148,8 @@ pub struct StoreStats {
 pub struct Store {
     shards: Box<[Padded]>,
     config: StoreConfig,
+    /// Whole seconds of the process's own time.
+    second: AtomicU64,
     /// The shard where the next sweep goes on. A lock of its own, so that there is one sweep at a time.
     sweep_shard: Mutex<usize>,
     /// Touched by whoever tells what is resident.
@@ -165,7 +174,13 @@ impl Store {
         let count = shard_count(config);
         let shard = |index| Shard::new(Share::new(config, index, count), count.trailing_zeros());
         let shards = (0..count).map(|index| Padded(Mutex::new(shard(index)))).collect();
-        Self { shards, config: config.clone(), sweep_shard: Mutex::new(0), pressure: Mutex::default() }
+        Self {
+            shards,
+            config: config.clone(),
+            second: AtomicU64::new(0),
+            sweep_shard: Mutex::new(0),
+            pressure: Mutex::default(),
+        }
     }
 
     /// Looks up a key and counts a hit or a miss. An expired value is turned into a stub on the way.
@@ -179,13 +194,12 @@ impl Store {
     }
 
     /// Compare-and-store: the record is taken only if its version is higher than what is there. What is kept is copied,
-    /// so the record's own bytes are free to go. A value that has expired is taken as its stub. A deletion or expiry from
-    /// before the horizon is not kept; all it does is to remove what is older.
+    /// so the record's own bytes are free to go. A value that has expired is taken as its stub. For a key that is not held, what is
+    /// no newer than the newest tombstone collected in its slot is stale.
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
         // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
         let entry = Entry::new(record, kind_of(record, now));
-        let forgotten = is_past_horizon(&entry, now, self.config.tombstone_horizon)
-            || (entry.kind == Kind::Tombstone && Mutant::NoTombstone.is_planted());
+        let forgotten = entry.kind == Kind::Tombstone && Mutant::NoTombstone.is_planted();
         self.change(Slot::of(record.hash), |shard| match forgotten {
             true => shard.apply_forgotten(&entry),
             false => shard.apply(entry, origin),
@@ -220,16 +234,42 @@ impl Store {
         self.shard(slot).lock().page_of(slot, hashes, bytes_max)
     }
 
-    /// Turns expired values into stubs and drops tombstones and stubs past the horizon, looking at up to `budget` entries;
-    /// goes on next time where it stopped. Returns how many it changed.
+    /// What time it is by the process's own clock. To be told several times a second: what becomes a tombstone until the next
+    /// time is taken to have done so now.
+    pub fn handle_time(&self, now: Monotonic) {
+        // Relaxed: an entry that is taken to be a moment older than it is is allowed for by whoever collects.
+        self.second.store(now.since_start().as_secs(), Ordering::Relaxed);
+    }
+
+    /// Drops the tombstones and stubs of a slot that stand for what ended by `ended_until`, if all of them were here
+    /// before `born_before`; none otherwise, because other owners have to recognise what is missing. Returns how many.
+    pub fn collect(&self, slot: Slot, now: UnixMillis, ended_until: UnixMillis, born_before: Monotonic) -> usize {
+        self.change(slot, |shard| shard.collect(slot, now, ended_until, Second::of(born_before)))
+    }
+
+    /// Whether a digest that differs from the slot's is that of the same content but for tombstones and stubs that only one side
+    /// has collected so far. Takes a look at all of the slot.
+    #[must_use]
+    pub fn is_same_but_for_collected(&self, slot: Slot, theirs: Digest, now: UnixMillis) -> bool {
+        self.shard(slot).lock().is_same_but_for_collected(slot, theirs, now)
+    }
+
+    /// Forgets what was collected, as the next who offers it may not know: from now on it is taken like anything else.
+    pub fn forget_collected(&self) {
+        for shard in &self.shards {
+            shard.0.lock().forget_collected();
+        }
+    }
+
+    /// Turns expired values into stubs, looking at up to `budget` entries; goes on next time where it stopped. Returns how
+    /// many it changed.
     pub fn sweep(&self, now: UnixMillis, budget: usize) -> usize {
         let mut index = self.sweep_shard.lock();
         let (mut left, mut changed, mut ends) = (budget, 0, 0);
         // The shard it starts in may be half done, so its end comes twice in a full round.
         while left > 0 && ends <= self.shards.len() {
             let step = left.min(SWEEP_STEP);
-            let swept =
-                changed_in(&self.shards[*index].0, |shard| shard.sweep(now, self.config.tombstone_horizon, step));
+            let swept = self.changed_in(&self.shards[*index].0, |shard| shard.sweep(now, step));
             left -= swept.looked;
             changed += swept.changed;
             if swept.at_end {
@@ -280,6 +320,7 @@ impl Store {
             stats.evictions += counters.evictions;
             stats.expirations += counters.expirations;
             stats.tombstones_dropped += counters.tombstones_dropped;
+            stats.tombstones_collected += counters.tombstones_collected;
             stats.entries += shard.live_len();
             stats.bytes += shard.bytes();
             stats.bytes_allowed += shard.bytes_allowed();
@@ -289,7 +330,20 @@ impl Store {
     }
 
     fn change<T>(&self, slot: Slot, change: impl FnOnce(&mut Shard) -> T) -> T {
-        changed_in(self.shard(slot), change)
+        self.changed_in(self.shard(slot), change)
+    }
+
+    /// Changes a shard, and frees what that leaves behind after its lock is gone.
+    fn changed_in<T>(&self, shard: &Mutex<Shard>, change: impl FnOnce(&mut Shard) -> T) -> T {
+        // Relaxed: see `handle_time`.
+        let second = Second::of(Monotonic::new(Duration::from_secs(self.second.load(Ordering::Relaxed))));
+        let mut shard = shard.lock();
+        shard.set_time(second);
+        let result = change(&mut shard);
+        let freed = shard.take_freed();
+        drop(shard);
+        drop(freed);
+        result
     }
 
     /// The number of shards is a power of two, so the slot's low bits choose one.
@@ -303,16 +357,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Store").field(&self.stats()).finish()
     }
-}
-
-/// Changes a shard, and frees what that leaves behind after its lock is gone.
-fn changed_in<T>(shard: &Mutex<Shard>, change: impl FnOnce(&mut Shard) -> T) -> T {
-    let mut shard = shard.lock();
-    let result = change(&mut shard);
-    let freed = shard.take_freed();
-    drop(shard);
-    drop(freed);
-    result
 }
 
 /// What a record is to this store at `now`.

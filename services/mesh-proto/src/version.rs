@@ -102,6 +102,16 @@ impl HybridClock {
         Version((u128::from(logical) << 64) | u128::from(self.writer))
     }
 
+    /// Whether it is ahead of the wall clock by more than versions of others may be: the wall clock was set back, and whatever
+    /// this clock stamps is refused elsewhere. Then a new clock has to take its place, with a writer of its own, because the
+    /// same moments come again.
+    #[must_use]
+    pub fn is_left_ahead(&self, now: UnixMillis) -> bool {
+        // Relaxed, for the same reason as in `tick`.
+        let last = UnixMillis::new(self.last.load(Ordering::Relaxed) >> COUNTER_BITS);
+        last > now + DRIFT_MAX
+    }
+
     /// Takes note of a version made elsewhere, so that the next [`HybridClock::tick`] is above it.
     ///
     /// # Errors

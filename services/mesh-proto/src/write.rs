@@ -257,6 +257,12 @@ impl Write {
         self.outcome.map_or(WriteStep::Wait, WriteStep::Done)
     }
 
+    /// How many legs have neither answered nor failed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.count(LegState::InFlight)
+    }
+
     /// Whether every leg has answered or failed.
     #[must_use]
     pub fn is_settled(&self) -> bool {

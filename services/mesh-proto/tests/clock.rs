@@ -24,6 +24,17 @@ fn a_tick_carries_time_counter_and_writer() {
 }
 
 #[test]
+fn a_clock_is_left_ahead_once_the_wall_clock_was_set_back_by_more_than_others_may_be_ahead() {
+    let clock = HybridClock::new(1);
+    assert!(!clock.is_left_ahead(UnixMillis::new(0)), "it has stamped nothing");
+    clock.observe(version(NOW + 500, 0, 2), UnixMillis::new(NOW)).unwrap();
+    clock.tick(UnixMillis::new(NOW));
+    assert!(!clock.is_left_ahead(UnixMillis::new(NOW)));
+    assert!(clock.is_left_ahead(UnixMillis::new(NOW - 1)));
+    assert!(clock.is_left_ahead(UnixMillis::new(NOW - 3_600_000)));
+}
+
+#[test]
 fn a_counter_that_overflows_carries_into_the_milliseconds() {
     let clock = HybridClock::new(1);
     let mut last = Version::ZERO;

@@ -11,7 +11,7 @@ use std::{
 use arrayvec::ArrayVec;
 use mesh_proto::{
     HedgeBudget, LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, Mutant, NodeId, Read, ReadAnswer, ReadOutcome,
-    ReadStep, Record, ReplicationFactor, Version, Write, WriteAnswer, WriteOutcome, WriteStep,
+    ReadStep, Record, ReplicationFactor, RingHash, Version, Write, WriteAnswer, WriteOutcome, WriteStep,
 };
 use parking_lot::Mutex;
 use tokio::time::Sleep;
@@ -182,6 +182,10 @@ pub(crate) struct WriteCall {
     /// One leg per owner.
     owners: ArrayVec<NodeId, 8>,
     pub(crate) record: Record,
+    /// In which it is made.
+    ring: RingHash,
+    /// By which clock it was stamped.
+    offset_ms: i64,
     state: Mutex<WriteState>,
 }
 
@@ -189,6 +193,8 @@ struct WriteState {
     machine: Write,
     waker: Option<Waker>,
     legs: Legs,
+    /// This node's own leg, as long as it waits for another owner to apply the write first.
+    own: Option<usize>,
     /// One bit per leg whose owner may lack the write and has not been reported yet.
     missed: u8,
 }
@@ -196,9 +202,12 @@ struct WriteState {
 const _: () = assert!(ReplicationFactor::MAX <= u8::BITS as usize, "a bit for each leg");
 
 impl WriteCall {
+    /// `own` is this node's own leg if it is to wait until another owner has applied the write: a clock that is ahead then leaves
+    /// nothing behind that all others refuse. `offset_ms` says how far ahead it is.
     pub(crate) fn new(
         machine: Write,
-        owners: &[NodeId],
+        (ring, owners): (RingHash, &[NodeId]),
+        (own, offset_ms): (Option<usize>, i64),
         record: Record,
         started: Monotonic,
         now: Monotonic,
@@ -211,25 +220,49 @@ impl WriteCall {
             started: at,
             ended: at,
         };
-        let state = WriteState { machine, waker: None, legs: owners.iter().map(leg).collect(), missed: 0 };
-        Arc::new(Self { started, owners: owners.iter().copied().collect(), record, state: Mutex::new(state) })
+        let state = WriteState { machine, waker: None, legs: owners.iter().map(leg).collect(), own, missed: 0 };
+        Arc::new(Self {
+            started,
+            owners: owners.iter().copied().collect(),
+            record,
+            ring,
+            offset_ms,
+            state: Mutex::new(state),
+        })
     }
 
     pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
-        let missed = {
+        let (missed, own) = {
             let mut state = self.state.lock();
             let is_applied = matches!(answer, WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed);
             let outcome = if is_applied { LegOutcome::Won } else { LegOutcome::Failed };
             state.end_leg(leg, outcome, now.since(self.started));
             state.machine.handle_answer(leg, answer);
+            let own = if is_applied { state.own.take() } else { None };
+            state.give_up_own(now.since(self.started));
             // If the others suffice nobody tries again, and this owner goes without the write.
             if matches!(answer, WriteAnswer::WrongRing(_)) {
                 state.missed |= 1 << leg;
             }
             state.wake_if_done();
-            state.take_missed()
+            (state.take_missed(), own)
         };
         self.report(core, missed);
+        if is_applied && self.owners.get(leg) != Some(&core.id) {
+            core.handle_vouched(self.offset_ms);
+        }
+        if let Some(own) = own {
+            self.apply_here(core, own);
+        }
+    }
+
+    /// Applies the write to this node's own replica.
+    pub(crate) fn apply_here(&self, core: &Core, leg: usize) {
+        let answer = match Mutant::WriteSkipsSelf.is_planted() {
+            true => WriteAnswer::Applied,
+            false => core.write_replica_in(self.ring, None, &self.record),
+        };
+        self.handle_answer(core, core.clock.now(), leg, &answer);
     }
 
     pub(crate) fn handle_failure(&self, core: &Core, now: Monotonic, leg: usize, failure: LegFailure) {
@@ -241,6 +274,7 @@ impl WriteCall {
                 state.machine.handle_answer(leg, &WriteAnswer::Applied);
             }
             state.machine.handle_failure(leg, failure);
+            state.give_up_own(now.since(self.started));
             state.missed |= 1 << leg;
             state.wake_if_done();
             state.take_missed()
@@ -324,6 +358,16 @@ impl WriteState {
                 std::mem::take(&mut self.missed)
             }
             _ => 0,
+        }
+    }
+
+    /// If no other owner has taken the write, nor is to be heard from any more, this node does not take it either.
+    fn give_up_own(&mut self, at: Duration) {
+        if self.machine.in_flight() == 1
+            && let Some(own) = self.own.take()
+        {
+            self.end_leg(own, LegOutcome::Failed, at);
+            self.machine.handle_failure(own, LegFailure::NotSent);
         }
     }
 

@@ -91,7 +91,7 @@ impl Config {
                 bytes_max: 1 << 30,
                 entries_max: 16_000_000,
                 tombstones_max: 1_000_000,
-                tombstone_horizon: Duration::from_secs(600),
+                tombstone_age_min: Duration::from_secs(600),
             },
             hints: HintLimits::default(),
             default_ttl: None,

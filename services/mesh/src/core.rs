@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,21 +12,24 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
+    Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Store, Weight, WriteAnswer,
+    Slot, SlotSync, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Observer, Stats, announced::Announced, clock::Clock, gossip_routes::GossipRoutes, reach::Reach,
+    Config, Observer, Stats, announced::Announced, clock::Clock, collect, gossip_routes::GossipRoutes, reach::Reach,
     ring_change::RingChange,
 };
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
 pub(crate) const JOINS_WAITING_MAX: usize = 64;
+
+/// A clock that moves by no more than this is not taken to have been set.
+const CLOCK_STEP_MAX_MS: u64 = 100;
 
 /// The shared heart of a node.
 pub(crate) struct Core {
@@ -35,10 +38,15 @@ pub(crate) struct Core {
     /// Random per process start.
     pub(crate) start: u64,
     pub(crate) clock: Clock,
-    pub(crate) versions: HybridClock,
+    /// Replaced when the wall clock was set back.
+    pub(crate) versions: ArcSwap<HybridClock>,
+    /// See [`Core::handle_vouched`]. At first no clock is near it.
+    vouched_ms: AtomicI64,
     pub(crate) store: Store,
     pub(crate) sync: SlotSync,
     pub(crate) plan: Mutex<RepairPlan>,
+    /// What tombstones wait for. Locked by upkeep alone.
+    pub(crate) agreement: Mutex<Agreement>,
     pub(crate) observer: Arc<dyn Observer>,
     /// What peers have missed. Locked by whoever finds out that a write leg has failed, and by upkeep for a batch at a time.
     pub(crate) hints: Mutex<Hints>,
@@ -89,6 +97,17 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Whether a clock has not been set between these two offsets.
+const fn is_near(one_ms: i64, other_ms: i64) -> bool {
+    one_ms.abs_diff(other_ms) <= CLOCK_STEP_MAX_MS
+}
+
+/// What versions end in: never the same for two nodes, two process starts or two clocks.
+fn writer(id: NodeId, start: u64, since: Monotonic) -> u64 {
+    let since_ns = u64::try_from(since.since_start().as_nanos()).unwrap_or(u64::MAX);
+    KeyHash::of(&[id.get().to_le_bytes(), start.wrapping_add(since_ns).to_le_bytes()].concat()).get()
+}
+
 impl Core {
     pub(crate) fn new(config: Config, observer: Arc<dyn Observer>, joins: mpsc::Sender<String>) -> Self {
         let seed = if config.seed == 0 { rand::random() } else { config.seed };
@@ -96,7 +115,6 @@ impl Core {
         let id = config.id();
         // The process start is part of every version: a restarted node never repeats one.
         let start = seed ^ clock.unix().get().rotate_left(32);
-        let writer = KeyHash::of(&[id.get().to_le_bytes(), start.to_le_bytes()].concat()).get();
         let me = Member {
             id,
             addr: config.public_addr.clone(),
@@ -117,10 +135,12 @@ impl Core {
         Self {
             id,
             start,
-            versions: HybridClock::new(writer),
+            versions: ArcSwap::from_pointee(HybridClock::new(writer(id, start, Monotonic::default()))),
+            vouched_ms: AtomicI64::new(i64::MIN),
             store: Store::new(&config.store),
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
+            agreement: Mutex::new(Agreement::new(collect::margin(&config))),
             observer,
             hints: Mutex::new(Hints::new(config.hints)),
             compare_wanted: Mutex::default(),
@@ -168,17 +188,52 @@ impl Core {
         }
     }
 
+    /// A version above all that this node has given or met.
+    pub(crate) fn tick(&self) -> Version {
+        self.versions.load().tick(self.clock.unix())
+    }
+
+    /// By how much the wall clock is ahead of the process's own time: constant, unless it is set.
+    pub(crate) fn clock_offset_ms(&self) -> i64 {
+        let own_ms = i64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(i64::MAX);
+        i64::try_from(self.clock.unix().get()).unwrap_or(i64::MAX).saturating_sub(own_ms)
+    }
+
+    /// Whether the wall clock is as it was when another owner last took a write that was stamped by it.
+    pub(crate) fn is_in_step(&self) -> bool {
+        // Relaxed, here and below: an old figure makes a write wait for another owner, no more.
+        is_near(self.vouched_ms.load(Ordering::Relaxed), self.clock_offset_ms())
+    }
+
+    /// Another owner has taken a write that was stamped while the wall clock was ahead by so much.
+    pub(crate) fn handle_vouched(&self, offset_ms: i64) {
+        if !is_near(self.vouched_ms.load(Ordering::Relaxed), offset_ms) {
+            self.vouched_ms.store(offset_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// If the wall clock was set back, makes versions by it again: what was stamped since has been refused everywhere. A key's
+    /// owners see to it that a write is newer than what they hold, so nothing goes back.
+    pub(crate) fn follow_wall_clock(&self) {
+        if self.versions.load().is_left_ahead(self.clock.unix()) {
+            // What is being stamped meanwhile has the old writer: never the same as anything new.
+            let since = self.clock.now();
+            self.versions.store(Arc::new(HybridClock::new(writer(self.id, self.start, since))));
+            self.observer.event(&Event::ClockSetBack);
+        }
+    }
+
     /// Applies a write to this node's own replica.
     pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
         let now = self.clock.unix();
-        if let Err(refused) = self.versions.observe(record.version, now) {
+        if let Err(refused) = self.versions.load().observe(record.version, now) {
             count(&self.counters.drift_refused);
             let ahead = Duration::from_millis(refused.ahead_ms);
             self.observer.event(&Event::DriftRefused { peer: from, ahead });
             return WriteAnswer::Drift { ahead_ms: refused.ahead_ms };
         }
         match self.store.apply(record, ApplyOrigin::Write, now) {
-            // A skipped write is one that had expired, horizon included, before it arrived: the same as applied.
+            // Only repairs are skipped.
             Applied::Stored | Applied::Skipped => WriteAnswer::Applied,
             Applied::Stale { .. } if Mutant::StaleWriteAcked.is_planted() => WriteAnswer::Applied,
             Applied::Stale { newer } => WriteAnswer::Stale { newer },

@@ -22,6 +22,7 @@ mod underway;
 mod upkeep;
 
 mod clock;
+mod collect;
 mod config;
 mod observer;
 mod operation;

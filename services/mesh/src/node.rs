@@ -188,6 +188,14 @@ impl Node {
         Slot::all().map(|slot| self.inner.core.store.digest(slot)).collect()
     }
 
+    /// Whether this node holds the same in a slot as one with that digest does, but for tombstones and stubs that only one of
+    /// them has collected so far.
+    #[must_use]
+    pub fn agrees_on(&self, slot: Slot, digest: Digest) -> bool {
+        let core = &self.inner.core;
+        core.store.digest(slot) == digest || core.store.is_same_but_for_collected(slot, digest, core.clock.unix())
+    }
+
     /// The mesh as this node sees it.
     #[must_use]
     pub fn view(&self) -> ClusterView {

@@ -105,7 +105,8 @@ async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: 
     let Some(theirs) = fetch_digests(&core, &link).await else { return };
     let mut differing = Vec::new();
     for (slot, theirs) in awaited.into_iter().filter_map(|slot| Some((slot, *theirs.get(slot.index())?))) {
-        if theirs == Digest::default() || core.store.digest(slot) == theirs {
+        let is_same = || core.store.is_same_but_for_collected(slot, theirs, core.clock.unix());
+        if theirs == Digest::default() || core.store.digest(slot) == theirs || is_same() {
             core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
         } else {
             differing.push((slot, theirs));
@@ -196,19 +197,31 @@ struct Compared {
 /// Compares all slots that this node and a peer both own, and pulls what differs.
 async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let (peer, started) = (link.peer.id, core.clock.now());
+    let ring = Arc::clone(&core.ring());
+    let began = core.begin_comparison(&ring);
     let Some(theirs) = fetch_digests(core, link).await else { return Compared::default() };
+    core.end_comparison(&ring, peer, began, &theirs);
     let mut differing = BTreeMap::new();
     let mut look_again = false;
     {
         let ring = core.ring();
+        let unix = core.clock.unix();
         let mut plan = core.plan.lock();
         for slot in Slot::all().filter(|slot| ring.owns(core.id, *slot) && ring.owns(peer, *slot)) {
             let ours = core.store.digest(slot);
-            let Some(theirs) = theirs.get(slot.index()) else { continue };
-            let is_due = plan.handle_digests(peer, slot, ours, *theirs);
-            if is_due || (haste == Haste::AtOnce && ours != *theirs) {
-                differing.insert(slot, (ours, *theirs));
-            } else if ours != *theirs {
+            let Some(mut theirs) = theirs.get(slot.index()).copied() else { continue };
+            // Looked at only if it would be pulled otherwise: it takes longer than a digest.
+            if ours != theirs
+                && (haste == Haste::AtOnce || plan.is_suspected(peer, slot))
+                && core.store.is_same_but_for_collected(slot, theirs, unix)
+            {
+                core.agreement.lock().handle_agreed(ring.hash(), peer, slot, began);
+                theirs = ours;
+            }
+            let is_due = plan.handle_digests(peer, slot, ours, theirs);
+            if is_due || (haste == Haste::AtOnce && ours != theirs) {
+                differing.insert(slot, (ours, theirs));
+            } else if ours != theirs {
                 look_again |= plan.is_suspected(peer, slot);
             }
         }
@@ -357,10 +370,10 @@ async fn fetch(
     let now = core.clock.unix();
     for mut record in page.records {
         if Mutant::RestampedMove.is_planted() {
-            record.version = core.versions.tick(now);
+            record.version = core.tick();
         }
         // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.
-        if core.versions.observe(record.version, now).is_err() {
+        if core.versions.load().observe(record.version, now).is_err() {
             crate::core::count(&core.counters.drift_refused);
             pulled.refused = true;
             continue;

@@ -113,6 +113,8 @@ async fn sweep(core: Arc<Core>) {
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
         core.store.sweep(core.clock.unix(), SWEEP_ENTRIES);
+        core.follow_wall_clock();
+        core.collect_tombstones(SWEEP_INTERVAL);
     }
 }
 

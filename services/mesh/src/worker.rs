@@ -13,7 +13,7 @@ use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
     Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot, TraceContext,
-    Version, Write, WriteAnswer, WriteOutcome, encode_read, encode_write,
+    Version, Write, WriteOutcome, encode_read, encode_write,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -276,7 +276,7 @@ impl Worker {
             Body::Value(_) => self.expiry(options.ttl),
             Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
-        let version = core.versions.tick(core.clock.unix());
+        let version = core.tick();
         let hash = KeyHash::of(&key);
         let record = Record { hash, key, version, expiry, body };
         let mut underway = Underway::new(core, &self.in_flight, Asked { op, started, hash, trace: options.trace });
@@ -326,10 +326,10 @@ impl Worker {
             match outcome {
                 WriteOutcome::Acknowledged => return (Ok(Written { version }), legs),
                 WriteOutcome::Stale { newest } => {
-                    if core.versions.observe(newest, core.clock.unix()).is_err() {
+                    if core.versions.load().observe(newest, core.clock.unix()).is_err() {
                         return (Err(trail.verdict(version, needed, WriteError::Drift)), legs);
                     }
-                    record.version = core.versions.tick(core.clock.unix());
+                    record.version = core.tick();
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
                 // Owners that have just taken over the slot are about to know.
@@ -354,7 +354,7 @@ impl Worker {
         tokio::time::timeout_at(deadline, self.turns[place].lock()).await.ok()
     }
 
-    /// Puts one leg per owner on its way, this node's own replica being a leg like any other.
+    /// Puts one leg per owner on its way. This node's own replica is a leg like any other, but for its turn: see [`WriteCall`].
     fn send_write(
         &self,
         ring: &Ring,
@@ -369,7 +369,11 @@ impl Worker {
         let owners = ring.owners(slot);
         let (concern, replicas) = (core.config.concern, core.config.replicas);
         let machine = Write::new(concern, concern.confirmations_needed(replicas), owners.len());
-        let call = WriteCall::new(machine, owners, record, started, now);
+        let own = owners.iter().position(|owner| *owner == core.id);
+        // If this clock was set since another owner last took a write that it stamped, one of them has to take this one first.
+        let last = own.filter(|_| owners.len() > 1 && !core.is_in_step());
+        let stamped = (last, core.clock_offset_ms());
+        let call = WriteCall::new(machine, (ring.hash(), owners), stamped, record, started, now);
         let apart = matches!(&call.record.body, Body::Value(value) if value.len() > INLINE_VALUE_BYTES_MAX);
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
@@ -384,12 +388,8 @@ impl Worker {
                 call.handle_failure(core, now, leg, failure);
             }
         }
-        if let Some(leg) = owners.iter().position(|owner| *owner == core.id) {
-            let answer = match Mutant::WriteSkipsSelf.is_planted() {
-                true => WriteAnswer::Applied,
-                false => core.write_replica_in(ring.hash(), None, &call.record),
-            };
-            call.handle_answer(core, core.clock.now(), leg, &answer);
+        if let Some(leg) = own.filter(|_| last.is_none()) {
+            call.apply_here(core, leg);
         }
         for peer in ring.joining(slot) {
             // It will be compared with before it counts, so it does not matter if this comes to nothing.

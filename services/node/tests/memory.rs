@@ -129,7 +129,7 @@ fn check(what: &str, before: u64, resident: u64) {
 }
 
 fn config(tombstones_max: u64) -> StoreConfig {
-    StoreConfig { bytes_max: LIMIT, entries_max: u64::MAX, tombstones_max, tombstone_horizon: Duration::from_secs(600) }
+    StoreConfig { bytes_max: LIMIT, entries_max: u64::MAX, tombstones_max, tombstone_age_min: Duration::from_secs(600) }
 }
 
 fn record(number: u64, value_bytes: usize) -> Record {

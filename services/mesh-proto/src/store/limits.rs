@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn config(bytes_max: u64, entries_max: u64, tombstones_max: u64) -> StoreConfig {
-        StoreConfig { bytes_max, entries_max, tombstones_max, tombstone_horizon: Duration::from_secs(1) }
+        StoreConfig { bytes_max, entries_max, tombstones_max, tombstone_age_min: Duration::from_secs(1) }
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! One shard: everything that must change together when a key changes. Its methods run under the shard's lock, so
 //! compare, store, digest, account and evict are one step to everybody else.
 
+mod collection;
 mod pages;
-
-use std::time::Duration;
 
 use hashbrown::HashTable;
 
+use self::collection::Collected;
 use super::{
     Applied, ApplyOrigin, Digest, Found,
     limits::{self, Share},
     list::List,
     pressure::Pressure,
+    second::Second,
     sieve::Sieve,
     slab::{Entry, Kind, Payload, Slab},
 };
-use crate::{KeyHash, Mutant, Slot, UnixMillis};
+use crate::{DRIFT_MAX, KeyHash, Mutant, Slot, UnixMillis};
 
 /// Tables up to this many buckets are left as they are when they empty.
 const TABLE_KEPT_MAX: usize = 32;
@@ -24,11 +25,17 @@ const TABLE_KEPT_MAX: usize = 32;
 /// takes as long as a hundred look-ups.
 const FREED_APART_BYTES_MIN: usize = 16 << 10;
 
+/// How long before its expiry a stub may come from others, whose clocks are ahead by no more than they may be.
+const EARLY_MAX_MS: u64 = 2 * DRIFT_MAX.as_millis() as u64;
+
 /// The keys of one slot.
 #[derive(Debug, Default)]
 struct SlotIndex {
     entries: HashTable<u32>,
     digest: Digest,
+    /// Tombstones and stubs among them.
+    dead: u32,
+    collected: Collected,
 }
 
 /// What a shard has counted since the start.
@@ -39,6 +46,7 @@ pub(super) struct Counters {
     pub(super) evictions: u64,
     pub(super) expirations: u64,
     pub(super) tombstones_dropped: u64,
+    pub(super) tombstones_collected: u64,
 }
 
 /// One shard of the store.
@@ -56,6 +64,8 @@ pub(super) struct Shard {
     /// As `share.bytes_max`, or less while more is resident than is accounted for.
     bytes_allowed: u64,
     counters: Counters,
+    /// Now.
+    second: Second,
     /// The sweep looks at entries downwards from here: the entry that fills a gap comes from above and was seen.
     sweep_at: usize,
     /// Large payloads that nobody needs any more, until [`Shard::take_freed`].
@@ -75,6 +85,7 @@ impl Shard {
             bytes: 0,
             bytes_allowed: share.bytes_max,
             counters: Counters::default(),
+            second: Second::default(),
             sweep_at: usize::MAX,
             freed: Vec::new(),
         }
@@ -103,6 +114,11 @@ impl Shard {
     /// Sets which part of its share of bytes it may use. What is above goes with the next write.
     pub(super) const fn allow(&mut self, share: u64) {
         self.bytes_allowed = Pressure::allowed(share, self.share.bytes_max);
+    }
+
+    /// What time it is. To be told before every change.
+    pub(super) const fn set_time(&mut self, second: Second) {
+        self.second = second;
     }
 
     /// What the caller is to drop once the lock is gone. Asked for after every change.
@@ -152,6 +168,12 @@ impl Shard {
                 return if same { Applied::Stored } else { Applied::Stale { newer } };
             }
         }
+        if held.is_none()
+            && let Some(applied) = self.refuse_collected(&entry, origin)
+        {
+            self.free(entry.into_payload());
+            return applied;
+        }
         if !self.can_hold(&entry) {
             self.free(entry.into_payload());
             return Applied::TooLarge;
@@ -181,8 +203,7 @@ impl Shard {
         Applied::Stored
     }
 
-    /// A deletion or expiry from before the horizon: it is not kept, but what is older has to go all the same, or a deleted
-    /// value would be readable for ever.
+    /// Forgets a deletion and whatever it deletes: only a defect that tests plant does this.
     pub(super) fn apply_forgotten(&mut self, entry: &Entry) -> Applied {
         match self.find(entry.hash, entry.key()) {
             Some(at) if self.slab[at].version < entry.version => {
@@ -198,7 +219,7 @@ impl Shard {
     }
 
     /// Looks at up to `budget` entries from where the last call stopped.
-    pub(super) fn sweep(&mut self, now: UnixMillis, horizon: Duration, budget: usize) -> Swept {
+    pub(super) fn sweep(&mut self, now: UnixMillis, budget: usize) -> Swept {
         let mut swept = Swept::default();
         while swept.looked < budget {
             let Some(at) = self.sweep_at.min(self.slab.len()).checked_sub(1) else {
@@ -208,19 +229,16 @@ impl Shard {
             swept.looked += 1;
             #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
             let at = at as u32;
-            let entry = &self.slab[at];
-            let forgotten = is_past_horizon(entry, now, horizon);
-            if entry.is_live() && entry.expiry.is_past(now) {
-                swept.changed += 1;
-                if forgotten {
-                    self.counters.expirations += 1;
-                    self.remove(at);
-                } else {
-                    self.bury(at);
-                }
-            } else if forgotten {
+            let entry = &mut self.slab[at];
+            if entry.kind == Kind::Stub && entry.expiry.get() > now.get() + EARLY_MAX_MS {
+                // It was made while the clock was ahead. Others have the value still.
                 swept.changed += 1;
                 self.remove(at);
+            } else if !entry.is_live() {
+                entry.born = entry.born.kept(self.second);
+            } else if entry.expiry.is_past(now) {
+                swept.changed += 1;
+                self.bury(at);
             }
         }
         if self.sweep_at.min(self.slab.len()) == 0 {
@@ -239,6 +257,7 @@ impl Shard {
             self.remove(at);
             dropped += 1;
         }
+        self.slots[index].collected = Collected::default();
         self.check();
         dropped
     }
@@ -284,6 +303,8 @@ impl Shard {
         while full(self) {
             if let Some(victim) = self.live.victim(&mut self.slab) {
                 self.counters.evictions += 1;
+                let (slot, version) = (self.slot_of(self.slab[victim].hash), self.slab[victim].version);
+                self.slots[slot].collected.handle_eviction(version);
                 self.remove(victim);
             } else if !self.drop_oldest_dead() {
                 break;
@@ -291,7 +312,8 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, mut entry: Entry) {
+        entry.born = self.second;
         let (hash, version, live, kind) = (entry.hash, entry.version, entry.is_live(), entry.kind);
         self.bytes += charge(&entry);
         let at = self.slab.push(entry);
@@ -301,6 +323,7 @@ impl Shard {
             slot.digest = slot.digest.with(hash, version);
         }
         let slab = &self.slab;
+        slot.dead += u32::from(!live);
         slot.entries.insert_unique(spread(hash), at, |at| spread(slab[*at].hash));
         if live {
             self.live.insert(&mut self.slab, at);
@@ -359,6 +382,7 @@ impl Shard {
         let (hash, version, kind) = (self.slab[at].hash, self.slab[at].version, self.slab[at].kind);
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
+        slot.dead -= u32::from(kind != Kind::Live);
         if !is_left_out(kind) {
             slot.digest = slot.digest.without(hash, version);
         }
@@ -378,9 +402,13 @@ impl Shard {
         let entry = &mut self.slab[at];
         let before = charge(entry);
         let stripped = entry.strip();
+        entry.born = self.second;
+        let hash = entry.hash;
         self.bytes = self.bytes - before + charge(entry);
         self.free(stripped);
         self.counters.expirations += 1;
+        let slot = self.slot_of(hash);
+        self.slots[slot].dead += 1;
         self.dead.push_front(&mut self.slab, at);
         self.cap_dead();
         self.check();
@@ -424,17 +452,6 @@ pub(super) struct Swept {
     pub(super) at_end: bool,
 }
 
-/// Whether a tombstone or an expired value has been kept, or would have to be, for longer than the horizon.
-pub(super) fn is_past_horizon(entry: &Entry, now: UnixMillis, horizon: Duration) -> bool {
-    let since = match entry.kind {
-        Kind::Tombstone => entry.version.unix_millis(),
-        Kind::Stub => UnixMillis::new(entry.expiry.get()),
-        Kind::Live if entry.expiry.is_past(now) => UnixMillis::new(entry.expiry.get()),
-        Kind::Live => return false,
-    };
-    since + horizon < now
-}
-
 /// Whether digests know nothing of such an entry: of none, but for a defect that tests plant.
 fn is_left_out(kind: Kind) -> bool {
     kind == Kind::Tombstone && Mutant::DigestsWithoutTombstones.is_planted()
@@ -460,10 +477,12 @@ const fn spread(hash: KeyHash) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Body, Expiry, Record, Version};
+    use crate::{Body, Expiry, Monotonic, Record, Version};
 
     #[test]
     fn memory_shrinks_when_entries_go() {
@@ -480,8 +499,12 @@ mod tests {
             assert_eq!(shard.apply(Entry::new(&record, Kind::Live), ApplyOrigin::Write), Applied::Stored);
         }
         assert!(shard.slots[0].entries.capacity() >= 10_000);
-        let swept = shard.sweep(UnixMillis::new(10), Duration::ZERO, usize::MAX);
-        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10));
+        let now = UnixMillis::new(10);
+        let swept = shard.sweep(now, usize::MAX);
+        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10_000));
+        let later = Second::of(Monotonic::new(Duration::from_secs(1)));
+        assert_eq!(shard.collect(Slot::of(KeyHash::new(0)), now, now, later), 9990);
+        assert_eq!(shard.slab.len(), 10);
         assert!(shard.slots[0].entries.capacity() < 256, "{}", shard.slots[0].entries.capacity());
         assert_eq!(shard.versions(Slot::of(KeyHash::new(0))).len(), 10);
     }

@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Body, Expiry, KeyHash, Record, Version};
+use super::second::Second;
+use crate::{Body, Expiry, KeyHash, Record, UnixMillis, Version};
 
 /// No entry.
 pub(super) const NIL: u32 = u32::MAX;
@@ -55,6 +56,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     /// Whether it was read or overwritten since the eviction hand last passed.
     pub(super) visited: bool,
+    /// When it became a tombstone or a stub here; meaningless for a live entry.
+    pub(super) born: Second,
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry fills exactly one cache line");
@@ -76,6 +79,7 @@ impl Entry {
             links: Links { prev: NIL, next: NIL },
             kind,
             visited: false,
+            born: Second::default(),
         }
     }
 
@@ -90,6 +94,16 @@ impl Entry {
 
     pub(super) const fn is_live(&self) -> bool {
         matches!(self.kind, Kind::Live)
+    }
+
+    /// When what it stood for ended, on the wall clock and so the same for all owners: with its deletion or its expiry.
+    /// Nothing as long as it can be read.
+    pub(super) fn ended(&self, now: UnixMillis) -> Option<UnixMillis> {
+        match self.kind {
+            Kind::Tombstone => Some(self.version.unix_millis()),
+            Kind::Live if !self.expiry.is_past(now) => None,
+            Kind::Live | Kind::Stub => Some(UnixMillis::new(self.expiry.get())),
+        }
     }
 
     /// The value, without copying a large one.

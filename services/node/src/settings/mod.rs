@@ -28,6 +28,9 @@ use self::{
 /// What stands in for CACHE_AUTH on a loopback address, where nobody else can reach the mesh.
 const LOOPBACK_SECRET: &str = "mesh-bench on loopback needs no secret";
 
+/// A store of so many bytes keeps one tombstone at most: about an eighth of it, with keys of the usual size.
+const BYTES_PER_TOMBSTONE_MIN: u64 = 1024;
+
 /// Everything a node was told.
 pub struct Settings {
     /// The HTTP side.
@@ -291,7 +294,7 @@ fn read_operations(reader: &mut Reader, flags: &OperationFlags, base: mesh::Conf
     let entries_max = reader.number("CAPACITY_ENTRIES", &flags.capacity_entries, 1, 1 << 40);
     let hint_bytes_max = reader.bytes("HINT_BYTES_MAX", &flags.hint_bytes_max, 1 << 10, 1 << 40);
     // A hint that outlives the tombstones could bring back what was deleted.
-    let hint_age_ms_max = u64::try_from(base.store.tombstone_horizon.as_millis()).unwrap_or(u64::MAX);
+    let hint_age_ms_max = u64::try_from(base.store.tombstone_age_min.as_millis()).unwrap_or(u64::MAX);
     let hint_age_max = reader.number("HINT_AGE_MAX_MS", &flags.hint_age_max_ms, 1, hint_age_ms_max);
     let default_ttl = match flags.default_ttl_ms.as_str() {
         "-1" => Some(None),
@@ -302,6 +305,8 @@ fn read_operations(reader: &mut Reader, flags: &OperationFlags, base: mesh::Conf
     let value_bytes_max = reader.bytes("VALUE_BYTES_MAX", &flags.value_bytes_max, 1, 64 << 20);
     let mut store = base.store.clone();
     (store.bytes_max, store.entries_max) = (bytes_max?, entries_max?);
+    // Tombstones may have to be kept for as long as a member is away: they must not take all of a small store.
+    store.tombstones_max = store.tombstones_max.min(store.bytes_max / BYTES_PER_TOMBSTONE_MIN);
     Some(mesh::Config {
         read_fanout_max: read_fanout_max?,
         read_per_try: read_per_try?,
