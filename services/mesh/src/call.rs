@@ -232,9 +232,9 @@ impl WriteCall {
     }
 
     pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
+        let is_applied = matches!(answer, WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed);
         let (missed, own) = {
             let mut state = self.state.lock();
-            let is_applied = matches!(answer, WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed);
             let outcome = if is_applied { LegOutcome::Won } else { LegOutcome::Failed };
             state.end_leg(leg, outcome, now.since(self.started));
             state.machine.handle_answer(leg, answer);
