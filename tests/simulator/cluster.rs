@@ -104,10 +104,13 @@ impl Cluster {
         self.places()[at].running.as_ref().map(|running| running.node.clone())
     }
 
-    /// A new process, empty, in a place where none is.
+    /// A new process, empty, in a place where none is: a storm of restarts may have been faster than who wanted to return.
     pub fn start(&self, at: usize) {
         let mut places = self.places();
         let place = &mut places[at];
+        if place.running.is_some() {
+            return;
+        }
         place.starts += 1;
         let mut config = place.config.clone();
         config.seed = config.seed.wrapping_add(place.starts.wrapping_mul(7919));
@@ -125,15 +128,20 @@ impl Cluster {
         }
     }
 
-    /// Stops the process in a place politely; clients may ask it until it is gone. Whether the others hold all that it held;
-    /// also if it was killed before it was through, or was not there.
+    /// Stops the process in a place politely, or the next one there if it is just being restarted; clients may ask it until it is
+    /// gone. Whether the others hold all that it held; also if it was killed before it was through.
     pub async fn stop(&self, at: usize) -> bool {
-        let (node, life) = match &mut self.places()[at].running {
-            Some(running) => {
+        let leaves = || {
+            self.places()[at].running.as_mut().map(|running| {
                 running.leaves = true;
                 (running.node.clone(), Arc::clone(&running.life))
+            })
+        };
+        let (node, life) = loop {
+            match leaves() {
+                Some(leaves) => break leaves,
+                None => sleep(POLL_MIN).await,
             }
-            None => return true,
         };
         let drained = tokio::select! {
             biased;
