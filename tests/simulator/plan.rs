@@ -12,7 +12,7 @@ use crate::changes::{Beside, Roll, Timed};
 const FLAPPING_IS_HARMLESS: bool = false;
 
 /// In how many per cent of the seeds nodes join and leave and get other shares, if `CHANGES` does not say so.
-const CHANGES_PERCENT: u32 = 0;
+const CHANGES_PERCENT: u32 = 50;
 
 /// In how many per cent of the seeds nodes join and leave and get other shares.
 pub fn changes_percent() -> u32 {
