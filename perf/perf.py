@@ -18,9 +18,10 @@ from pathlib import Path
 
 import crashes
 import overhead
+import resync
 import saturation
 from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
-from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, wrk_figures
+from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, worst, wrk_figures
 
 CONNECTIONS = 256
 KEYS = 50_000
@@ -46,6 +47,8 @@ TARGETS = [
     Target("open loop at twice the maximum: p99 from sending to answer", figure("overload p99 ms"), 250.0, False, " ms"),
     Target("open loop at twice the maximum: nodes declared dead", figure("overload deaths"), 0, False),
     Target("all cores busy: nodes declared dead", figure("false deaths"), 0, False),
+    Target("an empty node's resync from two that serve, keys/s", figure("resync keys/s"), 50_000, True),
+    Target("the others' p99 during that resync ÷ before", ratio("p99 ms during resync", "p99 ms before resync"), 2.0, False),
     Target("20 crashes at half the maximum: wrong, lost or resurrected", figure("crash violations"), 0, False),
     Target("20 crashes at half the maximum: errors", figure("crash errors %"), 0.1, False, " %"),
     Target("20 crashes at half the maximum: start of a failed request, from its crash", figure("crash error distance s"), 1.0, False, " s"),
@@ -171,6 +174,9 @@ class Bench:
     def false_deaths(self, figures: Round) -> None:
         saturation.false_deaths(self, figures)
 
+    def resync(self, figures: Round) -> None:
+        resync.resync(self, figures)
+
     def crashes(self, figures: Round) -> None:
         crashes.crashes(self, figures)
 
@@ -188,7 +194,7 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "crashes", "memory"]
+MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "resync", "crashes", "memory"]
 
 # They do not vary from round to round, or take minutes.
 ONCE = ["crashes", "memory"]
@@ -204,11 +210,6 @@ def put(url: str, key: str, value: str) -> None:
 def entries(url: str) -> int:
     with urllib.request.urlopen(f"{url}/stats", timeout=5) as response:
         return json.load(response)["Size"]
-
-
-def worst(found: Summary, name: str) -> float:
-    """The larger of the GETs' and the SETs' percentile."""
-    return max(value for key, value in found.percentiles_ms.items() if key.endswith(f" {name}"))
 
 
 def machine() -> str:

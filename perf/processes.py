@@ -100,6 +100,8 @@ class Mesh:
         seeds = ",".join(f"127.0.0.1:{udp}" for _, udp in ports)
         self.urls = [f"http://127.0.0.1:{http}" for http, _ in ports]
         self.nodes = []
+        self._settings = []
+        self._node = str(binaries / "node")
         for number, (http, udp) in enumerate(ports):
             own = {
                 "NODE_ID": f"perf{number}",
@@ -111,7 +113,8 @@ class Mesh:
                 "CACHE_AUTH": "perf",
                 "WORKERS": "1",
             }
-            self.nodes.append(Process([str(binaries / "node")], {**own, **settings}))
+            self._settings.append({**own, **settings})
+            self.nodes.append(Process([self._node], self._settings[-1]))
 
     def __enter__(self):
         try:
@@ -124,6 +127,14 @@ class Mesh:
     def __exit__(self, *_):
         for node in self.nodes:
             node.__exit__()
+
+    def kill(self, number: int) -> None:
+        """Without any goodbye."""
+        self.nodes[number].__exit__()
+
+    def restart(self, number: int) -> None:
+        """The same node again, with nothing in it."""
+        self.nodes[number] = Process([self._node], self._settings[number])
 
     @property
     def targets(self) -> str:

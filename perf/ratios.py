@@ -115,6 +115,11 @@ def summary(text: str) -> Summary:
     return Summary(*map(int, total.groups()), *map(int, hits.groups()), float(took.group(1)), percentiles)
 
 
+def worst(found: Summary, name: str) -> float:
+    """The larger of the GETs' and the SETs' percentile."""
+    return max(value for key, value in found.percentiles_ms.items() if key.endswith(f" {name}"))
+
+
 def redis_rate(text: str, test: str) -> Optional[float]:
     """Requests per second of one test, from `redis-benchmark --csv`."""
     found = re.search(rf'^"{test}[^"]*","([\d.]+)"', text, re.MULTILINE | re.IGNORECASE)
