@@ -16,7 +16,7 @@ use crate::{
     core::Core,
     link::Link,
     peers::Peers,
-    resync::{CONTROL_TIMEOUT, exchange_views, fetch_digests, pull_all},
+    resync::{CONTROL_TIMEOUT, Pace, exchange_views, fetch_digests, pull_all},
     worker::Worker,
 };
 
@@ -130,7 +130,7 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     };
     let slots = differing.len();
     let (mut keys, mut whole) = (0, 0);
-    pull_all(core, link, differing, |slot, pulled| {
+    pull_all(core, link, differing, Pace::Full, |slot, pulled| {
         keys += pulled.records;
         whole += 1;
         core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);

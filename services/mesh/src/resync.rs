@@ -23,6 +23,10 @@ const PAGE_BYTES: u32 = 256 << 10;
 /// How many slots are pulled from one peer at the same time.
 const PULLS_AT_ONCE: usize = 16;
 
+/// How many records a second are pulled from one peer at most. As fast as it goes would be seven times that on one machine, but
+/// then the peer's clients wait behind pages.
+const PULLED_PER_SECOND: u64 = 100_000;
+
 /// How long a control request may take.
 pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -114,7 +118,7 @@ async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: 
     }
     let slots = differing.len();
     let mut keys = 0;
-    pull_all(&core, &link, differing, |slot, pulled| {
+    pull_all(&core, &link, differing, Pace::Gentle, |slot, pulled| {
         keys += pulled.records;
         core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
     })
@@ -231,7 +235,7 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     }
     let (mut keys, mut whole) = (0, 0);
     let slots = differing.iter().map(|(slot, (_, theirs))| (*slot, *theirs)).collect();
-    pull_all(core, link, slots, |slot, pulled| {
+    pull_all(core, link, slots, Pace::Gentle, |slot, pulled| {
         keys += pulled.records;
         whole += 1;
         if pulled.records == 0
@@ -280,15 +284,26 @@ pub(crate) struct Pulled {
     refused: bool,
 }
 
+/// How fast a peer is asked for its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// No faster than is good for the peer's clients.
+    Gentle,
+    /// As fast as it goes: the peer waits for it.
+    Full,
+}
+
 /// Pulls slots from a peer, which had these digests, some at a time. `done` hears of each slot that came whole.
 pub(crate) async fn pull_all(
     core: &Arc<Core>,
     link: &Arc<Link>,
     slots: Vec<(Slot, Digest)>,
+    pace: Pace,
     mut done: impl FnMut(Slot, Pulled),
 ) {
     let mut pulls = JoinSet::new();
     let mut waiting = slots.into_iter();
+    let (started, mut records) = (core.clock.now(), 0_u64);
     loop {
         while pulls.len() < PULLS_AT_ONCE
             && let Some((slot, theirs)) = waiting.next()
@@ -306,6 +321,11 @@ pub(crate) async fn pull_all(
                 // Relaxed: a counter.
                 core.counters.repaired.fetch_add(pulled.records as u64, Ordering::Relaxed);
                 done(slot, pulled);
+                records += pulled.records as u64;
+                if pace == Pace::Gentle {
+                    let due = Duration::from_micros(records.saturating_mul(1_000_000) / PULLED_PER_SECOND);
+                    tokio::time::sleep(due.saturating_sub(core.clock.now().since(started))).await;
+                }
             }
             // This slot did not come whole: it stays out of sync, and the next round tries again.
             Some(_) => {}
