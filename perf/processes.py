@@ -42,11 +42,11 @@ def need(tool: str, package: str) -> str:
     return found
 
 
-def wait_for(what: str, ready) -> None:
-    deadline = time.monotonic() + START_WITHIN_S
+def wait_for(what: str, ready, within_s: float = START_WITHIN_S) -> None:
+    deadline = time.monotonic() + within_s
     while not ready():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"after {START_WITHIN_S:.0f} s still waiting for {what}")
+            raise RuntimeError(f"after {within_s:.0f} s still waiting for {what}")
         time.sleep(0.05)
 
 

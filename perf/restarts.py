@@ -44,6 +44,9 @@ STATS_EVERY_S = 0.5
 
 PROBE_EVERY_S = 0.01
 
+# After the last node was started again, on a busy machine.
+READY_WITHIN_S = 60.0
+
 
 @dataclass(frozen=True)
 class Restart:
@@ -179,7 +182,7 @@ def round_of(runner: Path, mesh: Mesh, restart: Restart, folder: Path) -> Found:
         thread.start()
     for thread in threads:
         thread.join()
-    wait_for("all nodes to be ready", lambda: all(answers(f"{url}/ready") for url in mesh.urls))
+    wait_for("all nodes to be ready", lambda: all(answers(f"{url}/ready") for url in mesh.urls), READY_WITHIN_S)
     found.ready_s = time.monotonic() - stopped_at
     if load:
         time.sleep(0.5)
