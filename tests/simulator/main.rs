@@ -15,6 +15,7 @@ mod life;
 mod links;
 mod many;
 mod mutants;
+mod narrator;
 mod plan;
 mod promises;
 mod rings;

@@ -369,7 +369,7 @@ impl Membership {
                 }
             }
             GossipBody::Ack { seq, subject } => {
-                if let Some(probe) = self.prober.handle_ack(seq, subject) {
+                if let Some(probe) = self.prober.handle_ack(now, from, seq, subject) {
                     let rtt = Some(now.since(probe.sent_at));
                     let Probe { sent_at: began, indirect, .. } = probe;
                     let event = Event::GossipRound { peer: subject, began, rtt, indirect };

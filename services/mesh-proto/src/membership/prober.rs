@@ -1,5 +1,7 @@
 //! Whom to probe next, and what became of the probes under way. One round is: ping up to three members, after 2/5 of
-//! the interval ask others to ping those that did not answer, after 7/10 accuse those that nobody reached.
+//! the interval ask others to ping those that did not answer, after 7/10 accuse those that nobody reached. Where answers take
+//! longer than that, by the network or because this node is short of time, rounds stretch until the answers fit: otherwise all
+//! members would suspect each other for ever (Lifeguard's aim, Dadgar et al. 2017).
 //!
 //! The first of the three is always the next living member in the order of ids, the others come from a shuffled
 //! round-robin (SWIM, section 4.3). So everybody is probed by somebody in every interval, for certain and not just
@@ -18,6 +20,12 @@ pub(super) const PROBES_MAX: usize = 3;
 
 /// Pings under way for others; the oldest is dropped beyond that.
 const RELAYS_MAX: usize = 256;
+
+/// A round takes at most this many intervals, however slow the answers are.
+const STRETCH_MAX: u32 = 8;
+
+/// Probes without an answer that are remembered, to learn from an answer that comes late.
+const UNANSWERED_MAX: usize = 16;
 
 /// What a round does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +66,10 @@ pub(super) struct Prober {
     order: Vec<NodeId>,
     /// Those not answered yet.
     probes: ArrayVec<Probe, PROBES_MAX>,
+    /// Those of former rounds that nobody has answered, the oldest first.
+    unanswered: VecDeque<Probe>,
+    /// The slowest answer that came directly from the member probed; it fades within some rounds.
+    slowest: Duration,
     phase: Phase,
     due: Monotonic,
     began_at: Monotonic,
@@ -72,6 +84,8 @@ impl Prober {
             interval,
             order: Vec::new(),
             probes: ArrayVec::new(),
+            unanswered: VecDeque::new(),
+            slowest: Duration::ZERO,
             phase: Phase::Begin,
             due: now + interval.mul_f64(rng.random()),
             began_at: now,
@@ -87,6 +101,7 @@ impl Prober {
     /// Forgets what is under way and begins a new round now.
     pub(super) fn restart(&mut self, now: Monotonic) {
         self.probes.clear();
+        self.unanswered.clear();
         self.relays.clear();
         self.phase = Phase::Begin;
         self.due = now;
@@ -98,13 +113,16 @@ impl Prober {
             return None;
         }
         let phase = self.phase;
+        // An answer by way of others takes two round trips.
+        let direct = (self.interval * 2 / 5).max(self.patience());
+        let indirect = (self.interval * 3 / 10).max(self.patience() * 2);
         (self.phase, self.due) = match phase {
             Phase::Begin => {
                 self.began_at = now;
-                (Phase::AskOthers, now + self.interval * 2 / 5)
+                (Phase::AskOthers, now + direct)
             }
-            Phase::AskOthers => (Phase::Conclude, self.began_at + self.interval * 7 / 10),
-            Phase::Conclude => (Phase::Begin, self.began_at + self.interval),
+            Phase::AskOthers => (Phase::Conclude, self.began_at + direct + indirect),
+            Phase::Conclude => (Phase::Begin, now.max(self.began_at + self.interval)),
         };
         Some(phase)
     }
@@ -112,6 +130,7 @@ impl Prober {
     /// Chooses this round's targets and starts a probe of each.
     pub(super) fn begin(&mut self, now: Monotonic, me: NodeId, roster: &Roster, rng: &mut SmallRng) -> Vec<Probe> {
         self.probes.clear();
+        self.slowest -= self.slowest / 8;
         for target in self.targets(me, roster, rng) {
             let seq = self.next_seq();
             self.probes.push(Probe { seq, target, sent_at: now, indirect: false });
@@ -127,13 +146,26 @@ impl Prober {
 
     /// Ends the round: the probes that nobody answered.
     pub(super) fn conclude(&mut self) -> Vec<Probe> {
+        self.unanswered.extend(&self.probes);
+        self.unanswered.drain(..self.unanswered.len().saturating_sub(UNANSWERED_MAX));
         self.probes.drain(..).collect()
     }
 
-    /// Somebody reached `subject`: the probe that has ended, if it was one of ours.
-    pub(super) fn handle_ack(&mut self, seq: u32, subject: NodeId) -> Option<Probe> {
-        let at = self.probes.iter().position(|probe| probe.seq == seq && probe.target == subject)?;
-        Some(self.probes.remove(at))
+    /// `from` says that `subject` was reached: the probe that has ended by that, if it was one of this round.
+    pub(super) fn handle_ack(&mut self, now: Monotonic, from: NodeId, seq: u32, subject: NodeId) -> Option<Probe> {
+        let is_it = |probe: &Probe| probe.seq == seq && probe.target == subject;
+        let in_time = self.probes.iter().position(is_it).map(|at| self.probes.remove(at));
+        let late = self.unanswered.iter().position(is_it).and_then(|at| self.unanswered.remove(at));
+        // What came by way of others tells nothing of how long the member itself takes.
+        if let Some(probe) = in_time.or(late).filter(|_| from == subject) {
+            self.slowest = self.slowest.max(now.since(probe.sent_at));
+        }
+        in_time
+    }
+
+    /// How long a direct answer may take.
+    fn patience(&self) -> Duration {
+        (self.slowest * 3 / 2).min(self.interval * STRETCH_MAX / 3)
     }
 
     /// Starts a ping on behalf of `requester`; returns its number.

@@ -36,28 +36,24 @@ impl Rejoin {
         self.due = self.due.max(now);
     }
 
-    /// The addresses to join now, or nothing if it is not time yet. One per two intervals, in turn a seed and a dead
-    /// member; while nobody else is in the ring, the seeds and a dead member per interval.
+    /// The addresses to join now, or nothing if it is not time yet: a seed and a dead member per two intervals, each kind in
+    /// turn; while nobody else is in the ring, the seeds and a dead member per interval.
     pub(super) fn handle_timeout(&mut self, now: Monotonic, me: &Member, roster: &Roster) -> Option<Vec<String>> {
         if now < self.due {
             return None;
         }
         let alone = roster.in_ring().next().is_none();
-        self.due = now + self.interval * if alone { 1 } else { 2 };
+        let (intervals, seeds_count) = if alone { (1, SEEDS_AT_ONCE_MAX) } else { (2, 1) };
+        self.due = now + self.interval * intervals;
         let absent = |addr: &str| addr != me.addr && !roster.in_ring().any(|member| member.addr == addr);
         let seeds: Vec<&str> = self.seeds.iter().map(String::as_str).filter(|addr| absent(addr)).collect();
         let dead = roster.iter().filter(|member| member.state == MemberState::Dead);
         let dead: Vec<&str> = dead.map(|member| member.addr.as_str()).filter(|addr| absent(addr)).collect();
-        let seed_is_next = self.seeds_turn <= self.dead_turn;
-        let (seeds_count, dead_count) = match (alone, seeds.is_empty(), dead.is_empty()) {
-            (true, ..) => (SEEDS_AT_ONCE_MAX, 1),
-            (false, _, true) => (1, 0),
-            (false, true, false) => (0, 1),
-            (false, false, false) => (usize::from(seed_is_next), usize::from(!seed_is_next)),
-        };
         let mut chosen = take_turns(&seeds, &mut self.seeds_turn, seeds_count);
-        chosen
-            .extend(take_turns(&dead, &mut self.dead_turn, dead_count).into_iter().filter(|a| !seeds.contains(&&**a)));
+        let dead = take_turns(&dead, &mut self.dead_turn, 1);
+        chosen.extend(dead);
+        chosen.sort_unstable();
+        chosen.dedup();
         Some(chosen)
     }
 }
