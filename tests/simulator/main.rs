@@ -11,6 +11,7 @@ mod check;
 mod cluster;
 mod convergence;
 mod history;
+mod leaving;
 mod life;
 mod links;
 mod many;

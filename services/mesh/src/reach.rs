@@ -106,7 +106,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         let others: Vec<NodeId> = {
             let members = core.members.borrow();
             // Whom this node suspects is there until it is declared dead.
-            let present = members.iter().filter(|member| member.state.in_ring() && member.id != core.id);
+            let present = members.iter().filter(|member| member.state.is_present() && member.id != core.id);
             present.map(|member| member.id).collect()
         };
         if others.is_empty() {

@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use rand::{Rng, rngs::SmallRng, seq::SliceRandom};
 
 use super::{MemberState, roster::Roster};
-use crate::{Monotonic, NodeId};
+use crate::{Monotonic, Mutant, NodeId};
 
 /// Members probed per interval.
 pub(super) const PROBES_MAX: usize = 3;
@@ -165,7 +165,9 @@ impl Prober {
 
     /// How long a direct answer may take.
     fn patience(&self) -> Duration {
-        (self.slowest * 3 / 2).min(self.interval * STRETCH_MAX / 3)
+        let most =
+            if Mutant::RoundsNeverStretch.is_planted() { Duration::ZERO } else { self.interval * STRETCH_MAX / 3 };
+        (self.slowest * 3 / 2).min(most)
     }
 
     /// Starts a ping on behalf of `requester`; returns its number.
@@ -194,11 +196,11 @@ impl Prober {
                     break;
                 }
                 reshuffled = true;
-                self.order.extend(roster.in_ring().map(|member| member.id));
+                self.order.extend(roster.present().map(|member| member.id));
                 self.order.shuffle(rng);
                 continue;
             };
-            if !targets.contains(&id) && roster.get(id).is_some_and(|member| member.state.in_ring()) {
+            if !targets.contains(&id) && roster.get(id).is_some_and(|member| member.state.is_present()) {
                 targets.push(id);
             }
         }
@@ -208,5 +210,52 @@ impl Prober {
     const fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::{Incarnation, Stage, Weight, membership::Member};
+
+    /// Runs rounds in which every answer takes this long; how many of the probes had none in time.
+    fn unanswered(answer_takes: Duration, rounds: usize) -> usize {
+        let interval = Duration::from_millis(100);
+        let (mut rng, mut now) = (SmallRng::seed_from_u64(1), Monotonic::default());
+        let (me, member, mut roster) = (NodeId::new(1), NodeId::new(2), Roster::default());
+        let (incarnation, weight) = (Incarnation::new(1), Weight::MIN);
+        let (state, stage) = (MemberState::Alive, Stage::Normal);
+        roster.merge(now, &Member { id: member, addr: "b".to_owned(), incarnation, weight, state, stage }, interval);
+        let mut prober = Prober::new(interval, now, &mut rng);
+        let (mut under_way, mut begun, mut unanswered) = (VecDeque::<Probe>::new(), 0, 0);
+        while begun < rounds {
+            let answered_at = under_way.front().map(|probe| probe.sent_at + answer_takes);
+            now = answered_at.map_or(prober.next_deadline(), |at| at.min(prober.next_deadline()));
+            if answered_at == Some(now) {
+                let probe = under_way.pop_front().unwrap();
+                prober.handle_ack(now, member, probe.seq, member);
+            }
+            match prober.handle_timeout(now) {
+                Some(Phase::Begin) => {
+                    begun += 1;
+                    under_way.extend(prober.begin(now, me, &roster, &mut rng));
+                }
+                Some(Phase::Conclude) => unanswered += prober.conclude().len(),
+                _ => {}
+            }
+        }
+        unanswered
+    }
+
+    #[test]
+    fn rounds_stretch_until_slow_answers_fit() {
+        assert_eq!(unanswered(Duration::from_millis(30), 100), 0);
+        assert!(unanswered(Duration::from_millis(72), 100) <= 1);
+        assert!(unanswered(Duration::from_millis(250), 100) <= 3);
+        assert!(unanswered(Duration::from_secs(5), 100) > 90, "a round has an end");
     }
 }
