@@ -123,10 +123,9 @@ async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker], unt
     loop {
         let (ring, others) = (Arc::clone(&core.ring()), others(core));
         let is_first = leavers(core).iter().all(|leaver| *leaver > core.id);
-        if others.len() < needed(core, until) && (others.is_empty() || !is_first) && core.members.borrow().len() > 1 {
-            if !Mutant::LastLeaves.is_planted() {
-                return false;
-            }
+        let is_too_few = others.len() < needed(core, until) && core.members.borrow().len() > 1;
+        if is_too_few && (others.is_empty() || !is_first) && !Mutant::LastLeaves.is_planted() {
+            return false;
         }
         let hints = core.hints.lock().by_peer(core.clock.now());
         let owes = hints.iter().any(|hints| hints.queued > 0 && others.contains(&hints.peer));
