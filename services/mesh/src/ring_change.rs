@@ -59,7 +59,7 @@ impl Core {
             let joining = membership.joining_members();
             (membership.ring_members(), joining, membership.left_members(), membership.me().clone())
         };
-        let ring = Ring::new(&members, self.config.replicas).joined_by(&joining, self.config.replicas);
+        let ring = self.config.rings.ring(&members, &joining, self.config.replicas);
         let holders: Vec<NodeId> = members.iter().map(|(id, _)| *id).chain(left).filter(|id| *id != self.id).collect();
         let sources = Sources { ring: ring.hash(), holders: &holders };
         let alone = members.iter().all(|(id, _)| *id == self.id);
@@ -70,7 +70,8 @@ impl Core {
             if alone && !self.is_seed() {
                 plan.handle_alone(&self.sync);
             } else if me.joining {
-                let to_be = Ring::new(&[&members[..], &[(me.id, me.weight)]].concat(), self.config.replicas);
+                let with_me = [&members[..], &[(me.id, me.weight)]].concat();
+                let to_be = self.config.rings.ring(&with_me, &[], self.config.replicas);
                 plan.handle_ring(self.id, &to_be, sources, distrust, &self.sync);
             } else {
                 let entered = entered && !Mutant::EnteredAndTrusted.is_planted();
@@ -78,7 +79,6 @@ impl Core {
             }
         }
         let event = Event::Ring { hash: ring.hash(), members: members.len(), slots_owned: ring.slots_owned(self.id) };
-        let ring = Arc::new(ring);
         let before = self.ring.swap(Arc::clone(&ring));
         if before.hash() != ring.hash() {
             let former = self.change.former.load();
