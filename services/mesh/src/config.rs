@@ -1,8 +1,10 @@
 //! What a node has to be told. Defaults are those of the settings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use mesh_proto::{HintLimits, KEY_BYTES_MAX, NodeId, ReplicationFactor, StoreConfig, VALUE_BYTES_MAX, WriteConcern};
+use mesh_proto::{
+    HintLimits, KEY_BYTES_MAX, NodeId, ReplicationFactor, Rings, StoreConfig, VALUE_BYTES_MAX, WriteConcern,
+};
 
 use crate::WallClock;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub repair_interval: Duration,
     /// Where wall-clock time comes from.
     pub wall_clock: WallClock,
+    /// Rings that were worked out. Nodes in one process can share them.
+    pub rings: Arc<Rings>,
     /// Seeds all random choices of this node; 0 draws a seed from the system.
     pub seed: u64,
 }
@@ -97,6 +101,7 @@ impl Config {
             default_ttl: None,
             repair_interval: Duration::from_secs(1),
             wall_clock: WallClock::System,
+            rings: Arc::default(),
             seed: 0,
         }
     }

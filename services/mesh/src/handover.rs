@@ -175,21 +175,21 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(core, link).await else { return false };
     let differing: Vec<(Slot, Digest)> = {
-        let ring = core.ring();
+        let (ring, ours) = (core.ring(), core.store.digests());
         // By the ring and not by what is to be compared: a node that is alone has no plan, and yet owns everything.
         let owns = |slot| match Mutant::AloneTakesNothing.is_planted() {
             true => core.plan.lock().owns(slot),
             false => ring.owns(core.id, slot),
         };
         let held = Slot::all().zip(theirs).filter(|(slot, theirs)| *theirs != Digest::default() && owns(*slot));
-        held.filter(|(slot, theirs)| core.store.digest(*slot) != *theirs).collect()
+        held.filter(|(slot, theirs)| ours[slot.index()] != *theirs).collect()
     };
     let slots = differing.len();
     let (mut keys, mut whole) = (0, 0);
     pull_all(core, link, differing, Pace::Full, |slot, pulled| {
         keys += pulled.records;
         whole += 1;
-        core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
+        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.sync);
     })
     .await;
     if slots > 0 {
@@ -205,8 +205,9 @@ pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
     if core.is_joining() || !core.sync.is_complete() {
         return;
     }
-    let is_held = |slot: &Slot| core.store.digest(*slot) != Digest::default();
-    let foreign: Vec<Slot> = Slot::all().filter(|slot| !ring.owns(core.id, *slot)).filter(is_held).collect();
+    let (owned, digests) = (ring.slots_of(core.id), core.store.digests());
+    let held = Slot::all().zip(digests).filter(|(_, digest)| *digest != Digest::default()).map(|(slot, _)| slot);
+    let foreign: Vec<Slot> = held.filter(|slot| !owned.contains(*slot)).collect();
     if foreign.is_empty() {
         return;
     }

@@ -185,7 +185,7 @@ impl Node {
     /// Digest of every slot in this node's own replica, in the order of slots; owners of a slot agree on it once repaired.
     #[must_use]
     pub fn digests(&self) -> Vec<Digest> {
-        Slot::all().map(|slot| self.inner.core.store.digest(slot)).collect()
+        self.inner.core.store.digests()
     }
 
     /// Whether this node holds the same in a slot as one with that digest does, but for tombstones and stubs that only one of
