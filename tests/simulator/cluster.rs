@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, LazyLock, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use mesh::{Config, Node, Readiness, WallClock, transport::SimulatedNetwork};
-use mesh_proto::{NodeId, ReplicationFactor, Ring, Slot, Weight, WriteConcern};
+use mesh_proto::{NodeId, ReplicationFactor, Ring, Rings, Slot, Weight, WriteConcern};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +24,9 @@ use crate::{
 /// How often a condition is looked at: first, and at most after a while.
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(160);
+
+/// The rings of all seeds: nodes have the same names in each, and most have the same rings.
+static RINGS: LazyLock<Arc<Rings>> = LazyLock::new(|| Arc::new(Rings::new(256)));
 
 /// A node's place: it stays, whatever process is in it.
 struct Place {
@@ -50,8 +53,6 @@ pub struct Cluster {
     pub epoch: Instant,
     /// Locked for a moment only, never across an await.
     places: Mutex<Vec<Place>>,
-    /// The ring of the nodes that ran when it was last asked for.
-    ring: Mutex<Arc<Ring>>,
 }
 
 impl Cluster {
@@ -68,9 +69,8 @@ impl Cluster {
             Place { config, running: None, clock_ms, starts: 0 }
         };
         let places: Vec<Place> = (0..plan.places).map(place).collect();
-        let ring = Mutex::new(Arc::new(Ring::new(&[], places[0].config.replicas)));
         let network = SimulatedNetwork::new(plan.seed);
-        let cluster = Self { network, tally: Arc::default(), epoch, places: Mutex::new(places), ring };
+        let cluster = Self { network, tally: Arc::default(), epoch, places: Mutex::new(places) };
         Links::default().apply(&cluster.network, &cluster.ids());
         cluster
     }
@@ -233,19 +233,14 @@ impl Cluster {
 
     /// The ring of the running nodes.
     pub fn ring(&self) -> Arc<Ring> {
-        let (mut members, replicas): (Vec<_>, _) = {
+        let (members, replicas): (Vec<_>, _) = {
             let places = self.places();
             let running = places.iter().filter_map(|place| Some((place, place.running.as_ref()?)));
             let members = running.filter(|(_, running)| !running.leaves);
             let members: Vec<_> = members.map(|(place, running)| (place.config.id(), running.weight)).collect();
             (members, places[0].config.replicas)
         };
-        members.sort_unstable();
-        let mut ring = self.ring.lock().expect("nobody panics under this lock");
-        if ring.members() != members {
-            *ring = Arc::new(Ring::new(&members, replicas));
-        }
-        Arc::clone(&ring)
+        RINGS.ring(&members, &[], replicas)
     }
 
     /// Waits for a condition; whether it came true in time, and after how long.
@@ -279,6 +274,7 @@ fn config(plan: &Plan, index: usize) -> Config {
     config.gossip_interval = plan.gossip_interval;
     config.suspicion = plan.suspicion;
     config.hedge_delay = plan.hedge_delay;
+    config.rings = Arc::clone(&RINGS);
     config.seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64 + 1);
     if let Some(kept) = plan.tombstones_kept {
         config.store.tombstone_age_min = kept;

@@ -9,10 +9,12 @@ mod key;
 mod time;
 
 mod slot;
+mod slot_set;
 mod version;
 
 mod record;
 mod ring;
+mod rings;
 
 mod gossip;
 mod membership;
@@ -62,7 +64,9 @@ pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
 pub use repair::{RepairPlan, SlotSync, Sources, keys_to_pull};
 pub use ring::{Ring, RingHash};
+pub use rings::Rings;
 pub use slot::{SLOTS, Slot};
+pub use slot_set::SlotSet;
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
 pub use time::{Monotonic, UnixMillis};
 pub use trace::TraceContext;

@@ -134,7 +134,7 @@ impl Core {
             indirect_probes: 3,
             seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
         };
-        let ring = Ring::new(&[(id, me.weight)], config.replicas);
+        let ring = config.rings.ring(&[(id, me.weight)], &[], config.replicas);
         let membership = Membership::new(membership_config, me.clone(), clock.now(), seed);
         Self {
             id,
@@ -159,7 +159,7 @@ impl Core {
             membership_moved: Notify::new(),
             resync_wanted: Notify::new(),
             joins,
-            ring: ArcSwap::from_pointee(ring),
+            ring: ArcSwap::new(ring),
             change: RingChange::default(),
             membership: Mutex::new(membership),
             clock,

@@ -53,7 +53,7 @@ impl Core {
             let [joining, leaving] = [Stage::Joining, Stage::Leaving].map(|stage| membership.others_in(stage));
             (membership.ring_members(), joining, leaving, membership.me().clone())
         };
-        let ring = Ring::new(&members, self.config.replicas).joined_by(&joining, self.config.replicas);
+        let ring = self.config.rings.ring(&members, &joining, self.config.replicas);
         let leaving = leaving.iter().filter(|_| !Mutant::LeaversUnasked.is_planted());
         let holders = members.iter().chain(leaving).map(|(id, _)| *id);
         let holders: Vec<NodeId> = holders.filter(|id| *id != self.id).collect();
@@ -67,7 +67,8 @@ impl Core {
             if alone && !self.is_seed() {
                 plan.handle_alone(&self.sync);
             } else if is_joining {
-                let to_be = Ring::new(&[&members[..], &[(me.id, me.weight)]].concat(), self.config.replicas);
+                let with_me = [&members[..], &[(me.id, me.weight)]].concat();
+                let to_be = self.config.rings.ring(&with_me, &[], self.config.replicas);
                 plan.handle_ring(self.id, &to_be, sources, distrust, &self.sync);
             } else {
                 let entered = entered && !Mutant::EnteredAndTrusted.is_planted();
@@ -75,7 +76,6 @@ impl Core {
             }
         }
         let event = Event::Ring { hash: ring.hash(), members: members.len(), slots_owned: ring.slots_owned(self.id) };
-        let ring = Arc::new(ring);
         let before = self.ring.swap(Arc::clone(&ring));
         if before.hash() != ring.hash() {
             let former = self.change.former.load();

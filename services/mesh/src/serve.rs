@@ -324,8 +324,8 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
         ControlRequest::HandedOver { .. } => ControlReply::Refused,
         ControlRequest::InSync => ControlReply::InSync(core.sync.words()),
         ControlRequest::Digests { first, count } => {
-            let slots = Slot::all().skip(first.index()).take(usize::from(count));
-            ControlReply::Digests(DigestPage { first, digests: slots.map(|slot| core.store.digest(slot)).collect() })
+            let digests = core.store.digests().into_iter().skip(first.index()).take(usize::from(count)).collect();
+            ControlReply::Digests(DigestPage { first, digests })
         }
         ControlRequest::Versions { slots } => {
             let versions = slots.into_iter().map(|slot| (slot, core.store.versions(slot)));

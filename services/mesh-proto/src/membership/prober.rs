@@ -234,7 +234,7 @@ mod tests {
         let (mut under_way, mut begun, mut unanswered) = (VecDeque::<Probe>::new(), 0, 0);
         while begun < rounds {
             let answered_at = under_way.front().map(|probe| probe.sent_at + answer_takes);
-            now = answered_at.map_or(prober.next_deadline(), |at| at.min(prober.next_deadline()));
+            now = answered_at.into_iter().fold(prober.next_deadline(), Ord::min);
             if answered_at == Some(now) {
                 let probe = under_way.pop_front().unwrap();
                 prober.handle_ack(now, member, probe.seq, member);

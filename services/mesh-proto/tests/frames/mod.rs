@@ -85,6 +85,10 @@ fn record() -> impl Strategy<Value = Record> {
     })
 }
 
+fn stage() -> impl Strategy<Value = Stage> {
+    prop_oneof![Just(Stage::Joining), Just(Stage::Normal), Just(Stage::Leaving)]
+}
+
 fn member() -> impl Strategy<Value = Member> {
     let state = prop_oneof![
         Just(MemberState::Alive),
