@@ -79,7 +79,7 @@ class Found:
     write_gap_s: float = 0.0
     # When all nodes were ready again.
     ready_s: float = 0.0
-    # Nodes that logged that they left before their records were taken over.
+    # Nodes that logged that they left before others had taken over what they held.
     told: int = 0
 
 
@@ -205,7 +205,7 @@ def lost_of(mesh: Mesh, values: dict[str, str]) -> int:
 
 
 def told(mesh: Mesh) -> int:
-    return sum(log.read_text().count("left before") for log in mesh.logs)
+    return sum(log.read_text().count("what it alone holds is lost") for log in mesh.logs)
 
 
 def run(binaries: Path, restart: Restart, rounds: int, folder: Path, each=lambda number, found: None, **settings: str) -> list[Found]:
