@@ -84,7 +84,7 @@ pub struct Hello {
 
 impl Hello {
     /// The version of the wire protocol.
-    pub const PROTOCOL: u16 = 2;
+    pub const PROTOCOL: u16 = 3;
 }
 
 /// Why an accepter turns a dialler away.
@@ -155,6 +155,13 @@ pub enum WriteAnswer {
     /// A newer version is there.
     Stale {
         /// That version.
+        newer: Version,
+        /// Whether the owner is in sync for the slot; one that is not may lack something newer still.
+        in_sync: bool,
+    },
+    /// The key is not there, and deletions up to a newer version were collected in its slot: the key may be among them.
+    Collected {
+        /// The newest version that was collected.
         newer: Version,
     },
     /// The version is too far in the future of the owner's clock.

@@ -60,11 +60,17 @@ pub enum Mutant {
     RingUnchecked,
     /// Tombstones are collected by age alone.
     CollectsUnconfirmed,
+    /// An owner that holds something newer counts as an acknowledgement in round 1 of a write, too.
+    StaleCountsInRoundOne,
+    /// Round 2 of a write begins after one answer less than it takes.
+    FewerAnswersThanNeeded,
+    /// An owner that is not in sync counts as one that knows what was acknowledged before.
+    StaleOutOfSyncCounts,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -92,6 +98,9 @@ impl Mutant {
         Self::AsksOwnersOnly,
         Self::RingUnchecked,
         Self::CollectsUnconfirmed,
+        Self::StaleCountsInRoundOne,
+        Self::FewerAnswersThanNeeded,
+        Self::StaleOutOfSyncCounts,
     ];
 
     /// Whether this defect is planted in this process.

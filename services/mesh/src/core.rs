@@ -225,6 +225,8 @@ impl Core {
 
     /// Applies a write to this node's own replica.
     pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
+        // Before the record is applied: what is newer may come with the rest of the slot only afterwards.
+        let in_sync = self.sync.is_in_sync(Slot::of(record.hash));
         let now = self.clock.unix();
         if let Err(refused) = self.versions.load().observe(record.version, now) {
             count(&self.counters.drift_refused);
@@ -234,9 +236,11 @@ impl Core {
         }
         match self.store.apply(record, ApplyOrigin::Write, now) {
             // Only repairs are skipped.
-            Applied::Stored | Applied::Skipped => WriteAnswer::Applied,
+            Applied::Stored | Applied::Skipped if in_sync => WriteAnswer::Applied,
+            Applied::Stored | Applied::Skipped => WriteAnswer::AppliedUnconfirmed,
             Applied::Stale { .. } if Mutant::StaleWriteAcked.is_planted() => WriteAnswer::Applied,
-            Applied::Stale { newer } => WriteAnswer::Stale { newer },
+            Applied::Stale { newer } => WriteAnswer::Stale { newer, in_sync },
+            Applied::Collected { newer } => WriteAnswer::Collected { newer },
             Applied::TooLarge => WriteAnswer::TooLarge,
         }
     }
@@ -257,16 +261,11 @@ impl Core {
     /// [`Core::write_replica`] for a coordinator with this ring.
     pub(crate) fn write_replica_in(&self, ring: RingHash, from: Option<NodeId>, record: &Record) -> WriteAnswer {
         if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
-            // Before the record is applied: what is newer may come with the rest of the slot only afterwards.
-            let in_sync = self.sync.is_in_sync(Slot::of(record.hash));
             let answer = self.write_replica(from, record);
             // Others may have compared the slot under the next ring before the record was here. It then counts for nothing,
             // or what counts would not be where the next owners have looked.
             if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
-                return match answer {
-                    WriteAnswer::Applied if !in_sync => WriteAnswer::AppliedUnconfirmed,
-                    answer => answer,
-                };
+                return answer;
             }
         }
         count(&self.counters.wrong_ring);

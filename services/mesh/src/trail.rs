@@ -1,24 +1,42 @@
-//! Several attempts at one write, and what may be said of them all when the last has failed.
+//! Several rounds of one write: which comes next, and what may be said of them all when the last has failed.
 
-use mesh_proto::{Version, Write};
+use mesh_proto::{RingHash, Round, Version, Write};
 
 use crate::WriteError;
 
-/// What the attempts at one write may have left behind.
+/// What the rounds of one write have shown, and may have left behind.
 #[derive(Default)]
 pub(crate) struct Trail {
-    /// The most owners that applied one attempt.
+    /// The most owners that had the write after one round.
     acks: usize,
     may_be_written: bool,
+    /// The ring in which round 1 has brought all that round 2 needs.
+    seen_in: Option<RingHash>,
+    /// How many rounds were sent in `seen_in`.
+    rounds: u64,
 }
 
 impl Trail {
-    pub(crate) fn add(&mut self, attempt: &Write) {
-        self.acks = self.acks.max(attempt.acks());
-        self.may_be_written |= attempt.may_be_written();
+    /// Which round is to be sent in this ring: a change of owners starts again.
+    pub(crate) fn round_in(&self, ring: RingHash) -> Round {
+        if self.seen_in == Some(ring) { Round::Second } else { Round::First }
     }
 
-    /// `refusal` says that nothing was written; once any attempt may have left a trace, no later one can say so.
+    /// Owners in this ring held something newer; `next` is the round to be sent there.
+    pub(crate) fn overtaken(&mut self, ring: RingHash, next: Round) {
+        let before = if self.seen_in == Some(ring) { self.rounds } else { 1 };
+        (self.seen_in, self.rounds) = match next {
+            Round::First => (None, 0),
+            Round::Second => (Some(ring), before + 1),
+        };
+    }
+
+    pub(crate) fn add(&mut self, round: &Write) {
+        self.acks = self.acks.max(round.acks());
+        self.may_be_written |= round.may_be_written();
+    }
+
+    /// `refusal` says that nothing was written; once any round may have left a trace, no later one can say so.
     pub(crate) fn verdict(&self, version: Version, needed: usize, refusal: WriteError) -> WriteError {
         if self.may_be_written { WriteError::Indeterminate { acks: self.acks, needed, version } } else { refusal }
     }
