@@ -124,6 +124,7 @@ impl Cluster {
     pub fn crash(&self, at: usize) {
         if let Some(Running { node, life, .. }) = self.places()[at].running.take() {
             node.crash();
+            self.tally.add_rounds(&node.stats());
             life.end();
         }
     }
@@ -149,6 +150,7 @@ impl Cluster {
             drained = node.stop() => drained,
         };
         self.places()[at].running = None;
+        self.tally.add_rounds(&node.stats());
         life.end();
         drained
     }

@@ -18,6 +18,7 @@ mod mutants;
 mod plan;
 mod promises;
 mod rings;
+mod rounds;
 mod sessions;
 mod simulation;
 mod tally;

@@ -63,7 +63,7 @@ fn an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes() {
 }
 
 /// Writes these keys at the same time; the versions of those that were acknowledged within `patience`.
-async fn write_all(node: &Node, numbers: &[usize], patience: Duration) -> Vec<Option<Version>> {
+pub async fn write_all(node: &Node, numbers: &[usize], patience: Duration) -> Vec<Option<Version>> {
     let writes: Vec<_> = numbers
         .iter()
         .map(|&number| {

@@ -66,11 +66,13 @@ pub enum Mutant {
     FewerAnswersThanNeeded,
     /// An owner that is not in sync counts as one that knows what was acknowledged before.
     StaleOutOfSyncCounts,
+    /// A write that another one carries is acknowledged, though that one was not.
+    CarriedRegardless,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -101,6 +103,7 @@ impl Mutant {
         Self::StaleCountsInRoundOne,
         Self::FewerAnswersThanNeeded,
         Self::StaleOutOfSyncCounts,
+        Self::CarriedRegardless,
     ];
 
     /// Whether this defect is planted in this process.

@@ -262,6 +262,13 @@ impl Write {
         self.legs.iter().any(|state| !matches!(state, LegState::Stale | LegState::TurnedDown | LegState::Failed))
     }
 
+    /// Whether all owners that have answered are in sync and compared the write with what they hold, and none has failed. If that is
+    /// so in all its rounds, a write ends in the second at the latest.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        self.legs.iter().all(|state| matches!(state, LegState::InFlight | LegState::Held | LegState::Stale))
+    }
+
     /// Why owners turned the write down, as far as that can be mended by the caller.
     #[must_use]
     pub const fn refusals(&self) -> Refusals {

@@ -5,35 +5,35 @@ use mesh_proto::{RingHash, Round, Version, Write};
 use crate::WriteError;
 
 /// What the rounds of one write have shown, and may have left behind.
-#[derive(Default)]
 pub(crate) struct Trail {
     /// The most owners that had the write after one round.
     acks: usize,
     may_be_written: bool,
-    /// The ring in which round 1 has brought all that round 2 needs.
-    seen_in: Option<RingHash>,
-    /// How many rounds were sent in `seen_in`.
-    rounds: u64,
+    /// Of the last round.
+    ring: Option<RingHash>,
+    /// Which round comes next, unless the ring changes.
+    pub(crate) next: Round,
+    /// Whether nothing has happened that a write may need more than two rounds for.
+    pub(crate) is_orderly: bool,
 }
 
 impl Trail {
-    /// Which round is to be sent in this ring: a change of owners starts again.
-    pub(crate) fn round_in(&self, ring: RingHash) -> Round {
-        if self.seen_in == Some(ring) { Round::Second } else { Round::First }
+    pub(crate) const fn new() -> Self {
+        Self { acks: 0, may_be_written: false, ring: None, next: Round::First, is_orderly: true }
     }
 
-    /// Owners in this ring held something newer; `next` is the round to be sent there.
-    pub(crate) fn overtaken(&mut self, ring: RingHash, next: Round) {
-        let before = if self.seen_in == Some(ring) { self.rounds } else { 1 };
-        (self.seen_in, self.rounds) = match next {
-            Round::First => (None, 0),
-            Round::Second => (Some(ring), before + 1),
-        };
+    /// Which round is to be sent in this ring: a change of owners starts again.
+    pub(crate) fn next_round(&mut self, ring: RingHash) -> Round {
+        if self.ring.replace(ring).is_some_and(|before| before != ring) {
+            (self.next, self.is_orderly) = (Round::First, false);
+        }
+        self.next
     }
 
     pub(crate) fn add(&mut self, round: &Write) {
         self.acks = self.acks.max(round.acks());
         self.may_be_written |= round.may_be_written();
+        self.is_orderly &= round.is_orderly();
     }
 
     /// `refusal` says that nothing was written; once any round may have left a trace, no later one can say so.

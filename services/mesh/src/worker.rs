@@ -15,11 +15,13 @@ use mesh_proto::{
     Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Round, Slot,
     TraceContext, Version, Write, WriteOutcome, encode_read, encode_write,
 };
+use tokio::sync::oneshot;
 
 use crate::{
     GetError, GetOptions, Hit, Lookup, Ttl, WriteError, WriteOptions, Written,
     call::{Legs, ReadCall, WriteCall, renew},
     core::{Core, count},
+    group::{Entry, Groups, Told},
     link::{INLINE_VALUE_BYTES_MAX, Waiter},
     peers::Peers,
     trail::{Trail, refusal},
@@ -45,11 +47,12 @@ pub struct Worker {
     core: Arc<Core>,
     pub(crate) peers: Arc<Peers>,
     in_flight: Arc<AtomicUsize>,
+    groups: Arc<Groups>,
 }
 
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Self {
-        Self { core, peers, in_flight: Arc::default() }
+        Self { core, peers, in_flight: Arc::default(), groups: Groups::new() }
     }
 
     /// Operations in flight on this worker.
@@ -264,19 +267,40 @@ impl Worker {
             Body::Value(_) => self.expiry(options.ttl),
             Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
-        let version = core.tick();
         let hash = KeyHash::of(&key);
-        let record = Record { hash, key, version, expiry, body };
         let mut underway = Underway::new(core, &self.in_flight, Asked { op, started, hash, trace: options.trace });
-        let (result, legs) = self.replicate(record, options.trace, started, &mut underway).await;
-        let (outcome, version) = match result {
-            Ok(Written { version }) => (OpOutcome::Acknowledged, Some(version)),
-            Err(WriteError::Indeterminate { version, .. }) => (OpOutcome::Indeterminate, Some(version)),
-            Err(WriteError::Overloaded) => (OpOutcome::Overloaded, None),
-            Err(_) => (OpOutcome::Refused, None),
+        let lead = match self.groups.enter(hash, &key) {
+            Entry::Go(lead) => lead,
+            Entry::Wait(told) => match self.told(told, started).await {
+                Told::Go(lead) => Some(lead),
+                Told::Carried(result) => {
+                    count(&core.counters.carried_writes);
+                    return underway.written(result, Legs::new());
+                }
+            },
         };
-        underway.end(outcome, version, legs);
-        result
+        // Only now: above all that this node has met while the write waited.
+        let record = Record { hash, key, version: core.tick(), expiry, body };
+        let (result, legs) = self.replicate(record, options.trace, started, &mut underway).await;
+        if let Some(lead) = lead {
+            lead.end(result);
+        }
+        underway.written(result, legs)
+    }
+
+    /// Waits until a write of the same key, which is in flight, has ended.
+    async fn told(&self, told: oneshot::Receiver<Told>, started: Monotonic) -> Told {
+        let core = &*self.core;
+        let deadline = core.clock.instant(started + core.config.write_timeout);
+        match tokio::time::timeout_at(deadline, told).await {
+            Ok(Ok(told)) => told,
+            // Another write may be carrying it.
+            _ => Told::Carried(Err(WriteError::Indeterminate {
+                acks: 0,
+                needed: core.config.concern.get(),
+                version: core.tick(),
+            })),
+        }
     }
 
     /// Sends a record to all its owners, in two rounds at most, and starts again where owners see another ring or are not in sync.
@@ -290,7 +314,7 @@ impl Worker {
         let (core, slot) = (&*self.core, Slot::of(record.hash));
         let deadline = started + core.config.write_timeout;
         let needed = core.config.concern.get();
-        let mut trail = Trail::default();
+        let mut trail = Trail::new();
         let mut legs = Legs::new();
         for attempt in 0_u32.. {
             if attempt > 1 {
@@ -301,7 +325,13 @@ impl Worker {
             if reachable < needed {
                 return (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable, needed })), legs);
             }
-            let round = trail.round_in(ring.hash());
+            let round = trail.next_round(ring.hash());
+            match attempt {
+                0 => {}
+                1 => count(&core.counters.second_rounds),
+                _ if trail.is_orderly => count(&core.counters.further_rounds),
+                _ => {}
+            }
             let call = self.send_write(round, &ring, slot, record.clone(), trace, started, deadline);
             underway.writes(&call);
             let outcome = call.outcome(SILENCE_MAX).await;
@@ -317,7 +347,7 @@ impl Worker {
                     record.version = core.tick();
                     // A clock that has just been set back stamps lower.
                     let is_above = record.version > version.max(newest);
-                    trail.overtaken(ring.hash(), if is_above { next } else { Round::First });
+                    trail.next = if is_above { next } else { Round::First };
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
                 // Owners that have just taken over the slot are about to know.
