@@ -173,6 +173,7 @@ fn an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before() {
         cut(cluster, &[(0, 1)]);
         slow(cluster, ids[0], ids[3], Duration::from_millis(300));
         slow(cluster, ids[2], ids[3], Duration::from_millis(300));
+        slow(cluster, ids[2], ids[1], Duration::from_millis(300));
         slow(cluster, ids[0], ids[4], SLOW);
         let first = write_all(&node(0), &before, Duration::from_millis(30)).await;
         let ring = node(1).view().ring;
@@ -190,6 +191,13 @@ fn an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before() {
         // Both of these owners take it, but one of them may lack anything: it is not acknowledged.
         let unconfirmed = write_all(&node(1), &numbers, Duration::from_millis(20)).await;
         assert!(unconfirmed.iter().all(Option::is_none), "an owner has caught up already");
+        for at in [1, 3] {
+            for (number, first) in numbers.iter().zip(&first) {
+                let found = node(at).get(&key(*number), GetOptions::default()).await;
+                let Ok(Lookup::Local(hit)) = found else { panic!("node {at} has no key {number}: {found:?}") };
+                assert!(first.is_none_or(|first| hit.version < first), "node {at} has the first write of key {number}");
+            }
+        }
         let second = write_all(&node(4), &numbers, Duration::from_secs(3)).await;
         assert_above(&numbers, &first, &second);
     });
