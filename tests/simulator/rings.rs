@@ -13,10 +13,10 @@ use crate::{
     promises::{key, play, scene, set},
 };
 
-const KEYS: usize = 300;
+pub const KEYS: usize = 300;
 
 /// How a node with all its links is to be: everything takes so much longer.
-fn slow(cluster: &Cluster, delay: Duration) {
+pub fn slow(cluster: &Cluster, delay: Duration) {
     let links = Links { delay, ..Links::default() };
     links.apply(&cluster.network, &cluster.ids());
 }
@@ -168,7 +168,7 @@ fn nodes_that_join_cost_nobody_an_answer() {
 }
 
 /// Every node finds these keys.
-async fn hits(cluster: &Cluster, numbers: impl Iterator<Item = usize>, what: &str) {
+pub async fn hits(cluster: &Cluster, numbers: impl Iterator<Item = usize>, what: &str) {
     for number in numbers {
         for (via, node, _) in cluster.running() {
             let options = GetOptions { consistency: Consistency::Quorum, ..GetOptions::default() };

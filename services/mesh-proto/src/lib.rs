@@ -9,10 +9,12 @@ mod key;
 mod time;
 
 mod slot;
+mod slot_set;
 mod version;
 
 mod record;
 mod ring;
+mod rings;
 
 mod gossip;
 mod membership;
@@ -58,13 +60,15 @@ pub use handoff::{
 pub use id::{Incarnation, NodeId};
 pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
 pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
-pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput};
+pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput, Stage};
 pub use mutant::Mutant;
 pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
 pub use repair::{RepairPlan, SlotSync, Sources, keys_to_pull};
 pub use ring::{Ring, RingHash};
+pub use rings::Rings;
 pub use slot::{SLOTS, Slot};
+pub use slot_set::SlotSet;
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
 pub use time::{Monotonic, UnixMillis};
 pub use trace::TraceContext;

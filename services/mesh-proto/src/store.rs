@@ -28,7 +28,7 @@ use self::{
     shard::Shard,
     slab::{Entry, Kind},
 };
-use crate::{Body, Expiry, KeyHash, Monotonic, Mutant, Record, Slot, UnixMillis, Version};
+use crate::{Body, Expiry, KeyHash, Monotonic, Mutant, Record, SLOTS, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
@@ -215,6 +215,17 @@ impl Store {
     #[must_use]
     pub fn digest(&self, slot: Slot) -> Digest {
         self.shard(slot).lock().digest(slot)
+    }
+
+    /// All slots' digests, in order.
+    #[must_use]
+    pub fn digests(&self) -> Vec<Digest> {
+        let mut digests = vec![Digest::default(); SLOTS];
+        for (index, shard) in self.shards.iter().enumerate() {
+            let of_shard = digests.iter_mut().skip(index).step_by(self.shards.len());
+            of_shard.zip(shard.0.lock().digests()).for_each(|(digest, of_slot)| *digest = of_slot);
+        }
+        digests
     }
 
     /// Key hash and version of everything in the slot, in no order: entries, tombstones and stubs.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh_proto::{
     Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Store, Version, Weight, WriteAnswer,
+    Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -125,7 +125,11 @@ impl Core {
             weight: Weight::from_capacity(config.store.bytes_max),
             state: mesh_proto::MemberState::Alive,
             // Who was told of others lets them say what it will own, and catches up first.
-            joining: config.seeds.iter().any(|seed| *seed != config.public_addr),
+            stage: if config.seeds.iter().any(|seed| *seed != config.public_addr) {
+                Stage::Joining
+            } else {
+                Stage::Normal
+            },
         };
         let membership_config = MembershipConfig {
             interval: config.gossip_interval,
@@ -133,7 +137,7 @@ impl Core {
             indirect_probes: 3,
             seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
         };
-        let ring = Ring::new(&[(id, me.weight)], config.replicas);
+        let ring = config.rings.ring(&[(id, me.weight)], &[], config.replicas);
         let membership = Membership::new(membership_config, me.clone(), clock.now(), seed);
         Self {
             id,
@@ -158,7 +162,7 @@ impl Core {
             membership_moved: Notify::new(),
             resync_wanted: Notify::new(),
             joins,
-            ring: ArcSwap::from_pointee(ring),
+            ring: ArcSwap::new(ring),
             change: RingChange::default(),
             membership: Mutex::new(membership),
             clock,
