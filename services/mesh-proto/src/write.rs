@@ -294,7 +294,9 @@ impl Write {
         // Out of reach. Trying again is safe even if some owner has applied it: the next try writes the same value with
         // a higher version.
         if let Some(stale) = self.stale() {
-            return Some(stale);
+            // Round 2 is worth waiting for: owners that are silent now would be so in another round 1, too.
+            let may_see_all = self.seen() + in_flight >= self.confirmations;
+            return (in_flight == 0 || self.next_round() == Round::Second || !may_see_all).then_some(stale);
         }
         if self.wrong_ring {
             return Some(WriteOutcome::WrongRing);
@@ -317,8 +319,12 @@ impl Write {
     /// Part (3) of the proof: enough owners in sync have answered.
     fn next_round(&self) -> Round {
         let needed = self.confirmations.saturating_sub(usize::from(Mutant::FewerAnswersThanNeeded.is_planted()));
-        let has_seen_all = self.count(LegState::Held) + self.count(LegState::Stale) >= needed;
-        if has_seen_all { Round::Second } else { Round::First }
+        if self.seen() >= needed { Round::Second } else { Round::First }
+    }
+
+    /// How many owners in sync have compared the write with what they hold.
+    fn seen(&self) -> usize {
+        self.count(LegState::Held) + self.count(LegState::Stale)
     }
 
     fn count(&self, wanted: LegState) -> usize {

@@ -75,6 +75,8 @@ fn oracle(round: Round, concern: usize, seen: &[(usize, Input)]) -> (WriteStep, 
         WriteOutcome::Acknowledged
     } else if acks + pending >= concern && confirmed + pending >= needed {
         return (WriteStep::Wait, waits);
+    } else if newest.is_some() && next == Round::First && pending > 0 && applied + stale + pending >= needed {
+        return (WriteStep::Wait, WriteStep::Wait);
     } else if let Some(newest) = newest {
         WriteOutcome::Stale { newest, next }
     } else if wrong_ring > 0 {
@@ -205,6 +207,9 @@ fn neither_an_acknowledged_version_nor_that_of_round_two_is_below_what_was_ackno
 fn too_few_owners_are_refused_before_anything_is_sent() {
     assert_eq!(write(2, 1).poll(), WriteStep::Done(WriteOutcome::Refused { acks: 0 }));
     assert_eq!(write(2, 2).poll(), WriteStep::Wait);
+    let mut of_two = write(2, 2);
+    of_two.handle_answer(0, &WriteAnswer::Stale { newer: Version::new(5), in_sync: true });
+    assert_eq!(of_two.poll(), WriteStep::Wait, "the other one's answer is what round 2 needs");
     assert!(write(1, 0).is_settled());
 }
 
