@@ -129,6 +129,7 @@ impl Cluster {
         if let Some(Running { node, life, .. }) = self.places()[at].running.take() {
             narrate(self.epoch, || format!("node {at} is killed"));
             node.crash();
+            self.tally.add_rounds(&node.stats());
             life.end();
         }
     }
@@ -156,6 +157,7 @@ impl Cluster {
         };
         narrate(self.epoch, || format!("node {at} has stopped, drained: {drained}"));
         self.places()[at].running = None;
+        self.tally.add_rounds(&node.stats());
         life.end();
         drained
     }

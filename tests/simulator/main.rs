@@ -20,6 +20,7 @@ mod narrator;
 mod plan;
 mod promises;
 mod rings;
+mod rounds;
 mod sessions;
 mod simulation;
 mod tally;
