@@ -69,8 +69,9 @@ class Found:
     lost: int = 0
     # Findings of the checker by kind.
     wrong: dict[str, int] = field(default_factory=dict)
-    # Failed operations, those of unknown outcome included, of the load.
+    # Failed operations, those of unknown outcome included, of the load, and their kinds.
     errors: int = 0
+    error_kinds: dict[str, int] = field(default_factory=dict)
     operations: int = 0
     first_error_s: float | None = None
     last_error_s: float | None = None
@@ -86,7 +87,7 @@ class Found:
 class Probe:
     """One client with the addresses of all nodes: it sends the same request again and again, to the next node if one fails."""
 
-    def __init__(self, mesh: Mesh, method: str, path: str, body: str | None = None):
+    def __init__(self, mesh: Mesh, method: str, path: str, body: str | None):
         self._hosts = [url.removeprefix("http://") for url in mesh.urls]
         self._request = (method, path, body)
         self._ended = threading.Event()
@@ -150,6 +151,7 @@ class Load:
         found.lost = results["sweep"]["lost"]
         found.wrong = {kind: results["integrity"][kind] for kind in VIOLATIONS if results["integrity"][kind]}
         found.operations, found.errors = totals["total"], totals["errors"] + totals["indeterminate"]
+        found.error_kinds = {kind["kind"]: kind["count"] for kind in results["errors"]}
         windows = [window for kind in results["errors"] for window in kind["windows"]]
         if windows:
             found.first_error_s = min(window["from_s"] for window in windows) + after_s
@@ -171,7 +173,8 @@ def round_of(runner: Path, mesh: Mesh, restart: Restart, folder: Path) -> Found:
         put(mesh.urls[0], key, value)
     told_before = told(mesh)
     load = Load(runner, mesh, folder) if restart.under_load else None
-    probes = [Probe(mesh, "GET", "/get?k=quiet0"), Probe(mesh, "POST", "/set", json.dumps({"k": "probe", "v": "v"}))] if load else []
+    requests = [("GET", "/get?k=quiet0", None), ("POST", "/set", json.dumps({"k": "probe", "v": "v"}))]
+    probes = [Probe(mesh, *request) for request in requests] if load else []
     chosen = random.sample(range(len(mesh.nodes)), restart.nodes)
     stopped_at = time.monotonic()
     threads = [
@@ -208,8 +211,8 @@ def told(mesh: Mesh) -> int:
     return sum(log.read_text().count("what it alone holds is lost") for log in mesh.logs)
 
 
-def run(binaries: Path, restart: Restart, rounds: int, folder: Path, each=lambda number, found: None, **settings: str) -> list[Found]:
-    """Restart after restart on one mesh."""
+def run(binaries: Path, restart: Restart, rounds: int, folder: Path, each=lambda number, found: None, **settings: str):
+    """Restart after restart on one mesh: what each came to."""
     defaults = {"REPLICATION_FACTOR": "3", "WRITE_CONCERN": "2"}
     with Mesh(binaries, 3, {**defaults, **settings}, folder) as mesh:
         results = []
