@@ -66,7 +66,7 @@ pub struct Verdict {
 pub fn simulate(plan: &Plan) -> Verdict {
     PANICS.set(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime starts");
