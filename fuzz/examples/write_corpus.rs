@@ -118,7 +118,7 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("control_pull", FrameBody::Control(ControlRequest::Pull { slot, after: Some(hash), bytes_max: 1 << 20 })),
         ("control_pull_keys", FrameBody::Control(pull_keys(slot, hash))),
         ("control_compare_with_me", FrameBody::Control(ControlRequest::CompareWithMe)),
-        ("control_farewell", FrameBody::Control(ControlRequest::Farewell)),
+        ("control_handed_over", FrameBody::Control(ControlRequest::HandedOver { incarnation: Incarnation::new(7) })),
         ("control_in_sync", FrameBody::Control(ControlRequest::InSync)),
         ("control_reached", FrameBody::Control(ControlRequest::Reached { start: 7 })),
         ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
@@ -154,7 +154,7 @@ fn members() -> Vec<Member> {
         incarnation: Incarnation::new(number << 20),
         weight: Weight::MAX,
         state,
-        joining: number == 1,
+        stage: if number == 1 { Stage::Joining } else { Stage::Normal },
     };
     (1..).zip(states).map(member).collect()
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     life::Life,
     links::Links,
+    narrator::{Narrator, narrate},
     plan::{Plan, Promise},
     tally::Tally,
 };
@@ -49,6 +50,7 @@ struct Running {
 pub struct Cluster {
     pub network: SimulatedNetwork,
     pub tally: Arc<Tally>,
+    pub epoch: Instant,
     /// Locked for a moment only, never across an await.
     places: Mutex<Vec<Place>>,
 }
@@ -68,7 +70,7 @@ impl Cluster {
         };
         let places: Vec<Place> = (0..plan.places).map(place).collect();
         let network = SimulatedNetwork::new(plan.seed);
-        let cluster = Self { network, tally: Arc::default(), places: Mutex::new(places) };
+        let cluster = Self { network, tally: Arc::default(), epoch, places: Mutex::new(places) };
         Links::default().apply(&cluster.network, &cluster.ids());
         cluster
     }
@@ -115,7 +117,9 @@ impl Cluster {
         let mut config = place.config.clone();
         config.seed = config.seed.wrapping_add(place.starts.wrapping_mul(7919));
         let transport = self.network.transport(config.id(), &config.public_addr);
-        let node = Node::start(config, transport, Arc::clone(&self.tally) as _).expect("a simulated node starts");
+        narrate(self.epoch, || format!("node {at} starts as {}", config.id()));
+        let observer = Narrator::observer(at, place.starts, self.epoch, &self.tally);
+        let node = Node::start(config, transport, observer).expect("a simulated node starts");
         let weight = Weight::from_capacity(place.config.store.bytes_max);
         place.running = Some(Running { node, life: Arc::default(), weight, leaves: false });
     }
@@ -123,6 +127,7 @@ impl Cluster {
     /// Kills the process in a place.
     pub fn crash(&self, at: usize) {
         if let Some(Running { node, life, .. }) = self.places()[at].running.take() {
+            narrate(self.epoch, || format!("node {at} is killed"));
             node.crash();
             life.end();
         }
@@ -143,11 +148,13 @@ impl Cluster {
                 None => sleep(POLL_MIN).await,
             }
         };
+        narrate(self.epoch, || format!("node {at} is told to stop"));
         let drained = tokio::select! {
             biased;
             () = life.over() => return true,
             drained = node.stop() => drained,
         };
+        narrate(self.epoch, || format!("node {at} has stopped, drained: {drained}"));
         self.places()[at].running = None;
         life.end();
         drained
@@ -196,10 +203,12 @@ impl Cluster {
                 running.iter().map(|(at, node, _)| (at, node.readiness(), self.view_of(node))).collect();
             return Some(format!("not all are ready, with one ring: {states:?}"));
         }
-        if let Some((at, hints)) =
-            running.iter().map(|(at, node, _)| (at, node.stats().hints)).find(|(_, h)| h.queued > 0)
-        {
-            return Some(format!("node {at} has {} hints", hints.queued));
+        // A member that is gone for good keeps its hints until they are too old: it might have come back as it was.
+        let runs = |id| running.iter().any(|(_, node, _)| node.id() == id);
+        for (at, node, _) in &running {
+            if let Some(hints) = node.hints().iter().find(|hints| hints.queued > 0 && runs(hints.peer)) {
+                return Some(format!("node {at} has {} hints for {}", hints.queued, hints.peer));
+            }
         }
         let digests: Vec<_> = running.iter().map(|(_, node, _)| (node.id(), node.digests())).collect();
         if digests.iter().all(|(_, of_node)| *of_node == digests[0].1) {

@@ -16,6 +16,7 @@ use crate::{
     cluster::Cluster,
     history::{Action, Fate, Key, Level, Operation, Seen},
     links::Links,
+    narrator::narrate,
     plan::{Cut, Fault, Plan, Promise, Step},
     sessions::{Clients, Session},
     tally::Counts,
@@ -177,6 +178,7 @@ impl<'a> Simulation<'a> {
     }
 
     async fn suffer(&mut self, step: &Step) {
+        narrate(self.cluster.epoch, || format!("{step:?}"));
         self.verdict.counts.add(step.fault.name(), 1);
         if let Some(weather) = &step.weather {
             self.verdict.counts.add(weather.name(), 1);
@@ -276,6 +278,7 @@ impl<'a> Simulation<'a> {
         }
         self.links = Links::default();
         self.apply_links();
+        narrate(self.cluster.epoch, || format!("{} is over", fault.name()));
     }
 
     fn partition(&mut self, victims: &[usize], cut: Cut) {

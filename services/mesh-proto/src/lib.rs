@@ -58,7 +58,7 @@ pub use handoff::{
 pub use id::{Incarnation, NodeId};
 pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
 pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
-pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput};
+pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput, Stage};
 pub use mutant::Mutant;
 pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};

@@ -157,23 +157,6 @@ impl RepairPlan {
         self.owned.contains(slot)
     }
 
-    /// Everybody that some slot still has to be compared with, sorted.
-    #[must_use]
-    pub fn awaited_peers(&self) -> Vec<NodeId> {
-        self.awaited.iter().filter(|(_, slots)| !slots.is_empty()).map(|(peer, _)| *peer).collect()
-    }
-
-    /// A holder that has left is gone for good: nothing more can be had from it.
-    pub fn handle_gone(&mut self, peer: NodeId, sync: &SlotSync) {
-        let confirmed = self.confirmed.get(&peer).cloned();
-        self.handle_confirmed(self.ring, peer, &self.awaited_from(peer), sync);
-        // Should it come back it is to be compared with like anybody new.
-        match confirmed {
-            Some(confirmed) => self.confirmed.insert(peer, confirmed.and(&self.open)),
-            None => self.confirmed.remove(&peer),
-        };
-    }
-
     /// Slots that still have to be compared with `peer`.
     #[must_use]
     pub fn awaited_from(&self, peer: NodeId) -> SlotSet {
@@ -402,19 +385,20 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_has_to_confirm_until_it_is_gone() {
+    fn a_leaving_member_has_to_confirm_until_it_has_left() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let (me, names) = (NodeId::from_name("a"), ["b", "c", "d", "e"].map(NodeId::from_name));
         handle_ring(&mut plan, me, &ring(&["a", "b", "c", "d", "e"], 3), false, &sync);
-        names.iter().for_each(|peer| plan.handle_gone(*peer, &sync));
+        ["b", "c", "d", "e"].iter().for_each(|peer| confirm_all(&mut plan, peer, &sync));
         assert!(sync.is_complete());
         let after = ring(&["a", "b", "c", "d"], 3);
-        plan.handle_ring(me, &after, Sources { ring: after.hash(), holders: &names }, false, &sync);
+        let ring = after.hash();
+        plan.handle_ring(me, &after, Sources { ring, holders: &names }, false, &sync);
         let gained = plan.awaited_from(names[3]);
         assert!(!gained.is_empty() && gained.iter().all(|slot| !sync.is_in_sync(slot)));
         ["b", "c", "d"].iter().for_each(|peer| confirm_all(&mut plan, peer, &sync));
-        assert_eq!(plan.awaited_peers(), [names[3]]);
-        plan.handle_gone(names[3], &sync);
+        assert_eq!(plan.awaited_from(names[3]), gained);
+        plan.handle_ring(me, &after, Sources { ring, holders: &names[..3] }, false, &sync);
         assert!(sync.is_complete());
     }
 

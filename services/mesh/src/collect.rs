@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, UnixMillis};
+use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, Stage, UnixMillis};
 
 use crate::{Config, core::Core};
 
@@ -46,7 +46,9 @@ impl Core {
         if self.agree_on_ring(&mut agreement, &ring, now) || is_time_doubtful {
             self.store.forget_collected();
         }
-        if self.members.borrow().iter().any(|m| m.id != self.id && (m.state == MemberState::Dead || m.joining)) {
+        if self.members.borrow().iter().any(|m| {
+            m.id != self.id && (m.state == MemberState::Dead || (m.state.is_present() && m.stage != Stage::Normal))
+        }) {
             agreement.handle_absence(now);
         }
         let margin = margin(&self.config);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh_proto::{
     Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Store, Version, Weight, WriteAnswer,
+    Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -122,7 +122,11 @@ impl Core {
             weight: Weight::from_capacity(config.store.bytes_max),
             state: mesh_proto::MemberState::Alive,
             // Who was told of others lets them say what it will own, and catches up first.
-            joining: config.seeds.iter().any(|seed| *seed != config.public_addr),
+            stage: if config.seeds.iter().any(|seed| *seed != config.public_addr) {
+                Stage::Joining
+            } else {
+                Stage::Normal
+            },
         };
         let membership_config = MembershipConfig {
             interval: config.gossip_interval,

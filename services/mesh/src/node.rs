@@ -219,17 +219,12 @@ impl Node {
         }
     }
 
-    /// Lets others that are about to stop go first, says good-bye, waits until those who stay hold all that this node held,
-    /// closes connections. Whether they do: after [`Config::drain_timeout`] it goes in any case.
+    /// Leaves the ring, in turn with others that are about to stop, waits until those who stay hold all that this node held,
+    /// and closes connections. Whether they do: after [`Config::drain_timeout`] it goes in any case.
     pub async fn stop(&self) -> bool {
         let (core, peers) = (&self.inner.core, &self.inner.upkeep_peers);
-        let (began, patience) = (tokio::time::Instant::now(), core.config.drain_timeout);
-        // Half of the time at most: to hand over matters more than to be the only one.
-        let _ = tokio::time::timeout(patience / 2, handover::turn(core, peers)).await;
-        core.with_membership(|membership, now| membership.handle_leave(now));
         let workers = self.inner.workers.lock().clone();
-        let drain = handover::drain(core, peers, &workers);
-        let drained = tokio::time::timeout_at(began + patience, drain).await.is_ok();
+        let drained = handover::leave(core, peers, &workers).await;
         self.inner.halt(true);
         let endpoints = self.inner.endpoints.lock().clone();
         for endpoint in endpoints {

@@ -48,7 +48,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         let urgent = !core.sync.is_complete()
             || core.is_joining()
             || !core.compare_wanted.lock().is_empty()
-            || handover::is_wanted(&core, &peers);
+            || core.to_take_over().iter().any(|(peer, _)| peers.link(*peer).is_some());
         let pause = background.since(core.clock.now());
         tokio::select! {
             biased;
@@ -62,7 +62,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             core.enter_ring();
             continue;
         }
-        handover::see_off(&core, &peers).await;
+        handover::take_over_from_leavers(&core, &peers).await;
         compare_with_wanted(&core, &peers).await;
         match (core.sync.is_complete(), out_of_sync_since) {
             (true, Some(since)) if !core.is_joining() => {
@@ -83,13 +83,6 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
 /// Compares every slot out of sync with the holders that have not confirmed it, all of them at the same time.
 async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
     let ring = Arc::clone(&core.ring());
-    let awaited = core.plan.lock().awaited_peers();
-    for peer in awaited {
-        let has_left = !ring.members().iter().any(|(member, _)| *member == peer);
-        if has_left && peers.link(peer).is_none() {
-            core.plan.lock().handle_gone(peer, &core.sync);
-        }
-    }
     let mut rounds = JoinSet::new();
     for (turn, link) in peers.links().into_iter().enumerate() {
         let mut awaited: Vec<Slot> = core.plan.lock().awaited_from(link.peer.id).iter().collect();

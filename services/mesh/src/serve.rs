@@ -320,8 +320,8 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
         ControlRequest::Reached { start } if core.reach.can_send(peer, start) => ControlReply::Done,
         ControlRequest::Reached { .. } => ControlReply::Refused,
         _ if !same_ring => ControlReply::Refused,
-        ControlRequest::Farewell if core.has_taken_over(peer) => ControlReply::Done,
-        ControlRequest::Farewell => ControlReply::Refused,
+        ControlRequest::HandedOver { incarnation } if core.has_taken_over(peer, incarnation) => ControlReply::Done,
+        ControlRequest::HandedOver { .. } => ControlReply::Refused,
         ControlRequest::InSync => ControlReply::InSync(core.sync.words()),
         ControlRequest::Digests { first, count } => {
             let digests = core.store.digests().into_iter().skip(first.index()).take(usize::from(count)).collect();

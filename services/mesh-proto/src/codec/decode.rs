@@ -176,7 +176,7 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
         | ControlRequest::PullKeys { .. }
         | ControlRequest::CompareWithMe
         | ControlRequest::KeepTrace(_)
-        | ControlRequest::Farewell
+        | ControlRequest::HandedOver { .. }
         | ControlRequest::InSync
         | ControlRequest::Reached { .. } => {}
     }
