@@ -67,7 +67,7 @@ const fn killer(mutant: Mutant) -> &'static str {
 /// Runs a killer in a process of its own; whether it failed, and its last words.
 fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
     let mut command = Command::new(env::current_exe().expect("this binary has a path"));
-    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).stderr(Stdio::null());
+    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).env("FROM", "0").stderr(Stdio::null());
     command.env_remove("MESH_SEED").env_remove(VARIABLE);
     if let Some(mutant) = mutant {
         command.env(VARIABLE, format!("{mutant:?}"));
