@@ -39,7 +39,7 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// WEIGHT_UPDATE_MS.
     pub weight_update: Duration,
-    /// How long a graceful stop waits for the others to take over what this node holds (DRAIN_TIMEOUT_MS).
+    /// How long a graceful stop waits for its turn, and for others to take over what this node holds (DRAIN_TIMEOUT_MS).
     pub drain_timeout: Duration,
     /// The longest key, in bytes.
     pub key_bytes_max: usize,
@@ -87,7 +87,7 @@ impl Config {
             suspicion: Duration::from_secs(2),
             gossip_interval: Duration::from_millis(500),
             weight_update: Duration::from_secs(1),
-            drain_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(8),
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             peer_in_flight_max: 16_384,

@@ -34,12 +34,15 @@ const DROP_PACE: Duration = Duration::from_millis(5);
 /// Nodes that are told to stop at the same time begin so much apart, and two round trips, in the order of their names.
 const STAGGER: Duration = Duration::from_millis(5);
 
+/// How long a node that has handed over waits for the rest that it owes: legs under way and hints.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a node that stops tries to tell the others that it has.
 const LEFT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Leaves the ring, in turn with others that want to, and hands over what this node holds. Whether others hold it all; after
-/// [`crate::Config::drain_timeout`] the node has left in any case.
-pub(crate) async fn leave(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker]) -> bool {
+/// [`crate::Config::drain_timeout`] the node is out of the ring in any case.
+pub(crate) async fn leave(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
     let began = Instant::now();
     let patience = core.config.drain_timeout;
     let leaving = async {
@@ -47,13 +50,34 @@ pub(crate) async fn leave(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worke
         while !core.is_joining() && !Mutant::LeavesAtOnce.is_planted() {
             wait_for_turn(core, peers, began + patience / 2).await;
             enter_stage(core, Stage::Leaving);
-            if hand_over(core, peers, workers, began + patience / 2).await {
+            if hand_over(core, peers, began + patience / 2).await {
                 return;
             }
             enter_stage(core, Stage::Normal);
         }
     };
     let is_handed_over = timeout_at(began + patience, leaving).await.is_ok();
+    enter_stage(core, Stage::Leaving);
+    is_handed_over
+}
+
+/// Waits until writes that this node coordinates have their answers and its hints are delivered, and tells the others that it has
+/// left.
+pub(crate) async fn say_that_it_has_left(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker]) {
+    let settled = async {
+        loop {
+            let (others, hints) = (others(core), core.hints.lock().by_peer(core.clock.now()));
+            let owes = hints.iter().any(|hints| hints.queued > 0 && others.contains(&hints.peer));
+            let busy = workers.iter().flat_map(|worker| worker.peers.links()).any(|link| link.in_flight() > 0);
+            if !owes && !busy {
+                return;
+            }
+            sleep(ASK_INTERVAL).await;
+        }
+    };
+    if !Mutant::LeavesAtOnce.is_planted() {
+        let _ = timeout_at(Instant::now() + SETTLE_TIMEOUT, settled).await;
+    }
     core.with_membership(|membership, now| membership.handle_left(now));
     // Datagrams may be lost, and then the others would take this node for dead.
     let told = peers.links().into_iter().map(|link| {
@@ -61,7 +85,6 @@ pub(crate) async fn leave(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worke
         async move { exchange_views(&core, &link).await }
     });
     let _ = timeout_at(Instant::now() + LEFT_TIMEOUT, told.collect::<JoinSet<()>>().join_all()).await;
-    is_handed_over
 }
 
 fn enter_stage(core: &Core, stage: Stage) {
@@ -116,10 +139,9 @@ async fn is_in_sync(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
     Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot))) && core.ring_hash() == ring.hash()
 }
 
-/// Waits until nothing of this node's is missing elsewhere: writes that it coordinates have their answers, its hints are
-/// delivered, and every member of the ring has taken over what this node holds of its slots. False if it has to come back to the
-/// ring, because it would leave too few behind and it is another one's turn, or nobody.
-async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker], until: Instant) -> bool {
+/// Waits until every member of the ring has taken over what this node holds of its slots. False if it has to come back to the
+/// ring, because it would leave too few behind and it is another one's turn, or nobody is there.
+async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) -> bool {
     loop {
         let (ring, others) = (Arc::clone(&core.ring()), others(core));
         let is_first = leavers(core).iter().all(|leaver| *leaver > core.id);
@@ -127,10 +149,7 @@ async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker], unt
         if is_too_few && (others.is_empty() || !is_first) && !Mutant::LastLeaves.is_planted() {
             return false;
         }
-        let hints = core.hints.lock().by_peer(core.clock.now());
-        let owes = hints.iter().any(|hints| hints.queued > 0 && others.contains(&hints.peer));
-        let busy = workers.iter().flat_map(|worker| worker.peers.links()).any(|link| link.in_flight() > 0);
-        if is_taken_over(core, peers, others).await && !owes && !busy && core.ring_hash() == ring.hash() {
+        if is_taken_over(core, peers, others).await && core.ring_hash() == ring.hash() {
             return true;
         }
         sleep(ASK_INTERVAL).await;

@@ -219,18 +219,28 @@ impl Node {
         }
     }
 
-    /// Leaves the ring, in turn with others that are about to stop, waits until those who stay hold all that this node held,
-    /// and closes connections. Whether they do: after [`Config::drain_timeout`] it goes in any case.
-    pub async fn stop(&self) -> bool {
-        let (core, peers) = (&self.inner.core, &self.inner.upkeep_peers);
+    /// Leaves the ring, in turn with others that are about to stop, and waits until those who stay hold all that this node held.
+    /// It still answers clients. Whether they do: after [`Config::drain_timeout`] it is out of the ring in any case.
+    pub async fn leave(&self) -> bool {
+        handover::leave(&self.inner.core, &self.inner.upkeep_peers).await
+    }
+
+    /// Tells the others that this node has left, and closes connections.
+    pub async fn close(&self) {
         let workers = self.inner.workers.lock().clone();
-        let drained = handover::leave(core, peers, &workers).await;
+        handover::say_that_it_has_left(&self.inner.core, &self.inner.upkeep_peers, &workers).await;
         self.inner.halt(true);
         let endpoints = self.inner.endpoints.lock().clone();
         for endpoint in endpoints {
             endpoint.drained().await;
         }
-        drained
+    }
+
+    /// [`Node::leave`], then [`Node::close`].
+    pub async fn stop(&self) -> bool {
+        let is_handed_over = self.leave().await;
+        self.close().await;
+        is_handed_over
     }
 
     /// Asks for another share of the ring than this node's capacity gives it.
