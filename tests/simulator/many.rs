@@ -126,8 +126,11 @@ pub fn simulate(seeds: &Seeds) -> Sum {
     });
     let sum = sum.into_inner().expect("nobody panics under this lock");
     sum.print(started.elapsed());
-    if !stops_early {
-        sum.shrink_first();
+    match setting::<u8>("SHRINK") {
+        Some(0) => {}
+        Some(_) => sum.shrink_first(SHRINK_ASKED),
+        None if stops_early => {}
+        None => sum.shrink_first(SHRINK),
     }
     sum
 }
@@ -189,13 +192,8 @@ impl Sum {
     }
 
     /// Makes the first plan that failed as small as can be, and prints it.
-    fn shrink_first(&self) {
+    fn shrink_first(&self, time: Duration) {
         let Some((seed, first)) = self.failed.first_key_value() else { return };
-        let time = match setting::<u8>("SHRINK") {
-            Some(0) => return,
-            Some(_) => SHRINK_ASKED,
-            None => SHRINK,
-        };
         println!("shrinking seed {seed} for at most {} s", time.as_secs());
         let kind = shrink::kind(first);
         let is_it = |finding: &String| shrink::kind(finding) == kind;

@@ -69,11 +69,12 @@ impl fmt::Display for Pairs {
         let columns: Vec<&str> = Change::KINDS.iter().chain(Fault::WEATHERS).copied().collect();
         writeln!(f, "overlapped in time, so many times:")?;
         write!(f, "{:22}", "")?;
-        columns.iter().try_for_each(|column| write!(f, " {column:>18}"))?;
+        columns.iter().try_for_each(|column| write!(f, "  {column}"))?;
         for row in Fault::KINDS {
             write!(f, "\n  {row:20}")?;
             for column in &columns {
-                write!(f, " {:>18}", self.0.get(&(row, *column)).copied().unwrap_or(0))?;
+                let count = self.0.get(&(*row, *column)).copied().unwrap_or(0);
+                write!(f, "  {count:>width$}", width = column.len())?;
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ pub fn source(plan: &Plan) -> String {
         }
     };
     field("seed", plan.seed != base.seed, plan.seed.to_string());
-    field("promise", plan.promise != base.promise, format!("Promise::{:?}", plan.promise));
+    field("promise", plan.promise != base.promise, format!("crate::plan::Promise::{:?}", plan.promise));
     field("places", plan.places != base.places, plan.places.to_string());
     field("remain", plan.remain != base.remain, list(&plan.remain));
     field("gossip_interval", plan.gossip_interval != base.gossip_interval, time(plan.gossip_interval));
@@ -72,7 +72,7 @@ fn timed(Timed { after, change }: &Timed) -> String {
         Change::Join(place) => format!("Join({place})"),
         Change::Leave(place) => format!("Leave({place})"),
         Change::LeaveAndReturn(place, absent) => format!("LeaveAndReturn({place}, {})", time(*absent)),
-        Change::Weigh(place, weight) => format!("Weigh({place}, Weight::new({}).unwrap())", weight.get()),
+        Change::Weigh(place, weight) => format!("Weigh({place}, mesh_proto::Weight::new({}).unwrap())", weight.get()),
         Change::JoinTwice(place, alive) => format!("JoinTwice({place}, {})", time(*alive)),
         Change::LeaveInVain(place, alive) => format!("LeaveInVain({place}, {})", time(*alive)),
     };
@@ -114,4 +114,61 @@ fn time(time: Duration) -> String {
         0 => format!("Duration::from_millis({})", time.as_millis()),
         _ => format!("Duration::from_micros({})", time.as_micros()),
     }
+}
+
+/// The value of Rust code, and the code.
+#[cfg(test)]
+macro_rules! with_code {
+    ($($code:tt)*) => {
+        ($($code)*, stringify!($($code)*))
+    };
+}
+
+#[test]
+fn a_printed_plan_is_that_plan() {
+    let (plan, code) = with_code!(Plan {
+        seed: 7,
+        promise: crate::plan::Promise::ValuesOnly,
+        places: 5,
+        remain: vec![0, 1, 2, 4],
+        gossip_interval: Duration::from_millis(100),
+        suspicion: Duration::from_millis(400),
+        clock_offsets_ms: vec![450, 0, 0, 0, 0],
+        hint_bytes_max: Some(700),
+        tombstones_kept: Some(Duration::from_millis(1000)),
+        keys: 9,
+        sessions: 2,
+        operations: 100,
+        steps: vec![
+            Step {
+                fault: Fault::Partition(vec![0, 2], Cut::Flapping { period: Duration::from_millis(70) }),
+                lasts: Duration::from_millis(700),
+                weather: Some(Fault::SlowNode(1, Duration::from_micros(1500))),
+                settle: true,
+                changes: vec![
+                    Timed { after: Duration::from_millis(1), change: Change::Join(4) },
+                    Timed {
+                        after: Duration::from_millis(0),
+                        change: Change::LeaveAndReturn(1, Duration::from_millis(60))
+                    },
+                    Timed {
+                        after: Duration::from_millis(2),
+                        change: Change::Weigh(0, mesh_proto::Weight::new(3).unwrap())
+                    }
+                ]
+            },
+            Step {
+                fault: Fault::Partition(vec![0], Cut::Bridge { via: 2 }),
+                lasts: Duration::from_millis(7),
+                weather: Some(Fault::Loss(0.25)),
+                settle: false,
+                changes: vec![Timed { after: Duration::from_millis(3), change: Change::Leave(3) }]
+            }
+        ],
+        ..scene(4, 3, 2)
+    });
+    // Layout is rustfmt's business.
+    let bare = |text: &str| text.split_whitespace().collect::<String>().replace(",]", "]").replace(",}", "}");
+    let printed = bare(&source(&plan));
+    assert!(printed.contains(&bare(code)), "{printed} instead of {}", bare(code));
 }
