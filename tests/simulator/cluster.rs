@@ -132,6 +132,7 @@ impl Cluster {
         if let Some(Running { node, life, .. }) = self.places()[at].running.take() {
             narrate(self.epoch, || format!("node {at} is killed"));
             node.crash();
+            self.tally.add_rounds(&node.stats());
             life.end();
         }
     }
@@ -159,6 +160,7 @@ impl Cluster {
         };
         narrate(self.epoch, || format!("node {at} has stopped, drained: {drained}"));
         self.places()[at].running = None;
+        self.tally.add_rounds(&node.stats());
         life.end();
         drained
     }

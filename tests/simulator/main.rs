@@ -22,6 +22,7 @@ mod plan;
 mod printed;
 mod promises;
 mod rings;
+mod rounds;
 mod seeds;
 mod sessions;
 mod shrink;

@@ -66,6 +66,12 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::AsksOwnersOnly => "rings::slots_that_move_take_their_keys_along",
         Mutant::EnteredAndTrusted => "rings::who_enters_the_ring_learns_what_came_while_it_caught_up",
         Mutant::RingUnchecked => "rings::a_write_of_another_ring_is_not_acknowledged",
+        Mutant::StaleCountsInRoundOne => "rounds::a_refusal_in_round_one_is_no_acknowledgement",
+        Mutant::FewerAnswersThanNeeded => "rounds::one_owner_does_not_say_what_was_acknowledged_before",
+        Mutant::StaleOutOfSyncCounts => {
+            "rounds::an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before"
+        }
+        Mutant::CarriedRegardless => "rounds::a_write_that_another_carries_is_acknowledged_only_if_that_one_is",
         _ => "seeds_keep_the_guarantee",
     }
 }

@@ -45,6 +45,7 @@ pub fn source(plan: &Plan) -> String {
     let kept = plan.tombstones_kept.map_or_else(String::new, |kept| format!("Some({})", time(kept)));
     field("tombstones_kept", plan.tombstones_kept.is_some(), kept);
     field("keys", true, plan.keys.to_string());
+    field("at_once", plan.at_once, plan.at_once.to_string());
     field("sessions", true, plan.sessions.to_string());
     field("operations", true, plan.operations.to_string());
     let steps: Vec<String> = plan.steps.iter().map(step).collect();

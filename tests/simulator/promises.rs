@@ -35,6 +35,7 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
         hint_bytes_max: None,
         tombstones_kept: None,
         keys: 0,
+        at_once: false,
         sessions: 0,
         operations: 0,
         steps: Vec::new(),
@@ -188,7 +189,7 @@ fn an_empty_node_does_not_say_that_there_is_nothing() {
 }
 
 /// Cuts one node off from all others, both ways.
-fn isolate(cluster: &Cluster, victim: usize) {
+pub fn isolate(cluster: &Cluster, victim: usize) {
     let ids = cluster.ids();
     let others: Vec<usize> = (0..ids.len()).filter(|at| *at != victim).collect();
     let mut links = Links::default();

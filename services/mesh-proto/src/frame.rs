@@ -157,6 +157,13 @@ pub enum WriteAnswer {
     Stale {
         /// That version.
         newer: Version,
+        /// Whether the owner is in sync for the slot; one that is not may lack something newer still.
+        in_sync: bool,
+    },
+    /// The key is not there, and deletions up to a newer version were collected in its slot: the key may be among them.
+    Collected {
+        /// The newest version that was collected.
+        newer: Version,
     },
     /// The version is too far in the future of the owner's clock.
     Drift {

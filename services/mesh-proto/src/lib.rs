@@ -20,6 +20,7 @@ mod gossip;
 mod membership;
 mod weight;
 
+mod concern;
 mod latency;
 mod read;
 mod write;
@@ -42,6 +43,7 @@ pub use codec::{
     Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_into, encode_read, encode_read_reply,
     encode_write, encode_write_reply,
 };
+pub use concern::{ConcernError, ReplicationFactor, WriteConcern};
 pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};
 pub use fault::{
     CLOCK_OFFSET_MAX, Direction, FAULT_DELAY_MAX, FAULT_RULES_MAX, FAULT_TIME_MAX, FaultForm, FaultFormError,
@@ -72,4 +74,4 @@ pub use time::{Monotonic, UnixMillis};
 pub use trace::TraceContext;
 pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
 pub use weight::{Weight, WeightSampler};
-pub use write::{ConcernError, LegFailure, Refusals, ReplicationFactor, Write, WriteConcern, WriteOutcome, WriteStep};
+pub use write::{LegFailure, Refusals, Round, Write, WriteOutcome, WriteStep};

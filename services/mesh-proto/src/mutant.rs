@@ -72,11 +72,19 @@ pub enum Mutant {
     RingUnchecked,
     /// Tombstones are collected by age alone.
     CollectsUnconfirmed,
+    /// An owner that holds something newer counts as an acknowledgement in round 1 of a write, too.
+    StaleCountsInRoundOne,
+    /// Round 2 of a write begins after one answer less than it takes.
+    FewerAnswersThanNeeded,
+    /// An owner that is not in sync counts as one that knows what was acknowledged before.
+    StaleOutOfSyncCounts,
+    /// A write that another one carries is acknowledged, though that one was not.
+    CarriedRegardless,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 37] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -110,6 +118,10 @@ impl Mutant {
         Self::AsksOwnersOnly,
         Self::RingUnchecked,
         Self::CollectsUnconfirmed,
+        Self::StaleCountsInRoundOne,
+        Self::FewerAnswersThanNeeded,
+        Self::StaleOutOfSyncCounts,
+        Self::CarriedRegardless,
     ];
 
     /// Whether this defect is planted in this process.

@@ -89,6 +89,11 @@ pub enum Applied {
         /// That version.
         newer: Version,
     },
+    /// The key is not held, and deletions up to a newer version were collected in its slot; nothing was changed.
+    Collected {
+        /// The newest version that was collected.
+        newer: Version,
+    },
     /// A repair found no room, or offered a tombstone that was collected here; nothing was changed.
     Skipped,
     /// The record alone is larger than a shard's share of `bytes_max`; nothing was changed.
@@ -195,7 +200,7 @@ impl Store {
 
     /// Compare-and-store: the record is taken only if its version is higher than what is there. What is kept is copied,
     /// so the record's own bytes are free to go. A value that has expired is taken as its stub. For a key that is not held, what is
-    /// no newer than the newest tombstone collected in its slot is stale.
+    /// no newer than the newest tombstone collected in its slot is refused.
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
         // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
         let entry = Entry::new(record, kind_of(record, now));

@@ -144,7 +144,12 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
         let (key, version) = (&record.key, record.version);
         let mut hints = core.hints.lock();
         match answer {
-            Some(WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed | WriteAnswer::Stale { .. }) => {
+            Some(
+                WriteAnswer::Applied
+                | WriteAnswer::AppliedUnconfirmed
+                | WriteAnswer::Stale { .. }
+                | WriteAnswer::Collected { .. },
+            ) => {
                 hints.handle_delivered(peer, key, version);
                 delivered.hints += 1;
             }

@@ -374,7 +374,7 @@ impl Answered {
     fn write(answer: &WriteAnswer, version: Version) -> Self {
         let outcome = match answer {
             WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed => ServeOutcome::Applied,
-            WriteAnswer::Stale { .. } => ServeOutcome::Stale,
+            WriteAnswer::Stale { .. } | WriteAnswer::Collected { .. } => ServeOutcome::Stale,
             WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
             WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,
         };

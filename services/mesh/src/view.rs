@@ -115,6 +115,12 @@ pub struct Stats {
     pub remote_reads: u64,
     /// Write legs that failed or timed out: their owners may lack a write until repaired.
     pub missed_writes: u64,
+    /// Writes that were sent a second time.
+    pub second_rounds: u64,
+    /// Sent more often, though all owners that answered were in sync and in one ring: there should be none.
+    pub further_rounds: u64,
+    /// Writes that were carried by a later one of the same key.
+    pub carried_writes: u64,
     /// Requests answered with the member list because the rings differed.
     pub wrong_ring: u64,
     /// Versions refused for being too far in the future.

@@ -150,7 +150,8 @@ fn write_answer() -> impl Strategy<Value = WriteAnswer> {
     prop_oneof![
         Just(WriteAnswer::Applied),
         Just(WriteAnswer::AppliedUnconfirmed),
-        version().prop_map(|newer| WriteAnswer::Stale { newer }),
+        (version(), any::<bool>()).prop_map(|(newer, in_sync)| WriteAnswer::Stale { newer, in_sync }),
+        version().prop_map(|newer| WriteAnswer::Collected { newer }),
         any::<u64>().prop_map(|ahead_ms| WriteAnswer::Drift { ahead_ms }),
         Just(WriteAnswer::TooLarge),
         members().prop_map(WriteAnswer::WrongRing),
