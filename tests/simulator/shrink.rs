@@ -68,6 +68,7 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
             add(&|plan| spare(&mut plan.steps[at].fault, victim));
         }
     }
+    add(&|plan| plan.at_once = false);
     add(&|plan| plan.hint_bytes_max = None);
     add(&|plan| plan.tombstones_kept = None);
     add(&|plan| plan.clock_offsets_ms.fill(0));
@@ -233,8 +234,8 @@ mod tests {
             assert_eq!(smallest.steps.iter().map(|step| step.changes.len()).sum::<usize>(), 1);
             assert_eq!((smallest.nodes as u64, smallest.sessions), (smallest.replicas, 1));
             assert_eq!(
-                (smallest.operations, smallest.hint_bytes_max, smallest.tombstones_kept),
-                (OPERATIONS_MIN, None, None)
+                (smallest.operations, smallest.hint_bytes_max, smallest.at_once),
+                (OPERATIONS_MIN, None, false)
             );
             assert!(
                 smaller(&smallest).iter().all(|smaller| fails(smaller).is_none() || smaller == &smallest),
