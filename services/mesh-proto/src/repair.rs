@@ -229,6 +229,18 @@ impl RepairPlan {
         self.settled.clear();
     }
 
+    /// Of one slot: the holders that it has yet to be compared with, and those that it was compared with since it was last in sync.
+    #[must_use]
+    pub fn holders_of(&self, slot: Slot) -> [&[NodeId]; 2] {
+        [&self.awaited, &self.confirmed].map(|holders| holders.get(&slot).map_or(&[][..], Vec::as_slice))
+    }
+
+    /// Whether this node was the only one in the last ring: it will have to compare everything under the next.
+    #[must_use]
+    pub const fn was_alone(&self) -> bool {
+        self.was_alone
+    }
+
     /// How many owned slots are in sync, and how many are owned.
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {

@@ -1,0 +1,261 @@
+//! What can happen next, and what each of it does.
+
+use crate::{
+    driver,
+    machines,
+    state::{ALL, Comparison, Late, Leg, Life, NODES, Progress, Reason, Seen, State, Status, each, has, only},
+};
+
+/// One step of anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A node hears from another, as gossip has it.
+    Gossip { to: usize, from: usize },
+    /// A node gets another's whole member list.
+    Members { to: usize, from: usize },
+    /// A node gives up another that does not answer.
+    DeclareDead { by: usize, peer: usize },
+    /// A node that joins has caught up.
+    Enter(usize),
+    /// A node asks another what it holds, and is answered.
+    Compare { by: usize, peer: usize, reason: Reason },
+    /// The answer arrives, and so does what it lacks.
+    Take { by: usize, peer: usize },
+    /// A node does without what one that has left may have held.
+    GiveUpHolder { by: usize, peer: usize },
+    BeginWrite { write: usize, coordinator: usize },
+    RepeatWrite(usize),
+    /// The coordinator does not wait for silent owners any longer.
+    StampAgain(usize),
+    DeliverLeg { write: usize, owner: usize },
+    DeliverLate { write: usize, owner: usize },
+    BeginRead(usize),
+    AnswerRead(usize),
+    Crash(usize),
+    /// A node that was told to stop begins to leave.
+    Leave(usize),
+    /// It asks another whether it may go.
+    AskFarewell { by: usize, peer: usize },
+    /// It goes, as all is handed over.
+    Exit(usize),
+    /// It goes, as the time is up.
+    ExitEarly(usize),
+    Return { node: usize, high: bool },
+    Cut(usize),
+    /// Connections to a node that is cut off break.
+    Disconnect(usize),
+    Heal(usize),
+}
+
+impl State {
+    /// All that can happen in this state.
+    pub fn actions(&self, actions: &mut Vec<Action>) {
+        if self.lapsed {
+            return;
+        }
+        self.faults(actions);
+        self.requests(actions);
+        for by in (0..NODES).filter(|by| self.nodes[*by].life != Life::Down) {
+            for peer in (0..NODES).filter(|peer| *peer != by) {
+                self.beliefs(by, peer, actions);
+                self.repairs(by, peer, actions);
+            }
+            if self.nodes[by].is_joining && self.nodes[by].sync.in_sync {
+                actions.push(Action::Enter(by));
+            }
+        }
+    }
+
+    fn beliefs(&self, by: usize, peer: usize, actions: &mut Vec<Action>) {
+        let node = &self.nodes[by];
+        if self.connects(by, peer) {
+            let (ours, theirs) = (&node.view.claims, &self.nodes[peer].view.claims);
+            if ours != theirs {
+                actions.push(Action::Members { to: by, from: peer });
+                if node.is_joining {
+                    actions.push(Action::Gossip { to: by, from: peer });
+                }
+            } else if node.is_joining {
+                actions.push(Action::Members { to: by, from: peer });
+            }
+        } else if node.life != Life::Leaving
+            && matches!(node.view.claims[peer].status, Status::Alive | Status::Joining)
+        {
+            actions.push(Action::DeclareDead { by, peer });
+        }
+    }
+
+    fn repairs(&self, by: usize, peer: usize, actions: &mut Vec<Action>) {
+        let node = &self.nodes[by];
+        let under_way = node.comparisons[peer] != Comparison::default();
+        if under_way {
+            if !has(self.cut, by) && !has(self.cut, peer) {
+                actions.push(Action::Take { by, peer });
+            }
+            return;
+        }
+        let is_doing = |reason| node.comparisons.iter().any(|comparison| comparison.reason == reason);
+        let is_awaited = has(node.sync.awaited, peer);
+        if has(node.links, peer) && self.connects(by, peer) && node.ring == self.nodes[peer].ring {
+            if is_awaited && !is_doing(Reason::TakeOver) {
+                actions.push(Action::Compare { by, peer, reason: Reason::Resync });
+            }
+            let farewell = node.farewells[peer];
+            let is_idle = !is_doing(Reason::Resync) && !is_doing(Reason::TakeOver);
+            let is_new = if has(node.ring, peer) { farewell.taken != 0 } else { farewell.taken != node.ring };
+            if farewell.asked && is_new && is_idle {
+                actions.push(Action::Compare { by, peer, reason: Reason::TakeOver });
+            }
+        }
+        if is_awaited && !has(node.ring, peer) && !has(node.links, peer) {
+            actions.push(Action::GiveUpHolder { by, peer });
+        }
+    }
+
+    fn requests(&self, actions: &mut Vec<Action>) {
+        let next = (0..self.writes.len()).find(|at| self.writes[*at].progress == Progress::Idle);
+        for (at, write) in self.writes.iter().enumerate() {
+            let coordinator = usize::from(write.coordinator);
+            match write.progress {
+                Progress::Idle if self.left.writes > 0 && next == Some(at) => {
+                    let nodes = (0..NODES).filter(|node| self.nodes[*node].life != Life::Down);
+                    let able = nodes.filter(|node| self.is_reachable(*node));
+                    actions.extend(able.map(|coordinator| Action::BeginWrite { write: at, coordinator }));
+                }
+                Progress::Again if self.is_reachable(coordinator) => actions.push(Action::RepeatWrite(at)),
+                Progress::Running => {
+                    let sent = (0..NODES).filter(|owner| write.legs[*owner] == Leg::Sent);
+                    let sent = sent.filter(|owner| self.connects(coordinator, *owner));
+                    actions.extend(sent.map(|owner| Action::DeliverLeg { write: at, owner }));
+                    if machines::write(write.ring, &write.legs).1 {
+                        actions.push(Action::StampAgain(at));
+                    }
+                }
+                _ => {}
+            }
+            let late = (0..NODES).filter(|owner| write.late[*owner] != Late::default() && !has(self.cut, *owner));
+            actions.extend(late.map(|owner| Action::DeliverLate { write: at, owner }));
+        }
+        if self.left.reads > 0 && self.acknowledged > 0 {
+            let nodes = (0..NODES).filter(|node| self.nodes[*node].life != Life::Down);
+            actions.extend(nodes.map(Action::BeginRead));
+        }
+        if self.read.progress == Progress::Running {
+            let coordinator = usize::from(self.read.coordinator);
+            let asked = each(self.read.ring).filter(|owner| self.read.seen[*owner] == Seen::None);
+            let asked = asked.filter(|owner| has(self.nodes[coordinator].links, *owner) && self.connects(coordinator, *owner));
+            actions.extend(asked.map(Action::AnswerRead));
+        }
+    }
+
+    fn faults(&self, actions: &mut Vec<Action>) {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if has(self.cut, at) {
+                actions.push(Action::Heal(at));
+                let is_linked = node.links != 0 || self.nodes.iter().any(|peer| has(peer.links, at));
+                if is_linked {
+                    actions.push(Action::Disconnect(at));
+                }
+            } else if self.left.cuts > 0 && self.cut == 0 && node.life != Life::Down {
+                actions.push(Action::Cut(at));
+            }
+            match node.life {
+                Life::Down if self.left.returns > 0 => {
+                    actions.push(Action::Return { node: at, high: self.left.high_start });
+                }
+                Life::Down => {}
+                Life::Up if self.left.leaves > 0 && (self.left.impatient || self.is_calm(at)) => {
+                    actions.push(Action::Leave(at));
+                }
+                Life::Leaving => {
+                    for peer in each(node.ring & !only(at)) {
+                        let is_fresh = node.drain_ring == node.ring && has(node.drained, peer);
+                        if !is_fresh && has(node.links, peer) && self.connects(at, peer) {
+                            actions.push(Action::AskFarewell { by: at, peer });
+                        }
+                    }
+                    if self.is_drained(at) {
+                        actions.push(Action::Exit(at));
+                    } else if self.left.cut_short {
+                        actions.push(Action::ExitEarly(at));
+                    }
+                }
+                _ => {}
+            }
+            if node.life != Life::Down && self.left.crashes > 0 {
+                actions.push(Action::Crash(at));
+            }
+        }
+    }
+
+    /// What then is.
+    #[must_use]
+    pub fn after(mut self, action: Action) -> Self {
+        match action {
+            Action::Gossip { to, from } => self.gossip(to, from),
+            Action::Members { to, from } => self.exchange_members(to, from),
+            Action::DeclareDead { by, peer } => self.declare_dead(by, peer),
+            Action::Enter(node) => self.enter_ring(node),
+            Action::Compare { by, peer, reason } => self.compare(by, peer, reason),
+            Action::Take { by, peer } => self.take(by, peer),
+            Action::GiveUpHolder { by, peer } => self.give_up_holder(by, peer),
+            Action::BeginWrite { write, coordinator } => self.begin_write(write, coordinator),
+            Action::RepeatWrite(write) => self.send_write(write),
+            Action::StampAgain(write) => {
+                let newest = driver::newest_seen(&self.writes[write]);
+                self.stamp_again(write, newest);
+            }
+            Action::DeliverLeg { write, owner } => self.deliver_leg(write, owner),
+            Action::DeliverLate { write, owner } => self.deliver_late(write, owner),
+            Action::BeginRead(node) => self.begin_read(node),
+            Action::AnswerRead(owner) => self.answer_read(owner),
+            Action::Crash(node) => {
+                self.left.crashes -= 1;
+                self.fail(node);
+                self.end(node);
+            }
+            Action::Leave(node) => {
+                self.left.leaves -= 1;
+                self.leave(node);
+            }
+            Action::AskFarewell { by, peer } => self.ask_farewell(by, peer),
+            Action::Exit(node) => self.end(node),
+            Action::ExitEarly(node) => {
+                self.fail(node);
+                self.end(node);
+            }
+            Action::Return { node, high } => {
+                self.left.returns -= 1;
+                let highest = self.nodes.iter().map(|peer| peer.view.claims[node].incarnation).max();
+                self.start(node, if high { highest.unwrap_or_default() + 1 } else { 0 });
+            }
+            Action::Cut(node) => {
+                self.left.cuts -= 1;
+                self.cut |= only(node);
+                self.fail(node);
+            }
+            Action::Disconnect(node) => self.disconnect(node),
+            Action::Heal(node) => self.cut &= !only(node),
+        }
+        self.connect();
+        self.forgive();
+        self
+    }
+
+    /// As the simulator counts: `Plan::failures_max`.
+    fn fail(&mut self, node: usize) {
+        self.failed |= only(node);
+        self.lapsed |= self.failed.count_ones() as usize >= machines::concern_size();
+    }
+
+    /// Who runs, is connected and in sync has not failed any more.
+    fn forgive(&mut self) {
+        for at in each(self.failed & ALL & !self.cut) {
+            let node = &self.nodes[at];
+            let is_back = node.life == Life::Up && !node.is_joining && node.ring.count_ones() > 1;
+            if is_back && node.sync.in_sync {
+                self.failed &= !only(at);
+            }
+        }
+    }
+}

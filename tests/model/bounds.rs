@@ -1,0 +1,30 @@
+//! What may happen, and how often.
+
+/// The bounds of one run of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bounds {
+    /// Processes that are killed.
+    pub crashes: u8,
+    /// Processes that are told to stop.
+    pub leaves: u8,
+    /// Empty processes that are started where there was one.
+    pub returns: u8,
+    /// Nodes that are cut off from the others; each cut heals at any time.
+    pub cuts: u8,
+    /// Writes, at most two.
+    pub writes: u8,
+    /// How often one write is sent at most.
+    pub attempts: u8,
+    /// Quorum reads whose answers are given one after the other.
+    pub reads: u8,
+    /// Whether everybody holds an acknowledged write at first.
+    pub first: bool,
+    /// Whether a node that was told to stop may begin before it is its turn: it waits for half of DRAIN_TIMEOUT_MS at most.
+    pub impatient: bool,
+    /// Whether DRAIN_TIMEOUT_MS may end before all is handed over. Who leaves then has failed.
+    pub cut_short: bool,
+    /// Whether an answer to a comparison may come when the ring has changed, and perhaps changed back, since it was given.
+    pub old_answers: bool,
+    /// Whether a new process may have a higher incarnation than the one before, and not only the lowest.
+    pub high_start: bool,
+}

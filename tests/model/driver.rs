@@ -1,0 +1,432 @@
+//! The drivers' rules, re-enacted literally on a state: each function names the one of `services/mesh/src` that it mirrors.
+
+use mesh_proto::{WriteOutcome, WriteStep};
+
+use crate::{
+    machines,
+    membership::{self, Believed},
+    replica,
+    state::{
+        ALL, Answer, Broken, Claim, Comparison, Farewell, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen,
+        State, Status, View, each, has, only,
+    },
+    sync,
+};
+
+impl State {
+    /// `Core::with_membership`.
+    fn with_membership(&mut self, me: usize, input: membership::Input) {
+        let believed = membership::step(me, &self.nodes[me].view, input);
+        self.nodes[me].view = believed.view;
+        if believed.ring_changed || believed.refuted {
+            self.build_ring(me, &believed, believed.refuted);
+        }
+    }
+
+    /// `Core::build_ring`.
+    fn build_ring(&mut self, me: usize, believed: &Believed, distrust: bool) {
+        let node = &mut self.nodes[me];
+        let Believed { members, joining, left, .. } = *believed;
+        let is_joining = believed.view.claims[me].status == Status::Joining;
+        let holders = (members | left) & !only(me);
+        let alone = members == only(me);
+        let entered = std::mem::replace(&mut node.is_joining, is_joining) && !is_joining;
+        let input = if alone {
+            sync::Input::Alone
+        } else if is_joining {
+            sync::Input::Ring { to_be: members | only(me), ring: members, holders, distrust }
+        } else {
+            sync::Input::Ring { to_be: members, ring: members, holders, distrust: distrust || entered }
+        };
+        node.sync = sync::step(me, node.sync, input);
+        node.ring = members;
+        node.joining = joining;
+        if !self.left.old_answers {
+            let is_old = |comparison: &&mut Comparison| comparison.ring != members;
+            node.comparisons.iter_mut().filter(is_old).for_each(|comparison| *comparison = Comparison::default());
+        }
+    }
+
+    /// `Core::handle_gossip`.
+    pub fn gossip(&mut self, me: usize, from: usize) {
+        self.with_membership(me, membership::Input::Members(self.nodes[from].view.claims));
+    }
+
+    /// `Core::handle_members`.
+    pub fn exchange_members(&mut self, me: usize, from: usize) {
+        self.gossip(me, from);
+        self.enter_small_ring(me);
+    }
+
+    /// `Core::enter_small_ring`.
+    fn enter_small_ring(&mut self, me: usize) {
+        let node = &self.nodes[me];
+        if !node.is_joining {
+            return;
+        }
+        let others = (node.ring & !only(me)).count_ones() as usize;
+        let known = others + node.joining.count_ones() as usize;
+        if known > 0 && others < NODES {
+            self.enter_ring(me);
+        }
+    }
+
+    /// `Core::enter_ring`.
+    pub fn enter_ring(&mut self, me: usize) {
+        self.with_membership(me, membership::Input::CaughtUp);
+    }
+
+    /// `Membership` declares a suspect dead.
+    pub fn declare_dead(&mut self, me: usize, peer: usize) {
+        let mut claims = [Claim::default(); NODES];
+        claims[peer] = Claim { status: Status::Dead, ..self.nodes[me].view.claims[peer] };
+        self.with_membership(me, membership::Input::Members(claims));
+    }
+
+    /// A new process in a place: `Core::new`, `Node::start_upkeep`.
+    pub fn start(&mut self, me: usize, incarnation: u8) {
+        let mut claims = [Claim::default(); NODES];
+        claims[me] = Claim { status: Status::Joining, incarnation };
+        let view = View { claims, gone_after: incarnation };
+        self.nodes[me] = Node { life: Life::Up, view, ring: only(me), is_joining: true, ..Node::default() };
+        self.nodes[me].sync = sync::step(me, self.nodes[me].sync, sync::Input::Alone);
+    }
+
+    /// The process in a place is gone, and with it what was on its way to it.
+    pub fn end(&mut self, me: usize) {
+        self.nodes[me] = Node::default();
+        for peer in self.nodes.iter_mut() {
+            peer.links &= !only(me);
+        }
+        for at in 0..self.writes.len() {
+            self.writes[at].late[me] = Late::default();
+            if self.writes[at].legs[me] == Leg::Sent {
+                self.writes[at].legs[me] = Leg::Lost;
+                self.conclude_write(at);
+            }
+            let write = &mut self.writes[at];
+            if usize::from(write.coordinator) == me && matches!(write.progress, Progress::Running | Progress::Again) {
+                self.end_write(at, Progress::Ended);
+            }
+        }
+        if self.read.progress == Progress::Running && usize::from(self.read.coordinator) == me {
+            self.end_read();
+        }
+    }
+
+    /// All connections of a node that is cut off are given up.
+    pub fn disconnect(&mut self, me: usize) {
+        for peer in (0..NODES).filter(|peer| *peer != me) {
+            self.nodes[peer].links &= !only(me);
+            self.nodes[peer].comparisons[me] = Comparison::default();
+            self.nodes[me].comparisons[peer] = Comparison::default();
+        }
+        self.nodes[me].links = 0;
+        for at in 0..self.writes.len() {
+            let coordinator = usize::from(self.writes[at].coordinator);
+            for owner in (0..NODES).filter(|owner| *owner != coordinator && (*owner == me || coordinator == me)) {
+                self.writes[at].late[owner] = Late::default();
+                if self.writes[at].legs[owner] == Leg::Sent {
+                    self.writes[at].legs[owner] = Leg::Lost;
+                }
+            }
+            self.conclude_write(at);
+        }
+    }
+
+    /// `Peers::keep_connected`: whoever is wanted and can be reached is connected to.
+    pub fn connect(&mut self) {
+        for me in 0..NODES {
+            for peer in 0..NODES {
+                let node = &self.nodes[me];
+                let in_ring = matches!(node.view.claims[peer].status, Status::Alive | Status::Joining);
+                let is_wanted = in_ring || node.farewells[peer].asked;
+                if is_wanted && !has(node.links, peer) && self.connects(me, peer) {
+                    self.nodes[me].links |= only(peer);
+                    // What an earlier process has answered and has not come yet is not waited for.
+                    self.nodes[me].comparisons[peer] = Comparison::default();
+                }
+            }
+        }
+    }
+
+    // What replicas do.
+
+    /// `Core::write_replica_in`.
+    fn write_replica_in(&mut self, owner: usize, ring: Nodes, stamp: u8) -> Answer {
+        let node = &mut self.nodes[owner];
+        if node.ring != ring {
+            return Answer::WrongRing;
+        }
+        node.clock = node.clock.max(stamp >> 1);
+        node.held = replica::written(node.held, stamp);
+        match node.held == stamp {
+            true if node.sync.in_sync => Answer::Applied,
+            true => Answer::Unconfirmed,
+            false => Answer::Stale(node.held),
+        }
+    }
+
+    /// `Core::read_replica_in`.
+    fn read_replica_in(&self, owner: usize, ring: Nodes) -> Seen {
+        let Node { held, sync, ring: own, .. } = self.nodes[owner];
+        match (held, sync.in_sync) {
+            _ if own != ring => Seen::WrongRing,
+            (0, false) => Seen::Unknown,
+            (0, true) => Seen::Absent,
+            (stamp, in_sync) => Seen::Value { stamp, in_sync },
+        }
+    }
+
+    // Writes: `Worker::replicate`.
+
+    /// Whether a node would begin or repeat a write now: `Worker::reachable`.
+    pub fn is_reachable(&self, coordinator: usize) -> bool {
+        let Node { ring, links, .. } = self.nodes[coordinator];
+        (ring & (links | only(coordinator))).count_ones() as usize >= machines::concern_size()
+    }
+
+    /// `Worker::write`.
+    pub fn begin_write(&mut self, at: usize, coordinator: usize) {
+        self.left.writes -= 1;
+        self.writes[at].coordinator = coordinator as u8;
+        self.writes[at].floor = self.acknowledged;
+        self.writes[at].stamp = self.tick(coordinator, at);
+        self.send_write(at);
+    }
+
+    /// `Core::tick`: wall clocks may stand still, so a version is above all that its coordinator has met and no more.
+    fn tick(&mut self, coordinator: usize, at: usize) -> u8 {
+        let clock = &mut self.nodes[coordinator].clock;
+        *clock += 1;
+        *clock << 1 | at as u8
+    }
+
+    /// `Worker::send_write`.
+    pub fn send_write(&mut self, at: usize) {
+        let coordinator = usize::from(self.writes[at].coordinator);
+        let Node { ring, joining, links, .. } = self.nodes[coordinator];
+        let write = &mut self.writes[at];
+        let late = Late { stamp: write.stamp, ring };
+        write.ring = ring;
+        write.attempt += 1;
+        write.progress = Progress::Running;
+        for owner in each(ring) {
+            write.legs[owner] = if has(links, owner) || owner == coordinator { Leg::Sent } else { Leg::NotSent };
+        }
+        each(joining & links).for_each(|peer| write.late[peer] = late);
+        if has(ring, coordinator) {
+            self.deliver_leg(at, coordinator);
+        } else {
+            self.conclude_write(at);
+        }
+    }
+
+    /// An owner takes its leg, and the coordinator its answer. One that comes later makes the write end later, no more.
+    pub fn deliver_leg(&mut self, at: usize, owner: usize) {
+        let (ring, stamp) = (self.writes[at].ring, self.writes[at].stamp);
+        let answer = self.write_replica_in(owner, ring, stamp);
+        self.writes[at].legs[owner] = Leg::Answered(answer);
+        self.conclude_write(at);
+    }
+
+    /// A leg that nobody waits for any more arrives.
+    pub fn deliver_late(&mut self, at: usize, owner: usize) {
+        let late = std::mem::take(&mut self.writes[at].late[owner]);
+        self.write_replica_in(owner, late.ring, late.stamp);
+    }
+
+    /// `WriteCall::outcome` and what `Worker::replicate` makes of it.
+    fn conclude_write(&mut self, at: usize) {
+        let write = self.writes[at];
+        if write.progress != Progress::Running {
+            return;
+        }
+        match machines::write(write.ring, &write.legs).0 {
+            WriteStep::Wait => {}
+            WriteStep::Done(WriteOutcome::Acknowledged) => {
+                if write.stamp < write.floor {
+                    self.broken = Broken::Order;
+                }
+                self.acknowledged = self.acknowledged.max(write.stamp);
+                self.end_write(at, Progress::Acknowledged);
+            }
+            WriteStep::Done(outcome @ WriteOutcome::Stale { .. }) => {
+                self.stamp_again(at, machines::newest(outcome).unwrap_or_default());
+            }
+            WriteStep::Done(WriteOutcome::WrongRing | WriteOutcome::Unconfirmed) => self.end_write(at, Progress::Again),
+            WriteStep::Done(_) => self.end_write(at, Progress::Ended),
+        }
+    }
+
+    /// `WriteOutcome::Stale`, also for lack of patience.
+    pub fn stamp_again(&mut self, at: usize, newest: u8) {
+        let coordinator = usize::from(self.writes[at].coordinator);
+        let clock = self.nodes[coordinator].clock.max(newest >> 1);
+        self.nodes[coordinator].clock = clock;
+        self.end_write(at, Progress::Again);
+        if self.writes[at].progress == Progress::Again {
+            self.writes[at].stamp = self.tick(coordinator, at);
+        }
+    }
+
+    /// Nobody waits for this attempt's legs any more; those under way arrive nevertheless.
+    fn end_write(&mut self, at: usize, progress: Progress) {
+        let write = &mut self.writes[at];
+        let late = Late { stamp: write.stamp, ring: write.ring };
+        for owner in 0..NODES {
+            if write.legs[owner] == Leg::Sent && owner != usize::from(write.coordinator) {
+                write.late[owner] = late;
+            }
+        }
+        write.legs = [Leg::None; NODES];
+        write.ring = 0;
+        let is_last = progress == Progress::Again && write.attempt >= self.left.attempts;
+        write.progress = if is_last { Progress::Ended } else { progress };
+        if matches!(write.progress, Progress::Acknowledged | Progress::Ended) {
+            (write.stamp, write.floor, write.coordinator, write.attempt) = (0, 0, 0, 0);
+        }
+    }
+
+    // Reads: `Worker::read`. One attempt: each further one is a read that began later.
+
+    pub fn begin_read(&mut self, coordinator: usize) {
+        self.left.reads -= 1;
+        let ring = self.nodes[coordinator].ring;
+        self.read.progress = Progress::Running;
+        self.read.coordinator = coordinator as u8;
+        self.read.ring = ring;
+        self.read.floor = self.acknowledged;
+        if has(ring, coordinator) {
+            self.answer_read(coordinator);
+        }
+    }
+
+    /// An owner answers. When the answer is taken makes no difference: the reader does nothing else meanwhile.
+    pub fn answer_read(&mut self, owner: usize) {
+        self.read.seen[owner] = self.read_replica_in(owner, self.read.ring);
+        let found = machines::read(self.read.ring, usize::from(self.read.coordinator), &self.read.seen);
+        if found.is_some_and(|found| found < self.read.floor) {
+            self.broken = Broken::Read;
+        }
+        let is_over = each(self.read.ring).all(|owner| self.read.seen[owner] != Seen::None);
+        if found.is_some() || is_over {
+            self.end_read();
+        }
+    }
+
+    fn end_read(&mut self) {
+        self.read = crate::state::Read { progress: Progress::Ended, ..crate::state::Read::default() };
+    }
+
+    /// Whether a quorum read that gets all its answers in this moment, through any node, misses an acknowledged write.
+    pub fn misses_now(&self) -> bool {
+        let may_miss = self.nodes.iter().any(|node| node.sync.in_sync && node.held < self.acknowledged);
+        may_miss && (0..NODES).filter(|node| self.nodes[*node].life != Life::Down).any(|coordinator| {
+            let ring = self.nodes[coordinator].ring;
+            let answers = |owner| owner == coordinator || has(self.nodes[coordinator].links, owner);
+            let answers = |owner: &usize| answers(*owner) && (*owner == coordinator || self.connects(coordinator, *owner));
+            let mut seen = [Seen::None; NODES];
+            each(ring).filter(answers).for_each(|owner| seen[owner] = self.read_replica_in(owner, ring));
+            machines::read(ring, coordinator, &seen).is_some_and(|found| found < self.acknowledged)
+        })
+    }
+
+    // Anti-entropy.
+
+    /// `resync::resync`, for a holder that has left and is not connected.
+    pub fn give_up_holder(&mut self, me: usize, peer: usize) {
+        let sync = self.nodes[me].sync;
+        self.nodes[me].sync = sync::step(me, sync, sync::Input::Gone(only(peer)));
+    }
+
+    /// `resync::fetch_digests`: a peer with the same ring shows what it holds. To be pulled it is looked at later, with the
+    /// ring compared again; that is a comparison which began later.
+    pub fn compare(&mut self, me: usize, peer: usize, reason: Reason) {
+        let shown = self.nodes[peer].held;
+        self.nodes[me].comparisons[peer] = Comparison { reason, ring: self.nodes[me].ring, shown };
+        // Who does not leave, or not any more, is asked in vain: what is shown is taken at once.
+        if reason == Reason::TakeOver && self.nodes[peer].life != Life::Leaving {
+            self.take(me, peer);
+        }
+    }
+
+    /// What `resync::resync_from` and `handover::take_over` make of the answer.
+    pub fn take(&mut self, me: usize, peer: usize) {
+        let Comparison { reason, ring, shown } = std::mem::take(&mut self.nodes[me].comparisons[peer]);
+        let node = &mut self.nodes[me];
+        let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !node.sync.owned);
+        if !is_whole {
+            node.clock = node.clock.max(shown >> 1);
+            node.held = replica::repaired(node.held, shown);
+        }
+        if !is_whole || reason == Reason::Resync {
+            node.sync = sync::step(me, node.sync, sync::Input::Confirmed { ring, peer: only(peer) });
+        }
+        // `Core::handle_taken_over`.
+        let farewell = &mut node.farewells[peer];
+        if reason == Reason::TakeOver && node.ring == ring && farewell.asked {
+            // Where it is a member it cannot be let go: as good as none.
+            farewell.taken = if has(ring, peer) { 0 } else { ring };
+        }
+    }
+
+    // Leaving.
+
+    /// `handover::is_calm`, with all answers given in this moment.
+    pub fn is_calm(&self, me: usize) -> bool {
+        let node = &self.nodes[me];
+        let others = node.ring & !only(me);
+        if others == 0 || node.is_joining {
+            return true;
+        }
+        let knows = |owner: usize| {
+            let peer = &self.nodes[owner];
+            let answers = has(node.links, owner) && self.connects(me, owner) && peer.ring == node.ring;
+            if owner == me { node.sync.in_sync } else { answers && peer.sync.in_sync }
+        };
+        let is_leaving = |peer: usize| node.view.claims[peer].status == Status::Left && has(node.links, peer);
+        each(node.ring).all(knows) && !each(ALL).any(is_leaving)
+    }
+
+    /// `Node::stop`, when its turn has come.
+    pub fn leave(&mut self, me: usize) {
+        self.nodes[me].life = Life::Leaving;
+        self.with_membership(me, membership::Input::Leave);
+    }
+
+    /// `handover::is_seen_off`: a leaving node asks one member, which answers by `Core::has_taken_over`.
+    pub fn ask_farewell(&mut self, me: usize, peer: usize) {
+        let ring = self.nodes[me].ring;
+        if self.nodes[me].drain_ring != ring {
+            (self.nodes[me].drain_ring, self.nodes[me].drained) = (ring, 0);
+        }
+        let asked = &mut self.nodes[peer];
+        if asked.ring != ring || has(asked.ring, me) {
+            return;
+        }
+        let farewell = &mut asked.farewells[me];
+        if farewell.asked && farewell.taken == ring {
+            self.nodes[me].drained |= only(peer);
+        } else {
+            *farewell = Farewell { asked: true, taken: 0 };
+        }
+    }
+
+    /// `handover::drain`.
+    pub fn is_drained(&self, me: usize) -> bool {
+        let node = &self.nodes[me];
+        let others = node.ring & !only(me);
+        let is_seen_off = others == 0 || (node.drain_ring == node.ring && others & !node.drained == 0);
+        let is_busy = self.writes.iter().any(|write| {
+            usize::from(write.coordinator) == me && write.progress == Progress::Running && write.legs.contains(&Leg::Sent)
+        });
+        is_seen_off && !is_busy
+    }
+}
+
+/// The newest version that owners have told a write of so far.
+pub fn newest_seen(write: &crate::state::Write) -> u8 {
+    let stale = write.legs.iter().filter_map(|leg| if let Leg::Answered(Answer::Stale(newer)) = leg { Some(*newer) } else { None });
+    stale.max().unwrap_or_default()
+}
