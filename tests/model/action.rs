@@ -100,14 +100,15 @@ impl State {
             if is_awaited && !is_doing(Reason::TakeOver) {
                 actions.push(Action::Compare { by, peer, reason: Reason::Resync });
             }
-            let farewell = node.farewells[peer];
             let is_idle = !is_doing(Reason::Resync) && !is_doing(Reason::TakeOver);
-            let is_new = if has(node.ring, peer) { farewell.taken != 0 } else { farewell.taken != node.ring };
-            if farewell.asked && is_new && is_idle {
+            let is_stale = node.taken[peer] != 0 && has(node.ring, peer);
+            let is_new = self.asks_farewell(peer, by) && node.taken[peer] != node.ring;
+            if (is_new || is_stale) && is_idle {
                 actions.push(Action::Compare { by, peer, reason: Reason::TakeOver });
             }
         }
-        if is_awaited && !has(node.ring, peer) && !has(node.links, peer) {
+        let is_gone = !self.left.gone_is_gone || self.nodes[peer].life == Life::Down;
+        if is_awaited && !has(node.ring, peer) && !has(node.links, peer) && is_gone {
             actions.push(Action::GiveUpHolder { by, peer });
         }
     }
@@ -170,7 +171,8 @@ impl State {
                 Life::Leaving => {
                     for peer in each(node.ring & !only(at)) {
                         let is_fresh = node.drain_ring == node.ring && has(node.drained, peer);
-                        if !is_fresh && has(node.links, peer) && self.connects(at, peer) {
+                        let is_taken = self.nodes[peer].taken[at] == node.ring;
+                        if !is_fresh && is_taken && self.asks_farewell(at, peer) {
                             actions.push(Action::AskFarewell { by: at, peer });
                         }
                     }

@@ -23,7 +23,15 @@ pub struct Bounds {
     pub impatient: bool,
     /// Whether DRAIN_TIMEOUT_MS may end before all is handed over. Who leaves then has failed.
     pub cut_short: bool,
-    /// Whether an answer to a comparison may come when the ring has changed, and perhaps changed back, since it was given.
+    /// Whether the last member of a ring stays until somebody has taken over from it.
+    pub last_stays: bool,
+    /// Whether a holder that has left is waited for as long as its process runs.
+    pub gone_is_gone: bool,
+    /// Whether a node that is alone takes over what others had of all slots.
+    pub alone_takes: bool,
+    /// Whether something may happen between a peer's answer to a comparison and what is made of it.
+    pub late_answers: bool,
+    /// Whether what was answered and taken over under one ring is remembered while there is another, until there is that one again.
     pub old_answers: bool,
     /// Whether a new process may have a higher incarnation than the one before, and not only the lowest.
     pub high_start: bool,

@@ -7,7 +7,7 @@ use crate::{
     membership::{self, Believed},
     replica,
     state::{
-        ALL, Answer, Broken, Claim, Comparison, Farewell, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen,
+        ALL, Answer, Broken, Claim, Comparison, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen,
         State, Status, View, each, has, only,
     },
     sync,
@@ -44,6 +44,7 @@ impl State {
         if !self.left.old_answers {
             let is_old = |comparison: &&mut Comparison| comparison.ring != members;
             node.comparisons.iter_mut().filter(is_old).for_each(|comparison| *comparison = Comparison::default());
+            node.taken.iter_mut().filter(|ring| **ring != members).for_each(|ring| *ring = 0);
         }
     }
 
@@ -140,7 +141,7 @@ impl State {
             for peer in 0..NODES {
                 let node = &self.nodes[me];
                 let in_ring = matches!(node.view.claims[peer].status, Status::Alive | Status::Joining);
-                let is_wanted = in_ring || node.farewells[peer].asked;
+                let is_wanted = in_ring || self.asks_farewell(peer, me);
                 if is_wanted && !has(node.links, peer) && self.connects(me, peer) {
                     self.nodes[me].links |= only(peer);
                     // What an earlier process has answered and has not come yet is not waited for.
@@ -346,7 +347,8 @@ impl State {
         let shown = self.nodes[peer].held;
         self.nodes[me].comparisons[peer] = Comparison { reason, ring: self.nodes[me].ring, shown };
         // Who does not leave, or not any more, is asked in vain: what is shown is taken at once.
-        if reason == Reason::TakeOver && self.nodes[peer].life != Life::Leaving {
+        let is_vain = reason == Reason::TakeOver && self.nodes[peer].life != Life::Leaving;
+        if is_vain || !self.left.late_answers {
             self.take(me, peer);
         }
     }
@@ -355,7 +357,7 @@ impl State {
     pub fn take(&mut self, me: usize, peer: usize) {
         let Comparison { reason, ring, shown } = std::mem::take(&mut self.nodes[me].comparisons[peer]);
         let node = &mut self.nodes[me];
-        let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !node.sync.owned);
+        let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !node.sync.owned && !self.left.alone_takes);
         if !is_whole {
             node.clock = node.clock.max(shown >> 1);
             node.held = replica::repaired(node.held, shown);
@@ -364,10 +366,12 @@ impl State {
             node.sync = sync::step(me, node.sync, sync::Input::Confirmed { ring, peer: only(peer) });
         }
         // `Core::handle_taken_over`.
-        let farewell = &mut node.farewells[peer];
-        if reason == Reason::TakeOver && node.ring == ring && farewell.asked {
+        if reason == Reason::TakeOver && node.ring == ring {
             // Where it is a member it cannot be let go: as good as none.
-            farewell.taken = if has(ring, peer) { 0 } else { ring };
+            node.taken[peer] = if has(ring, peer) { 0 } else { ring };
+            if self.asks_farewell(peer, me) {
+                self.ask_farewell(peer, me);
+            }
         }
     }
 
@@ -395,21 +399,20 @@ impl State {
         self.with_membership(me, membership::Input::Leave);
     }
 
-    /// `handover::is_seen_off`: a leaving node asks one member, which answers by `Core::has_taken_over`.
+    /// `handover::is_seen_off`: whether a leaving node asks that member, and it understands.
+    pub fn asks_farewell(&self, me: usize, peer: usize) -> bool {
+        let Node { life, ring, links, .. } = self.nodes[me];
+        let asks = life == Life::Leaving && has(ring & links, peer) && self.connects(me, peer);
+        asks && self.nodes[peer].ring == ring && !has(ring, me)
+    }
+
+    /// The member answers, by `Core::has_taken_over`.
     pub fn ask_farewell(&mut self, me: usize, peer: usize) {
         let ring = self.nodes[me].ring;
-        if self.nodes[me].drain_ring != ring {
-            (self.nodes[me].drain_ring, self.nodes[me].drained) = (ring, 0);
-        }
-        let asked = &mut self.nodes[peer];
-        if asked.ring != ring || has(asked.ring, me) {
-            return;
-        }
-        let farewell = &mut asked.farewells[me];
-        if farewell.asked && farewell.taken == ring {
-            self.nodes[me].drained |= only(peer);
-        } else {
-            *farewell = Farewell { asked: true, taken: 0 };
+        if self.nodes[peer].taken[me] == ring {
+            let node = &mut self.nodes[me];
+            let drained = if node.drain_ring == ring { node.drained } else { 0 };
+            (node.drain_ring, node.drained) = (ring, drained | only(peer));
         }
     }
 
@@ -417,7 +420,7 @@ impl State {
     pub fn is_drained(&self, me: usize) -> bool {
         let node = &self.nodes[me];
         let others = node.ring & !only(me);
-        let is_seen_off = others == 0 || (node.drain_ring == node.ring && others & !node.drained == 0);
+        let is_seen_off = (others == 0 && !self.left.last_stays) || others > 0 && (node.drain_ring == node.ring && others & !node.drained == 0);
         let is_busy = self.writes.iter().any(|write| {
             usize::from(write.coordinator) == me && write.progress == Progress::Running && write.legs.contains(&Leg::Sent)
         });

@@ -73,6 +73,10 @@ pub fn from_environment() {
         impatient: get("IMPATIENT") > 0,
         cut_short: get("CUT_SHORT") > 0,
         high_start: get("HIGH") > 0,
+        last_stays: get("MEND_LAST") > 0,
+        gone_is_gone: get("MEND_GONE") > 0,
+        alone_takes: get("MEND_ALONE") > 0,
+        late_answers: get("LATE") > 0,
         old_answers: get("OLD") > 0,
     };
     println!("{bounds:?} {}", std::mem::size_of::<State>());

@@ -110,14 +110,6 @@ pub struct Comparison {
     pub shown: Stamp,
 }
 
-/// One member that wants to leave, as another remembers it: `ring_change::Farewell`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Farewell {
-    pub asked: bool,
-    /// Under which ring all was taken over from it; zero for none.
-    pub taken: Nodes,
-}
-
 /// A place and the process that runs there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node {
@@ -135,7 +127,8 @@ pub struct Node {
     /// Peers that it has a connection to.
     pub links: Nodes,
     pub comparisons: [Comparison; NODES],
-    pub farewells: [Farewell; NODES],
+    /// `RingChange::farewells`: under which ring all was taken over from a peer that leaves; zero for none.
+    pub taken: [Nodes; NODES],
     /// `handover::drain`: the ring of this round, and who has said in it that it has taken over.
     pub drain_ring: Nodes,
     pub drained: Nodes,

@@ -8,7 +8,7 @@ impl State {
     /// The one that stands for all that are the same but for names.
     #[must_use]
     pub fn representative(&self) -> Self {
-        let keys = self.nodes.map(|node| (node.life, node.held, node.sync.in_sync, node.ring.count_ones(), node.clock, node.links.count_ones(), node.farewells.iter().filter(|f| f.asked).count()));
+        let keys = self.nodes.map(|node| (node.life, node.held, node.sync.in_sync, node.ring.count_ones(), node.clock, node.links.count_ones(), node.taken.iter().filter(|ring| **ring != 0).count()));
         let rises = |order: &&[usize; NODES]| {
             let mut placed = keys;
             order.iter().zip(keys).for_each(|(to, key)| placed[*to] = key);
@@ -25,12 +25,12 @@ impl State {
             let mut node = *node;
             node.view.claims = moved(node.view.claims, order);
             node.comparisons = moved(node.comparisons, order);
-            node.farewells = moved(node.farewells, order);
+            node.taken = moved(node.taken, order);
             for set in [&mut node.ring, &mut node.joining, &mut node.links, &mut node.drain_ring, &mut node.drained] {
                 *set = set_of(*set, order);
             }
             node.comparisons.iter_mut().for_each(|comparison| comparison.ring = set_of(comparison.ring, order));
-            node.farewells.iter_mut().for_each(|farewell| farewell.taken = set_of(farewell.taken, order));
+            node.taken.iter_mut().for_each(|ring| *ring = set_of(*ring, order));
             let Sync { ring, awaited, confirmed, .. } = &mut node.sync;
             [ring, awaited, confirmed].into_iter().for_each(|set| *set = set_of(*set, order));
             renamed.nodes[order[at]] = node;
