@@ -55,6 +55,9 @@ const TRACES: &[&str] = &[
     "clocks set back",
     "tombstones collected",
     "clocks 450 ms apart",
+    "few keys, all clients at once",
+    "writes in two rounds",
+    "writes carried by others",
     "hints dropped",
     "acknowledged writes",
     "indeterminate writes",
@@ -98,6 +101,8 @@ pub struct Sum {
     /// What happened in all of them.
     pub counts: Counts,
     took: Duration,
+    /// Of all histories.
+    hash: u64,
 }
 
 /// Simulates every seed and prints what came of them.
@@ -146,6 +151,7 @@ impl Sum {
     fn take(&mut self, seed: u64, verdict: &Verdict) {
         self.counts.merge(&verdict.counts);
         self.took += verdict.took;
+        self.hash = self.hash.wrapping_add(verdict.hash);
         if verdict.findings.is_empty() {
             return;
         }
@@ -160,7 +166,12 @@ impl Sum {
     }
 
     fn print(&self, seeds: u64, took: Duration) {
-        println!("{seeds} seeds, {:.0} s simulated in {:.1} s:", self.took.as_secs_f64(), took.as_secs_f64());
+        println!(
+            "{seeds} seeds, {:.0} s simulated in {:.1} s, histories {:016x}:",
+            self.took.as_secs_f64(),
+            took.as_secs_f64(),
+            self.hash
+        );
         for (name, count) in self.counts.iter() {
             println!("  {count:>9} {name}");
         }

@@ -56,10 +56,22 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::UnconfirmedCounts => "rings::an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes",
         Mutant::EntersEmpty => "rings::nodes_that_join_cost_nobody_an_answer",
         Mutant::LeavesAtOnce => "rings::who_leaves_hands_over_what_it_held",
+        Mutant::LastLeaves => "leaving::all_members_restarted_at_once_lose_nothing",
+        Mutant::AloneTakesNothing => "leaving::a_member_that_is_left_alone_takes_over_from_the_one_that_leaves",
+        Mutant::HandoverOutlivesLeaver => "leaving::a_handover_counts_for_one_process_only",
+        Mutant::LeaversUnasked => "leaving::a_new_owner_asks_those_that_are_leaving",
+        Mutant::DeadUnsought => "leaving::the_dead_are_looked_for_though_no_seed_comes",
+        Mutant::RoundsNeverStretch => "leaving::slow_answers_are_no_silence",
         Mutant::ForgetsTooEarly => "rings::slots_that_move_take_their_keys_along",
         Mutant::AsksOwnersOnly => "rings::slots_that_move_take_their_keys_along",
         Mutant::EnteredAndTrusted => "rings::who_enters_the_ring_learns_what_came_while_it_caught_up",
         Mutant::RingUnchecked => "rings::a_write_of_another_ring_is_not_acknowledged",
+        Mutant::StaleCountsInRoundOne => "rounds::a_refusal_in_round_one_is_no_acknowledgement",
+        Mutant::FewerAnswersThanNeeded => "rounds::one_owner_does_not_say_what_was_acknowledged_before",
+        Mutant::StaleOutOfSyncCounts => {
+            "rounds::an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before"
+        }
+        Mutant::CarriedRegardless => "rounds::a_write_that_another_carries_is_acknowledged_only_if_that_one_is",
         _ => "seeds_keep_the_guarantee",
     }
 }

@@ -175,6 +175,8 @@ pub struct Plan {
     pub tombstones_kept: Option<Duration>,
     /// How many keys, of which the first few are hot.
     pub keys: u32,
+    /// Whether all clients act at the same moments, so that they compete for the keys.
+    pub at_once: bool,
     /// How many clients, each doing one thing after the other.
     pub sessions: u8,
     /// The least number of operations, all clients together.
@@ -220,15 +222,27 @@ impl Plan {
             hint_bytes_max: dice.random_bool(0.2).then(|| dice.random_range(300..4000)),
             tombstones_kept: SmallRng::seed_from_u64(seed ^ 0x70b5).random_bool(0.4).then_some(Duration::from_secs(1)),
             keys: if promise == Promise::Evicting { 600 } else { dice.random_range(20..80) },
+            at_once: false,
             sessions: dice.random_range(3..=8),
             operations: dice.random_range(1000..1200),
             steps: Vec::new(),
         };
         plan.schedule(changes, &mut dice);
+        plan.heat();
         if promise == Promise::Whole && !FLAPPING_IS_HARMLESS && plan.flaps() && plan.places as u64 > plan.replicas {
             plan.promise = Promise::ValuesOnly;
         }
         plan
+    }
+
+    /// In a share of all seeds there are few keys, and writers at all nodes compete for them. By dice of its own.
+    fn heat(&mut self) {
+        let mut dice = SmallRng::seed_from_u64(self.seed ^ 0x407);
+        if self.promise != Promise::Evicting && dice.random_bool(0.2) {
+            self.at_once = true;
+            self.keys = dice.random_range(1..=10);
+            self.sessions = dice.random_range(8..=16);
+        }
     }
 
     /// Whether nodes join or leave or get other shares.

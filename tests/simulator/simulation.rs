@@ -16,6 +16,7 @@ use crate::{
     cluster::Cluster,
     history::{Action, Fate, Key, Level, Operation, Seen},
     links::Links,
+    narrator::narrate,
     plan::{Cut, Fault, Plan, Promise, Step},
     sessions::{Clients, Session},
     tally::Counts,
@@ -110,6 +111,9 @@ impl<'a> Simulation<'a> {
         if self.plan.clock_offsets_ms.iter().any(|offset| *offset > 0) {
             self.verdict.counts.add("clocks 450 ms apart", 1);
         }
+        if self.plan.at_once {
+            self.verdict.counts.add("few keys, all clients at once", 1);
+        }
         if self.plan.tombstones_kept.is_some() {
             self.verdict.counts.add("short-lived tombstones", 1);
         }
@@ -177,6 +181,7 @@ impl<'a> Simulation<'a> {
     }
 
     async fn suffer(&mut self, step: &Step) {
+        narrate(self.cluster.epoch, || format!("{step:?}"));
         self.verdict.counts.add(step.fault.name(), 1);
         if let Some(weather) = &step.weather {
             self.verdict.counts.add(weather.name(), 1);
@@ -276,6 +281,7 @@ impl<'a> Simulation<'a> {
         }
         self.links = Links::default();
         self.apply_links();
+        narrate(self.cluster.epoch, || format!("{} is over", fault.name()));
     }
 
     fn partition(&mut self, victims: &[usize], cut: Cut) {
@@ -349,7 +355,12 @@ impl<'a> Simulation<'a> {
         }
         let given_up = self.cluster.running().iter().map(|(_, node, _)| node.stats().given_up).sum();
         self.verdict.counts.add("records given up", given_up);
-        self.verdict.counts.merge(&self.cluster.tally.counts());
+        self.cluster.running().iter().for_each(|(_, node, _)| self.cluster.tally.add_rounds(&node.stats()));
+        let tally = self.cluster.tally.counts();
+        self.verdict.counts.merge(&tally);
+        if tally.get("writes in more than two rounds") > 0 {
+            self.finding("a write took more than two rounds, though nothing was wrong with its owners".to_owned());
+        }
         let collected = self.cluster.running().iter().map(|(_, node, _)| node.stats().store.tombstones_collected).sum();
         self.verdict.counts.add("tombstones collected", collected);
         let traces = self.cluster.network.traces();
