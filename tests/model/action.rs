@@ -1,7 +1,6 @@
 //! What can happen next, and what each of it does.
 
 use crate::{
-    driver,
     machines,
     state::{ALL, Comparison, Late, Leg, Life, NODES, Progress, Reason, Seen, State, Status, each, has, only},
 };
@@ -21,8 +20,6 @@ pub enum Action {
     Compare { by: usize, peer: usize, reason: Reason },
     /// The answer arrives, and so does what it lacks.
     Take { by: usize, peer: usize },
-    /// A node does without what one that has left may have held.
-    GiveUpHolder { by: usize, peer: usize },
     BeginWrite { write: usize, coordinator: usize },
     RepeatWrite(usize),
     /// The coordinator does not wait for silent owners any longer.
@@ -34,12 +31,18 @@ pub enum Action {
     Crash(usize),
     /// A node that was told to stop begins to leave.
     Leave(usize),
-    /// It asks another whether it may go.
-    AskFarewell { by: usize, peer: usize },
-    /// It goes, as all is handed over.
+    /// It enters the ring again, because it would leave too few behind.
+    ComeBack(usize),
+    /// It asks another whether it has taken over.
+    Ask { by: usize, peer: usize },
+    /// All is handed over.
+    HandOver(usize),
+    /// The time is up.
+    CutShort(usize),
+    /// It tells that it has left.
+    SayLeft(usize),
+    /// Its process ends.
     Exit(usize),
-    /// It goes, as the time is up.
-    ExitEarly(usize),
     Return { node: usize, high: bool },
     Cut(usize),
     /// Connections to a node that is cut off break.
@@ -78,9 +81,7 @@ impl State {
             } else if node.is_joining {
                 actions.push(Action::Members { to: by, from: peer });
             }
-        } else if node.life != Life::Leaving
-            && matches!(node.view.claims[peer].status, Status::Alive | Status::Joining)
-        {
+        } else if node.life != Life::Left && node.view.claims[peer].status.is_present() {
             actions.push(Action::DeclareDead { by, peer });
         }
     }
@@ -97,19 +98,14 @@ impl State {
         let is_doing = |reason| node.comparisons.iter().any(|comparison| comparison.reason == reason);
         let is_awaited = has(node.sync.awaited, peer);
         if has(node.links, peer) && self.connects(by, peer) && node.ring == self.nodes[peer].ring {
-            if is_awaited && !is_doing(Reason::TakeOver) {
+            if is_awaited && !is_doing(Reason::TakeOver) && self.may_learn(by) {
                 actions.push(Action::Compare { by, peer, reason: Reason::Resync });
             }
             let is_idle = !is_doing(Reason::Resync) && !is_doing(Reason::TakeOver);
-            let is_stale = node.taken[peer] != 0 && has(node.ring, peer);
-            let is_new = self.asks_farewell(peer, by) && node.taken[peer] != node.ring;
-            if (is_new || is_stale) && is_idle {
+            let is_leaver = node.view.claims[peer].status == Status::Leaving;
+            if is_leaver && node.taken[peer] != node.ring && is_idle {
                 actions.push(Action::Compare { by, peer, reason: Reason::TakeOver });
             }
-        }
-        let is_gone = !self.left.gone_is_gone || self.nodes[peer].life == Life::Down;
-        if is_awaited && !has(node.ring, peer) && !has(node.links, peer) && is_gone {
-            actions.push(Action::GiveUpHolder { by, peer });
         }
     }
 
@@ -128,7 +124,7 @@ impl State {
                     let sent = (0..NODES).filter(|owner| write.legs[*owner] == Leg::Sent);
                     let sent = sent.filter(|owner| self.connects(coordinator, *owner));
                     actions.extend(sent.map(|owner| Action::DeliverLeg { write: at, owner }));
-                    if machines::write(write.ring, &write.legs).1 {
+                    if machines::write(write.is_second, write.ring, &write.legs).1.is_some() {
                         actions.push(Action::StampAgain(at));
                     }
                 }
@@ -165,28 +161,41 @@ impl State {
                     actions.push(Action::Return { node: at, high: self.left.high_start });
                 }
                 Life::Down => {}
-                Life::Up if self.left.leaves > 0 && (self.left.impatient || self.is_calm(at)) => {
-                    actions.push(Action::Leave(at));
-                }
-                Life::Leaving => {
-                    for peer in each(node.ring & !only(at)) {
-                        let is_fresh = node.drain_ring == node.ring && has(node.drained, peer);
-                        let is_taken = self.nodes[peer].taken[at] == node.ring;
-                        if !is_fresh && is_taken && self.asks_farewell(at, peer) {
-                            actions.push(Action::AskFarewell { by: at, peer });
-                        }
+                Life::Up if self.left.leaves > 0 && !node.is_joining => {
+                    if self.has_turn(at) {
+                        actions.push(Action::Leave(at));
                     }
-                    if self.is_drained(at) {
-                        actions.push(Action::Exit(at));
-                    } else if self.left.cut_short {
-                        actions.push(Action::ExitEarly(at));
+                    if self.left.cut_short {
+                        actions.push(Action::CutShort(at));
                     }
                 }
+                Life::Leaving => self.handing_over(at, actions),
+                Life::HandedOver if !self.is_busy(at) => actions.push(Action::SayLeft(at)),
+                Life::Left => actions.push(Action::Exit(at)),
                 _ => {}
             }
             if node.life != Life::Down && self.left.crashes > 0 {
                 actions.push(Action::Crash(at));
             }
+        }
+    }
+
+    fn handing_over(&self, at: usize, actions: &mut Vec<Action>) {
+        let node = &self.nodes[at];
+        for peer in each(node.ring & !only(at)) {
+            let has_said = node.drain_ring == node.ring && has(node.drained, peer);
+            if !has_said && self.nodes[peer].taken[at] == node.ring && self.asks(at, peer) {
+                actions.push(Action::Ask { by: at, peer });
+            }
+        }
+        let (comes_back, stays_out) = self.is_too_few(at);
+        if comes_back {
+            actions.push(Action::ComeBack(at));
+        }
+        if stays_out && self.is_handed_over(at) {
+            actions.push(Action::HandOver(at));
+        } else if self.left.cut_short {
+            actions.push(Action::CutShort(at));
         }
     }
 
@@ -200,12 +209,12 @@ impl State {
             Action::Enter(node) => self.enter_ring(node),
             Action::Compare { by, peer, reason } => self.compare(by, peer, reason),
             Action::Take { by, peer } => self.take(by, peer),
-            Action::GiveUpHolder { by, peer } => self.give_up_holder(by, peer),
             Action::BeginWrite { write, coordinator } => self.begin_write(write, coordinator),
             Action::RepeatWrite(write) => self.send_write(write),
-            Action::StampAgain(write) => {
-                let newest = driver::newest_seen(&self.writes[write]);
-                self.stamp_again(write, newest);
+            Action::StampAgain(at) => {
+                let write = self.writes[at];
+                let outcome = machines::write(write.is_second, write.ring, &write.legs).1;
+                self.settle_write(at, outcome.expect("it is contested"));
             }
             Action::DeliverLeg { write, owner } => self.deliver_leg(write, owner),
             Action::DeliverLate { write, owner } => self.deliver_late(write, owner),
@@ -220,12 +229,19 @@ impl State {
                 self.left.leaves -= 1;
                 self.leave(node);
             }
-            Action::AskFarewell { by, peer } => self.ask_farewell(by, peer),
-            Action::Exit(node) => self.end(node),
-            Action::ExitEarly(node) => {
+            Action::ComeBack(node) => self.come_back(node),
+            Action::Ask { by, peer } => self.ask(by, peer),
+            Action::HandOver(node) => self.nodes[node].life = Life::HandedOver,
+            Action::CutShort(node) => {
                 self.fail(node);
-                self.end(node);
+                if self.nodes[node].life == Life::Up {
+                    self.left.leaves -= 1;
+                    self.leave(node);
+                }
+                self.nodes[node].life = Life::HandedOver;
             }
+            Action::SayLeft(node) => self.say_that_it_has_left(node),
+            Action::Exit(node) => self.end(node),
             Action::Return { node, high } => {
                 self.left.returns -= 1;
                 let highest = self.nodes.iter().map(|peer| peer.view.claims[node].incarnation).max();
@@ -241,7 +257,21 @@ impl State {
         }
         self.connect();
         self.forgive();
+        if self.left.established {
+            for node in &mut self.nodes {
+                node.is_established |= node.sync.in_sync;
+            }
+        }
         self
+    }
+
+    /// Whether some holder knows more than newcomers do.
+    fn may_learn(&self, by: usize) -> bool {
+        let node = &self.nodes[by];
+        let holders = (0..NODES).filter(|peer| {
+            *peer == by || has(node.ring, *peer) || node.view.claims[*peer].status == Status::Leaving
+        });
+        !self.left.established || holders.into_iter().any(|peer| self.nodes[peer].is_established)
     }
 
     /// As the simulator counts: `Plan::failures_max`.
@@ -250,12 +280,12 @@ impl State {
         self.lapsed |= self.failed.count_ones() as usize >= machines::concern_size();
     }
 
-    /// Who runs, is connected and in sync has not failed any more.
+    /// A node that runs, and is in sync in a ring that all others see as well, has not failed any more.
     fn forgive(&mut self) {
-        for at in each(self.failed & ALL & !self.cut) {
+        for at in each(self.failed & !self.cut) {
             let node = &self.nodes[at];
-            let is_back = node.life == Life::Up && !node.is_joining && node.ring.count_ones() > 1;
-            if is_back && node.sync.in_sync {
+            let mut running = self.nodes.iter().filter(|node| node.life != Life::Down);
+            if has(node.ring, at) && node.sync.in_sync && running.all(|other| other.ring == node.ring) {
                 self.failed &= !only(at);
             }
         }

@@ -19,16 +19,12 @@ pub struct Bounds {
     pub reads: u8,
     /// Whether everybody holds an acknowledged write at first.
     pub first: bool,
-    /// Whether a node that was told to stop may begin before it is its turn: it waits for half of DRAIN_TIMEOUT_MS at most.
+    /// Whether half of DRAIN_TIMEOUT_MS may pass before a node that was told to stop has had its turn: one other is then enough.
     pub impatient: bool,
-    /// Whether DRAIN_TIMEOUT_MS may end before all is handed over. Who leaves then has failed.
+    /// Whether all of it may pass before all is handed over. A node that leaves then has failed.
     pub cut_short: bool,
-    /// Whether the last member of a ring stays until somebody has taken over from it.
-    pub last_stays: bool,
-    /// Whether a holder that has left is waited for as long as its process runs.
-    pub gone_is_gone: bool,
-    /// Whether a node that is alone takes over what others had of all slots.
-    pub alone_takes: bool,
+    /// Whether newcomers alone are never in sync.
+    pub established: bool,
     /// Whether something may happen between a peer's answer to a comparison and what is made of it.
     pub late_answers: bool,
     /// Whether what was answered and taken over under one ring is remembered while there is another, until there is that one again.

@@ -1,14 +1,14 @@
 //! The drivers' rules, re-enacted literally on a state: each function names the one of `services/mesh/src` that it mirrors.
 
-use mesh_proto::{WriteOutcome, WriteStep};
+use mesh_proto::{Mutant, Round, Stage, WriteOutcome, WriteStep};
 
 use crate::{
     machines,
     membership::{self, Believed},
     replica,
     state::{
-        ALL, Answer, Broken, Claim, Comparison, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen,
-        State, Status, View, each, has, only,
+        Answer, Broken, Claim, Comparison, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen,
+        State, Status, View, Write, each, has, only,
     },
     sync,
 };
@@ -17,18 +17,32 @@ impl State {
     /// `Core::with_membership`.
     fn with_membership(&mut self, me: usize, input: membership::Input) {
         let believed = membership::step(me, &self.nodes[me].view, input);
-        self.nodes[me].view = believed.view;
+        let before = std::mem::replace(&mut self.nodes[me].view, believed.view);
+        self.follow_leavers(me, &before);
         if believed.ring_changed || believed.refuted {
-            self.build_ring(me, &believed, believed.refuted);
+            self.build_ring(me, &believed, believed.refuted && !Mutant::DeathForgotten.is_planted());
+        }
+    }
+
+    /// `Core::follow_leavers`.
+    fn follow_leavers(&mut self, me: usize, before: &View) {
+        let node = &mut self.nodes[me];
+        for peer in 0..NODES {
+            let (old, new) = (before.claims[peer], node.view.claims[peer]);
+            let is_another = old.incarnation != new.incarnation && !Mutant::HandoverOutlivesLeaver.is_planted();
+            if new.status != Status::Leaving || is_another {
+                node.taken[peer] = 0;
+            }
         }
     }
 
     /// `Core::build_ring`.
     fn build_ring(&mut self, me: usize, believed: &Believed, distrust: bool) {
         let node = &mut self.nodes[me];
-        let Believed { members, joining, left, .. } = *believed;
+        let Believed { members, joining, leaving, .. } = *believed;
         let is_joining = believed.view.claims[me].status == Status::Joining;
-        let holders = (members | left) & !only(me);
+        let asked = if Mutant::LeaversUnasked.is_planted() { 0 } else { leaving };
+        let holders = (members | asked) & !only(me);
         let alone = members == only(me);
         let entered = std::mem::replace(&mut node.is_joining, is_joining) && !is_joining;
         let input = if alone {
@@ -36,7 +50,7 @@ impl State {
         } else if is_joining {
             sync::Input::Ring { to_be: members | only(me), ring: members, holders, distrust }
         } else {
-            sync::Input::Ring { to_be: members, ring: members, holders, distrust: distrust || entered }
+            sync::Input::Ring { to_be: members, ring: members, holders, distrust: distrust || (entered && !Mutant::EnteredAndTrusted.is_planted()) }
         };
         node.sync = sync::step(me, node.sync, input);
         node.ring = members;
@@ -65,16 +79,21 @@ impl State {
         if !node.is_joining {
             return;
         }
-        let others = (node.ring & !only(me)).count_ones() as usize;
-        let known = others + node.joining.count_ones() as usize;
-        if known > 0 && others < NODES {
+        let others = || (0..NODES).filter(|peer| *peer != me).map(|peer| node.view.claims[peer].status);
+        let in_ring = others().filter(|status| *status == Status::Normal).count();
+        if others().any(Status::is_present) && in_ring < NODES {
             self.enter_ring(me);
         }
     }
 
     /// `Core::enter_ring`.
     pub fn enter_ring(&mut self, me: usize) {
-        self.with_membership(me, membership::Input::CaughtUp);
+        self.enter_stage(me, Stage::Normal);
+    }
+
+    /// `handover::enter_stage`.
+    fn enter_stage(&mut self, me: usize, stage: Stage) {
+        self.with_membership(me, membership::Input::Stage(stage));
     }
 
     /// `Membership` declares a suspect dead.
@@ -140,9 +159,7 @@ impl State {
         for me in 0..NODES {
             for peer in 0..NODES {
                 let node = &self.nodes[me];
-                let in_ring = matches!(node.view.claims[peer].status, Status::Alive | Status::Joining);
-                let is_wanted = in_ring || self.asks_farewell(peer, me);
-                if is_wanted && !has(node.links, peer) && self.connects(me, peer) {
+                if node.view.claims[peer].status.is_present() && !has(node.links, peer) && self.connects(me, peer) {
                     self.nodes[me].links |= only(peer);
                     // What an earlier process has answered and has not come yet is not waited for.
                     self.nodes[me].comparisons[peer] = Comparison::default();
@@ -156,15 +173,17 @@ impl State {
     /// `Core::write_replica_in`.
     fn write_replica_in(&mut self, owner: usize, ring: Nodes, stamp: u8) -> Answer {
         let node = &mut self.nodes[owner];
-        if node.ring != ring {
+        if node.ring != ring && !Mutant::RingUnchecked.is_planted() {
             return Answer::WrongRing;
         }
         node.clock = node.clock.max(stamp >> 1);
         node.held = replica::written(node.held, stamp);
+        let in_sync = node.sync.in_sync;
         match node.held == stamp {
-            true if node.sync.in_sync => Answer::Applied,
+            true if in_sync => Answer::Applied,
             true => Answer::Unconfirmed,
-            false => Answer::Stale(node.held),
+            false if Mutant::StaleWriteAcked.is_planted() => Answer::Applied,
+            false => Answer::Stale { newer: node.held, in_sync },
         }
     }
 
@@ -172,9 +191,9 @@ impl State {
     fn read_replica_in(&self, owner: usize, ring: Nodes) -> Seen {
         let Node { held, sync, ring: own, .. } = self.nodes[owner];
         match (held, sync.in_sync) {
-            _ if own != ring => Seen::WrongRing,
-            (0, false) => Seen::Unknown,
-            (0, true) => Seen::Absent,
+            _ if own != ring && !Mutant::RingUnchecked.is_planted() => Seen::WrongRing,
+            (0, false) if !Mutant::MissWhenEmpty.is_planted() => Seen::Unknown,
+            (0, _) => Seen::Absent,
             (stamp, in_sync) => Seen::Value { stamp, in_sync },
         }
     }
@@ -209,6 +228,8 @@ impl State {
         let Node { ring, joining, links, .. } = self.nodes[coordinator];
         let write = &mut self.writes[at];
         let late = Late { stamp: write.stamp, ring };
+        // `Trail::next_round`.
+        write.is_second &= write.ring == ring;
         write.ring = ring;
         write.attempt += 1;
         write.progress = Progress::Running;
@@ -243,31 +264,35 @@ impl State {
         if write.progress != Progress::Running {
             return;
         }
-        match machines::write(write.ring, &write.legs).0 {
+        match machines::write(write.is_second, write.ring, &write.legs).0 {
             WriteStep::Wait => {}
-            WriteStep::Done(WriteOutcome::Acknowledged) => {
+            WriteStep::Done(outcome) => self.settle_write(at, outcome),
+        }
+    }
+
+    /// What `Worker::replicate` makes of an outcome.
+    pub fn settle_write(&mut self, at: usize, outcome: WriteOutcome) {
+        let write = self.writes[at];
+        match outcome {
+            WriteOutcome::Acknowledged => {
                 if write.stamp < write.floor {
                     self.broken = Broken::Order;
                 }
                 self.acknowledged = self.acknowledged.max(write.stamp);
                 self.end_write(at, Progress::Acknowledged);
             }
-            WriteStep::Done(outcome @ WriteOutcome::Stale { .. }) => {
-                self.stamp_again(at, machines::newest(outcome).unwrap_or_default());
+            WriteOutcome::Stale { newest, next } => {
+                let coordinator = usize::from(write.coordinator);
+                let clock = &mut self.nodes[coordinator].clock;
+                *clock = (*clock).max(machines::stamp(newest) >> 1);
+                self.end_write(at, Progress::Again);
+                if self.writes[at].progress == Progress::Again {
+                    self.writes[at].stamp = self.tick(coordinator, at);
+                    self.writes[at].is_second = next == Round::Second;
+                }
             }
-            WriteStep::Done(WriteOutcome::WrongRing | WriteOutcome::Unconfirmed) => self.end_write(at, Progress::Again),
-            WriteStep::Done(_) => self.end_write(at, Progress::Ended),
-        }
-    }
-
-    /// `WriteOutcome::Stale`, also for lack of patience.
-    pub fn stamp_again(&mut self, at: usize, newest: u8) {
-        let coordinator = usize::from(self.writes[at].coordinator);
-        let clock = self.nodes[coordinator].clock.max(newest >> 1);
-        self.nodes[coordinator].clock = clock;
-        self.end_write(at, Progress::Again);
-        if self.writes[at].progress == Progress::Again {
-            self.writes[at].stamp = self.tick(coordinator, at);
+            WriteOutcome::WrongRing | WriteOutcome::Unconfirmed => self.end_write(at, Progress::Again),
+            WriteOutcome::Refused { .. } | WriteOutcome::Indeterminate { .. } => self.end_write(at, Progress::Ended),
         }
     }
 
@@ -281,11 +306,10 @@ impl State {
             }
         }
         write.legs = [Leg::None; NODES];
-        write.ring = 0;
         let is_last = progress == Progress::Again && write.attempt >= self.left.attempts;
         write.progress = if is_last { Progress::Ended } else { progress };
         if matches!(write.progress, Progress::Acknowledged | Progress::Ended) {
-            (write.stamp, write.floor, write.coordinator, write.attempt) = (0, 0, 0, 0);
+            *write = Write { progress: write.progress, late: write.late, ..Write::default() };
         }
     }
 
@@ -335,20 +359,12 @@ impl State {
 
     // Anti-entropy.
 
-    /// `resync::resync`, for a holder that has left and is not connected.
-    pub fn give_up_holder(&mut self, me: usize, peer: usize) {
-        let sync = self.nodes[me].sync;
-        self.nodes[me].sync = sync::step(me, sync, sync::Input::Gone(only(peer)));
-    }
-
     /// `resync::fetch_digests`: a peer with the same ring shows what it holds. To be pulled it is looked at later, with the
     /// ring compared again; that is a comparison which began later.
     pub fn compare(&mut self, me: usize, peer: usize, reason: Reason) {
         let shown = self.nodes[peer].held;
         self.nodes[me].comparisons[peer] = Comparison { reason, ring: self.nodes[me].ring, shown };
-        // Who does not leave, or not any more, is asked in vain: what is shown is taken at once.
-        let is_vain = reason == Reason::TakeOver && self.nodes[peer].life != Life::Leaving;
-        if is_vain || !self.left.late_answers {
+        if !self.left.late_answers {
             self.take(me, peer);
         }
     }
@@ -356,8 +372,10 @@ impl State {
     /// What `resync::resync_from` and `handover::take_over` make of the answer.
     pub fn take(&mut self, me: usize, peer: usize) {
         let Comparison { reason, ring, shown } = std::mem::take(&mut self.nodes[me].comparisons[peer]);
+        let is_established = self.nodes[peer].is_established;
         let node = &mut self.nodes[me];
-        let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !node.sync.owned && !self.left.alone_takes);
+        let owns = if Mutant::AloneTakesNothing.is_planted() { node.sync.owned } else { has(node.ring, me) };
+        let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !owns);
         if !is_whole {
             node.clock = node.clock.max(shown >> 1);
             node.held = replica::repaired(node.held, shown);
@@ -367,47 +385,80 @@ impl State {
         }
         // `Core::handle_taken_over`.
         if reason == Reason::TakeOver && node.ring == ring {
-            // Where it is a member it cannot be let go: as good as none.
-            node.taken[peer] = if has(ring, peer) { 0 } else { ring };
-            if self.asks_farewell(peer, me) {
-                self.ask_farewell(peer, me);
+            node.taken[peer] = ring;
+            node.is_established |= self.left.established && has(ring, me) && is_established;
+            if self.asks(peer, me) {
+                self.ask(peer, me);
             }
         }
     }
 
     // Leaving.
 
-    /// `handover::is_calm`, with all answers given in this moment.
-    pub fn is_calm(&self, me: usize) -> bool {
-        let node = &self.nodes[me];
-        let others = node.ring & !only(me);
-        if others == 0 || node.is_joining {
+    /// The others that a node knows to be leaving: `handover::leavers`.
+    fn leavers(&self, me: usize) -> Nodes {
+        let is_leaving = |peer: &usize| *peer != me && self.nodes[me].view.claims[*peer].status == Status::Leaving;
+        (0..NODES).filter(is_leaving).map(only).sum()
+    }
+
+    /// How many other members the ring has.
+    pub fn others(&self, me: usize) -> usize {
+        (self.nodes[me].ring & !only(me)).count_ones() as usize
+    }
+
+    /// `handover::wait_for_turn`, with all answers given in this moment.
+    pub fn has_turn(&self, me: usize) -> bool {
+        if Mutant::LastLeaves.is_planted() {
             return true;
         }
-        let knows = |owner: usize| {
+        let is_due = self.leavers(me) == 0 && self.are_in_sync(me);
+        (is_due && self.others(me) >= machines::concern_size()) || (self.left.impatient && self.others(me) >= 1)
+    }
+
+    /// `handover::is_in_sync`.
+    fn are_in_sync(&self, me: usize) -> bool {
+        let node = &self.nodes[me];
+        each(node.ring).all(|owner| {
             let peer = &self.nodes[owner];
             let answers = has(node.links, owner) && self.connects(me, owner) && peer.ring == node.ring;
             if owner == me { node.sync.in_sync } else { answers && peer.sync.in_sync }
-        };
-        let is_leaving = |peer: usize| node.view.claims[peer].status == Status::Left && has(node.links, peer);
-        each(node.ring).all(knows) && !each(ALL).any(is_leaving)
+        })
     }
 
-    /// `Node::stop`, when its turn has come.
+    /// `handover::leave`, when its turn has come.
     pub fn leave(&mut self, me: usize) {
         self.nodes[me].life = Life::Leaving;
-        self.with_membership(me, membership::Input::Leave);
+        self.enter_stage(me, Stage::Leaving);
     }
 
-    /// `handover::is_seen_off`: whether a leaving node asks that member, and it understands.
-    pub fn asks_farewell(&self, me: usize, peer: usize) -> bool {
-        let Node { life, ring, links, .. } = self.nodes[me];
+    /// `handover::hand_over`: whether it has to come back, and whether it may stay out. Of several leavers the first by name stays
+    /// out; in the model any may.
+    pub fn is_too_few(&self, me: usize) -> (bool, bool) {
+        let others = self.others(me);
+        let is_few = others < machines::concern_size() && !Mutant::LastLeaves.is_planted();
+        let is_first = self.leavers(me) == 0;
+        let comes_back = is_few && (others == 0 || !is_first);
+        (comes_back, !is_few || others > 0)
+    }
+
+    /// It enters the ring again.
+    pub fn come_back(&mut self, me: usize) {
+        let node = &mut self.nodes[me];
+        (node.life, node.drain_ring, node.drained) = (Life::Up, 0, 0);
+        self.enter_stage(me, Stage::Normal);
+    }
+
+    /// `handover::is_taken_over`: whether a leaving node asks that member, and it understands.
+    pub fn asks(&self, me: usize, peer: usize) -> bool {
+        let Node { life, ring, links, view, .. } = self.nodes[me];
         let asks = life == Life::Leaving && has(ring & links, peer) && self.connects(me, peer);
-        asks && self.nodes[peer].ring == ring && !has(ring, me)
+        let known = self.nodes[peer].view.claims[me];
+        asks && self.nodes[peer].ring == ring
+            && (known == view.claims[me] || Mutant::HandoverOutlivesLeaver.is_planted())
     }
 
     /// The member answers, by `Core::has_taken_over`.
-    pub fn ask_farewell(&mut self, me: usize, peer: usize) {
+    pub fn ask(&mut self, me: usize, peer: usize) {
         let ring = self.nodes[me].ring;
         if self.nodes[peer].taken[me] == ring {
             let node = &mut self.nodes[me];
@@ -416,20 +467,22 @@ impl State {
         }
     }
 
-    /// `handover::drain`.
-    pub fn is_drained(&self, me: usize) -> bool {
+    /// Whether a leaving node has handed over.
+    pub fn is_handed_over(&self, me: usize) -> bool {
         let node = &self.nodes[me];
         let others = node.ring & !only(me);
-        let is_seen_off = (others == 0 && !self.left.last_stays) || others > 0 && (node.drain_ring == node.ring && others & !node.drained == 0);
-        let is_busy = self.writes.iter().any(|write| {
-            usize::from(write.coordinator) == me && write.progress == Progress::Running && write.legs.contains(&Leg::Sent)
-        });
-        is_seen_off && !is_busy
+        others == 0 || (node.drain_ring == node.ring && others & !node.drained == 0)
     }
-}
 
-/// The newest version that owners have told a write of so far.
-pub fn newest_seen(write: &crate::state::Write) -> u8 {
-    let stale = write.legs.iter().filter_map(|leg| if let Leg::Answered(Answer::Stale(newer)) = leg { Some(*newer) } else { None });
-    stale.max().unwrap_or_default()
+    /// Whether it waits for legs of its own: `handover::say_that_it_has_left`, which waits for a second at most.
+    pub fn is_busy(&self, me: usize) -> bool {
+        let is_sent = |write: &Write| write.progress == Progress::Running && write.legs.contains(&Leg::Sent);
+        self.writes.iter().any(|write| usize::from(write.coordinator) == me && is_sent(write))
+    }
+
+    /// `Membership::handle_left`.
+    pub fn say_that_it_has_left(&mut self, me: usize) {
+        self.nodes[me].life = Life::Left;
+        self.with_membership(me, membership::Input::Left);
+    }
 }

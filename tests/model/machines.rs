@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_proto::{
     Consistency, Expiry, HedgeBudget, LegFailure, Monotonic, ReadAnswer, ReadConfig, ReadOutcome, ReadStep,
-    ReplicationFactor, Version, WriteAnswer, WriteConcern, WriteOutcome, WriteStep,
+    ReplicationFactor, Round, Version, WriteAnswer, WriteConcern, WriteOutcome, WriteStep,
 };
 
 use crate::{
@@ -27,27 +27,32 @@ pub fn concern_size() -> usize {
 }
 
 /// What has become of a write, and what would if its coordinator lost its patience now: `Write::handle_impatience`.
-pub fn write(owners: Nodes, legs: &[Leg; NODES]) -> (WriteStep, bool) {
+pub fn write(is_second: bool, owners: Nodes, legs: &[Leg; NODES]) -> (WriteStep, Option<WriteOutcome>) {
+    let round = if is_second { Round::Second } else { Round::First };
     let confirmations = concern().confirmations_needed(replicas());
-    let mut machine = mesh_proto::Write::new(concern(), confirmations, owners.count_ones() as usize);
+    let mut machine = mesh_proto::Write::new(round, concern(), confirmations, owners.count_ones() as usize);
     for (leg, owner) in each(owners).enumerate() {
         match legs[owner] {
             Leg::None => unreachable!("each owner has a leg"),
             Leg::Sent => {}
-            Leg::Answered(answer) => machine.handle_answer(leg, &said(answer)),
+            Leg::Answered(answer) => drop(machine.handle_answer(leg, &said(answer))),
             Leg::NotSent => machine.handle_failure(leg, LegFailure::NotSent),
             Leg::Lost => machine.handle_failure(leg, LegFailure::Disconnected),
         }
     }
     let step = machine.poll();
-    (step, machine.is_contested())
+    machine.handle_impatience();
+    match (step, machine.poll()) {
+        (WriteStep::Wait, WriteStep::Done(outcome)) => (step, Some(outcome)),
+        _ => (step, None),
+    }
 }
 
 fn said(answer: Answer) -> WriteAnswer {
     match answer {
         Answer::Applied => WriteAnswer::Applied,
         Answer::Unconfirmed => WriteAnswer::AppliedUnconfirmed,
-        Answer::Stale(newer) => WriteAnswer::Stale { newer: version(newer) },
+        Answer::Stale { newer, in_sync } => WriteAnswer::Stale { newer: version(newer), in_sync },
         Answer::WrongRing => WriteAnswer::WrongRing(Vec::new()),
     }
 }
@@ -56,12 +61,9 @@ fn version(stamp: Stamp) -> Version {
     Version::new(u128::from(stamp))
 }
 
-/// The newest version that owners have told a write of.
-pub fn newest(outcome: WriteOutcome) -> Option<Stamp> {
-    match outcome {
-        WriteOutcome::Stale { newest } => Some(Stamp::try_from(newest.get()).expect("one of the model's")),
-        _ => None,
-    }
+/// The version that a real one stands for.
+pub fn stamp(version: Version) -> Stamp {
+    Stamp::try_from(version.get()).expect("one of the model's")
 }
 
 /// What a quorum read has found, once it has; zero for a miss.
@@ -91,7 +93,7 @@ pub fn read(owners: Nodes, coordinator: usize, seen: &[Seen; NODES]) -> Option<S
             }
             ReadStep::Wait(_) => return None,
             ReadStep::Done(ReadOutcome::Value { version, .. }) => {
-                return Some(Stamp::try_from(version.get()).expect("one of the model's"));
+                return Some(stamp(version));
             }
             ReadStep::Done(ReadOutcome::Miss { .. }) => return Some(0),
             ReadStep::Done(_) => return None,

@@ -18,5 +18,8 @@ mod sync;
 
 #[test]
 fn run() {
+    if let Ok(name) = std::env::var("MESH_MUTANT") {
+        mesh_proto::Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name).unwrap().plant();
+    }
     search::from_environment();
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use mesh_proto::{
-    Incarnation, Member, MemberState, Membership, MembershipConfig, MembershipOutput, Monotonic, NodeId, Weight,
+    Incarnation, Member, MemberState, Membership, MembershipConfig, MembershipOutput, Monotonic, NodeId, Stage, Weight,
 };
 
 use crate::{
@@ -19,8 +19,8 @@ use crate::{
 pub enum Input {
     /// A member list.
     Members([Claim; NODES]),
-    Leave,
-    CaughtUp,
+    Stage(Stage),
+    Left,
 }
 
 /// What it then believes, and what follows from that.
@@ -29,7 +29,7 @@ pub struct Believed {
     pub view: View,
     pub members: Nodes,
     pub joining: Nodes,
-    pub left: Nodes,
+    pub leaving: Nodes,
     pub ring_changed: bool,
     pub refuted: bool,
 }
@@ -50,7 +50,7 @@ pub fn step(me: usize, view: &View, input: Input) -> Believed {
         view: View { claims: turn(believed.view.claims, back), ..believed.view },
         members: turned(believed.members),
         joining: turned(believed.joining),
-        left: turned(believed.left),
+        leaving: turned(believed.leaving),
         ..believed
     }
 }
@@ -77,11 +77,13 @@ fn set(ids: impl Iterator<Item = NodeId>) -> Nodes {
 }
 
 fn member(place: usize, claim: Claim) -> Option<Member> {
-    let state = match claim.status {
+    let (state, stage) = match claim.status {
         Status::Unknown => return None,
-        Status::Joining | Status::Alive => MemberState::Alive,
-        Status::Dead => MemberState::Dead,
-        Status::Left => MemberState::Left,
+        Status::Joining => (MemberState::Alive, Stage::Joining),
+        Status::Normal => (MemberState::Alive, Stage::Normal),
+        Status::Leaving => (MemberState::Alive, Stage::Leaving),
+        Status::Dead => (MemberState::Dead, Stage::Normal),
+        Status::Left => (MemberState::Left, Stage::Leaving),
     };
     Some(Member {
         id: id(place),
@@ -89,16 +91,17 @@ fn member(place: usize, claim: Claim) -> Option<Member> {
         incarnation: Incarnation::new(u64::from(claim.incarnation)),
         weight: Weight::MAX,
         state,
-        joining: claim.status == Status::Joining,
+        stage,
     })
 }
 
 fn claim(member: &Member) -> Claim {
-    let status = match member.state {
-        MemberState::Alive | MemberState::Suspect if member.joining => Status::Joining,
-        MemberState::Alive | MemberState::Suspect => Status::Alive,
-        MemberState::Dead => Status::Dead,
-        MemberState::Left => Status::Left,
+    let status = match (member.state, member.stage) {
+        (MemberState::Dead, _) => Status::Dead,
+        (MemberState::Left, _) => Status::Left,
+        (_, Stage::Joining) => Status::Joining,
+        (_, Stage::Normal) => Status::Normal,
+        (_, Stage::Leaving) => Status::Leaving,
     };
     Claim { status, incarnation: u8::try_from(member.incarnation.get()).expect("incarnations are bounded") }
 }
@@ -114,8 +117,8 @@ fn work_out(view: &View, input: Input) -> Believed {
     drain(&mut membership);
     match input {
         Input::Members(claims) => membership.handle_members(NOW, &members(&claims)),
-        Input::Leave => membership.handle_leave(NOW),
-        Input::CaughtUp => membership.handle_caught_up(NOW),
+        Input::Stage(stage) => membership.handle_stage(NOW, stage),
+        Input::Left => membership.handle_left(NOW),
     }
     let outputs = drain(&mut membership);
     let refuted = outputs.contains(&MembershipOutput::Refuted);
@@ -131,8 +134,8 @@ fn work_out(view: &View, input: Input) -> Believed {
     Believed {
         view: View { claims, gone_after },
         members: set(membership.ring_members().into_iter().map(|(id, _)| id)),
-        joining: set(membership.joining_members().into_iter().map(|(id, _)| id)),
-        left: set(membership.left_members().into_iter()),
+        joining: set(membership.others_in(Stage::Joining).into_iter().map(|(id, _)| id)),
+        leaving: set(membership.others_in(Stage::Leaving).into_iter().map(|(id, _)| id)),
         ring_changed: outputs.contains(&MembershipOutput::RingChanged),
         refuted,
     }
@@ -147,7 +150,7 @@ fn rebuilt(view: &View) -> Membership {
         seeds: Vec::new(),
     };
     let own = view.claims[0];
-    let status = if own.status == Status::Left { Status::Alive } else { own.status };
+    let status = if own.status == Status::Left { Status::Leaving } else { own.status };
     let at_first = Claim { status, incarnation: view.gone_after };
     let mut membership = Membership::new(config, member(0, at_first).expect("it knows itself"), NOW, 1);
     if own.incarnation > view.gone_after {
@@ -157,7 +160,7 @@ fn rebuilt(view: &View) -> Membership {
     }
     membership.handle_members(NOW, &members(&view.claims)[1..]);
     if own.status == Status::Left {
-        membership.handle_leave(NOW);
+        membership.handle_left(NOW);
     }
     assert_eq!(claim(membership.me()), own, "it is rebuilt as it was");
     membership

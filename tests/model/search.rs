@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::{
     action::Action,
@@ -18,9 +18,10 @@ pub struct Mesh {
 impl Mesh {
     fn first(&self) -> State {
         let held = if self.bounds.first { FIRST } else { 0 };
-        let claims = [Claim { status: Status::Alive, incarnation: 1 }; NODES];
+        let claims = [Claim { status: Status::Normal, incarnation: 1 }; NODES];
         let node = |at: usize| Node {
             life: Life::Up,
+            is_established: true,
             view: View { claims, gone_after: 1 },
             ring: ALL,
             sync: sync::at_first(at),
@@ -73,9 +74,7 @@ pub fn from_environment() {
         impatient: get("IMPATIENT") > 0,
         cut_short: get("CUT_SHORT") > 0,
         high_start: get("HIGH") > 0,
-        last_stays: get("MEND_LAST") > 0,
-        gone_is_gone: get("MEND_GONE") > 0,
-        alone_takes: get("MEND_ALONE") > 0,
+        established: get("MEND_NEW") > 0,
         late_answers: get("LATE") > 0,
         old_answers: get("OLD") > 0,
     };
@@ -85,7 +84,7 @@ pub fn from_environment() {
     }
     let started = Instant::now();
     let model = Mesh { bounds };
-    let builder = model.checker().target_state_count(1_000_000 * usize::from(get("MILLIONS").max(1))).threads(1.max(get("THREADS").into())).timeout(std::time::Duration::from_secs(u64::from(get("MINUTES").max(1)) * 60));
+    let builder = model.checker().finish_when(HasDiscoveries::Any).target_state_count(1_000_000 * usize::from(get("MILLIONS").max(1))).threads(1.max(get("THREADS").into())).timeout(std::time::Duration::from_secs(u64::from(get("MINUTES").max(1)) * 60));
     let checker = builder.spawn_bfs().join();
     println!("{} states, {} generated, depth {}, done {}, {:?}", checker.unique_state_count(), checker.state_count(), checker.max_depth(), checker.is_done(), started.elapsed());
     if get("SHOW") > 0 {
@@ -122,7 +121,8 @@ fn tell(path: &[(State, Option<Action>)]) {
             return;
         };
         state = state.after(action);
-        println!("{action:?}");
+        let seen = state.nodes.map(|node| (node.life, node.ring, node.sync.in_sync, node.held, node.links));
+        println!("{action:?}    {} {seen:?}", state.misses_now());
     }
     for (at, node) in state.nodes.iter().enumerate() {
         println!("  {at}: {node:?}");

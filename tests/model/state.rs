@@ -33,7 +33,8 @@ pub type Stamp = u8;
 /// What everybody holds at first, if anything.
 pub const FIRST: Stamp = 1;
 
-/// Whether a process runs. One that waits for its turn to leave (`handover::turn`) does nothing else than one that does not.
+/// Whether a process runs, and how far it is with its stop. One that waits for its turn to leave (`handover::wait_for_turn`)
+/// does nothing else than one that does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Life {
     /// There is none.
@@ -41,11 +42,15 @@ pub enum Life {
     Down,
     /// It runs.
     Up,
-    /// It has said that it leaves and hands over: `handover::drain`.
+    /// It is out of the ring and hands over: `handover::hand_over`.
     Leaving,
+    /// It has handed over, or its time is up, and has not told anybody yet: `handover::leave` has ended.
+    HandedOver,
+    /// It tells that it has left: `handover::say_that_it_has_left`.
+    Left,
 }
 
-/// What is claimed of a member: `mesh_proto::Member` without address and weight. Suspects are alive.
+/// What is claimed of a member: `mesh_proto::Member` without address and weight. Suspects are present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Status {
     /// Nobody has said anything.
@@ -54,11 +59,20 @@ pub enum Status {
     /// It runs and is about to enter the ring.
     Joining,
     /// It is in the ring.
-    Alive,
+    Normal,
+    /// It is out of the ring and hands over.
+    Leaving,
     /// It does not answer.
     Dead,
-    /// It has left.
+    /// It has stopped gracefully.
     Left,
+}
+
+impl Status {
+    /// `MemberState::is_present`.
+    pub const fn is_present(self) -> bool {
+        matches!(self, Self::Joining | Self::Normal | Self::Leaving)
+    }
 }
 
 /// A claim with its incarnation.
@@ -121,15 +135,17 @@ pub struct Node {
     /// `RingChange::joining`.
     pub is_joining: bool,
     pub sync: Sync,
+    /// Whether it has been in sync, or has taken over from one that was.
+    pub is_established: bool,
     pub held: Stamp,
     /// The highest time that its clock has given or met.
     pub clock: u8,
     /// Peers that it has a connection to.
     pub links: Nodes,
     pub comparisons: [Comparison; NODES],
-    /// `RingChange::farewells`: under which ring all was taken over from a peer that leaves; zero for none.
+    /// `RingChange::leavers`: under which ring all was taken over from a peer that leaves; zero for none.
     pub taken: [Nodes; NODES],
-    /// `handover::drain`: the ring of this round, and who has said in it that it has taken over.
+    /// `handover::is_taken_over`: the ring of this round, and who has said in it that it has taken over.
     pub drain_ring: Nodes,
     pub drained: Nodes,
 }
@@ -139,7 +155,7 @@ pub struct Node {
 pub enum Answer {
     Applied,
     Unconfirmed,
-    Stale(Stamp),
+    Stale { newer: Stamp, in_sync: bool },
     WrongRing,
 }
 
@@ -189,7 +205,10 @@ pub struct Write {
     pub coordinator: u8,
     pub attempt: u8,
     pub stamp: Stamp,
+    /// Of the last attempt.
     pub ring: Nodes,
+    /// Whether the next attempt is a second round, if the ring stays.
+    pub is_second: bool,
     /// The newest version that had been acknowledged when it began.
     pub floor: Stamp,
     pub legs: [Leg; NODES],

@@ -19,7 +19,6 @@ pub enum Input {
     /// A new ring; `to_be` is the one that says what is owned.
     Ring { to_be: Nodes, ring: Nodes, holders: Nodes, distrust: bool },
     Alone,
-    Gone(Nodes),
     Confirmed { ring: Nodes, peer: Nodes },
 }
 
@@ -98,7 +97,6 @@ impl Input {
                 Self::Ring { to_be: map(to_be), ring: map(ring), holders: map(holders), distrust }
             }
             Self::Alone => self,
-            Self::Gone(peer) => Self::Gone(map(peer)),
             Self::Confirmed { ring, peer } => Self::Confirmed { ring: map(ring), peer: map(peer) },
         }
     }
@@ -116,16 +114,16 @@ fn tell(plan: &mut RepairPlan, bits: &SlotSync, input: Input) {
             RINGS.with(|rings| plan.handle_ring(id(0), &rings[usize::from(to_be)], sources, distrust, bits));
         }
         Input::Alone => plan.handle_alone(bits),
-        Input::Gone(peer) => each(peer).for_each(|peer| plan.handle_gone(id(peer), bits)),
         Input::Confirmed { ring, peer } => {
-            each(peer).for_each(|peer| plan.handle_confirmed(hash(ring), id(peer), slot(), bits));
+            each(peer).for_each(|peer| plan.handle_confirmed(hash(ring), id(peer), &slot().into(), bits));
         }
     }
 }
 
 fn projected(plan: &RepairPlan, bits: &SlotSync) -> Sync {
-    let set = |ids: &[NodeId]| (0..NODES).filter(|place| ids.contains(&id(*place))).map(|place| 1 << place).sum();
-    let [awaited, confirmed] = plan.holders_of(slot()).map(set);
+    let others = || 1..NODES;
+    let awaited = others().filter(|peer| plan.awaited_from(id(*peer)).contains(slot())).map(only).sum();
+    let confirmed = others().filter(|peer| plan.confirmed_by(id(*peer)).contains(slot())).map(only).sum();
     let ring = (1..=ALL).find(|ring| hash(*ring) == plan.ring()).unwrap_or(0);
     let in_sync = bits.is_in_sync(slot());
     Sync { ring, awaited, confirmed, owned: plan.owns(slot()), was_alone: plan.was_alone(), in_sync }

@@ -224,10 +224,10 @@ impl RepairPlan {
         self.settled.clear();
     }
 
-    /// Of one slot: the holders that it has yet to be compared with, and those that it was compared with since it was last in sync.
+    /// Slots out of sync that have been compared with `peer`.
     #[must_use]
-    pub fn holders_of(&self, slot: Slot) -> [&[NodeId]; 2] {
-        [&self.awaited, &self.confirmed].map(|holders| holders.get(&slot).map_or(&[][..], Vec::as_slice))
+    pub fn confirmed_by(&self, peer: NodeId) -> &SlotSet {
+        self.confirmed.get(&peer).unwrap_or(&SlotSet::EMPTY)
     }
 
     /// Whether this node was the only one in the last ring: it will have to compare everything under the next.
