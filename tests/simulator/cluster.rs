@@ -17,6 +17,7 @@ use crate::{
     life::Life,
     links::Links,
     narrator::{Narrator, narrate},
+    overlap::Spans,
     plan::{Plan, Promise},
     tally::Tally,
 };
@@ -51,6 +52,7 @@ pub struct Cluster {
     pub network: SimulatedNetwork,
     pub tally: Arc<Tally>,
     pub epoch: Instant,
+    pub spans: Spans,
     /// Locked for a moment only, never across an await.
     places: Mutex<Vec<Place>>,
 }
@@ -70,7 +72,8 @@ impl Cluster {
         };
         let places: Vec<Place> = (0..plan.places).map(place).collect();
         let network = SimulatedNetwork::new(plan.seed);
-        let cluster = Self { network, tally: Arc::default(), epoch, places: Mutex::new(places) };
+        let cluster =
+            Self { network, tally: Arc::default(), epoch, spans: Spans::default(), places: Mutex::new(places) };
         Links::default().apply(&cluster.network, &cluster.ids());
         cluster
     }

@@ -79,7 +79,7 @@ const fn killer(mutant: Mutant) -> &'static str {
 /// Runs a killer in a process of its own; whether it failed, and its last words.
 fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
     let mut command = Command::new(env::current_exe().expect("this binary has a path"));
-    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).stderr(Stdio::null());
+    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).env("FROM", "0").stderr(Stdio::null());
     command.env_remove("MESH_SEED").env_remove(VARIABLE);
     if let Some(mutant) = mutant {
         command.env(VARIABLE, format!("{mutant:?}"));
@@ -118,6 +118,23 @@ fn every_mutant_is_killed_and_the_control_lives() {
     let wrong = wrong.into_inner().expect("nobody panics under this lock");
     assert!(wrong.is_empty(), "survivors, or controls that died: {wrong:?}");
     println!("{} of {} mutants killed", Mutant::ALL.len(), Mutant::ALL.len());
+}
+
+/// A deletion that leaves no tombstone needs neither a fault nor a change to be noticed.
+#[test]
+fn a_failing_seed_is_shrunk_to_the_plan_that_the_defect_needs() {
+    let mut command = Command::new(env::current_exe().expect("this binary has a path"));
+    command.args(["--exact", "seeds_keep_the_guarantee", "--nocapture"]).stderr(Stdio::null());
+    command
+        .env_remove("MESH_SEED")
+        .env("SEEDS", SEEDS)
+        .env("FROM", "0")
+        .env("SHRINK", "1")
+        .env(VARIABLE, "NoTombstone");
+    let output = command.output().expect("this binary can be started");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let plan = text.split("#[test]").nth(1).unwrap_or_else(|| panic!("nothing was shrunk: {text}"));
+    assert!(plan.contains("sessions: 1,") && !plan.contains("steps: "), "{plan}");
 }
 
 fn report(test: &str, mutant: Option<Mutant>, failed: bool, took: Duration, words: &str) {

@@ -17,6 +17,7 @@ use crate::{
     history::{Action, Fate, Key, Level, Operation, Seen},
     links::Links,
     narrator::narrate,
+    overlap::{Pairs, Role},
     plan::{Cut, Fault, Plan, Promise, Step},
     sessions::{Clients, Session},
     tally::Counts,
@@ -57,6 +58,8 @@ pub struct Verdict {
     pub findings: Vec<String>,
     /// What happened.
     pub counts: Counts,
+    /// What happened at the same time.
+    pub pairs: Pairs,
     /// Of the history.
     pub hash: u64,
     /// Simulated time.
@@ -67,7 +70,7 @@ pub struct Verdict {
 pub fn simulate(plan: &Plan) -> Verdict {
     PANICS.set(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime starts");
@@ -188,8 +191,15 @@ impl<'a> Simulation<'a> {
             self.lay(weather);
         }
         let changes = self.change(step);
+        let began = Instant::now();
         self.begin(step).await;
         self.end(&step.fault).await;
+        if step.fault != Fault::Nothing {
+            self.cluster.spans.end(Role::Fault, step.fault.name(), began);
+        }
+        if let Some(weather) = &step.weather {
+            self.cluster.spans.end(Role::Weather, weather.name(), began);
+        }
         self.changed(step, changes).await;
         let when = format!("after {:?} and {:?}", step.fault, step.changes);
         if step.settle {
@@ -368,6 +378,7 @@ impl<'a> Simulation<'a> {
         self.verdict.counts.add("datagrams lost", traces.lost);
         self.verdict.counts.add("datagrams doubled", traces.duplicated);
         self.verdict.counts.add("datagrams overtaken", traces.overtaken);
+        self.verdict.pairs = self.cluster.spans.pairs();
         self.verdict.took = self.started.elapsed();
         self.verdict
     }

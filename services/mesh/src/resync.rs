@@ -319,7 +319,11 @@ pub(crate) async fn pull_all(
                 records += pulled.records as u64;
                 if pace == Pace::Gentle {
                     let due = Duration::from_micros(records.saturating_mul(1_000_000) / PULLED_PER_SECOND);
-                    tokio::time::sleep(due.saturating_sub(core.clock.now().since(started))).await;
+                    let early = due.saturating_sub(core.clock.now().since(started));
+                    // A timer that is due at once still lasts until the next millisecond, and there are thousands of slots.
+                    if !early.is_zero() {
+                        tokio::time::sleep(early).await;
+                    }
                 }
             }
             // This slot did not come whole: it stays out of sync, and the next round tries again.
