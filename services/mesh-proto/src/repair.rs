@@ -224,6 +224,18 @@ impl RepairPlan {
         self.settled.clear();
     }
 
+    /// Slots out of sync that have been compared with `peer`.
+    #[must_use]
+    pub fn confirmed_by(&self, peer: NodeId) -> &SlotSet {
+        self.confirmed.get(&peer).unwrap_or(&SlotSet::EMPTY)
+    }
+
+    /// Whether this node was the only one in the last ring: it will have to compare everything under the next.
+    #[must_use]
+    pub const fn was_alone(&self) -> bool {
+        self.was_alone
+    }
+
     /// How many owned slots are in sync, and how many are owned.
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {
