@@ -108,8 +108,10 @@ pub struct Setup {
     pub ttl_ms: Option<u64>,
     /// Answers were checked.
     pub checked: bool,
-    /// Padding.
-    pub value_bytes: usize,
+    /// How often each key was used, as DISTRIBUTION says it.
+    pub distribution: String,
+    /// What written values were padded to, as VALUE_BYTES says it.
+    pub value_bytes: String,
     /// The seed of all random choices.
     pub seed: u64,
     /// The planned length of the load in seconds.
@@ -235,7 +237,8 @@ impl Report {
                 read_consistency: plan.consistency,
                 ttl_ms: plan.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
                 checked: plan.check,
-                value_bytes: plan.value_bytes,
+                distribution: plan.keys.distribution().to_string(),
+                value_bytes: plan.value_sizes.to_string(),
                 seed: plan.seed,
                 duration_s: plan.duration.as_secs_f64(),
             },
