@@ -135,6 +135,8 @@ pub struct Totals {
     pub indeterminate: u64,
     /// Operations answered by a second node after a first had failed.
     pub failed_over: u64,
+    /// Tries beyond the first of each operation, whatever they came to.
+    pub extra_tries: u64,
     /// Hits in the entry node's own replica.
     pub hits_local: u64,
     /// Hits at another owner.
@@ -400,6 +402,7 @@ fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
         errors: count(&|series| series.outcome == OutcomeClass::Error).saturating_sub(indeterminate),
         indeterminate,
         failed_over: recorder.failed_over,
+        extra_tries: recorder.extra_tries,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),
         hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),
         misses: count(&|series| series.outcome == OutcomeClass::Miss),

@@ -167,7 +167,9 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
         let words = format!("{} writes ({share:.3} %) may or may not have happened", grouped(totals.indeterminate));
         field(out, "in doubt", &words)?;
     }
-    field(out, "fail-overs", &format!("{} answered by a second node", grouped(totals.failed_over)))?;
+    let share = percent(totals.extra_tries, totals.total);
+    let extra = format!("{} extra tries ({share:.3} % of all operations)", grouped(totals.extra_tries));
+    field(out, "fail-overs", &format!("{} answered by a second node; {extra}", grouped(totals.failed_over)))?;
     for error in &report.errors {
         writeln!(out, "  {:>9} × {}", grouped(error.count), error.kind)?;
         for window in error.windows.iter().take(4) {

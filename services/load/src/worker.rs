@@ -75,7 +75,11 @@ impl Thread {
         live.latency(op, outcome, response);
         let ops = live.add(Counter::Ops);
         recorder.tries.add(op, answer, run.load_time(times.ended));
-        if answer.failed_over {
+        if answer.is_retried {
+            recorder.extra_tries += 1;
+            live.add(Counter::ExtraTries);
+        }
+        if answer.failed_over() {
             recorder.failed_over += 1;
             live.add(Counter::FailOvers);
         }
