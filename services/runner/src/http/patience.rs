@@ -133,7 +133,7 @@ impl Recent {
 }
 
 fn bucket_of(took: Duration) -> usize {
-    let quarters = u64::try_from(took.as_millis()).unwrap_or(u64::MAX) * 4 / SHORTEST_MS;
+    let quarters = u64::try_from(took.as_millis() * 4).unwrap_or(u64::MAX) / SHORTEST_MS;
     let Some(octave) = quarters.checked_ilog2().and_then(|octave| octave.checked_sub(2)) else { return 0 };
     (1 + octave as usize * 4 + (quarters >> octave) as usize - 4).min(BUCKETS - 1)
 }
@@ -192,7 +192,7 @@ mod tests {
             patience.record(small, Duration::from_millis(2), 1000 + now / 10);
         }
         assert_eq!(patience.begin(small), FLOOR);
-        patience.record(large, Duration::from_secs(60), 100);
+        (0..20).for_each(|_| patience.record(large, Duration::from_secs(60), 100));
         assert_eq!(patience.begin(large), TIMEOUT / 2);
     }
 
