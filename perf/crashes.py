@@ -15,14 +15,15 @@ VIOLATIONS = ["wrong_object", "corrupt", "never_written", "missing", "lost", "ou
 
 
 def run(bench, **settings: str) -> dict:
-    """One run on three nodes of the runner's own, and its results."""
+    """One run on three nodes of the runner's own, and its results; on those of `TARGETS`, if there are any."""
+    local = [] if "TARGETS" in settings else ["--local", "3"]
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         defaults = {
             "KEYS": "50000", "SET_RATIO": "20", "DELETE_RATIO": "5", "CONCURRENCY": "256", "RESULTS": str(results),
             "LOG_DIR": folder,
         }
-        output_of([str(bench.binaries / "runner"), "--local", "3"], {**defaults, **settings}, timeout_s=400)
+        output_of([str(bench.binaries / "runner"), *local], {**defaults, **settings}, timeout_s=400)
         return json.loads(results.read_text())
 
 

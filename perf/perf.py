@@ -17,6 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import crashes
+import hot
+import large
 import overhead
 import restarts
 import resync
@@ -28,6 +30,9 @@ CONNECTIONS = 256
 KEYS = 50_000
 PAYLOAD_BYTES = 16 + 24
 
+# Most of what follows is measured with uniform keys, and with the skew of most benchmarks.
+ZIPF = {"": "uniform", "zipf ": "zipf:0.99"}
+
 TARGETS = [
     Target("wrk → node GET local ÷ wrk → bare responder", ratio("wrk local ops/s", "responder ops/s"), 0.75, True),
     Target("runner GET local ÷ wrk → bare responder", ratio("local ops/s", "responder ops/s"), 0.70, True),
@@ -38,15 +43,23 @@ TARGETS = [
     Target("runner GET local ÷ redis-benchmark GET", ratio("local ops/s", "redis get ops/s"), 1.3, True),
     Target("runner SET RF3/WC2 ÷ redis-benchmark SET", ratio("set ops/s", "redis set ops/s"), 1.0, True),
     Target("runner SET_RATIO=30 ÷ redis-benchmark GET (60 000 ÷ 59 000)", ratio("mixed ops/s", "redis get ops/s"), 60 / 59, True),
+    Target("zipf 0.99: runner SET RF3/WC2 ÷ redis-benchmark SET", ratio("zipf set ops/s", "redis set ops/s"), 1.0, True),
+    Target("zipf 0.99: runner SET_RATIO=30 ÷ redis-benchmark GET", ratio("zipf mixed ops/s", "redis get ops/s"), 60 / 59, True),
     Target("runner SET_RATIO=30, CHECK=on ÷ CHECK=off", ratio("checked ops/s", "unchecked ops/s"), 0.95, True),
     Target("runner SET_RATIO=30, p99", figure("mixed p99 ms"), 12.0, False, " ms"),
     Target("open loop 20 000/s, SET_RATIO=30, response p50", figure("open p50 ms"), 0.6, False, " ms"),
     Target("open loop 20 000/s, SET_RATIO=30, response p99", figure("open p99 ms"), 2.0, False, " ms"),
+    Target("zipf 0.99: runner SET_RATIO=30, p99", figure("zipf mixed p99 ms"), 12.0, False, " ms"),
+    Target("zipf 0.99: open loop 20 000/s, response p50", figure("zipf open p50 ms"), 0.6, False, " ms"),
+    Target("zipf 0.99: open loop 20 000/s, response p99", figure("zipf open p99 ms"), 2.0, False, " ms"),
     Target("direct-runner SET_RATIO=30 RF3/WC2 ÷ redis-benchmark GET", ratio("direct ops/s", "redis get ops/s"), 5.0, True),
     Target("memory per entry beyond key and value", figure("entry overhead bytes"), 120.0, False, " bytes"),
     Target("open loop at twice the maximum: goodput ÷ maximum", ratio("overload goodput ops/s", "overload maximum ops/s"), 0.8, True),
     Target("open loop at twice the maximum: p99 from sending to answer", figure("overload p99 ms"), 250.0, False, " ms"),
     Target("open loop at twice the maximum: nodes declared dead", figure("overload deaths"), 0, False),
+    Target("zipf 0.99, twice the maximum: goodput ÷ maximum", ratio("zipf overload goodput ops/s", "zipf overload maximum ops/s"), 0.8, True),
+    Target("zipf 0.99, twice the maximum: p99 from sending to answer", figure("zipf overload p99 ms"), 250.0, False, " ms"),
+    Target("zipf 0.99, twice the maximum: nodes declared dead", figure("zipf overload deaths"), 0, False),
     Target("all cores busy: nodes declared dead", figure("false deaths"), 0, False),
     Target("an empty node's resync from two that serve, keys/s", figure("resync keys/s"), 50_000, True),
     Target("the others' p99 during that resync ÷ before", ratio("p99 ms during resync", "p99 ms before resync"), 2.0, False),
@@ -59,6 +72,8 @@ TARGETS = [
     Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
     Target("GET/s, collector hangs ÷ untraced", ratio("collector hangs GET ops/s", "untraced GET ops/s"), 0.95, True),
     Target("GET/s, collector is slow ÷ untraced", ratio("collector is slow GET ops/s", "untraced GET ops/s"), 0.95, True),
+    *hot.TARGETS,
+    *large.TARGETS,
 ]
 
 
@@ -114,15 +129,15 @@ class Bench:
             put(mesh.urls[0], "perf", "v" * 24)
             rate, p99, _ = wrk_figures(self.wrk(f"{mesh.urls[0]}/get?k=perf", self.seconds))
             figures["wrk local ops/s"], figures["wrk local p99 ms"] = rate, p99
-            for name, share in [("local", "0"), ("set", "100"), ("mixed", "30")]:
-                found, cpu = self.cpu_us(mesh, lambda share=share: self.runner(mesh, SET_RATIO=share))
-                figures[f"{name} ops/s"], figures[f"{name} CPU µs"] = found.rate, cpu
-                figures[f"{name} p99 ms"] = worst(found, "p99")
-            for name, per_second in [("half open", "10000"), ("open", "20000")]:
-                run = lambda per_second=per_second: self.runner(mesh, SET_RATIO="30", RATE=per_second)
-                found, cpu = self.cpu_us(mesh, run)
-                figures[f"{name} p50 ms"], figures[f"{name} p99 ms"] = worst(found, "p50"), worst(found, "p99")
-                figures[f"{name} CPU µs"] = cpu
+            for name, settings in [
+                ("local", {"SET_RATIO": "0"}), ("set", {"SET_RATIO": "100"}), ("mixed", {"SET_RATIO": "30"}),
+                ("half open", {"SET_RATIO": "30", "RATE": "10000"}), ("open", {"SET_RATIO": "30", "RATE": "20000"}),
+            ]:
+                for skew, distribution in ZIPF.items():
+                    run = lambda: self.runner(mesh, DISTRIBUTION=distribution, **settings)
+                    found, cpu = self.cpu_us(mesh, run)
+                    figures[f"{skew}{name} ops/s"], figures[f"{skew}{name} CPU µs"] = found.rate, cpu
+                    figures[f"{skew}{name} p50 ms"], figures[f"{skew}{name} p99 ms"] = worst(found, "p50"), worst(found, "p99")
 
     def check(self, figures: Round) -> None:
         """What checking every answer costs: the same load twice on one mesh. Which goes first alternates, so that neither
@@ -159,19 +174,34 @@ class Bench:
                     figures[f"redis {test} ops/s"] = rate
 
     def direct(self, figures: Round) -> None:
-        settings = {
-            "DURATION": f"{self.seconds}s", "CONCURRENCY": str(CONNECTIONS), "KEYS": str(KEYS), "SET_RATIO": "30",
-            "CACHE_AUTH": "perf", "FINAL_SWEEP": "false", "RESULTS": "",
-        }
-        found = summary(output_of([str(self.binaries / "direct-runner")], settings))
-        figures["direct ops/s"], figures["direct p99 ms"] = found.rate, worst(found, "p99")
+        for skew, distribution in ZIPF.items():
+            settings = {
+                "DURATION": f"{self.seconds}s", "CONCURRENCY": str(CONNECTIONS), "KEYS": str(KEYS), "SET_RATIO": "30",
+                "CACHE_AUTH": "perf", "FINAL_SWEEP": "false", "RESULTS": "", "DISTRIBUTION": distribution,
+            }
+            found = summary(output_of([str(self.binaries / "direct-runner")], settings))
+            figures[f"{skew}direct ops/s"], figures[f"{skew}direct p99 ms"] = found.rate, worst(found, "p99")
+            figures[f"{skew}direct SET p99.9 ms"] = found.percentiles_ms["SET p99.9"]
 
     def overhead(self, figures: Round) -> None:
         """Whether tracing costs what it may, and what TRACE_MODE=all costs: that is a figure, and has no target."""
         overhead.measure(self, figures)
 
+    def hot(self, figures: Round) -> None:
+        hot.hot(self, figures)
+
+    def kills(self, figures: Round) -> None:
+        hot.kills(self, figures)
+
+    def large(self, figures: Round) -> None:
+        large.large(self, figures)
+
+    def beside(self, figures: Round) -> None:
+        large.beside(self, figures)
+
     def overload(self, figures: Round) -> None:
-        saturation.overload(self, figures)
+        for skew, distribution in ZIPF.items():
+            saturation.overload(self, figures, skew, distribution)
 
     def false_deaths(self, figures: Round) -> None:
         saturation.false_deaths(self, figures)
@@ -199,10 +229,13 @@ class Bench:
 
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
-MEASUREMENTS = ["responder", "mesh", "check", "remote", "redis", "direct", "overhead", "overload", "false_deaths", "resync", "crashes", "restarts", "memory"]
+MEASUREMENTS = [
+    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "overload", "false_deaths",
+    "resync", "crashes", "restarts", "kills", "memory",
+]
 
 # They do not vary from round to round, or take minutes.
-ONCE = ["crashes", "restarts", "memory"]
+ONCE = ["crashes", "restarts", "kills", "memory"]
 
 
 def entries(url: str) -> int:

@@ -79,6 +79,21 @@ def wrk_figures(text: str) -> tuple[float, float, int]:
     return rate, float(amount) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit], count
 
 
+def latency(results: dict, table: str, label: str) -> dict[str, float]:
+    """One row of percentiles in a runner's results."""
+    return next(row for row in results["rows"] if (row["table"], row["label"]) == (table, label))
+
+
+def extra_tries(results: dict) -> float:
+    """Tries beyond the first of each operation, in percent of the operations."""
+    return results["totals"]["extra_tries"] / results["totals"]["total"] * 100
+
+
+def timed_out(results: dict) -> float:
+    """Tries that got no answer in time, of all operations and nodes."""
+    return sum(op["timed_out"] for op in results["reconciliation"]["ops"])
+
+
 @dataclass(frozen=True)
 class Summary:
     """What the runners' summary says."""

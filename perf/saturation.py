@@ -81,16 +81,16 @@ def run(bench, mesh: Mesh, **settings: str) -> tuple[float, float]:
     return (totals["total"] - totals["errors"] - totals["indeterminate"]) / took, p99
 
 
-def overload(bench, figures: Round) -> None:
+def overload(bench, figures: Round, skew: str, distribution: str) -> None:
     """Twice as much as it can do, on a schedule that waits for nobody."""
     with Mesh(bench.binaries, 3, {"REPLICATION_FACTOR": "3", "WRITE_CONCERN": "2"}) as mesh:
         run(bench, mesh, PREFILL="true", DURATION="1s", CONCURRENCY="256")
-        most, _ = run(bench, mesh, CONCURRENCY="256")
+        most, _ = run(bench, mesh, CONCURRENCY="256", DISTRIBUTION=distribution)
         with Watch(mesh) as watch:
-            done, p99 = run(bench, mesh, CONCURRENCY=str(CONNECTIONS), RATE=str(round(2 * most)))
-        figures["overload maximum ops/s"], figures["overload goodput ops/s"] = most, done
-        figures["overload p99 ms"], figures["overload deaths"] = p99, watch.deaths
-        figures["overload requests shed"] = sum(total(SHED, metrics(url)) for url in mesh.urls)
+            done, p99 = run(bench, mesh, CONCURRENCY=str(CONNECTIONS), RATE=str(round(2 * most)), DISTRIBUTION=distribution)
+        figures[f"{skew}overload maximum ops/s"], figures[f"{skew}overload goodput ops/s"] = most, done
+        figures[f"{skew}overload p99 ms"], figures[f"{skew}overload deaths"] = p99, watch.deaths
+        figures[f"{skew}overload requests shed"] = sum(total(SHED, metrics(url)) for url in mesh.urls)
 
 
 def false_deaths(bench, figures: Round) -> None:

@@ -3,7 +3,7 @@
 import unittest
 
 import restarts
-from ratios import Target, medians, ratio, redis_rate, summary, unmixed, wrk_figures
+from ratios import Target, extra_tries, latency, medians, ratio, redis_rate, summary, timed_out, unmixed, wrk_figures
 
 WRK = """Running 5s test @ http://127.0.0.1:20000/
   2 threads and 256 connections
@@ -43,6 +43,15 @@ class Reading(unittest.TestCase):
     def test_no_summary(self):
         with self.assertRaises(ValueError):
             summary("cannot reach anybody")
+
+    def test_results(self):
+        results = {
+            "totals": {"total": 200, "extra_tries": 5},
+            "rows": [{"table": "all", "label": "GET", "p99_ms": 1.0}, {"table": "all", "label": "SET", "p99_ms": 2.0}],
+            "reconciliation": {"ops": [{"timed_out": 3}, {"timed_out": 4}]},
+        }
+        self.assertEqual(latency(results, "all", "SET")["p99_ms"], 2.0)
+        self.assertEqual((extra_tries(results), timed_out(results)), (2.5, 7))
 
     def test_redis(self):
         text = '"test","rps","avg_latency_ms"\n"GET","59000.25","4.1"\n'

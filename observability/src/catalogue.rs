@@ -130,6 +130,7 @@ catalogue! {
     RUNNER_ERRORS: Counter "runner_errors_total" "Operations that failed, by kind.";
     RUNNER_SENT: Counter "runner_writes_sent_total" "Writes sent, failed ones and the prefill included.";
     RUNNER_FAIL_OVERS: Counter "runner_fail_overs_total" "Operations that a second node answered after a first had failed.";
+    RUNNER_EXTRA_TRIES: Counter "runner_extra_tries_total" "Tries beyond the first of each operation, whatever they came to.";
     RUNNER_VIOLATIONS: Counter "runner_integrity_violations_total" "Answers that break the guarantee, by kind.";
     RUNNER_STALE: Counter "runner_stale_reads_total" "Reads older than an acknowledged write; allowed at consistency one.";
     RUNNER_SWEPT: Counter "runner_swept_reads_total" "Reads of the final sweep.";

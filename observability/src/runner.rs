@@ -29,6 +29,8 @@ pub struct RunnerSample {
     pub writes_sent: u64,
     /// Operations that a second node answered.
     pub fail_overs: u64,
+    /// Tries beyond the first of each operation.
+    pub extra_tries: u64,
     /// Broken promises by kind.
     pub violations: Vec<(&'static str, u64)>,
     /// Reads older than an acknowledged write.
@@ -87,6 +89,7 @@ impl RunnerSample {
         text.family(&names::RUNNER_TRACE_KEEPS, "fate", &self.keeps);
         text.one(&names::RUNNER_SENT, self.writes_sent as f64);
         text.one(&names::RUNNER_FAIL_OVERS, self.fail_overs as f64);
+        text.one(&names::RUNNER_EXTRA_TRIES, self.extra_tries as f64);
         text.family(&names::RUNNER_VIOLATIONS, "kind", &self.violations);
         text.one(&names::RUNNER_STALE, self.stale_reads as f64);
         text.one(&names::RUNNER_SWEPT, self.swept_reads as f64);

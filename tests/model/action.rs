@@ -9,23 +9,48 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A node hears from another, as gossip has it.
-    Gossip { to: usize, from: usize },
+    Gossip {
+        to: usize,
+        from: usize,
+    },
     /// A node gets another's whole member list.
-    Members { to: usize, from: usize },
+    Members {
+        to: usize,
+        from: usize,
+    },
     /// A node gives up another that does not answer.
-    DeclareDead { by: usize, peer: usize },
+    DeclareDead {
+        by: usize,
+        peer: usize,
+    },
     /// A node that joins has caught up.
     Enter(usize),
     /// A node asks another what it holds, and is answered.
-    Compare { by: usize, peer: usize, reason: Reason },
+    Compare {
+        by: usize,
+        peer: usize,
+        reason: Reason,
+    },
     /// The answer arrives, and so does what it lacks.
-    Take { by: usize, peer: usize },
-    BeginWrite { write: usize, coordinator: usize },
+    Take {
+        by: usize,
+        peer: usize,
+    },
+    BeginWrite {
+        write: usize,
+        coordinator: usize,
+    },
     RepeatWrite(usize),
     /// The coordinator does not wait for silent owners any longer.
     StampAgain(usize),
-    DeliverLeg { write: usize, owner: usize },
-    DeliverLate { write: usize, owner: usize },
+    DeliverLeg {
+        write: usize,
+        owner: usize,
+    },
+    DeliverLate {
+        write: usize,
+        owner: usize,
+    },
     BeginRead(usize),
     AnswerRead(usize),
     Crash(usize),
@@ -34,7 +59,10 @@ pub enum Action {
     /// It enters the ring again, because it would leave too few behind.
     ComeBack(usize),
     /// It asks another whether it has taken over.
-    Ask { by: usize, peer: usize },
+    Ask {
+        by: usize,
+        peer: usize,
+    },
     /// All is handed over.
     HandOver(usize),
     /// The time is up.
@@ -43,7 +71,10 @@ pub enum Action {
     SayLeft(usize),
     /// Its process ends.
     Exit(usize),
-    Return { node: usize, high: bool },
+    Return {
+        node: usize,
+        high: bool,
+    },
     Cut(usize),
     /// Connections to a node that is cut off break.
     Disconnect(usize),
@@ -140,7 +171,8 @@ impl State {
         if self.read.progress == Progress::Running {
             let coordinator = usize::from(self.read.coordinator);
             let asked = each(self.read.ring).filter(|owner| self.read.seen[*owner] == Seen::None);
-            let asked = asked.filter(|owner| has(self.nodes[coordinator].links, *owner) && self.connects(coordinator, *owner));
+            let asked =
+                asked.filter(|owner| has(self.nodes[coordinator].links, *owner) && self.connects(coordinator, *owner));
             actions.extend(asked.map(Action::AnswerRead));
         }
     }
@@ -268,9 +300,8 @@ impl State {
     /// Whether some holder knows more than newcomers do.
     fn may_learn(&self, by: usize) -> bool {
         let node = &self.nodes[by];
-        let holders = (0..NODES).filter(|peer| {
-            *peer == by || has(node.ring, *peer) || node.view.claims[*peer].status == Status::Leaving
-        });
+        let holders = (0..NODES)
+            .filter(|peer| *peer == by || has(node.ring, *peer) || node.view.claims[*peer].status == Status::Leaving);
         !self.left.established || holders.into_iter().any(|peer| self.nodes[peer].is_established)
     }
 

@@ -7,8 +7,8 @@ use crate::{
     membership::{self, Believed},
     replica,
     state::{
-        Answer, Broken, Claim, Comparison, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen,
-        State, Status, View, Write, each, has, only,
+        Answer, Broken, Claim, Comparison, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen, State, Status,
+        View, Write, each, has, only,
     },
     sync,
 };
@@ -50,7 +50,12 @@ impl State {
         } else if is_joining {
             sync::Input::Ring { to_be: members | only(me), ring: members, holders, distrust }
         } else {
-            sync::Input::Ring { to_be: members, ring: members, holders, distrust: distrust || (entered && !Mutant::EnteredAndTrusted.is_planted()) }
+            sync::Input::Ring {
+                to_be: members,
+                ring: members,
+                holders,
+                distrust: distrust || (entered && !Mutant::EnteredAndTrusted.is_planted()),
+            }
         };
         node.sync = sync::step(me, node.sync, input);
         node.ring = members;
@@ -347,14 +352,16 @@ impl State {
     /// Whether a quorum read that gets all its answers in this moment, through any node, misses an acknowledged write.
     pub fn misses_now(&self) -> bool {
         let may_miss = self.nodes.iter().any(|node| node.sync.in_sync && node.held < self.acknowledged);
-        may_miss && (0..NODES).filter(|node| self.nodes[*node].life != Life::Down).any(|coordinator| {
-            let ring = self.nodes[coordinator].ring;
-            let answers = |owner| owner == coordinator || has(self.nodes[coordinator].links, owner);
-            let answers = |owner: &usize| answers(*owner) && (*owner == coordinator || self.connects(coordinator, *owner));
-            let mut seen = [Seen::None; NODES];
-            each(ring).filter(answers).for_each(|owner| seen[owner] = self.read_replica_in(owner, ring));
-            machines::read(ring, coordinator, &seen).is_some_and(|found| found < self.acknowledged)
-        })
+        may_miss
+            && (0..NODES).filter(|node| self.nodes[*node].life != Life::Down).any(|coordinator| {
+                let ring = self.nodes[coordinator].ring;
+                let answers = |owner| owner == coordinator || has(self.nodes[coordinator].links, owner);
+                let answers =
+                    |owner: &usize| answers(*owner) && (*owner == coordinator || self.connects(coordinator, *owner));
+                let mut seen = [Seen::None; NODES];
+                each(ring).filter(answers).for_each(|owner| seen[owner] = self.read_replica_in(owner, ring));
+                machines::read(ring, coordinator, &seen).is_some_and(|found| found < self.acknowledged)
+            })
     }
 
     // Anti-entropy.

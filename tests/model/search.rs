@@ -84,9 +84,21 @@ pub fn from_environment() {
     }
     let started = Instant::now();
     let model = Mesh { bounds };
-    let builder = model.checker().finish_when(HasDiscoveries::Any).target_state_count(1_000_000 * usize::from(get("MILLIONS").max(1))).threads(1.max(get("THREADS").into())).timeout(std::time::Duration::from_secs(u64::from(get("MINUTES").max(1)) * 60));
+    let builder = model
+        .checker()
+        .finish_when(HasDiscoveries::Any)
+        .target_state_count(1_000_000 * usize::from(get("MILLIONS").max(1)))
+        .threads(1.max(get("THREADS").into()))
+        .timeout(std::time::Duration::from_secs(u64::from(get("MINUTES").max(1)) * 60));
     let checker = builder.spawn_bfs().join();
-    println!("{} states, {} generated, depth {}, done {}, {:?}", checker.unique_state_count(), checker.state_count(), checker.max_depth(), checker.is_done(), started.elapsed());
+    println!(
+        "{} states, {} generated, depth {}, done {}, {:?}",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        checker.is_done(),
+        started.elapsed()
+    );
     if get("SHOW") > 0 {
         let mut dice = 12345_usize;
         let model = checker.model();
@@ -94,14 +106,20 @@ pub fn from_environment() {
         for _ in 0..200 {
             let mut actions = Vec::new();
             state.actions(&mut actions);
-            if actions.is_empty() { break; }
+            if actions.is_empty() {
+                break;
+            }
             dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let action = actions[(dice >> 33) % actions.len()];
             let next = state.after(action);
-            if next != state { println!("{action:?} of {}", actions.len()); }
+            if next != state {
+                println!("{action:?} of {}", actions.len());
+            }
             state = next;
         }
-        for node in &state.nodes { println!("{node:?}"); }
+        for node in &state.nodes {
+            println!("{node:?}");
+        }
     }
     for (name, path) in checker.discoveries() {
         println!("--- {name}");
@@ -127,5 +145,8 @@ fn tell(path: &[(State, Option<Action>)]) {
     for (at, node) in state.nodes.iter().enumerate() {
         println!("  {at}: {node:?}");
     }
-    println!("  writes {:?} acknowledged {} cut {} failed {}", state.writes, state.acknowledged, state.cut, state.failed);
+    println!(
+        "  writes {:?} acknowledged {} cut {} failed {}",
+        state.writes, state.acknowledged, state.cut, state.failed
+    );
 }

@@ -1,6 +1,6 @@
 //! Nodes are alike: states that differ only in who is who are one.
 
-use crate::state::{NODES, Nodes, Sync, State};
+use crate::state::{NODES, Nodes, State, Sync};
 
 const ORDERS: [[usize; NODES]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
@@ -8,7 +8,17 @@ impl State {
     /// The one that stands for all that are the same but for names.
     #[must_use]
     pub fn representative(&self) -> Self {
-        let keys = self.nodes.map(|node| (node.life, node.held, node.sync.in_sync, node.ring.count_ones(), node.clock, node.links.count_ones(), node.taken.iter().filter(|ring| **ring != 0).count()));
+        let keys = self.nodes.map(|node| {
+            (
+                node.life,
+                node.held,
+                node.sync.in_sync,
+                node.ring.count_ones(),
+                node.clock,
+                node.links.count_ones(),
+                node.taken.iter().filter(|ring| **ring != 0).count(),
+            )
+        });
         let rises = |order: &&[usize; NODES]| {
             let mut placed = keys;
             order.iter().zip(keys).for_each(|(to, key)| placed[*to] = key);

@@ -17,9 +17,17 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// A new ring; `to_be` is the one that says what is owned.
-    Ring { to_be: Nodes, ring: Nodes, holders: Nodes, distrust: bool },
+    Ring {
+        to_be: Nodes,
+        ring: Nodes,
+        holders: Nodes,
+        distrust: bool,
+    },
     Alone,
-    Confirmed { ring: Nodes, peer: Nodes },
+    Confirmed {
+        ring: Nodes,
+        peer: Nodes,
+    },
 }
 
 /// A state of the plan, and by which inputs it is reached.

@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -99,13 +96,15 @@ pub struct Sum {
     took: Duration,
     /// Of all histories.
     hash: u64,
+    /// How often a long run has said how far it is.
+    reports: u32,
 }
 
 /// Simulates every seed and prints what came of them.
 pub fn simulate(seeds: &Seeds) -> Sum {
     let started = Instant::now();
     println!("{seeds}");
-    let (sum, told) = (Mutex::new(Sum::default()), AtomicU64::new(0));
+    let sum = Mutex::new(Sum::default());
     let stops_early = mutants::planted().is_some();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -118,9 +117,8 @@ pub fn simulate(seeds: &Seeds) -> Sum {
                     let verdict = simulate_one(&Plan::of(seed));
                     let mut sum = lock(&sum);
                     sum.take(seed, &verdict);
-                    // Relaxed: under the lock.
-                    if started.elapsed() >= PROGRESS * (told.load(Relaxed) as u32 + 1) {
-                        told.fetch_add(1, Relaxed);
+                    if started.elapsed() >= PROGRESS * (sum.reports + 1) {
+                        sum.reports += 1;
                         sum.print_progress(seeds, started.elapsed());
                     }
                 }

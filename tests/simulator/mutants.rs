@@ -76,11 +76,11 @@ const fn killer(mutant: Mutant) -> &'static str {
     }
 }
 
-/// Runs a killer in a process of its own; whether it failed, and its last words.
-fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
+/// Runs a test in a process of its own; what it prints.
+fn output_of(test: &str, mutant: Option<Mutant>, shrinks: bool) -> String {
     let mut command = Command::new(env::current_exe().expect("this binary has a path"));
     command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).env("FROM", "0").stderr(Stdio::null());
-    command.env_remove("MESH_SEED").env_remove(VARIABLE);
+    command.env("SHRINK", if shrinks { "1" } else { "0" }).env_remove("MESH_SEED").env_remove(VARIABLE);
     if let Some(mutant) = mutant {
         command.env(VARIABLE, format!("{mutant:?}"));
     }
@@ -88,6 +88,12 @@ fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // A name that matches nothing is no test that passes.
     assert!(text.contains("running 1 test"), "there is no test {test}: {text}");
+    text
+}
+
+/// Runs a killer; whether it failed, and its last words.
+fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
+    let text = output_of(test, mutant, false);
     let words: Vec<&str> = text.lines().filter(|line| line.starts_with("seed ") || line.starts_with("  ")).collect();
     let words = words.get(2).map_or_else(String::new, |line| line.trim().chars().take(110).collect());
     (text.contains("test result: FAILED"), words)
@@ -123,16 +129,7 @@ fn every_mutant_is_killed_and_the_control_lives() {
 /// A deletion that leaves no tombstone needs neither a fault nor a change to be noticed.
 #[test]
 fn a_failing_seed_is_shrunk_to_the_plan_that_the_defect_needs() {
-    let mut command = Command::new(env::current_exe().expect("this binary has a path"));
-    command.args(["--exact", "seeds_keep_the_guarantee", "--nocapture"]).stderr(Stdio::null());
-    command
-        .env_remove("MESH_SEED")
-        .env("SEEDS", SEEDS)
-        .env("FROM", "0")
-        .env("SHRINK", "1")
-        .env(VARIABLE, "NoTombstone");
-    let output = command.output().expect("this binary can be started");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = output_of("seeds_keep_the_guarantee", Some(Mutant::NoTombstone), true);
     let plan = text.split("#[test]").nth(1).unwrap_or_else(|| panic!("nothing was shrunk: {text}"));
     assert!(plan.contains("sessions: 1,") && !plan.contains("steps: "), "{plan}");
 }

@@ -233,10 +233,7 @@ mod tests {
             assert!(smallest.steps.len() <= 2, "{smallest:?}");
             assert_eq!(smallest.steps.iter().map(|step| step.changes.len()).sum::<usize>(), 1);
             assert_eq!((smallest.nodes as u64, smallest.sessions), (smallest.replicas, 1));
-            assert_eq!(
-                (smallest.operations, smallest.hint_bytes_max, smallest.at_once),
-                (OPERATIONS_MIN, None, false)
-            );
+            assert_eq!((smallest.operations, smallest.hint_bytes_max, smallest.at_once), (OPERATIONS_MIN, None, false));
             assert!(
                 smaller(&smallest).iter().all(|smaller| fails(smaller).is_none() || smaller == &smallest),
                 "{smallest:?}"

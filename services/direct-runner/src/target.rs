@@ -255,7 +255,7 @@ const fn nobody() -> Answer {
 }
 
 fn moved(answer: Answer) -> Answer {
-    Answer { failed_over: !matches!(answer.outcome, Outcome::Error(_)), ..answer }
+    Answer { is_retried: true, ..answer }
 }
 
 const fn answer(node: usize, outcome: Outcome) -> Answer {
@@ -267,7 +267,7 @@ const fn answer(node: usize, outcome: Outcome) -> Answer {
         node,
         is_reply,
         before,
-        failed_over: false,
+        is_retried: false,
         doubtful: false,
         version: None,
         served_by: None,

@@ -89,7 +89,7 @@ impl Thread {
             outcome: OutcomeClass::of(answer.outcome),
             error: answer.failure(op),
             phase: self.run.phase.get(),
-            failed_over: answer.failed_over,
+            failed_over: answer.failed_over(),
             is_violation: judgement.is_broken(),
             intended: times.intended,
             sent: times.sent,

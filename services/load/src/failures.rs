@@ -119,7 +119,7 @@ mod tests {
             node: NodeIndex(1),
             is_reply: false,
             before: None,
-            failed_over: false,
+            is_retried: false,
             doubtful: false,
             version: None,
             served_by: None,

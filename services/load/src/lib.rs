@@ -8,6 +8,7 @@ mod fault_words;
 mod keys;
 mod plan;
 mod settings;
+mod sizes;
 mod value;
 mod version;
 
@@ -88,6 +89,7 @@ pub use schedule::{Pacer, Schedule};
 pub use served::{Served, ServedOp};
 pub use session::run_session;
 pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
+pub use sizes::ValueSizes;
 pub use slowest::{SlowRequest, Slowest};
 pub use summary::render;
 pub use target::{Answer, Client, Consistency, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};

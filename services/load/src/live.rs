@@ -39,13 +39,15 @@ pub enum Counter {
     Errors,
     /// Operations that a second node answered.
     FailOvers,
+    /// Tries beyond the first of each operation.
+    ExtraTries,
     /// Reads of the final sweep.
     Swept,
     /// Reads older than an acknowledged write.
     Stale,
 }
 
-const COUNTERS: usize = 6;
+const COUNTERS: usize = 7;
 
 impl Default for Live {
     fn default() -> Self {

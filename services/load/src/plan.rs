@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Consistency, KeySpace, NodeIndex, PlannedFault, run::EXPIRY_ALLOWANCE};
+use rand::Rng;
+
+use crate::{Consistency, KeySpace, NodeIndex, Op, PlannedFault, ValueSizes, run::EXPIRY_ALLOWANCE};
 
 /// A run, decided.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct Plan {
     pub keys: KeySpace,
     /// How many of a hundred operations write.
     pub set_ratio: u8,
-    /// Values are padded to this size.
-    pub value_bytes: usize,
+    /// What written values are padded to.
+    pub value_sizes: ValueSizes,
     /// How many of a hundred operations delete.
     pub delete_ratio: u8,
     /// How fresh reads must be.
@@ -80,6 +82,18 @@ pub struct Kill {
 const EXPIRY_AWAITED_MAX: Duration = Duration::from_secs(10);
 
 impl Plan {
+    /// What the next operation is.
+    pub(crate) fn choose_op(&self, rng: &mut impl Rng) -> Op {
+        let thrown = rng.random_range(0..100);
+        if thrown < self.set_ratio {
+            Op::Set
+        } else if thrown < self.set_ratio + self.delete_ratio {
+            Op::Delete
+        } else {
+            Op::Get
+        }
+    }
+
     /// Whether there is a final sweep: it proves nothing without what was acknowledged.
     #[must_use]
     pub const fn sweeps(&self) -> bool {

@@ -17,6 +17,8 @@ pub struct Recorder {
     pub integrity: Integrity,
     /// Operations that a second node answered after a first had failed, by the operation's success.
     pub failed_over: u64,
+    /// Tries beyond the first of each operation, whatever they came to.
+    pub extra_tries: u64,
     /// Operations that the schedule gave up.
     pub dropped: u64,
     /// The most operations that waited to begin.
@@ -85,6 +87,7 @@ impl Recorder {
             errors: ErrorLog::default(),
             integrity: Integrity::default(),
             failed_over: 0,
+            extra_tries: 0,
             dropped: 0,
             backlog_high: 0,
             lag_max: Duration::ZERO,
@@ -107,6 +110,7 @@ impl Recorder {
         self.errors.merge(&other.errors);
         self.integrity.merge(&other.integrity);
         self.failed_over += other.failed_over;
+        self.extra_tries += other.extra_tries;
         self.dropped += other.dropped;
         self.backlog_high = self.backlog_high.max(other.backlog_high);
         self.lag_max = self.lag_max.max(other.lag_max);

@@ -108,8 +108,10 @@ pub struct Setup {
     pub ttl_ms: Option<u64>,
     /// Answers were checked.
     pub checked: bool,
-    /// Padding.
-    pub value_bytes: usize,
+    /// How often each key was used, as DISTRIBUTION says it.
+    pub distribution: String,
+    /// What written values were padded to, as VALUE_BYTES says it.
+    pub value_bytes: String,
     /// The seed of all random choices.
     pub seed: u64,
     /// The planned length of the load in seconds.
@@ -133,6 +135,8 @@ pub struct Totals {
     pub indeterminate: u64,
     /// Operations answered by a second node after a first had failed.
     pub failed_over: u64,
+    /// Tries beyond the first of each operation, whatever they came to.
+    pub extra_tries: u64,
     /// Hits in the entry node's own replica.
     pub hits_local: u64,
     /// Hits at another owner.
@@ -235,7 +239,8 @@ impl Report {
                 read_consistency: plan.consistency,
                 ttl_ms: plan.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
                 checked: plan.check,
-                value_bytes: plan.value_bytes,
+                distribution: plan.keys.distribution().to_string(),
+                value_bytes: plan.value_sizes.to_string(),
                 seed: plan.seed,
                 duration_s: plan.duration.as_secs_f64(),
             },
@@ -397,6 +402,7 @@ fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
         errors: count(&|series| series.outcome == OutcomeClass::Error).saturating_sub(indeterminate),
         indeterminate,
         failed_over: recorder.failed_over,
+        extra_tries: recorder.extra_tries,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),
         hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),
         misses: count(&|series| series.outcome == OutcomeClass::Miss),

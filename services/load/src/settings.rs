@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    Consistency, KeySpace, Kill, NodeIndex, Plan,
+    Consistency, KeySpace, Kill, NodeIndex, Plan, ValueSizes,
     keys::{Distribution, KEYS_MAX},
 };
 
@@ -40,12 +40,14 @@ pub struct LoadSettings {
     /// Operations per second on a fixed schedule (open loop); 0 keeps CONCURRENCY in flight instead (closed loop)
     #[arg(long, env, default_value = "0", value_parser = rate)]
     pub rate: f64,
-    /// How often each key is used: uniform, or zipf:EXPONENT such as zipf:0.99
-    #[arg(long, env, default_value = "uniform", value_parser = Distribution::parse)]
+    /// How often each key is used: uniform; zipf:EXPONENT such as zipf:0.99; hotspot:OPERATIONS/KEYS in percent such as
+    /// hotspot:90/10; latest, where writes go from key to key and what was written last is read most; or sequential
+    #[arg(long, env, default_value = "uniform")]
     pub distribution: Distribution,
-    /// Pads written values to this many bytes; 0 leaves them as short as they are (about 45)
-    #[arg(long, env, default_value = "0", value_parser = value_bytes)]
-    pub value_bytes: usize,
+    /// Pads written values to this many bytes: one size such as 100 or 64KiB, a range such as 100-4KiB, or sizes with weights
+    /// such as 100:70,1KiB:25,64KiB:5; 0 leaves them as short as they are (about 45)
+    #[arg(long, env, default_value = "0")]
+    pub value_bytes: ValueSizes,
     /// Seeds every random choice; empty draws a new seed, which the summary shows
     #[arg(long, env, default_value = "", value_parser = Optional::<u64>::from_str, hide_default_value = true)]
     pub seed: Optional<u64>,
@@ -125,7 +127,7 @@ impl LoadSettings {
             rate: (self.rate > 0.0).then_some(self.rate),
             keys: KeySpace::new(self.keys, self.distribution),
             set_ratio: self.set_ratio,
-            value_bytes: self.value_bytes,
+            value_sizes: self.value_bytes.clone(),
             delete_ratio: self.delete_ratio,
             consistency: self.read_consistency,
             ttl: u64::try_from(set_ttl_ms).ok().filter(|ttl_ms| *ttl_ms > 0).map(Duration::from_millis),
@@ -241,10 +243,6 @@ fn percent(text: &str) -> Result<u8, String> {
     whole(text, 0, 100, "from 0 to 100")
 }
 
-fn value_bytes(text: &str) -> Result<usize, String> {
-    whole(text, 0, 2 * 1024 * 1024, "from 0 to 2097152")
-}
-
 fn threads(text: &str) -> Result<usize, String> {
     whole(text, 0, 255, "from 0 to 255")
 }
@@ -312,7 +310,8 @@ mod tests {
             ("final-sweep", "maybe", "FINAL_SWEEP=maybe: expected true or false"),
             ("stats-every", "x", "STATS_EVERY=x: expected a duration"),
             ("rate", "-3", "RATE=-3: expected 0, or operations per second"),
-            ("distribution", "zipf:2", "DISTRIBUTION=zipf:2: expected uniform, or zipf:"),
+            ("distribution", "zipf:0", "DISTRIBUTION=zipf:0: expected uniform, zipf:EXPONENT with an exponent above 0"),
+            ("value-bytes", "3MiB", "VALUE_BYTES=3MiB: expected bytes from 0 to 2MiB, as one size such as 100"),
         ] {
             let message = parse(&[&format!("--{flag}={value}")]).unwrap_err();
             assert!(message.starts_with(expected), "{message:?} should start with {expected:?}");

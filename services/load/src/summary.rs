@@ -86,6 +86,9 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
     let deletes = if setup.delete_ratio > 0 { format!(", {} % DEL", setup.delete_ratio) } else { String::new() };
     let mix = format!("{} % SET{deletes}", setup.set_ratio);
     field(out, "load", &format!("{load}, {} threads, {mix}, seed {}", setup.threads, setup.seed))?;
+    let sizes =
+        if setup.value_bytes == "0" { String::new() } else { format!(", values of {} bytes", setup.value_bytes) };
+    field(out, "keys", &format!("{}, {}{sizes}", grouped(setup.keys.into()), setup.distribution))?;
     if report.prefill_s > 0.0 {
         let keys = format!("{} of {}", grouped(report.prefilled), grouped(setup.keys.into()));
         field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
@@ -164,7 +167,9 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
         let words = format!("{} writes ({share:.3} %) may or may not have happened", grouped(totals.indeterminate));
         field(out, "in doubt", &words)?;
     }
-    field(out, "fail-overs", &format!("{} answered by a second node", grouped(totals.failed_over)))?;
+    let share = percent(totals.extra_tries, totals.total);
+    let extra = format!("{} extra tries ({share:.3} % of all operations)", grouped(totals.extra_tries));
+    field(out, "fail-overs", &format!("{} answered by a second node; {extra}", grouped(totals.failed_over)))?;
     for error in &report.errors {
         writeln!(out, "  {:>9} × {}", grouped(error.count), error.kind)?;
         for window in error.windows.iter().take(4) {

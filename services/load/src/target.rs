@@ -178,8 +178,8 @@ pub struct Answer {
     pub is_reply: bool,
     /// The first try, if this was the second.
     pub before: Option<FailedTry>,
-    /// A first try at another node had failed.
-    pub failed_over: bool,
+    /// It took a second try, at another node.
+    pub is_retried: bool,
     /// A first try gave no answer. If it was a write it may have happened, or may yet happen, whatever the second came to.
     pub doubtful: bool,
     /// The version of the value read, written or deleted.
@@ -191,6 +191,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether a second node answered after a first had failed.
+    #[must_use]
+    pub const fn failed_over(&self) -> bool {
+        self.is_retried && !matches!(self.outcome, Outcome::Error(_))
+    }
+
     /// Why it failed; that the protocol was broken, if it did not.
     #[must_use]
     pub const fn error(&self) -> ErrorKind {

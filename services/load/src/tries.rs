@@ -177,7 +177,7 @@ mod tests {
             node: NodeIndex(node),
             is_reply,
             before: None,
-            failed_over: false,
+            is_retried: false,
             doubtful: false,
             version: None,
             served_by: None,

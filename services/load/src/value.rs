@@ -49,8 +49,17 @@ pub fn write_value(out: &mut Vec<u8>, key: &[u8], stamp: Stamp, value_bytes: usi
     out.resize(checksum_at + CHECKSUM_DIGITS, b'0');
     if padding > 0 {
         out.push(b':');
-        // Letters that start at another place for every write, so that padding of another value is noticed.
-        out.extend((stamp.seq..).take(padding).map(|n| b'a' + (n % 26) as u8));
+        // Letters that start at another place for every write, so that padding of another value is noticed. What is there is
+        // copied behind itself by whole alphabets: letter by letter, a megabyte takes longer than sending it.
+        let (start, end) = (out.len(), out.len() + padding);
+        out.extend(
+            (0..ALPHABET.min(padding))
+                .map(|n| b'a' + ((stamp.seq % ALPHABET as u64 + n as u64) % ALPHABET as u64) as u8),
+        );
+        while out.len() < end {
+            let whole = (out.len() - start) / ALPHABET * ALPHABET;
+            out.extend_from_within(start..start + whole.min(end - out.len()));
+        }
         checksum = xxh3_64_with_seed(&out[checksum_at + CHECKSUM_DIGITS..], checksum);
     }
     for (at, digit) in out[checksum_at..checksum_at + CHECKSUM_DIGITS].iter_mut().enumerate() {
@@ -70,6 +79,7 @@ pub fn prove(value: &[u8], key: &[u8]) -> Proof {
 }
 
 const CHECKSUM_DIGITS: usize = 16;
+const ALPHABET: usize = 26;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The key and the write that a valid value names.
@@ -145,9 +155,12 @@ mod tests {
 
     #[test]
     fn padding_reaches_the_size_asked_for() {
-        for bytes in [60, 61, 100, 4096] {
-            assert_eq!(value(7, bytes).len(), bytes);
-            assert_eq!(prove(&value(7, bytes), KEY), Proof::Genuine(stamp(7)));
+        for bytes in [60, 61, 85, 86, 87, 100, 4096, 1 << 20] {
+            let value = value(7, bytes);
+            assert_eq!(value.len(), bytes);
+            assert_eq!(prove(&value, KEY), Proof::Genuine(stamp(7)));
+            let padding = value.rsplit(|byte| *byte == b':').next().unwrap();
+            assert!(padding.iter().zip(7_u64..).all(|(letter, n)| *letter == b'a' + (n % 26) as u8), "{bytes}");
         }
     }
 

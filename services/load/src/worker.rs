@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, rngs::SmallRng};
+use rand::rngs::SmallRng;
 
 use crate::{
     Answer, Counter, ErrorKind, Judgement, KeyIndex, Live, Op, Outcome, OutcomeClass, Recorder, Run, Schedule, Series,
@@ -75,7 +75,11 @@ impl Thread {
         live.latency(op, outcome, response);
         let ops = live.add(Counter::Ops);
         recorder.tries.add(op, answer, run.load_time(times.ended));
-        if answer.failed_over {
+        if answer.is_retried {
+            recorder.extra_tries += 1;
+            live.add(Counter::ExtraTries);
+        }
+        if answer.failed_over() {
             recorder.failed_over += 1;
             live.add(Counter::FailOvers);
         }
@@ -131,15 +135,13 @@ impl<T: Target> Worker<T> {
         self.target.begin_load();
         let mut done = 0_u32;
         while let Some(intended) = self.thread.schedule.next(&run).await {
-            let key = run.plan.keys.choose(&mut self.dice);
             let sent = if run.plan.rate.is_some() { Instant::now() } else { intended };
-            let thrown = self.dice.random_range(0..100);
-            let answer = if thrown < run.plan.set_ratio {
-                self.set(key, intended, sent).await
-            } else if thrown < run.plan.set_ratio + run.plan.delete_ratio {
-                self.delete(key, intended, sent).await
-            } else {
-                self.get(key, intended, sent).await
+            let op = run.plan.choose_op(&mut self.dice);
+            let key = run.plan.keys.choose(op, &mut self.dice);
+            let answer = match op {
+                Op::Get => self.get(key, intended, sent).await,
+                Op::Set => self.set(key, intended, sent).await,
+                Op::Delete => self.delete(key, intended, sent).await,
             };
             if matches!(answer, Outcome::Error(_)) && run.plan.rate.is_none() {
                 tokio::time::sleep(ERROR_PAUSE).await;
@@ -196,7 +198,8 @@ impl<T: Target> Worker<T> {
         let thread = &self.thread;
         let watched = thread.judge.set(&thread.run, key, intended, sent);
         if let Some(stamp) = watched.stamp {
-            write_value(&mut self.value, &key.name(), stamp, thread.run.plan.value_bytes);
+            let size = thread.run.plan.value_sizes.choose(&mut self.dice);
+            write_value(&mut self.value, &key.name(), stamp, size);
         }
         let answer = self.target.set(&key.name(), &self.value).await;
         let times = Times { intended, sent, ended: Instant::now() };

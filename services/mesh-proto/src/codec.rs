@@ -10,13 +10,16 @@ mod encode;
 mod layout;
 mod list;
 
-pub use encode::{encode_into, encode_read, encode_read_reply, encode_write, encode_write_reply};
+pub use encode::{
+    encode_into, encode_read, encode_read_reply, encode_read_reply_head, encode_write, encode_write_head,
+    encode_write_reply,
+};
 pub(crate) use list::{capped_list, slot_versions};
 
 use bytes::{Buf as _, BytesMut};
 use thiserror::Error;
 
-use crate::Frame;
+use crate::{Frame, RequestId};
 
 /// The longest key that a frame can carry, in bytes: its length has sixteen bits.
 pub const WIRE_KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -64,6 +67,21 @@ impl Decoder {
     /// Where to append what arrives.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
+    }
+
+    /// Which request the next frame is or answers, once so much of it is there.
+    #[must_use]
+    pub fn next_request(&self) -> Option<RequestId> {
+        let head = self.buffer.get(layout::REQUEST_AT..layout::REQUEST_AT + 4)?;
+        Some(RequestId(u32::from_le_bytes(head.try_into().ok()?)))
+    }
+
+    /// How many bytes of the next frame are missing; 0 if not even its length is there, or it is over the limit.
+    #[must_use]
+    pub fn missing_bytes(&self) -> usize {
+        let Some(prefix) = self.buffer.first_chunk() else { return 0 };
+        let bytes = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
+        if bytes > self.frame_bytes_max { 0 } else { (bytes + layout::LENGTH_BYTES).saturating_sub(self.buffer.len()) }
     }
 
     /// The next whole frame, or nothing until more bytes are there. A frame over the limit is refused as soon as its

@@ -66,10 +66,21 @@ impl LatencyWindow {
         const SHORTEST: Duration = Duration::from_micros(300);
         const LONGEST: Duration = Duration::from_millis(20);
         const UNKNOWN: Duration = Duration::from_millis(2);
-        p95_by_peer.sort_unstable();
-        let median = p95_by_peer.get(p95_by_peer.len().saturating_sub(1) / 2);
-        median.map_or(UNKNOWN, |&p95| p95.clamp(SHORTEST, LONGEST))
+        median(p95_by_peer).map_or(UNKNOWN, |p95| p95.clamp(SHORTEST, LONGEST))
     }
+
+    /// When one leg of a read is given up for another: after `least`, or three times the p95 of the median peer if that is
+    /// longer. Where all peers are slow, as with large values, asking the next one as well makes them slower.
+    #[must_use]
+    pub fn per_try(p95_by_peer: &mut [Duration], least: Duration) -> Duration {
+        const SLOW: u32 = 3;
+        median(p95_by_peer).map_or(least, |p95| least.max(p95 * SLOW))
+    }
+}
+
+fn median(p95_by_peer: &mut [Duration]) -> Option<Duration> {
+    p95_by_peer.sort_unstable();
+    p95_by_peer.get(p95_by_peer.len().saturating_sub(1) / 2).copied()
 }
 
 fn bucket(latency: Duration) -> usize {
@@ -204,6 +215,14 @@ mod tests {
             let got = window.p95().unwrap();
             assert!(close(got, want), "{slow_of_100} slow: {got:?}");
         }
+    }
+
+    #[test]
+    fn a_leg_gets_longer_where_all_peers_are_slow() {
+        let least = us(200_000);
+        assert_eq!(LatencyWindow::per_try(&mut [], least), least);
+        assert_eq!(LatencyWindow::per_try(&mut [us(900_000), us(1000)], least), least, "one is fast");
+        assert_eq!(LatencyWindow::per_try(&mut [us(900_000), us(300_000)], least), us(900_000));
     }
 
     #[test]

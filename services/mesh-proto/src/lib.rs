@@ -41,7 +41,7 @@ mod trace;
 pub use agreement::Agreement;
 pub use codec::{
     Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_into, encode_read, encode_read_reply,
-    encode_write, encode_write_reply,
+    encode_read_reply_head, encode_write, encode_write_head, encode_write_reply,
 };
 pub use concern::{ConcernError, ReplicationFactor, WriteConcern};
 pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};

@@ -8,7 +8,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Decoder, Expiry, Frame, FrameBody, Incarnation, KeyHash, Member, MemberState,
     NodeId, ReadAnswer, Record, RequestId, RingHash, Slot, SlotPage, Stage, TraceContext, Version, WIRE_MEMBERS_MAX,
-    Weight, WireError, WriteAnswer, encode_into, encode_read, encode_read_reply, encode_write, encode_write_reply,
+    Weight, WireError, WriteAnswer, encode_into, encode_read, encode_read_reply, encode_read_reply_head, encode_write,
+    encode_write_head, encode_write_reply,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -219,6 +220,45 @@ fn borrowed_encoders_write_what_encode_into_writes() {
         plain(FrameBody::WriteReply { hash, answer: WriteAnswer::Applied }),
     ];
     assert_eq!(decode_all(&out), Ok(expected));
+}
+
+#[test]
+fn a_head_and_its_value_make_the_frame() {
+    let hash = KeyHash::of(b"key");
+    let trace = Some(TraceContext([3; 26]));
+    let write = record(b"key", &[7; 1000]);
+    let tombstone = Record { body: Body::Tombstone, ..write.clone() };
+    let (version, expiry, value) = (Version::new(5), Expiry::NEVER, Bytes::from("value"));
+    let found = ReadAnswer::Value { version, expiry, value, in_sync: true };
+    for record in [&write, &tombstone] {
+        let (mut whole, mut head) = (BytesMut::new(), BytesMut::new());
+        encode_write(&mut whole, REQUEST, RING, trace, record);
+        let value = encode_write_head(&mut head, REQUEST, RING, trace, record);
+        assert_eq!([&head[..], &value].concat(), whole);
+        assert_eq!(value.len(), record.value_bytes());
+    }
+    for answer in [&found, &ReadAnswer::Absent] {
+        let (mut whole, mut head) = (BytesMut::new(), BytesMut::new());
+        encode_read_reply(&mut whole, REQUEST, RING, hash, answer);
+        let value = encode_read_reply_head(&mut head, REQUEST, RING, hash, answer);
+        assert_eq!([&head[..], &value].concat(), whole);
+    }
+}
+
+#[test]
+fn a_decoder_knows_what_is_coming() {
+    let wire = encoded(&plain(FrameBody::Write(record(b"key", &[1; 1000]))));
+    let mut decoder = Decoder::new(LIMIT);
+    for (at, byte) in wire.iter().enumerate() {
+        let (request, missing) = (decoder.next_request(), decoder.missing_bytes());
+        assert_eq!(request, (at >= 10).then_some(REQUEST), "after {at} bytes");
+        assert_eq!(missing, if at < 4 { 0 } else { wire.len() - at });
+        decoder.buffer().put_u8(*byte);
+    }
+    assert_eq!(decoder.missing_bytes(), 0);
+    let mut absurd = Decoder::new(100);
+    absurd.buffer().put_u32_le(u32::MAX);
+    assert_eq!(absurd.missing_bytes(), 0, "nobody makes room for it");
 }
 
 #[test]

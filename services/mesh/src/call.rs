@@ -3,7 +3,10 @@
 
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -186,6 +189,8 @@ pub(crate) struct WriteCall {
     ring: RingHash,
     /// By which clock it was stamped.
     offset_ms: i64,
+    /// Its caller has gone away before it was decided.
+    abandoned: AtomicBool,
     state: Mutex<WriteState>,
 }
 
@@ -227,6 +232,7 @@ impl WriteCall {
             record,
             ring,
             offset_ms,
+            abandoned: AtomicBool::new(false),
             state: Mutex::new(state),
         })
     }
@@ -345,6 +351,16 @@ impl WriteCall {
 
     pub(crate) fn version(&self) -> Version {
         self.record.version
+    }
+
+    /// Its caller has gone away before it was decided: legs that still wait to be sent need not be.
+    pub(crate) fn abandon(&self) {
+        // Relaxed here and below: a hint, which may come too late.
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// What the machine knows, after the end.

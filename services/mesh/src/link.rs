@@ -10,16 +10,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mesh_proto::{
     ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record, RequestId,
-    WriteAnswer, encode_into, encode_write,
+    RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
 };
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::timeout,
 };
 
@@ -36,6 +36,9 @@ const OUTBOX_BYTES_MAX: usize = 16 << 20;
 
 /// The most bytes of large values that may be under way to one peer on streams of their own; beyond it legs fail at once.
 const APART_BYTES_MAX: usize = 64 << 20;
+
+/// Large values that are sent to one peer, or back to it, at one time: enough to fill the path. All at once would all end last.
+pub(crate) const APART_AT_ONCE_MAX: usize = 4;
 
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
@@ -100,6 +103,7 @@ pub(crate) struct Link {
     state: Mutex<LinkState>,
     in_flight: AtomicUsize,
     apart_bytes: AtomicUsize,
+    apart_turns: Semaphore,
 }
 
 impl Link {
@@ -119,6 +123,7 @@ impl Link {
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
             apart_bytes: AtomicUsize::new(0),
+            apart_turns: Semaphore::new(APART_AT_ONCE_MAX),
         })
     }
 
@@ -149,15 +154,18 @@ impl Link {
         Ok(id)
     }
 
-    /// Queues a request whose frame goes on a stream of its own.
-    pub(crate) fn request_apart(
+    /// Queues a write; a large one for a stream of its own.
+    pub(crate) fn send_write(
         self: &Arc<Self>,
         waiter: Waiter,
         now: Monotonic,
         deadline: Monotonic,
-        encode: impl FnOnce(&mut BytesMut, RequestId),
+        trace: Option<TraceContext>,
+        (ring, record): (RingHash, &Record),
     ) -> Result<RequestId, LegFailure> {
-        let mut frame = BytesMut::new();
+        if record.value_bytes() <= INLINE_VALUE_BYTES_MAX {
+            return self.request(waiter, now, deadline, |out, id| encode_write(out, id, ring, trace, record));
+        }
         let id = {
             let mut state = self.state.lock();
             if state.closed
@@ -168,25 +176,43 @@ impl Link {
             }
             state.insert(waiter, now, deadline)
         };
-        encode(&mut frame, id);
-        let link = Arc::clone(self);
-        tokio::spawn(async move {
-            let bytes = frame.len();
-            link.apart_bytes.fetch_add(bytes, Ordering::Relaxed);
-            let sent = async {
-                // A failure here is a failed connection: whoever notices first fails all that is pending.
-                let (mut send, receive) = link.connection.open_stream().await.ok()?;
-                send.write_all(&frame).await.ok()?;
-                send.shutdown().await.ok()?;
-                Some(receive)
-            };
-            let sent = timeout(UNREAD_MAX, sent).await;
-            link.apart_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            if let Ok(Some(receive)) = sent {
-                link.read_replies(receive).await;
-            }
-        });
+        let mut head = BytesMut::new();
+        let value = encode_write_head(&mut head, id, ring, trace, record);
+        let frame = [head.freeze(), value];
+        self.apart_bytes.fetch_add(frame.iter().map(Bytes::len).sum(), Ordering::Relaxed);
+        tokio::spawn(Arc::clone(self).send_apart(id, frame));
         Ok(id)
+    }
+
+    /// Sends a large request when its turn comes, if anybody still waits for the reply, which it reads.
+    async fn send_apart(self: Arc<Self>, id: RequestId, frame: [Bytes; 2]) {
+        let bytes = frame.iter().map(Bytes::len).sum();
+        // Never closed.
+        let turn = self.apart_turns.acquire().await;
+        // A failure here is a failed connection: whoever notices first fails all that is pending.
+        let sent =
+            if self.is_wanted(id) { timeout(UNREAD_MAX, self.connection.send_apart(frame)).await.ok() } else { None };
+        self.apart_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(Ok(receive)) = sent {
+            // A peer that is paused answers nobody, and takes the turns of all that are not late yet.
+            let _ = timeout(self.core.config.write_timeout, self.read_replies_apart(receive)).await;
+        }
+        drop(turn);
+    }
+
+    /// Whether the reply to a request that was not sent yet is waited for. One that its caller has given up fails as not sent.
+    fn is_wanted(&self, id: RequestId) -> bool {
+        let now = self.core.clock.now();
+        let is_wanted = self.state.lock().find(id).map(|pending| match &pending.waiter {
+            Waiter::Write { call, .. } => !call.is_abandoned(),
+            _ => true,
+        });
+        if is_wanted == Some(false)
+            && let Some((waiter, _)) = self.take(id, now)
+        {
+            self.fail_all(vec![waiter], now, LegFailure::NotSent);
+        }
+        is_wanted == Some(true)
     }
 
     /// Queues a frame that is not answered.
@@ -220,12 +246,7 @@ impl Link {
         let deadline = now + self.core.config.write_timeout;
         let ring = self.core.ring_hash();
         let waiter = Waiter::Hint { reply, hash: record.hash };
-        let encode = |out: &mut BytesMut, id| encode_write(out, id, ring, None, record);
-        let sent = match record.value_bytes() > INLINE_VALUE_BYTES_MAX {
-            true => self.request_apart(waiter, now, deadline, encode),
-            false => self.request(waiter, now, deadline, encode),
-        };
-        sent.ok().map(|_| receiver)
+        self.send_write(waiter, now, deadline, None, (ring, record)).ok().map(|_| receiver)
     }
 
     /// The call was decided without this leg.
@@ -268,14 +289,38 @@ impl Link {
         }
     }
 
-    /// Reads replies from one stream until it ends or breaks.
-    pub(crate) async fn read_replies(&self, mut stream: ReceiveHalf) {
+    /// Reads replies from the stream of requests until it ends or breaks.
+    pub(crate) async fn read_replies(&self, stream: ReceiveHalf) {
+        self.read_frames(stream, |_| true).await;
+    }
+
+    /// Reads the replies on a stream of their own. It is dropped, and what is left of it not sent, where nobody waits for the
+    /// next reply any more.
+    pub(crate) async fn read_replies_apart(&self, stream: ReceiveHalf) {
+        self.read_frames(stream, |id| {
+            let is_cancelled = |pending: &mut Pending| matches!(pending.waiter, Waiter::Cancelled);
+            let is_cancelled = self.state.lock().find(id).map(is_cancelled);
+            if is_cancelled == Some(true)
+                && let now = self.core.clock.now()
+                && let Some((_, took)) = self.take(id, now)
+            {
+                self.peer.record_read(now, took);
+            }
+            is_cancelled == Some(false)
+        })
+        .await;
+    }
+
+    async fn read_frames(&self, mut stream: ReceiveHalf, is_wanted: impl Fn(RequestId) -> bool) {
         let mut decoder = Decoder::new(crate::peer::frame_bytes_max(&self.core.config));
         loop {
-            make_room(decoder.buffer());
+            make_room(&mut decoder);
             match stream.read_buf(decoder.buffer()).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
+            }
+            if decoder.missing_bytes() > 0 && decoder.next_request().is_some_and(|id| !is_wanted(id)) {
+                return;
             }
             loop {
                 let violation = match decoder.next_frame() {
@@ -396,10 +441,13 @@ impl Link {
     }
 }
 
-/// Sees to it that there is room to read into.
-pub(crate) fn make_room(buffer: &mut BytesMut) {
-    if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
-        buffer.reserve(READ_BYTES);
+/// Sees to it that there is room to read into: for all of a large frame at once, lest it is copied as it grows.
+pub(crate) fn make_room(decoder: &mut Decoder) {
+    let missing = decoder.missing_bytes();
+    let buffer = decoder.buffer();
+    let room = buffer.capacity() - buffer.len();
+    if room < READ_BYTES_MIN.max(missing) {
+        buffer.reserve(READ_BYTES.max(missing));
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) struct Peers {
     table: ArcSwap<Vec<Arc<Peer>>>,
     pub(crate) hedge_budget: Mutex<HedgeBudget>,
     hedge_delay_ns: AtomicU64,
+    read_per_try_ns: AtomicU64,
 }
 
 impl Peers {
@@ -71,8 +72,9 @@ impl Peers {
             table: ArcSwap::default(),
             hedge_budget: Mutex::new(HedgeBudget::default()),
             hedge_delay_ns: AtomicU64::new(0),
+            read_per_try_ns: AtomicU64::new(0),
         });
-        peers.refresh_hedge_delay();
+        peers.refresh_delays();
         core.reach.add(&peers);
         tokio::spawn(Arc::clone(&peers).follow_members());
         tokio::spawn(Arc::clone(&peers).sweep());
@@ -125,6 +127,11 @@ impl Peers {
     pub(crate) fn hedge_delay(&self) -> Duration {
         // Relaxed: a figure of its own.
         Duration::from_nanos(self.hedge_delay_ns.load(Ordering::Relaxed))
+    }
+
+    /// When one leg of a read is given up.
+    pub(crate) fn read_per_try(&self) -> Duration {
+        Duration::from_nanos(self.read_per_try_ns.load(Ordering::Relaxed))
     }
 
     /// Whether there is a connection to every living member.
@@ -260,7 +267,7 @@ impl Peers {
     async fn accept_replies(link: &Arc<Link>) {
         while let Ok((_, receive)) = link.connection.accept_stream().await {
             let link = Arc::clone(link);
-            tokio::spawn(async move { link.read_replies(receive).await });
+            tokio::spawn(async move { link.read_replies_apart(receive).await });
         }
     }
 
@@ -325,7 +332,7 @@ impl Peers {
             }
             sweeps = sweeps.wrapping_add(1);
             if sweeps.is_multiple_of(SWEEPS_PER_DELAY) {
-                self.refresh_hedge_delay();
+                self.refresh_delays();
             }
             if sweeps.is_multiple_of(SWEEPS_PER_DELAY * 10) {
                 for peer in self.table.load().iter() {
@@ -335,13 +342,46 @@ impl Peers {
         }
     }
 
-    fn refresh_hedge_delay(&self) {
-        let delay = self.core.config.hedge_delay.unwrap_or_else(|| {
-            let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.p95()).collect();
-            LatencyWindow::hedge_delay(&mut p95_by_peer)
-        });
-        // Relaxed: a figure of its own.
-        self.hedge_delay_ns.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn refresh_delays(&self) {
+        let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.p95()).collect();
+        let hedge = self.core.config.hedge_delay.unwrap_or_else(|| LatencyWindow::hedge_delay(&mut p95_by_peer));
+        let per_try = LatencyWindow::per_try(&mut p95_by_peer, self.core.config.read_per_try);
+        // Relaxed: figures of their own.
+        for (cell, delay) in [(&self.hedge_delay_ns, hedge), (&self.read_per_try_ns, per_try)] {
+            cell.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+/// One read's legs under way. A caller who goes away drops them, and they are cancelled.
+pub(crate) struct ReadLegs<'a> {
+    peers: &'a Peers,
+    sent: ArrayVec<(NodeId, RequestId), 8>,
+}
+
+impl<'a> ReadLegs<'a> {
+    pub(crate) fn new(peers: &'a Peers) -> Self {
+        Self { peers, sent: ArrayVec::new() }
+    }
+
+    pub(crate) fn push(&mut self, peer: NodeId, id: RequestId) {
+        // One entry per owner, and there are at most eight.
+        let _ = self.sent.try_push((peer, id));
+    }
+
+    /// The read is over: forgets the legs, and cancels those at the peers that have not answered.
+    pub(crate) fn cancel(&mut self, is_open: impl Fn(NodeId) -> bool) {
+        for (peer, id) in self.sent.drain(..).filter(|(peer, _)| is_open(*peer)) {
+            if let Some(link) = self.peers.link(peer) {
+                link.cancel(id);
+            }
+        }
+    }
+}
+
+impl Drop for ReadLegs<'_> {
+    fn drop(&mut self) {
+        self.cancel(|_| true);
     }
 }
 
@@ -393,7 +433,7 @@ async fn read_frame(stream: &mut ReceiveHalf, frame_bytes_max: usize) -> Option<
         if let Some(frame) = decoder.next_frame().ok()? {
             return Some(frame);
         }
-        make_room(decoder.buffer());
+        make_room(&mut decoder);
         if stream.read_buf(decoder.buffer()).await.ok()? == 0 {
             return None;
         }

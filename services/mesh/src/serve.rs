@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mesh_proto::{
     ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, KeyHash, MemberState, Monotonic,
     NodeId, ReadAnswer, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage, TraceContext, Version,
-    WriteAnswer, encode_into, encode_read_reply, encode_write_reply,
+    WriteAnswer, encode_into, encode_read_reply, encode_read_reply_head, encode_write_reply,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     core::{Core, count},
-    link::{INLINE_VALUE_BYTES_MAX, READ_BYTES, make_room},
+    link::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, READ_BYTES, make_room},
     peer::frame_bytes_max,
     resync::PAGE_BYTES_MAX,
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
@@ -37,7 +37,7 @@ pub(crate) const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 /// How many large replies may be under way on streams of their own, for one stream of requests. Further ones go where the
 /// small ones go, and hold back whoever asks for them without reading.
-const REPLIES_APART_MAX: usize = 16;
+const REPLIES_APART_MAX: usize = 64;
 
 /// Accepts connections until the endpoint closes.
 pub(crate) async fn accept(core: Arc<Core>, endpoint: Arc<dyn Endpoint>) {
@@ -90,7 +90,9 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
     loop {
         if let Some((send, receive, decoder)) = next.take() {
             let apart = Arc::new(Semaphore::new(REPLIES_APART_MAX));
-            let stream = Stream { core: Arc::clone(core), connection: Arc::clone(connection), send, apart };
+            let apart_turns = Arc::new(Semaphore::new(APART_AT_ONCE_MAX));
+            let stream =
+                Stream { core: Arc::clone(core), connection: Arc::clone(connection), send, apart, apart_turns };
             let violated = violated.clone();
             tokio::spawn(async move {
                 if let Err(reason) = stream.serve(receive, decoder).await {
@@ -125,7 +127,7 @@ async fn greet(
             Some(_) => return Err("the first frame is not a greeting".to_owned()),
             None => {}
         }
-        make_room(decoder.buffer());
+        make_room(&mut decoder);
         match receive.read_buf(decoder.buffer()).await {
             Ok(0) | Err(_) => return Ok(None),
             Ok(_) => {}
@@ -183,6 +185,8 @@ struct Stream {
     send: SendHalf,
     /// A permit for each large reply under way.
     apart: Arc<Semaphore>,
+    /// A permit for each of them that is being sent.
+    apart_turns: Arc<Semaphore>,
 }
 
 impl Stream {
@@ -199,7 +203,7 @@ impl Stream {
             if !replies.is_empty() && !self.write(&mut replies).await? {
                 return Ok(());
             }
-            make_room(decoder.buffer());
+            make_room(&mut decoder);
             match receive.read_buf(decoder.buffer()).await {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => self.core.unpaused().await,
@@ -230,9 +234,9 @@ impl Stream {
                         if value.len() > INLINE_VALUE_BYTES_MAX
                             && let Ok(permit) = Arc::clone(&self.apart).try_acquire_owned() =>
                     {
-                        let mut reply = BytesMut::new();
-                        encode_read_reply(&mut reply, request, ring.hash(), hash, &answer);
-                        self.answer_apart(reply, permit);
+                        let mut head = BytesMut::new();
+                        let value = encode_read_reply_head(&mut head, request, ring.hash(), hash, &answer);
+                        self.answer_apart([head.freeze(), value], permit);
                     }
                     _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
                 }
@@ -271,17 +275,14 @@ impl Stream {
         self.core.observer.served(&ServeRecord { peer, trace, is_write, outcome, hash, version, started, took });
     }
 
-    /// Sends a large reply on a stream of its own.
-    fn answer_apart(&self, reply: BytesMut, permit: OwnedSemaphorePermit) {
-        let connection = Arc::clone(&self.connection);
+    /// Sends a large reply on a stream of its own when its turn comes.
+    fn answer_apart(&self, reply: [Bytes; 2], permit: OwnedSemaphorePermit) {
+        let (connection, turns) = (Arc::clone(&self.connection), Arc::clone(&self.apart_turns));
         tokio::spawn(async move {
             let sent = async {
-                // If it fails the connection is gone, and the asker knows.
-                if let Ok((mut send, _receive)) = connection.open_stream().await
-                    && send.write_all(&reply).await.is_ok()
-                {
-                    let _ = send.shutdown().await;
-                }
+                let _turn = turns.acquire().await;
+                // If it fails the connection is gone, and the asker knows; or the asker does not want it any more.
+                let _ = connection.send_apart(reply).await;
             };
             // Who asked has given up long before.
             let _ = timeout(UNREAD_MAX, sent).await;

@@ -90,7 +90,10 @@ impl Drop for Underway<'_> {
         let took = self.core.clock.now().since(self.asked.started);
         let (legs, version) = match &self.attempt {
             Some(Attempt::Read(call)) => (call.finish(None, took), None),
-            Some(Attempt::Write(call)) => (call.finish(took), Some(call.version())),
+            Some(Attempt::Write(call)) => {
+                call.abandon();
+                (call.finish(took), Some(call.version()))
+            }
             None => (Legs::new(), None),
         };
         self.asked.record(self.core, OpOutcome::Abandoned, version, legs);

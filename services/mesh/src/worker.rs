@@ -8,12 +8,11 @@ use std::{
     time::Duration,
 };
 
-use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
     Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Round, Slot,
-    TraceContext, Version, Write, WriteOutcome, encode_read, encode_write,
+    TraceContext, Version, Write, WriteOutcome, encode_read,
 };
 use tokio::sync::oneshot;
 
@@ -22,8 +21,8 @@ use crate::{
     call::{Legs, ReadCall, WriteCall, renew},
     core::{Core, count},
     group::{Entry, Groups, Told},
-    link::{INLINE_VALUE_BYTES_MAX, Waiter},
-    peers::Peers,
+    link::Waiter,
+    peers::{Peers, ReadLegs},
     trail::{Trail, refusal},
     underway::{Asked, Underway},
 };
@@ -147,19 +146,19 @@ impl Worker {
             let machine = Read::new(self.read_config(options.consistency), &owners, local, started);
             let call = ReadCall::new(machine, started);
             underway.reads(&call);
-            let mut sent: ArrayVec<(NodeId, RequestId), 8> = ArrayVec::new();
+            let mut sent = ReadLegs::new(&self.peers);
             let outcome = call
                 .run(core, &self.peers.hedge_budget, |call, leg, peer, now| {
                     let trace = options.trace.map(|trace| trace.of_leg(leg));
                     let id = self.send_read(call, leg, peer, now, key, hash, &ring, trace)?;
-                    // One entry per owner, and there are at most eight.
-                    let _ = sent.try_push((peer, id));
+                    sent.push(peer, id);
                     Ok(())
                 })
                 .await;
             let won = if let ReadOutcome::Value { leg, .. } = &outcome { *leg } else { None };
             let ended = call.finish(won, core.clock.now().since(started));
-            self.settle_legs(&ended, &sent);
+            self.count_legs(&ended);
+            sent.cancel(|peer| ended.iter().any(|leg| leg.peer == peer && leg.outcome == LegOutcome::Cancelled));
             renew(&mut legs, ended);
             match outcome {
                 ReadOutcome::WrongRing if core.clock.now() < patience => self.share_members(&owners),
@@ -230,23 +229,13 @@ impl Worker {
         })
     }
 
-    /// Forgets the legs that were not needed and counts what the hedges were worth.
-    fn settle_legs(&self, legs: &Legs, sent: &[(NodeId, RequestId)]) {
+    /// Counts remote reads, and what the hedges were worth.
+    fn count_legs(&self, legs: &Legs) {
         if !legs.is_empty() {
             count(&self.core.counters.remote_reads);
         }
-        for leg in legs {
-            match leg.outcome {
-                LegOutcome::Cancelled => {
-                    if let Some((_, id)) = sent.iter().find(|(peer, _)| *peer == leg.peer)
-                        && let Some(link) = self.peers.link(leg.peer)
-                    {
-                        link.cancel(*id);
-                    }
-                }
-                LegOutcome::Won if leg.hedged => count(&self.core.counters.hedge_wins),
-                _ => {}
-            }
+        if legs.iter().any(|leg| leg.outcome == LegOutcome::Won && leg.hedged) {
+            count(&self.core.counters.hedge_wins);
         }
     }
 
@@ -386,16 +375,10 @@ impl Worker {
         let last = own.filter(|_| owners.len() > 1 && !core.is_in_step());
         let stamped = (last, core.clock_offset_ms());
         let call = WriteCall::new(machine, (ring.hash(), owners), stamped, record, started, now);
-        let apart = matches!(&call.record.body, Body::Value(value) if value.len() > INLINE_VALUE_BYTES_MAX);
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
-            let encode = |outbox: &mut bytes::BytesMut, id: RequestId| {
-                encode_write(outbox, id, ring.hash(), trace.map(|trace| trace.of_leg(leg)), &call.record);
-            };
-            let sent = self.peers.with_link(*owner, |link| match apart {
-                true => link.request_apart(waiter, now, deadline, encode),
-                false => link.request(waiter, now, deadline, encode),
-            });
+            let (trace, write) = (trace.map(|trace| trace.of_leg(leg)), (ring.hash(), &call.record));
+            let sent = self.peers.with_link(*owner, |link| link.send_write(waiter, now, deadline, trace, write));
             if let Err(failure) = sent {
                 call.handle_failure(core, now, leg, failure);
             }
@@ -405,11 +388,8 @@ impl Worker {
         }
         for peer in ring.joining(slot) {
             // It will be compared with before it counts, so it does not matter if this comes to nothing.
-            let encode = |out: &mut bytes::BytesMut, id| encode_write(out, id, ring.hash(), None, &call.record);
-            let _ = self.peers.with_link(peer, |link| match apart {
-                true => link.request_apart(Waiter::Joining, now, deadline, encode),
-                false => link.request(Waiter::Joining, now, deadline, encode),
-            });
+            let write = (ring.hash(), &call.record);
+            let _ = self.peers.with_link(peer, |link| link.send_write(Waiter::Joining, now, deadline, None, write));
         }
         call
     }
@@ -458,7 +438,7 @@ impl Worker {
             fanout_max: config.read_fanout_max,
             hedge_delay,
             hedge_interval: config.hedge_interval.unwrap_or(hedge_delay),
-            per_try: config.read_per_try,
+            per_try: self.peers.read_per_try(),
             timeout: config.read_timeout,
         }
     }

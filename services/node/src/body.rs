@@ -43,6 +43,8 @@ impl BodyBudget {
 /// A whole body. Its bytes count against the budget until it is dropped.
 pub(crate) struct Payload<'a> {
     bytes: Bytes,
+    /// The bytes are in a buffer that has nothing else in it.
+    is_alone: bool,
     taken: usize,
     budget: &'a BodyBudget,
 }
@@ -56,7 +58,7 @@ impl<'a> Payload<'a> {
         patience: Duration,
         budget: &'a BodyBudget,
     ) -> Result<Self, Problem> {
-        let mut payload = Self { bytes: Bytes::new(), taken: 0, budget };
+        let mut payload = Self { bytes: Bytes::new(), is_alone: false, taken: 0, budget };
         let read = timeout(patience, payload.fill(&mut body, bytes_max)).await.unwrap_or_else(|_| {
             let detail = format!("the body did not arrive within {} ms", patience.as_millis());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail).closing())
@@ -73,9 +75,15 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// The bytes. They share memory with the connection's buffer: copy what is to live longer.
+    /// The bytes. They may share memory with the connection's buffer: [`Payload::keep`] what is to live longer.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// A part of the bytes to live longer: copied, unless that would be nearly all of a buffer of its own.
+    pub(crate) fn keep(&self, part: &[u8]) -> Bytes {
+        let is_most = part.len() >= self.bytes.len() / 8 * 7;
+        if self.is_alone && is_most { self.bytes.slice_ref(part) } else { Bytes::copy_from_slice(part) }
     }
 
     async fn fill(&mut self, body: &mut Body, bytes_max: usize) -> Result<(), Problem> {
@@ -108,6 +116,7 @@ impl<'a> Payload<'a> {
             collected.extend_from_slice(&chunk);
         }
         if !collected.is_empty() {
+            self.is_alone = collected.len() == collected.capacity();
             self.bytes = collected.into();
         }
         Ok(())
@@ -140,6 +149,7 @@ async fn discard(body: &mut Body) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use std::{
         pin::Pin,
@@ -186,6 +196,20 @@ mod tests {
         assert!(read(&[b"abcd", b"efghi"], false, &budget).await.is_err_and(|problem| problem.contains("413")));
         // All of it was given back.
         assert!(budget.take(100) && !budget.take(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_nearly_all_of_a_buffer_is_not_copied() {
+        let budget = BodyBudget::new(100);
+        for (chunks, part, is_shared) in
+            [(&[b"abcdef" as &[u8], b"gh"][..], 7, true), (&[b"abcdef", b"gh"], 6, false), (&[b"abcdefgh"], 7, false)]
+        {
+            let body = Body::new(Chunks { chunks: chunks.to_vec(), hangs: false });
+            let payload = Payload::read(body, &HeaderMap::new(), 8, Duration::from_secs(1), &budget).await.unwrap();
+            let part = &payload.bytes()[8 - part..];
+            let kept = payload.keep(part);
+            assert_eq!((&kept[..], kept.as_ptr() == part.as_ptr()), (part, is_shared), "{chunks:?}");
+        }
     }
 
     #[tokio::test]

@@ -103,6 +103,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         entry: http.entry,
         failover_after: http.failover_after,
         request_timeout: http.request_timeout,
+        extra_tries_max_percent: http.extra_tries_max_percent,
         set_ttl_ms: http.set_ttl_ms,
     };
     let traces = recording.as_ref().map(Recording::traces);

@@ -106,6 +106,7 @@ fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
         keeps: vec![("asked", fates.asked), ("lost", fates.not_asked)],
         writes_sent: run.history.sent(),
         fail_overs: get(Counter::FailOvers),
+        extra_tries: get(Counter::ExtraTries),
         violations: Violation::ALL.map(|violation| (violation.name(), now.violations(violation))).into(),
         stale_reads: get(Counter::Stale),
         swept_reads: get(Counter::Swept),

@@ -64,9 +64,14 @@ pub(crate) struct HttpSettings {
     /// failover retries once on another node and skips dead ones; strict keeps sending to dead targets and counts errors
     #[arg(long, env, value_enum, default_value_t = Entry::Failover)]
     pub(crate) entry: Entry,
-    /// A node that has not answered for this long is tried no further: the request goes to another one
+    /// A node that has not answered for this long, nor for three times what 99 % of such requests take now, is tried no further:
+    /// the request goes to another one
     #[arg(long, env, default_value = "250ms", value_parser = positive_duration)]
     pub(crate) failover_after: Duration,
+    /// How many requests may go to another node because theirs is slow, in percent of all operations, 0 to 100; those whose
+    /// node is gone always do
+    #[arg(long, env, default_value = "10", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) extra_tries_max_percent: u32,
     /// A request fails after this long
     #[arg(long, env, default_value = "5s", value_parser = positive_duration)]
     pub(crate) request_timeout: Duration,

@@ -206,6 +206,36 @@ fn a_node_that_answers_503_or_closes_or_hangs_is_replaced_by_another() {
 }
 
 #[test]
+fn a_node_that_answers_nobody_is_replaced_whatever_the_budget() {
+    let mesh = FakeMesh::start();
+    mesh.nodes[1].misbehave(Fault::Hang);
+    let settings = [("REQUEST_TIMEOUT", "700ms"), ("FAILOVER_AFTER", "100ms"), ("EXTRA_TRIES_MAX_PERCENT", "0")];
+    let ran = run(&mesh, &[&settings[..], &[("FINAL_SWEEP", "false"), ("CONCURRENCY", "16")]].concat());
+    assert_eq!((ran.code, ran.totals("errors")), (0, 0), "{}", ran.out);
+    assert!(ran.totals("failed_over") > 0 && ran.totals("extra_tries") >= ran.totals("failed_over"), "{}", ran.out);
+    // Also one that falls silent with much on its way to it, each of which has seen it answer others.
+    let mesh = FakeMesh::start();
+    let running = [&settings[..], &[("FINAL_SWEEP", "false"), ("CONCURRENCY", "64"), ("DURATION", "3s")]].concat();
+    let running = command(&mesh.targets(), &running).spawn().unwrap();
+    wait_for_prefill(&mesh);
+    std::thread::sleep(Duration::from_secs(1));
+    mesh.nodes[1].misbehave(Fault::Hang);
+    let (code, out) = told(&running.wait_with_output().unwrap());
+    assert!(code == 0 && out.contains("| Errors: 0"), "{out}");
+}
+
+#[test]
+fn nodes_that_are_slow_with_much_to_do_are_not_given_more() {
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::Busy(Duration::from_millis(50))));
+    let settings = [("CONCURRENCY", "48"), ("KEYS", "20"), ("DURATION", "6s"), ("FINAL_SWEEP", "false")];
+    let ran = run(&mesh, &settings);
+    assert_eq!((ran.code, ran.totals("errors")), (0, 0), "{}", ran.out);
+    let (extra, total) = (ran.totals("extra_tries"), ran.totals("total"));
+    assert!(total > 100 && extra * 10 <= total, "{extra} extra tries of {total} operations: {}", ran.out);
+}
+
+#[test]
 fn a_node_with_too_much_to_do_is_not_replaced_but_counted() {
     let mesh = FakeMesh::start();
     mesh.nodes[1].misbehave(Fault::Overloaded);

@@ -1,7 +1,7 @@
 //! Frames to bytes. The request path has an encoder per kind that borrows what it sends, so that no `Frame` has to be
 //! built only to be written.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
 
 use super::{
@@ -61,12 +61,56 @@ pub fn encode_write(
     write(out, &Header { kind: kind::WRITE, request, ring, trace }, record);
 }
 
+/// Appends a [`FrameBody::Write`] up to its value, which is the frame's end and is returned: a large one is sent from where it
+/// lies. Nothing is left of a record that has no value.
+///
+/// # Panics
+/// As [`encode_into`].
+pub fn encode_write_head(
+    out: &mut BytesMut,
+    request: RequestId,
+    ring: RingHash,
+    trace: Option<TraceContext>,
+    record: &Record,
+) -> Bytes {
+    let value = if let Body::Value(value) = &record.body { value.clone() } else { Bytes::new() };
+    let header = Header { kind: kind::WRITE, request, ring, trace };
+    header.put_before(out, record_bytes(record) - value.len(), value.len());
+    put_record_head(out, record);
+    value
+}
+
 /// Appends a [`FrameBody::ReadReply`]; replies carry no trace.
 ///
 /// # Panics
 /// As [`encode_into`].
 pub fn encode_read_reply(out: &mut BytesMut, request: RequestId, ring: RingHash, hash: KeyHash, answer: &ReadAnswer) {
     read_reply(out, &Header { kind: kind::READ_REPLY, request, ring, trace: None }, hash, answer);
+}
+
+/// Appends a [`FrameBody::ReadReply`] up to its value, as [`encode_write_head`] does.
+///
+/// # Panics
+/// As [`encode_into`].
+pub fn encode_read_reply_head(
+    out: &mut BytesMut,
+    request: RequestId,
+    ring: RingHash,
+    hash: KeyHash,
+    answer: &ReadAnswer,
+) -> Bytes {
+    let header = Header { kind: kind::READ_REPLY, request, ring, trace: None };
+    match answer {
+        ReadAnswer::Value { value, .. } => {
+            header.put_before(out, READ_VALUE_HEAD_BYTES, value.len());
+            put_read_value_head(out, hash, answer);
+            value.clone()
+        }
+        _ => {
+            read_reply(out, &header, hash, answer);
+            Bytes::new()
+        }
+    }
 }
 
 /// Appends a [`FrameBody::WriteReply`]; replies carry no trace.
@@ -87,9 +131,14 @@ struct Header {
 impl Header {
     /// Makes room for the whole frame at once and writes everything before the body.
     fn put(&self, out: &mut BytesMut, body_bytes: usize) {
+        self.put_before(out, body_bytes, 0);
+    }
+
+    /// As `put`, for a frame whose last `apart_bytes` are sent from elsewhere.
+    fn put_before(&self, out: &mut BytesMut, body_bytes: usize, apart_bytes: usize) {
         let trace_bytes = if self.trace.is_some() { layout::TRACE_BYTES } else { 0 };
-        let bytes = layout::HEADER_BYTES + trace_bytes + body_bytes;
-        out.reserve(layout::LENGTH_BYTES + bytes);
+        let bytes = layout::HEADER_BYTES + trace_bytes + body_bytes + apart_bytes;
+        out.reserve(layout::LENGTH_BYTES + bytes - apart_bytes);
         let mut head = [0; layout::LENGTH_BYTES + layout::HEADER_BYTES];
         head[..4].copy_from_slice(&u32_length(bytes).to_le_bytes());
         head[4] = self.kind;
@@ -112,12 +161,9 @@ fn read(out: &mut BytesMut, header: &Header, hash: KeyHash, key: &[u8]) {
 
 fn read_reply(out: &mut BytesMut, header: &Header, hash: KeyHash, answer: &ReadAnswer) {
     match answer {
-        ReadAnswer::Value { version, expiry, value, in_sync } => {
-            header.put(out, 8 + 1 + 16 + 8 + layout::VALUE_HEAD_BYTES + value.len());
-            put_tagged(out, hash, if *in_sync { read_tag::VALUE } else { read_tag::VALUE_UNCONFIRMED });
-            out.put_u128_le(version.get());
-            out.put_u64_le(expiry.get());
-            put_value_head(out, hash, *version, *expiry, value);
+        ReadAnswer::Value { value, .. } => {
+            header.put(out, READ_VALUE_HEAD_BYTES + value.len());
+            put_read_value_head(out, hash, answer);
             out.put_slice(value);
         }
         ReadAnswer::Gone { version } => {
@@ -135,6 +181,17 @@ fn read_reply(out: &mut BytesMut, header: &Header, hash: KeyHash, answer: &ReadA
         }
         ReadAnswer::WrongRing(members) => put_wrong_ring(out, header, hash, read_tag::WRONG_RING, members),
     }
+}
+
+/// What stands before the value in an answer that has one.
+const READ_VALUE_HEAD_BYTES: usize = 8 + 1 + 16 + 8 + layout::VALUE_HEAD_BYTES;
+
+fn put_read_value_head(out: &mut BytesMut, hash: KeyHash, answer: &ReadAnswer) {
+    let ReadAnswer::Value { version, expiry, value, in_sync } = answer else { return };
+    put_tagged(out, hash, if *in_sync { read_tag::VALUE } else { read_tag::VALUE_UNCONFIRMED });
+    out.put_u128_le(version.get());
+    out.put_u64_le(expiry.get());
+    put_value_head(out, hash, *version, *expiry, value);
 }
 
 fn write(out: &mut BytesMut, header: &Header, record: &Record) {
@@ -219,6 +276,14 @@ fn record_bytes(record: &Record) -> usize {
 }
 
 fn put_record(out: &mut BytesMut, record: &Record) {
+    put_record_head(out, record);
+    if let Body::Value(value) = &record.body {
+        out.put_slice(value);
+    }
+}
+
+/// All but the value.
+fn put_record_head(out: &mut BytesMut, record: &Record) {
     let mut head = [0; layout::RECORD_HEAD_BYTES];
     head[..8].copy_from_slice(&record.hash.get().to_le_bytes());
     head[8..10].copy_from_slice(&key_length(&record.key).to_le_bytes());
@@ -234,9 +299,6 @@ fn put_record(out: &mut BytesMut, record: &Record) {
         put_value_head(out, record.hash, record.version, record.expiry, value);
     }
     out.put_slice(&record.key);
-    if let Body::Value(value) = &record.body {
-        out.put_slice(value);
-    }
 }
 
 fn put_value_head(out: &mut BytesMut, hash: KeyHash, version: Version, expiry: Expiry, value: &[u8]) {

@@ -6,6 +6,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::{Expiry, KeyHash, Version};
 
 pub(super) const LENGTH_BYTES: usize = 4;
+/// Where the request stands, from the length on.
+pub(super) const REQUEST_AT: usize = LENGTH_BYTES + 1 + 1;
 /// Kind, flags, request, ring.
 pub(super) const HEADER_BYTES: usize = 1 + 1 + 4 + 8;
 pub(super) const TRACE_BYTES: usize = 26;

@@ -6,7 +6,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mesh_proto::NodeId;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 mod fault_switch;
 mod quic;
@@ -88,6 +88,22 @@ pub trait Connection: Send + Sync {
 
     /// Opens a two-way stream. The other side sees it once something was written.
     fn open_stream(&self) -> BoxFuture<'_, Result<(SendHalf, ReceiveHalf), ConnectionLost>>;
+
+    /// Sends these parts on a stream of their own, which gives way to all others, and ends it. Its other half is for replies;
+    /// where that is dropped by the peer, what is left is not sent.
+    fn send_apart(&self, parts: [Bytes; 2]) -> BoxFuture<'_, Result<ReceiveHalf, ConnectionLost>> {
+        Box::pin(async move {
+            let (mut send, receive) = self.open_stream().await?;
+            let sent = async {
+                for part in &parts {
+                    send.write_all(part).await?;
+                }
+                send.shutdown().await
+            };
+            sent.await.map_err(|error| ConnectionLost { reason: error.to_string() })?;
+            Ok(receive)
+        })
+    }
 
     /// The next stream that the other side has opened.
     fn accept_stream(&self) -> BoxFuture<'_, Result<(SendHalf, ReceiveHalf), ConnectionLost>>;

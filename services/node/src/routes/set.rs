@@ -82,14 +82,14 @@ async fn read(http: &HttpWorker, parts: &Parts, body: Body) -> Result<Entry, Pro
         let bytes_max = limits.value_bytes_max + limits.value_bytes_max / 8 + limits.key_bytes_max + JSON_EXTRA_BYTES;
         let [] = query::parameters(parts.uri.query(), [])?;
         let payload = Payload::read(body, &parts.headers, bytes_max, limits.request_timeout, bodies).await?;
-        return parse_json(payload.bytes(), limits);
+        return parse_json(payload.bytes(), |part| payload.keep(part), limits);
     }
     let [key, ttl] = query::parameters(parts.uri.query(), ["k", "ttl_ms"])?;
     let key = query::key(key, limits)?;
     let ttl_ms = ttl.map_or(Ok(0), str::parse).map_err(|_| bad_ttl())?;
     let ttl = parse_ttl(ttl_ms)?;
     let payload = Payload::read(body, &parts.headers, limits.value_bytes_max, limits.request_timeout, bodies).await?;
-    Ok(Entry { key, value: Bytes::copy_from_slice(payload.bytes()), ttl })
+    Ok(Entry { key, value: payload.keep(payload.bytes()), ttl })
 }
 
 /// Whether the body is JSON, which it also is if nothing is said, or raw.
@@ -109,7 +109,8 @@ fn is_json(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-fn parse_json(body: &[u8], limits: &Limits) -> Result<Entry, Problem> {
+/// `keep` makes a part of `body` live longer than it.
+fn parse_json(body: &[u8], keep: impl Fn(&[u8]) -> Bytes, limits: &Limits) -> Result<Entry, Problem> {
     let malformed = |why: &dyn std::fmt::Display| {
         let detail =
             format!("the body must be {{\"k\": string, \"v\": string, \"ttl_ms\": whole number (optional)}}: {why}");
@@ -126,9 +127,11 @@ fn parse_json(body: &[u8], limits: &Limits) -> Result<Entry, Problem> {
         let detail = format!("the value has {} bytes, more than the {} allowed", entry.v.len(), limits.value_bytes_max);
         return Err(Problem::too_large("value-too-large", detail));
     }
-    // Copies: slices of the body would keep all of it, and the connection's buffer behind it, in the store.
-    let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    Ok(Entry { key: copy(&entry.k), value: copy(&entry.v), ttl })
+    let value = match entry.v {
+        Cow::Borrowed(text) => keep(text.as_bytes()),
+        Cow::Owned(text) => text.into(),
+    };
+    Ok(Entry { key: Bytes::copy_from_slice(entry.k.as_bytes()), value, ttl })
 }
 
 fn parse_ttl(ttl_ms: i64) -> Result<Ttl, Problem> {
@@ -153,16 +156,20 @@ mod tests {
 
     const LIMITS: Limits = Limits { key_bytes_max: 4, value_bytes_max: 8, request_timeout: Duration::ZERO };
 
+    fn parse(body: &[u8]) -> Result<Entry, Problem> {
+        parse_json(body, Bytes::copy_from_slice, &LIMITS)
+    }
+
     fn refusal(body: &str) -> String {
-        format!("{:?}", parse_json(body.as_bytes(), &LIMITS).unwrap_err())
+        format!("{:?}", parse(body.as_bytes()).unwrap_err())
     }
 
     #[test]
     fn json_becomes_an_entry() {
-        let entry = parse_json(br#"{"k":"k\u00e4","v":"a\nb","ttl_ms":5}"#, &LIMITS).unwrap();
+        let entry = parse(br#"{"k":"k\u00e4","v":"a\nb","ttl_ms":5}"#).unwrap();
         assert_eq!((entry.key.as_ref(), entry.value.as_ref()), ("kä".as_bytes(), b"a\nb".as_slice()));
         assert_eq!(entry.ttl, Ttl::After(Duration::from_millis(5)));
-        let entry = parse_json(br#" { "v" : "" , "k" : "k" } "#, &LIMITS).unwrap();
+        let entry = parse(br#" { "v" : "" , "k" : "k" } "#).unwrap();
         assert_eq!((entry.value.len(), entry.ttl), (0, Ttl::NodeDefault));
     }
 
@@ -191,7 +198,7 @@ mod tests {
         for (body, expected) in cases {
             assert!(refusal(body).contains(expected), "{body}: {}", refusal(body));
         }
-        assert!(parse_json(b"{\"k\":\"\xff\",\"v\":\"\"}", &LIMITS).is_err());
+        assert!(parse(b"{\"k\":\"\xff\",\"v\":\"\"}").is_err());
     }
 
     #[test]

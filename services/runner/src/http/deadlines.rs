@@ -11,7 +11,12 @@ use std::{
 };
 
 /// How often deadlines are looked at.
-const TICK: Duration = Duration::from_millis(25);
+pub(crate) const TICK: Duration = Duration::from_millis(25);
+
+/// A time in whole ticks, rounded up.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX / 2)
+}
 
 /// All deadlines of one thread.
 #[derive(Debug, Default)]
@@ -36,6 +41,11 @@ pub(crate) struct Deadline {
 }
 
 impl Deadlines {
+    /// Ticks so far.
+    pub(crate) const fn now(&self) -> u64 {
+        self.now.get()
+    }
+
     /// Ticks for ever.
     pub(crate) async fn tick_for_ever(self: Rc<Self>) {
         let mut ticker = tokio::time::interval(TICK);
@@ -73,8 +83,7 @@ impl Deadline {
 
     /// Runs `work` for at most `limit`, rounded up to whole ticks; nothing if that was too short.
     pub(crate) async fn within<F: Future>(&self, limit: Duration, work: F) -> Option<F::Output> {
-        let ticks = limit.as_millis().div_ceil(TICK.as_millis());
-        let due = self.all.now.get() + u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1;
+        let due = self.all.now.get() + ticks(limit) + 1;
         let mut work = pin!(work);
         let output = poll_fn(|context| {
             if let Poll::Ready(output) = work.as_mut().poll(context) {

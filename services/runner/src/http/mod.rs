@@ -5,6 +5,7 @@ mod connection;
 mod deadlines;
 mod health;
 mod last;
+mod patience;
 mod pool;
 mod response;
 mod target;

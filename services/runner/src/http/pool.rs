@@ -4,31 +4,80 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use load::{ErrorKind, NodeIndex};
 use rand::{Rng, rngs::SmallRng};
 
-use super::{Health, connection::Connection, deadlines::Deadlines};
+use super::{
+    Health,
+    connection::Connection,
+    deadlines::{Deadlines, ticks},
+    patience::Patience,
+};
 
 /// A thread's connections to all targets.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) targets: Arc<[Health]>,
     pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) patience: Patience,
     idle: Box<[RefCell<Vec<Connection>>]>,
-    /// Responses from each target, to tell one that is silent from one that is slow with a single request.
-    answered: Box<[Cell<u64>]>,
+    /// Tries at each target, to tell one that is silent from one that is slow.
+    tries: Box<[TryCounts]>,
     /// A clock that is read once per returned connection, not once per use.
     now: Cell<Instant>,
 }
 
+/// One thread's tries at one target.
+#[derive(Debug, Default)]
+struct TryCounts {
+    /// The tick of the last answer.
+    answered_at: Cell<u64>,
+    /// Tries that have not ended.
+    open: Cell<u32>,
+}
+
+/// A try that has not ended.
+#[derive(Debug)]
+pub(crate) struct OpenTry {
+    pool: Rc<Pool>,
+    node: NodeIndex,
+    began_at: u64,
+}
+
+impl OpenTry {
+    /// For how many ticks it lasts already.
+    pub(crate) fn age(&self) -> u64 {
+        self.pool.deadlines.now() - self.began_at
+    }
+
+    /// Whether its target has answered nobody for nearly `patience`, though others answer. Where the others owe answers as well
+    /// and give none, everything is slow.
+    pub(crate) fn meets_silence(&self, patience: Duration) -> bool {
+        let silence = ticks(patience * 3 / 4);
+        let is_silent =
+            |tries: &TryCounts| self.pool.deadlines.now() - tries.answered_at.get().max(self.began_at) >= silence;
+        let mut others =
+            self.pool.tries.iter().enumerate().filter(|(node, _)| *node != self.node.0).map(|(_, tries)| tries);
+        let owing = others.clone().any(|tries| tries.open.get() > 0);
+        is_silent(&self.pool.tries[self.node.0]) && (!owing || others.any(|tries| !is_silent(tries)))
+    }
+}
+
+impl Drop for OpenTry {
+    fn drop(&mut self) {
+        let open = &self.pool.tries[self.node.0].open;
+        open.set(open.get() - 1);
+    }
+}
+
 impl Pool {
-    pub(crate) fn new(targets: Arc<[Health]>) -> Self {
+    pub(crate) fn new(targets: Arc<[Health]>, patience: Patience) -> Self {
         let idle = targets.iter().map(|_| RefCell::default()).collect();
-        let answered = targets.iter().map(|_| Cell::new(0)).collect();
-        Self { targets, deadlines: Rc::default(), idle, answered, now: Cell::new(Instant::now()) }
+        let tries = targets.iter().map(|_| TryCounts::default()).collect();
+        Self { targets, deadlines: Rc::default(), patience, idle, tries, now: Cell::new(Instant::now()) }
     }
 
     /// A target that is up, other than `except`; nothing if there is none.
@@ -71,16 +120,22 @@ impl Pool {
         Connection::dial(health.addr(), epoch).await.map_err(|kind| (epoch, kind))
     }
 
-    /// How many responses this thread has had from a target.
-    pub(crate) fn answered(&self, node: NodeIndex) -> u64 {
-        self.answered[node.0].get()
+    /// A target has answered.
+    pub(crate) fn note_answer(&self, node: NodeIndex) {
+        self.tries[node.0].answered_at.set(self.deadlines.now());
+    }
+
+    /// A try at a target begins.
+    pub(crate) fn begin_try(self: &Rc<Self>, node: NodeIndex) -> OpenTry {
+        let open = &self.tries[node.0].open;
+        open.set(open.get() + 1);
+        OpenTry { pool: Rc::clone(self), node, began_at: self.deadlines.now() }
     }
 
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give(&self, node: NodeIndex, mut connection: Connection) {
         let now = Instant::now();
         self.now.set(now);
-        self.answered[node.0].set(self.answered(node) + 1);
         connection.rest(now);
         self.idle[node.0].borrow_mut().push(connection);
     }

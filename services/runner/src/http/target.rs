@@ -2,21 +2,23 @@
 
 use std::{
     io::Write,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use load::{
-    Answer, Client, Ended, ErrorKind, FailedTry, Freshness, Kept, NodeIndex, Outcome, Parts, Target, Version, Way,
+    Answer, Client, Ended, ErrorKind, FailedTry, Freshness, Kept, NodeIndex, Op, Outcome, Parts, Target, Version, Way,
 };
 use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
 
 use super::{
     Health,
-    deadlines::Deadline,
+    deadlines::{Deadline, TICK},
     last::{Last, Try, TryResult},
+    patience::{Kind, Patience},
     pool::Pool,
     response::{CacheHeader, Head},
     timing,
@@ -29,12 +31,16 @@ use crate::{
 /// Ahead of the 55 bytes that say which trace.
 const TRACEPARENT: &[u8] = b"traceparent: ";
 
+/// How often a slow try is looked at that found the budget spent: its node may have fallen silent, or the budget grown.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How requests are made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HttpOptions {
     pub(crate) entry: Entry,
     pub(crate) failover_after: Duration,
     pub(crate) request_timeout: Duration,
+    pub(crate) extra_tries_max_percent: u32,
     pub(crate) set_ttl_ms: i64,
 }
 
@@ -51,7 +57,9 @@ impl Client for HttpClient {
     type Target = HttpTarget;
 
     async fn connect(self) -> Result<HttpTarget, String> {
-        let pool = Rc::new(Pool::new(self.targets));
+        let HttpOptions { failover_after, request_timeout, extra_tries_max_percent, .. } = self.options;
+        let patience = Patience::new(failover_after, request_timeout, extra_tries_max_percent);
+        let pool = Rc::new(Pool::new(self.targets, patience));
         tokio::task::spawn_local(Rc::clone(&pool.deadlines).tick_for_ever());
         let traces = self.traces.map(|all| Rc::new(ThreadTraces::new(all)));
         Ok(HttpTarget::new(pool, self.options, SmallRng::seed_from_u64(self.seed), traces))
@@ -81,6 +89,25 @@ struct Failure {
     kind: ErrorKind,
     /// The epoch of the connection that failed.
     epoch: u32,
+    /// What became of a try that took too long.
+    late: Late,
+}
+
+/// What becomes of a try that takes too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// The caller's time is up.
+    Failed,
+    /// Its node answers others: another one is asked instead, within the budget.
+    Replaced,
+    /// Its node answers nobody: another one is asked instead, whatever the budget.
+    Silent,
+}
+
+impl Failure {
+    const fn new(kind: ErrorKind, epoch: u32) -> Self {
+        Self { kind, epoch, late: Late::Failed }
+    }
 }
 
 /// What a try came to.
@@ -105,23 +132,21 @@ impl HttpTarget {
     }
 
     /// Sends the prepared request, and once more elsewhere if that is the rule.
-    async fn send(&mut self, read: impl Fn(&Head) -> Outcome, value: &mut Vec<u8>) -> Answer {
+    async fn send(&mut self, op: Op, read: impl Fn(&Head) -> Outcome, value: &mut Vec<u8>) -> Answer {
         let strict = self.options.entry == Entry::Strict;
         let count = self.pool.targets.len();
         let anywhere = NodeIndex(rand::Rng::random_range(&mut self.dice, 0..count));
         let first = if strict { anywhere } else { self.pool.pick(&mut self.dice, None).unwrap_or(anywhere) };
         let may_move = !strict && self.pool.has_other(first);
         let timeout = self.options.request_timeout;
-        let patience = if may_move { self.options.failover_after.min(timeout) } else { timeout };
-        let answered = self.pool.answered(first);
-        let tried = self.try_at(first, patience, value).await;
+        let kind = Kind::new(op, self.request.len());
+        let patience = self.pool.patience.begin(kind);
+        let tried = self.try_at(first, kind, if may_move { patience } else { timeout }, value).await;
         self.last.first = Some(Try { node: first, result: result_of(&tried), started: None });
         if !strict {
-            self.note(first, &tried, may_move && self.pool.answered(first) == answered);
+            self.note(first, &tried);
         }
-        // Where all others seem to be down, one of them is tried if it costs no more time than the caller has.
-        let is_in_time = may_move || !matches!(tried, Err(Failure { kind: ErrorKind::TimedOut, .. }));
-        if strict || !is_in_time || !is_worth_another_try(&tried, value) {
+        if strict || !is_worth_another_try(&tried, value) {
             return answer(first, &tried, read, value);
         }
         let second = self.pool.pick(&mut self.dice, Some(first));
@@ -137,48 +162,67 @@ impl HttpTarget {
             Ok(_) => FailedTry { node: first, error: ErrorKind::Unavailable, is_reply: true },
             Err(failure) => FailedTry { node: first, error: failure.kind, is_reply: false },
         };
-        let tried = self.try_at(second, timeout, value).await;
+        let tried = self.try_at(second, kind, timeout, value).await;
         self.last.second = Some(Try { node: second, result: result_of(&tried), started });
-        self.note(second, &tried, false);
-        let mut answer = answer(second, &tried, read, value);
-        answer.doubtful = doubtful;
-        answer.before = Some(before);
-        answer.failed_over = !matches!(answer.outcome, Outcome::Error(_));
-        answer
+        self.note(second, &tried);
+        Answer { is_retried: true, doubtful, before: Some(before), ..answer(second, &tried, read, value) }
     }
 
-    async fn send_write(&mut self) -> Answer {
+    async fn send_write(&mut self, op: Op) -> Answer {
         // The request holds a copy of a written value, so the body's buffer is free for the response.
         let mut body = std::mem::take(&mut self.body);
-        let answer = self.send(read_set, &mut body).await;
+        let answer = self.send(op, read_set, &mut body).await;
         self.body = body;
         answer
     }
 
-    async fn try_at(&mut self, node: NodeIndex, patience: Duration, body: &mut Vec<u8>) -> Tried {
-        let (pool, request) = (&self.pool, &self.request);
+    /// Tries one node. After `patience` it is given up if another node is to do it instead, else only when the time is up.
+    async fn try_at(&mut self, node: NodeIndex, kind: Kind, patience: Duration, body: &mut Vec<u8>) -> Tried {
+        let (pool, request, timeout) = (&self.pool, &self.request, self.options.request_timeout);
         let Last { timing, is_kept_there, .. } = &mut self.last;
         timing.clear();
         let exchange = async {
-            let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure { kind, epoch })?;
+            let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure::new(kind, epoch))?;
             let epoch = connection.epoch;
-            let head = connection.exchange(request, body).await.map_err(|kind| Failure { kind, epoch })?;
+            let head = connection.exchange(request, body).await.map_err(|kind| Failure::new(kind, epoch))?;
             timing.extend_from_slice(connection.text(head.timing));
             *is_kept_there = head.is_kept;
+            pool.note_answer(node);
             if !head.close {
                 pool.give(node, connection);
             }
             Ok(head)
         };
-        let epoch = pool.targets[node.0].epoch();
-        self.deadline.within(patience, exchange).await.unwrap_or(Err(Failure { kind: ErrorKind::TimedOut, epoch }))
+        let (epoch, open) = (pool.targets[node.0].epoch(), pool.begin_try(node));
+        let (mut exchange, mut late) = (pin!(exchange), Late::Failed);
+        let mut given = patience.min(timeout);
+        let mut tried = self.deadline.within(given, exchange.as_mut()).await;
+        while tried.is_none() && given < timeout {
+            if open.meets_silence(patience) {
+                late = Late::Silent;
+                break;
+            }
+            if pool.patience.spend() {
+                late = Late::Replaced;
+                break;
+            }
+            let more = LOOK_AGAIN.min(timeout - given);
+            tried = self.deadline.within(more, exchange.as_mut()).await;
+            given += more;
+        }
+        // What a silent node would have taken says nothing about the others.
+        if late != Late::Silent {
+            let took = TICK.saturating_mul(u32::try_from(open.age()).unwrap_or(u32::MAX));
+            pool.patience.record(kind, took, pool.deadlines.now());
+        }
+        tried.unwrap_or(Err(Failure { kind: ErrorKind::TimedOut, epoch, late }))
     }
 
-    /// A target that gave no answer is skipped until a probe says it is ready. One that was slow is skipped only if it is
-    /// `silent`: it gave no answer to anybody, and another is there to go to.
-    fn note(&self, node: NodeIndex, tried: &Tried, silent: bool) {
+    /// A target that gave no answer is skipped until a probe says it is ready. One that was slow is skipped only if it gave no
+    /// answer to anybody, and another is there to go to.
+    fn note(&self, node: NodeIndex, tried: &Tried) {
         match tried {
-            Err(Failure { kind: ErrorKind::TimedOut, .. }) if !silent => {}
+            Err(Failure { kind: ErrorKind::TimedOut, late: Late::Failed | Late::Replaced, .. }) => {}
             Err(Failure { kind: ErrorKind::Protocol, .. }) | Ok(_) => {}
             Err(failure) => self.pool.targets[node.0].mark_down(failure.epoch),
         }
@@ -240,19 +284,17 @@ impl HttpTarget {
         // Neither keys nor values of the load hold a character that JSON would escape.
         debug_assert!(key.iter().chain(value).all(|byte| byte.is_ascii_alphanumeric() || b":-".contains(byte)));
         self.body.clear();
-        self.body.extend_from_slice(b"{\"k\":\"");
-        self.body.extend_from_slice(key);
-        self.body.extend_from_slice(b"\",\"v\":\"");
-        self.body.extend_from_slice(value);
         // Writing to a vector cannot fail.
         let _ = write!(self.body, "\",\"ttl_ms\":{}}}", self.options.set_ttl_ms);
+        let pieces: [&[u8]; 4] = [b"{\"k\":\"", key, b"\",\"v\":\"", value];
+        let length = pieces.iter().map(|piece| piece.len()).sum::<usize>() + self.body.len();
         self.request.clear();
-        let length = self.body.len();
         let _ = write!(
             self.request,
             "POST /set HTTP/1.1\r\nHost: mesh\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
         );
         self.end_head();
+        pieces.iter().for_each(|piece| self.request.extend_from_slice(piece));
         self.request.extend_from_slice(&self.body);
     }
 }
@@ -260,24 +302,24 @@ impl HttpTarget {
 impl Target for HttpTarget {
     async fn get(&mut self, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         self.prepare_get(key, fresh);
-        self.send(read_get, value).await
+        self.send(Op::Get, read_get, value).await
     }
 
     async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         self.prepare_get(key, fresh);
-        let tried = self.try_at(node, self.options.request_timeout, value).await;
+        let tried = self.try_at(node, Kind::new(Op::Get, 0), self.options.request_timeout, value).await;
         self.last.first = Some(Try { node, result: result_of(&tried), started: None });
         answer(node, &tried, read_get, value)
     }
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
         self.prepare_set(key, value);
-        self.send_write().await
+        self.send_write(Op::Set).await
     }
 
     async fn delete(&mut self, key: &[u8]) -> Answer {
         self.prepare_delete(key);
-        self.send_write().await
+        self.send_write(Op::Delete).await
     }
 
     fn begin_load(&mut self) {
@@ -320,7 +362,8 @@ const fn result_of(tried: &Tried) -> TryResult {
 fn is_worth_another_try(tried: &Tried, body: &[u8]) -> bool {
     match tried {
         Ok(head) => head.status == 503 && !says_overloaded(body),
-        Err(failure) => matches!(failure.kind, ErrorKind::Refused | ErrorKind::Closed | ErrorKind::TimedOut),
+        Err(failure) if failure.kind == ErrorKind::TimedOut => failure.late != Late::Failed,
+        Err(failure) => matches!(failure.kind, ErrorKind::Refused | ErrorKind::Closed),
     }
 }
 
@@ -333,7 +376,7 @@ fn answer(node: NodeIndex, tried: &Tried, read: impl Fn(&Head) -> Outcome, body:
     let spoke = matches!(outcome, Outcome::Error(_)) && tried.is_ok();
     let detail = spoke.then(|| complaint(body));
     let (is_reply, before) = (tried.is_ok(), None);
-    Answer { outcome, node, is_reply, before, failed_over: false, doubtful: false, version, served_by, detail }
+    Answer { outcome, node, is_reply, before, is_retried: false, doubtful: false, version, served_by, detail }
 }
 
 /// Whether the body of a 503 is the problem document (RFC 9457) of a node with too much to do.

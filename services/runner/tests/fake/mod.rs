@@ -60,6 +60,8 @@ pub enum Fault {
     Close,
     /// Never answers.
     Hang,
+    /// Does one operation after the other, each in its time, also those that nobody waits for any more.
+    Busy(Duration),
     /// Counts every operation twice.
     Overcount,
     /// Counts nothing.
@@ -104,6 +106,8 @@ pub struct FakeNode {
     /// The traces that it was asked to keep.
     kept: Mutex<Vec<String>>,
     registers: Arc<Mutex<Registers>>,
+    /// Held by the operation that a busy node is at.
+    busy: Mutex<()>,
 }
 
 impl FakeMesh {
@@ -134,6 +138,7 @@ impl FakeNode {
             traced: Mutex::default(),
             kept: Mutex::default(),
             registers,
+            busy: Mutex::default(),
         });
         let accepting = Arc::clone(&node);
         thread::spawn(move || {
@@ -210,7 +215,12 @@ impl FakeNode {
     }
 
     fn answer_with(&self, request: &Request, path: &str, fault: Fault, sometimes: bool) -> Option<String> {
-        match path.split('?').next().unwrap_or_default() {
+        let path_only = path.split('?').next().unwrap_or_default();
+        if let (Fault::Busy(time), "/get" | "/set" | "/del") = (fault, path_only) {
+            let _turn = self.busy.lock().unwrap();
+            thread::sleep(time);
+        }
+        match path_only {
             "/trace/keep" => {
                 self.kept.lock().unwrap().extend(request.body.lines().map(str::to_owned));
                 Some(respond("204 No Content", "", ""))

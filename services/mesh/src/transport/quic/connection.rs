@@ -13,6 +13,9 @@ use crate::transport::{BoxFuture, Connection, ConnectionLost, PathStats, Receive
 /// The only application error code; the reason is in the words.
 pub(super) const CLOSED: VarInt = VarInt::from_u32(0);
 
+/// Below that of all other streams: of two that have something to send, the one with small frames goes first.
+const APART_PRIORITY: i32 = -1;
+
 /// One authenticated QUIC connection.
 pub(super) struct QuicConnection {
     inner: quinn::Connection,
@@ -78,6 +81,20 @@ impl Connection for QuicConnection {
 
     fn open_stream(&self) -> BoxFuture<'_, Result<(SendHalf, ReceiveHalf), ConnectionLost>> {
         Box::pin(async { self.inner.open_bi().await.map(boxed).map_err(lost) })
+    }
+
+    fn send_apart(&self, mut parts: [Bytes; 2]) -> BoxFuture<'_, Result<ReceiveHalf, ConnectionLost>> {
+        Box::pin(async move {
+            let (mut send, receive) = self.inner.open_bi().await.map_err(lost)?;
+            let sent = async {
+                send.set_priority(APART_PRIORITY)?;
+                // By chunks, quinn sends the bytes from where they lie.
+                send.write_all_chunks(&mut parts).await?;
+                Ok::<_, std::io::Error>(send.finish()?)
+            };
+            sent.await.map_err(|error| ConnectionLost { reason: error.to_string() })?;
+            Ok(Box::new(receive) as ReceiveHalf)
+        })
     }
 
     fn accept_stream(&self) -> BoxFuture<'_, Result<(SendHalf, ReceiveHalf), ConnectionLost>> {
