@@ -2,7 +2,7 @@
 
 use crate::{
     machines,
-    state::{ALL, Comparison, Late, Leg, Life, NODES, Progress, Reason, Seen, State, Status, each, has, only},
+    state::{Comparison, Late, Leg, Life, NODES, Progress, Reason, Seen, State, Status, each, has, only},
 };
 
 /// One step of anybody.
@@ -305,10 +305,10 @@ impl State {
         !self.left.established || holders.into_iter().any(|peer| self.nodes[peer].is_established)
     }
 
-    /// As the simulator counts: `Plan::failures_max`.
+    /// One failure at a time: as the simulator waits until all are ready, the next may come when the one before is over.
     fn fail(&mut self, node: usize) {
+        self.lapsed |= self.failed != 0;
         self.failed |= only(node);
-        self.lapsed |= self.failed.count_ones() as usize >= machines::concern_size();
     }
 
     /// A node that runs, and is in sync in a ring that all others see as well, has not failed any more.
