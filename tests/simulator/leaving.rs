@@ -165,7 +165,8 @@ fn a_handover_counts_for_one_process_only() {
         for number in &numbers {
             set(&node, *number, "v").await.unwrap();
         }
-        assert!(cluster.stop(2).await);
+        assert!(cluster.node(2).unwrap().leave().await);
+        cluster.crash(2);
         cluster.crash(0);
         let node = cluster.node(1).unwrap();
         for number in numbers {
