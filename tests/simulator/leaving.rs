@@ -160,7 +160,7 @@ fn a_handover_counts_for_one_process_only() {
         links.cut(&[0], &[1]);
         links.apply(&cluster.network, &ids);
         let is_theirs = |number: &usize| !ring.owns(ids[3], Slot::of(KeyHash::of(&key(*number))));
-        let numbers: Vec<usize> = (KEYS..).filter(is_theirs).take(20).collect();
+        let numbers: Vec<usize> = (KEYS..).filter(is_theirs).take(KEYS).collect();
         let node = cluster.node(0).unwrap();
         for number in &numbers {
             set(&node, *number, "v").await.unwrap();
