@@ -18,6 +18,11 @@ pub enum Action {
         to: usize,
         from: usize,
     },
+    /// A node finds nobody where a seed should be.
+    TryInVain {
+        by: usize,
+        seed: usize,
+    },
     /// A node gives up another that does not answer.
     DeclareDead {
         by: usize,
@@ -25,6 +30,8 @@ pub enum Action {
     },
     /// A node that joins has caught up.
     Enter(usize),
+    /// A node that has entered the ring is in sync.
+    SayInSync(usize),
     /// A node asks another what it holds, and is answered.
     Compare {
         by: usize,
@@ -97,6 +104,9 @@ impl State {
             if self.nodes[by].is_joining && self.nodes[by].sync.in_sync {
                 actions.push(Action::Enter(by));
             }
+            if self.nodes[by].sync.in_sync && self.nodes[by].view.claims[by].status == Status::Syncing {
+                actions.push(Action::SayInSync(by));
+            }
         }
     }
 
@@ -112,7 +122,12 @@ impl State {
             } else if node.is_joining {
                 actions.push(Action::Members { to: by, from: peer });
             }
-        } else if node.life != Life::Left && node.view.claims[peer].status.is_present() {
+            return;
+        }
+        if !node.view.claims[peer].status.is_present() && !has(node.tried, peer) && !self.can_catch_up(by) {
+            actions.push(Action::TryInVain { by, seed: peer });
+        }
+        if node.life != Life::Left && node.view.claims[peer].status.is_present() {
             actions.push(Action::DeclareDead { by, peer });
         }
     }
@@ -129,7 +144,7 @@ impl State {
         let is_doing = |reason| node.comparisons.iter().any(|comparison| comparison.reason == reason);
         let is_awaited = has(node.sync.awaited, peer);
         if has(node.links, peer) && self.connects(by, peer) && node.ring == self.nodes[peer].ring {
-            if is_awaited && !is_doing(Reason::TakeOver) && self.may_learn(by) {
+            if is_awaited && !is_doing(Reason::TakeOver) && self.can_catch_up(by) {
                 actions.push(Action::Compare { by, peer, reason: Reason::Resync });
             }
             let is_idle = !is_doing(Reason::Resync) && !is_doing(Reason::TakeOver);
@@ -237,8 +252,10 @@ impl State {
         match action {
             Action::Gossip { to, from } => self.gossip(to, from),
             Action::Members { to, from } => self.exchange_members(to, from),
+            Action::TryInVain { by, seed } => self.try_seed(by, seed),
             Action::DeclareDead { by, peer } => self.declare_dead(by, peer),
             Action::Enter(node) => self.enter_ring(node),
+            Action::SayInSync(node) => self.handle_in_sync(node),
             Action::Compare { by, peer, reason } => self.compare(by, peer, reason),
             Action::Take { by, peer } => self.take(by, peer),
             Action::BeginWrite { write, coordinator } => self.begin_write(write, coordinator),
@@ -289,20 +306,7 @@ impl State {
         }
         self.connect();
         self.forgive();
-        if self.left.established {
-            for node in &mut self.nodes {
-                node.is_established |= node.sync.in_sync;
-            }
-        }
         self
-    }
-
-    /// Whether some holder knows more than newcomers do.
-    fn may_learn(&self, by: usize) -> bool {
-        let node = &self.nodes[by];
-        let holders = (0..NODES)
-            .filter(|peer| *peer == by || has(node.ring, *peer) || node.view.claims[*peer].status == Status::Leaving);
-        !self.left.established || holders.into_iter().any(|peer| self.nodes[peer].is_established)
     }
 
     /// One failure at a time: as the simulator waits until all are ready, the next may come when the one before is over.

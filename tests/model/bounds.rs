@@ -23,8 +23,6 @@ pub struct Bounds {
     pub impatient: bool,
     /// Whether all of it may pass before all is handed over. A node that leaves then has failed.
     pub cut_short: bool,
-    /// Whether newcomers alone are never in sync.
-    pub established: bool,
     /// Whether something may happen between a peer's answer to a comparison and what is made of it.
     pub late_answers: bool,
     /// Whether what was answered and taken over under one ring is remembered while there is another, until there is that one again.
@@ -46,7 +44,6 @@ impl Bounds {
         first: false,
         impatient: false,
         cut_short: false,
-        established: false,
         late_answers: false,
         old_answers: false,
         high_start: false,

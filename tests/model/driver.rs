@@ -75,7 +75,28 @@ impl State {
     /// `Core::handle_members`.
     pub fn exchange_members(&mut self, me: usize, from: usize) {
         self.gossip(me, from);
+        self.try_seed(me, from);
         self.enter_small_ring(me);
+    }
+
+    /// What `upkeep::join` makes of an exchange of member lists, or of one that came to nothing. Of one that can catch up nobody
+    /// asks whom it has tried.
+    pub fn try_seed(&mut self, me: usize, seed: usize) {
+        let tried = self.nodes[me].tried | only(seed);
+        self.nodes[me].tried = if self.can_catch_up(me) { 0 } else { tried };
+    }
+
+    /// `Membership::can_catch_up`.
+    pub fn can_catch_up(&self, me: usize) -> bool {
+        membership::can_catch_up(me, &self.nodes[me].view, self.nodes[me].tried)
+    }
+
+    /// `Core::handle_in_sync`.
+    pub fn handle_in_sync(&mut self, me: usize) {
+        if self.nodes[me].view.claims[me].status == Status::Syncing {
+            self.with_membership(me, membership::Input::InSync);
+            self.nodes[me].tried = 0;
+        }
     }
 
     /// `Core::enter_small_ring`.
@@ -85,7 +106,8 @@ impl State {
             return;
         }
         let others = || (0..NODES).filter(|peer| *peer != me).map(|peer| node.view.claims[peer].status);
-        let in_ring = others().filter(|status| *status == Status::Normal).count();
+        let is_in_ring = |status: &Status| matches!(status, Status::Syncing | Status::Normal);
+        let in_ring = others().filter(is_in_ring).count();
         if others().any(Status::is_present) && in_ring < NODES {
             self.enter_ring(me);
         }
@@ -93,7 +115,7 @@ impl State {
 
     /// `Core::enter_ring`.
     pub fn enter_ring(&mut self, me: usize) {
-        self.enter_stage(me, Stage::Normal);
+        self.enter_stage(me, Stage::Syncing);
     }
 
     /// `handover::enter_stage`.
@@ -379,7 +401,6 @@ impl State {
     /// What `resync::resync_from` and `handover::take_over` make of the answer.
     pub fn take(&mut self, me: usize, peer: usize) {
         let Comparison { reason, ring, shown } = std::mem::take(&mut self.nodes[me].comparisons[peer]);
-        let is_established = self.nodes[peer].is_established;
         let node = &mut self.nodes[me];
         let owns = if Mutant::AloneTakesNothing.is_planted() { node.sync.owned } else { has(node.ring, me) };
         let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !owns);
@@ -393,7 +414,7 @@ impl State {
         // `Core::handle_taken_over`.
         if reason == Reason::TakeOver && node.ring == ring {
             node.taken[peer] = ring;
-            node.is_established |= self.left.established && has(ring, me) && is_established;
+            self.handle_in_sync(me);
             if self.asks(peer, me) {
                 self.ask(peer, me);
             }
@@ -418,8 +439,9 @@ impl State {
         if Mutant::LastLeaves.is_planted() {
             return true;
         }
-        let is_due = self.leavers(me) == 0 && self.are_in_sync(me);
-        (is_due && self.others(me) >= machines::concern_size()) || (self.left.impatient && self.others(me) >= 1)
+        let is_free = self.leavers(me) == 0 && self.nodes[me].view.claims[me].status == Status::Normal;
+        let is_enough = self.others(me) >= machines::concern_size() && self.are_in_sync(me);
+        is_free && (is_enough || (self.left.impatient && self.others(me) >= 1))
     }
 
     /// `handover::is_in_sync`.

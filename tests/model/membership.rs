@@ -11,7 +11,7 @@ use mesh_proto::{
 
 use crate::{
     memo::Memo,
-    state::{Claim, NODES, Nodes, Status, View, only},
+    state::{Claim, NODES, Nodes, Status, View, each, only},
 };
 
 /// What a process hears or does.
@@ -20,6 +20,7 @@ pub enum Input {
     /// A member list.
     Members([Claim; NODES]),
     Stage(Stage),
+    InSync,
     Left,
 }
 
@@ -36,6 +37,7 @@ pub struct Believed {
 
 thread_local! {
     static STEPS: Memo<(View, Input), Believed> = Memo::new();
+    static CAN_CATCH_UP: Memo<(View, Nodes), bool> = Memo::new();
 }
 
 /// One step of the process in place `me`.
@@ -53,6 +55,19 @@ pub fn step(me: usize, view: &View, input: Input) -> Believed {
         leaving: turned(believed.leaving),
         ..believed
     }
+}
+
+/// [`Membership::can_catch_up`] of the process in place `me` that has tried these seeds.
+pub fn can_catch_up(me: usize, view: &View, tried: Nodes) -> bool {
+    let view = View { claims: turn(view.claims, me), ..*view };
+    let tried = turn_set(tried, (NODES - me) % NODES);
+    CAN_CATCH_UP.with(|answers| {
+        answers.answer((view, tried), || {
+            let mut membership = rebuilt(&view);
+            each(tried).for_each(|place| membership.handle_tried(&addr(place)));
+            membership.can_catch_up()
+        })
+    })
 }
 
 fn turn<T: Copy>(of_all: [T; NODES], by: usize) -> [T; NODES] {
@@ -76,10 +91,15 @@ fn set(ids: impl Iterator<Item = NodeId>) -> Nodes {
     ids.map(|id| only(place(id))).sum()
 }
 
+fn addr(place: usize) -> String {
+    format!("node{place}:1")
+}
+
 fn member(place: usize, claim: Claim) -> Option<Member> {
     let (state, stage) = match claim.status {
         Status::Unknown => return None,
         Status::Joining => (MemberState::Alive, Stage::Joining),
+        Status::Syncing => (MemberState::Alive, Stage::Syncing),
         Status::Normal => (MemberState::Alive, Stage::Normal),
         Status::Leaving => (MemberState::Alive, Stage::Leaving),
         Status::Dead => (MemberState::Dead, Stage::Normal),
@@ -87,7 +107,7 @@ fn member(place: usize, claim: Claim) -> Option<Member> {
     };
     Some(Member {
         id: id(place),
-        addr: format!("node{place}:1"),
+        addr: addr(place),
         incarnation: Incarnation::new(u64::from(claim.incarnation)),
         weight: Weight::MAX,
         state,
@@ -100,6 +120,7 @@ fn claim(member: &Member) -> Claim {
         (MemberState::Dead, _) => Status::Dead,
         (MemberState::Left, _) => Status::Left,
         (_, Stage::Joining) => Status::Joining,
+        (_, Stage::Syncing) => Status::Syncing,
         (_, Stage::Normal) => Status::Normal,
         (_, Stage::Leaving) => Status::Leaving,
     };
@@ -118,6 +139,7 @@ fn work_out(view: &View, input: Input) -> Believed {
     match input {
         Input::Members(claims) => membership.handle_members(NOW, &members(&claims)),
         Input::Stage(stage) => membership.handle_stage(NOW, stage),
+        Input::InSync => membership.handle_in_sync(NOW),
         Input::Left => membership.handle_left(NOW),
     }
     let outputs = drain(&mut membership);
@@ -147,7 +169,8 @@ fn rebuilt(view: &View) -> Membership {
         interval: Duration::from_secs(1),
         suspicion: Duration::from_secs(1),
         indirect_probes: 1,
-        seeds: Vec::new(),
+        // All others, so that it looks for them.
+        seeds: (1..NODES).map(addr).collect(),
     };
     let own = view.claims[0];
     let status = if own.status == Status::Left { Status::Leaving } else { own.status };

@@ -21,7 +21,6 @@ impl Mesh {
         let claims = [Claim { status: Status::Normal, incarnation: 1 }; NODES];
         let node = |at: usize| Node {
             life: Life::Up,
-            is_established: true,
             view: View { claims, gone_after: 1 },
             ring: ALL,
             sync: sync::at_first(at),

@@ -58,7 +58,9 @@ pub enum Status {
     Unknown,
     /// It runs and is about to enter the ring.
     Joining,
-    /// It is in the ring.
+    /// It is in the ring, and has not been in sync yet.
+    Syncing,
+    /// It is in the ring, and has been in sync.
     Normal,
     /// It is out of the ring and hands over.
     Leaving,
@@ -71,7 +73,7 @@ pub enum Status {
 impl Status {
     /// `MemberState::is_present`.
     pub const fn is_present(self) -> bool {
-        matches!(self, Self::Joining | Self::Normal | Self::Leaving)
+        matches!(self, Self::Joining | Self::Syncing | Self::Normal | Self::Leaving)
     }
 }
 
@@ -135,8 +137,8 @@ pub struct Node {
     /// `RingChange::joining`.
     pub is_joining: bool,
     pub sync: Sync,
-    /// Whether it has been in sync, or has taken over from one that was.
-    pub is_established: bool,
+    /// `Rejoin::tried`, as long as that matters.
+    pub tried: Nodes,
     pub held: Stamp,
     /// The highest time that its clock has given or met.
     pub clock: u8,

@@ -36,7 +36,8 @@ impl State {
             node.view.claims = moved(node.view.claims, order);
             node.comparisons = moved(node.comparisons, order);
             node.taken = moved(node.taken, order);
-            for set in [&mut node.ring, &mut node.joining, &mut node.links, &mut node.drain_ring, &mut node.drained] {
+            let own = [&mut node.ring, &mut node.joining, &mut node.links, &mut node.tried, &mut node.drain_ring];
+            for set in own.into_iter().chain([&mut node.drained]) {
                 *set = set_of(*set, order);
             }
             node.comparisons.iter_mut().for_each(|comparison| comparison.ring = set_of(comparison.ring, order));

@@ -272,8 +272,7 @@ impl Cluster {
 fn config(plan: &Plan, index: usize) -> Config {
     let addr = |index: usize| format!("node{index}:5011");
     let mut config = Config::new(&addr(index));
-    // Those that leave for good, and those that have not come yet, cannot be asked.
-    config.seeds = if plan.changes() { (0..plan.places).map(addr).collect() } else { vec![addr(0), addr(1)] };
+    config.seeds = (0..plan.seeds).map(addr).collect();
     config.replicas = ReplicationFactor::new(plan.replicas).expect("1 to 8");
     config.concern = WriteConcern::new(plan.concern, config.replicas).expect("not above the replicas");
     config.gossip_interval = plan.gossip_interval;

@@ -219,7 +219,7 @@ fn a_new_owner_asks_those_that_are_leaving() {
 /// The seeds have left for good, and a partition has come and gone: the others find each other nevertheless.
 #[test]
 fn the_dead_are_looked_for_though_no_seed_comes() {
-    play(&scene(5, 3, 2), async |cluster| {
+    play(&Plan { seeds: 2, ..scene(5, 3, 2) }, async |cluster| {
         assert!(cluster.stop(0).await && cluster.stop(1).await);
         sleep(Duration::from_secs(30)).await;
         let mut links = Links::default();
@@ -230,6 +230,35 @@ fn the_dead_are_looked_for_though_no_seed_comes() {
         Links::default().apply(&cluster.network, &cluster.ids());
         let healed = cluster.wait(Duration::from_secs(5), Cluster::is_ready).await;
         assert!(healed.is_ok(), "{:?}", cluster.unsettled());
+    });
+}
+
+/// One of three has crashed, another one has left, and both are back, empty, before either has found the third: what they do not
+/// hold may be there.
+#[test]
+fn newcomers_that_meet_first_do_not_speak_for_the_mesh() {
+    play(&three(), async |cluster| {
+        fill(cluster).await;
+        cluster.crash(0);
+        assert!(cluster.stop(1).await, "one other stays");
+        far(cluster, 2, Duration::from_millis(120));
+        cluster.start(0);
+        cluster.start(1);
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut failed = 0;
+        while Instant::now() < until {
+            for at in [0, 1] {
+                let options = GetOptions { consistency: Consistency::Quorum, ..GetOptions::default() };
+                let found = cluster.node(at).unwrap().get(&key(7), options).await;
+                assert!(!matches!(found, Ok(Lookup::Miss { .. })), "via {at}: {found:?}");
+                failed += usize::from(found.is_err());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert!(failed > 0, "the third was found first");
+        Links::default().apply(&cluster.network, &cluster.ids());
+        ready(cluster, "after both were back").await;
+        hits(cluster, 0..KEYS, "after both were back").await;
     });
 }
 

@@ -164,6 +164,8 @@ pub struct Plan {
     pub nodes: usize,
     /// How many places for nodes there are.
     pub places: usize,
+    /// In how many places nodes look for others, the first ones.
+    pub seeds: usize,
     /// The places that have nodes at the end.
     pub remain: Vec<usize>,
     /// REPLICATION_FACTOR. Quorums of reads are REPLICATION_FACTOR − WRITE_CONCERN + 1 owners: only if WRITE_CONCERN − 1
@@ -225,6 +227,8 @@ impl Plan {
             promise,
             nodes,
             places,
+            // Those that leave for good, and those that have not come yet, cannot be asked.
+            seeds: if changes { places } else { 2 },
             remain: Vec::new(),
             replicas,
             concern,

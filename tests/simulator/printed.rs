@@ -35,6 +35,7 @@ pub fn source(plan: &Plan) -> String {
     field("seed", plan.seed != base.seed, plan.seed.to_string());
     field("promise", plan.promise != base.promise, format!("crate::plan::Promise::{:?}", plan.promise));
     field("places", plan.places != base.places, plan.places.to_string());
+    field("seeds", plan.seeds != base.seeds, plan.seeds.to_string());
     field("remain", plan.remain != base.remain, list(&plan.remain));
     field("gossip_interval", plan.gossip_interval != base.gossip_interval, time(plan.gossip_interval));
     field("suspicion", plan.suspicion != base.suspicion, time(plan.suspicion));
@@ -131,6 +132,7 @@ fn a_printed_plan_is_that_plan() {
         seed: 7,
         promise: crate::plan::Promise::ValuesOnly,
         places: 5,
+        seeds: 5,
         remain: vec![0, 1, 2, 4],
         gossip_interval: Duration::from_millis(100),
         suspicion: Duration::from_millis(400),

@@ -25,6 +25,7 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
         promise: Promise::Whole,
         nodes,
         places: nodes,
+        seeds: nodes,
         remain: (0..nodes).collect(),
         replicas,
         concern,

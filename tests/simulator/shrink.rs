@@ -116,6 +116,7 @@ fn remove_place(plan: &mut Plan, place: usize) {
     }
     plan.nodes -= usize::from(is_node);
     plan.places -= 1;
+    plan.seeds = plan.seeds.min(plan.places);
     plan.clock_offsets_ms.remove(place);
     let next = |other: &mut usize| *other -= usize::from(*other > place);
     for step in &mut plan.steps {

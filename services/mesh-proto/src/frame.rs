@@ -85,7 +85,7 @@ pub struct Hello {
 
 impl Hello {
     /// The version of the wire protocol.
-    pub const PROTOCOL: u16 = 3;
+    pub const PROTOCOL: u16 = 4;
 }
 
 /// Why an accepter turns a dialler away.

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn stage() -> impl Strategy<Value = Stage> {
-        prop_oneof![Just(Stage::Joining), Just(Stage::Normal), Just(Stage::Leaving)]
+        prop_oneof![Just(Stage::Joining), Just(Stage::Syncing), Just(Stage::Normal), Just(Stage::Leaving)]
     }
 
     fn body() -> impl Strategy<Value = GossipBody> {

@@ -174,6 +174,29 @@ impl Membership {
         self.speak_anew(now, self.me.weight, stage);
     }
 
+    /// This node holds all that the members it knows have shown it.
+    pub fn handle_in_sync(&mut self, now: Monotonic) {
+        if self.me.stage == Stage::Syncing {
+            self.handle_stage(now, Stage::Normal);
+        }
+    }
+
+    /// A seed was asked for its member list, or could not be.
+    pub fn handle_tried(&mut self, addr: &str) {
+        self.rejoin.handle_tried(addr);
+    }
+
+    /// Whether the members that this node knows can show it all that was acknowledged: it was in sync itself, or one of them was,
+    /// or there is nobody else to be found. Newcomers alone do not know what they lack.
+    #[must_use]
+    pub fn can_catch_up(&self) -> bool {
+        let was_in_sync = |stage| matches!(stage, Stage::Normal | Stage::Leaving);
+        was_in_sync(self.me.stage)
+            || self.roster.present().any(|member| was_in_sync(member.stage))
+            || self.rejoin.is_everybody_found(&self.roster)
+            || Mutant::NewcomersSuffice.is_planted()
+    }
+
     /// Only this node says what it is, each time with a higher incarnation, so that everybody believes it.
     fn speak_anew(&mut self, now: Monotonic, weight: Weight, stage: Stage) {
         if self.has_left() || (weight, stage) == (self.me.weight, self.me.stage) {
@@ -241,9 +264,8 @@ impl Membership {
     /// is joining or leaving, is alone in its own if there is nobody else.
     #[must_use]
     pub fn ring_members(&self) -> Vec<(NodeId, Weight)> {
-        let mut ring = self.others_in(Stage::Normal);
-        let is_normal = self.me.state.is_present() && self.me.stage == Stage::Normal;
-        let in_ring = is_normal && !Mutant::SelfMissing.is_planted();
+        let mut ring = self.others(Stage::is_in_ring);
+        let in_ring = self.me.state.is_present() && self.me.stage.is_in_ring() && !Mutant::SelfMissing.is_planted();
         if in_ring || ring.is_empty() {
             let at = ring.partition_point(|&(id, _)| id < self.me.id);
             ring.insert(at, (self.me.id, self.me.weight));
@@ -254,7 +276,11 @@ impl Membership {
     /// The others that are present in this stage, with their weights, sorted by id.
     #[must_use]
     pub fn others_in(&self, stage: Stage) -> Vec<(NodeId, Weight)> {
-        let others = self.roster.present().filter(|member| member.stage == stage);
+        self.others(|other| other == stage)
+    }
+
+    fn others(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<(NodeId, Weight)> {
+        let others = self.roster.present().filter(|member| is_meant(member.stage));
         others.map(|member| (member.id, member.weight)).collect()
     }
 

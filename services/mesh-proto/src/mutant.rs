@@ -58,6 +58,8 @@ pub enum Mutant {
     AloneTakesNothing,
     /// Who is to be in sync does not ask those that are leaving.
     LeaversUnasked,
+    /// Newcomers that know only each other take each other's word for what the mesh holds.
+    NewcomersSuffice,
     /// The dead are not looked for if a seed never came.
     DeadUnsought,
     /// Who answers later than a round takes is suspected for ever.
@@ -82,7 +84,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -109,6 +111,7 @@ impl Mutant {
         Self::LastLeaves,
         Self::AloneTakesNothing,
         Self::LeaversUnasked,
+        Self::NewcomersSuffice,
         Self::DeadUnsought,
         Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, Stage, UnixMillis};
+use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, UnixMillis};
 
 use crate::{Config, core::Core};
 
@@ -47,7 +47,7 @@ impl Core {
             self.store.forget_collected();
         }
         if self.members.borrow().iter().any(|m| {
-            m.id != self.id && (m.state == MemberState::Dead || (m.state.is_present() && m.stage != Stage::Normal))
+            m.id != self.id && (m.state == MemberState::Dead || (m.state.is_present() && !m.stage.is_in_ring()))
         }) {
             agreement.handle_absence(now);
         }

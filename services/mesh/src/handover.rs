@@ -111,7 +111,8 @@ fn needed(core: &Core, until: Instant) -> usize {
 
 /// Waits until nobody else is about to go, enough others stay, and every slot has all its owners in sync. If two owners of a
 /// slot left at once, those who follow them could not say "miss" until they had fetched everything; one at a time, there are
-/// always enough who can. From `until` on it goes as soon as there is somebody to hand over to.
+/// always enough who can. From `until` on it goes as soon as there is somebody to hand over to. Who was never in sync itself
+/// leaves last: others take what a leaving member holds for all that there is.
 async fn wait_for_turn(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) {
     // The second to begin sees that the first is leaving.
     let rank = core.ring().members().iter().take_while(|(id, _)| *id != core.id).count();
@@ -119,9 +120,9 @@ async fn wait_for_turn(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) {
     sleep((STAGGER + round_trip * 2) * u32::try_from(rank).unwrap_or_default()).await;
     // Where there never was anybody, nobody is waited for.
     while core.members.borrow().len() > 1 && !Mutant::LastLeaves.is_planted() {
-        let others = others(core).len();
-        let is_due = Instant::now() >= until || (leavers(core).is_empty() && is_in_sync(core, peers).await);
-        if others >= needed(core, until) && is_due {
+        let is_free = leavers(core).is_empty() && core.membership.lock().me().stage == Stage::Normal;
+        let is_due = is_free && (Instant::now() >= until || is_in_sync(core, peers).await);
+        if others(core).len() >= needed(core, until) && is_due {
             return;
         }
         sleep(ASK_INTERVAL).await;
@@ -184,6 +185,7 @@ pub(crate) async fn take_over_from_leavers(core: &Arc<Core>, peers: &Arc<Peers>)
             && take_over(core, &link, ring).await
         {
             core.handle_taken_over(peer, incarnation, ring);
+            core.handle_in_sync();
         }
     }
 }

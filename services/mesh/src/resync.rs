@@ -62,6 +62,9 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             core.enter_ring();
             continue;
         }
+        if core.sync.is_complete() {
+            core.handle_in_sync();
+        }
         handover::take_over_from_leavers(&core, &peers).await;
         compare_with_wanted(&core, &peers).await;
         match (core.sync.is_complete(), out_of_sync_since) {
@@ -82,6 +85,9 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
 
 /// Compares every slot out of sync with the holders that have not confirmed it, all of them at the same time.
 async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
+    if !core.membership.lock().can_catch_up() {
+        return;
+    }
     let ring = Arc::clone(&core.ring());
     let mut rounds = JoinSet::new();
     for (turn, link) in peers.links().into_iter().enumerate() {

@@ -94,7 +94,14 @@ impl Core {
 
     /// Enters the ring.
     pub(crate) fn enter_ring(&self) {
-        self.with_membership(|membership, now| membership.handle_stage(now, Stage::Normal));
+        self.with_membership(|membership, now| membership.handle_stage(now, Stage::Syncing));
+    }
+
+    /// This node holds all that the others have shown it.
+    pub(crate) fn handle_in_sync(&self) {
+        if self.membership.lock().me().stage == Stage::Syncing {
+            self.with_membership(Membership::handle_in_sync);
+        }
     }
 
     /// Enters the ring at once if that has fewer members than a key is to have owners: then nobody has to make way, and every
@@ -107,7 +114,7 @@ impl Core {
         let (in_ring, all) = {
             let membership = self.membership.lock();
             let count = |stage| membership.others_in(stage).len();
-            let in_ring = count(Stage::Normal);
+            let in_ring = count(Stage::Syncing) + count(Stage::Normal);
             (in_ring, in_ring + count(Stage::Joining) + count(Stage::Leaving))
         };
         if all > 0 && in_ring < self.config.replicas.get() {

@@ -76,18 +76,26 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
         if underway.insert(addr.clone()) {
             let (core, peers) = (Arc::clone(&core), Arc::clone(&peers));
             attempts.spawn(async move {
-                // Whether it came to anything shows in the members.
-                let _ = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr)).await;
+                let exchanged = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr)).await;
+                // At first a peer may not be there yet, or its name not be known.
+                if exchanged == Ok(true) || core.clock.now().since_start() >= JOIN_TIMEOUT {
+                    core.with_membership(|membership, _| membership.handle_tried(&addr));
+                    core.resync_wanted.notify_one();
+                }
                 addr
             });
         }
     }
 }
 
-async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) {
+/// Whether the member list of whoever is at this address has come.
+async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> bool {
     let Greeted { connection, send, receive, start } = match peers.dial(addr, None).await {
         Ok(greeted) => greeted,
-        Err(error) => return peers.refused(addr.to_owned(), error),
+        Err(error) => {
+            peers.refused(addr.to_owned(), error);
+            return false;
+        }
     };
     let peer = Peer::new(connection.peer(), addr.to_owned(), core.clock.now());
     let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), start);
@@ -98,11 +106,16 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) {
         () = link.write_requests(send) => None,
         () = link.read_replies(receive) => None,
     };
-    if let Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) = reply {
-        core.handle_members(&members);
+    let members = match reply {
+        Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) => Some(members),
+        _ => None,
+    };
+    if let Some(members) = &members {
+        core.handle_members(members);
     }
     link.close();
     connection.close("members exchanged");
+    members.is_some()
 }
 
 async fn sweep(core: Arc<Core>) {

@@ -1,7 +1,7 @@
 //! Whom to look for. Gossip only reaches members that are believed alive, so after a partition, or after a whole mesh
 //! has restarted, somebody must knock at the doors of the dead and of the seeds, for ever (memberlist PR #345).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Member, MemberState, roster::Roster};
 use crate::{Monotonic, Mutant};
@@ -14,6 +14,8 @@ const SEEDS_AT_ONCE_MAX: usize = 8;
 pub(super) struct Rejoin {
     interval: Duration,
     seeds: Vec<String>,
+    /// Those seeds that have been asked, or could not be.
+    tried: BTreeSet<String>,
     due: Monotonic,
     seeds_turn: usize,
     dead_turn: usize,
@@ -24,7 +26,19 @@ impl Rejoin {
     pub(super) fn new(interval: Duration, mut seeds: Vec<String>, now: Monotonic) -> Self {
         seeds.sort_unstable();
         seeds.dedup();
-        Self { interval, seeds, due: now, seeds_turn: 0, dead_turn: 0 }
+        Self { interval, seeds, tried: BTreeSet::new(), due: now, seeds_turn: 0, dead_turn: 0 }
+    }
+
+    pub(super) fn handle_tried(&mut self, addr: &str) {
+        if self.seeds.iter().any(|seed| seed == addr) {
+            self.tried.insert(addr.to_owned());
+        }
+    }
+
+    /// Whether each seed is known as a member, or has been asked, or could not be.
+    pub(super) fn is_everybody_found(&self, roster: &Roster) -> bool {
+        let is_known = |addr: &String| roster.present().any(|member| member.addr == *addr);
+        self.seeds.iter().all(|addr| self.tried.contains(addr) || is_known(addr))
     }
 
     pub(super) const fn next_deadline(&self) -> Monotonic {

@@ -24,14 +24,23 @@ impl MemberState {
     }
 }
 
-/// Where a member that is present stands. Only one in `Normal` is in the ring; it alone says which it is in, each time with a
-/// higher incarnation.
+/// Where a member that is present stands. It alone says so, each time with a higher incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// It catches up before it enters the ring: nobody has to do without an owner that knows all.
     Joining,
-    /// It is in the ring.
+    /// It is in the ring, and has not been in sync yet: what it has shows nobody what the mesh holds.
+    Syncing,
+    /// It is in the ring, and has been in sync.
     Normal,
     /// It has left the ring, and stays until others hold all that it holds.
     Leaving,
+}
+
+impl Stage {
+    /// Whether a member in this stage is in the ring.
+    #[must_use]
+    pub const fn is_in_ring(self) -> bool {
+        matches!(self, Self::Syncing | Self::Normal)
+    }
 }

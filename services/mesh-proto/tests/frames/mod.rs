@@ -86,7 +86,7 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
-    prop_oneof![Just(Stage::Joining), Just(Stage::Normal), Just(Stage::Leaving)]
+    prop_oneof![Just(Stage::Joining), Just(Stage::Syncing), Just(Stage::Normal), Just(Stage::Leaving)]
 }
 
 fn member() -> impl Strategy<Value = Member> {

@@ -9,7 +9,7 @@ fn state() -> impl Strategy<Value = MemberState> {
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
-    prop_oneof![Just(Stage::Joining), Just(Stage::Normal), Just(Stage::Leaving)]
+    prop_oneof![Just(Stage::Joining), Just(Stage::Syncing), Just(Stage::Normal), Just(Stage::Leaving)]
 }
 
 prop_compose! {
