@@ -13,17 +13,32 @@ pub enum Exposition {
 }
 
 impl Exposition {
-    /// What to answer to a request with this `Accept` header. OpenMetrics only when it is asked for by name with a
-    /// quality above zero; anything else gets what every scraper reads.
+    /// What to answer to a request with these `Accept` lines (RFC 9110, section 12.5.1). OpenMetrics only when it is asked for by
+    /// name, in a version that this is, and no less gladly than plain text; anything else gets what every scraper reads.
     #[must_use]
-    pub fn negotiate(accept: &str) -> Self {
-        let wants = accept.split(',').any(|range| {
+    pub fn negotiate<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
+        let (mut openmetrics, mut text) = (0.0_f32, 0.0_f32);
+        for range in accept.into_iter().flat_map(|line| line.split(',')) {
             let mut parts = range.split(';').map(str::trim);
-            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
-            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
-            named && quality.is_ok_and(|quality| quality > 0.0)
-        });
-        if wants { Self::OpenMetrics } else { Self::Prometheus }
+            let name = parts.next().unwrap_or_default();
+            let (mut quality, mut version) = (Some(1.0), None);
+            for (parameter, value) in parts.filter_map(|part| part.split_once('=')) {
+                match parameter.trim_end() {
+                    q if q.eq_ignore_ascii_case("q") => quality = parse_quality(value),
+                    v if v.eq_ignore_ascii_case("version") => version = Some(value.trim().trim_matches('"')),
+                    _ => {}
+                }
+            }
+            let Some(quality) = quality else { continue };
+            if name.eq_ignore_ascii_case("application/openmetrics-text") {
+                if matches!(version, None | Some("1.0.0" | "0.0.1")) {
+                    openmetrics = openmetrics.max(quality);
+                }
+            } else if name.eq_ignore_ascii_case("text/plain") {
+                text = text.max(quality);
+            }
+        }
+        if openmetrics > 0.0 && openmetrics >= text { Self::OpenMetrics } else { Self::Prometheus }
     }
 
     /// The full content type; Prometheus 3 refuses a scrape without it.
@@ -50,6 +65,12 @@ impl Exposition {
             Self::OpenMetrics => [&to_openmetrics(prometheus), &*latencies.openmetrics(), "# EOF\n"].concat(),
         }
     }
+}
+
+/// From 0 to 1, with three decimals at most.
+fn parse_quality(text: &str) -> Option<f32> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse().ok().filter(|quality| is_number && (0.0..=1.0).contains(quality))
 }
 
 /// OpenMetrics has no blank lines, and names counter families without `_total`.
@@ -89,11 +110,28 @@ mod tests {
     fn openmetrics_only_when_asked_for() {
         let prometheus_3 =
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;q=0.2,*/*;q=0.1";
-        assert_eq!(Exposition::negotiate(prometheus_3), Exposition::OpenMetrics);
-        assert_eq!(Exposition::negotiate("application/openmetrics-text"), Exposition::OpenMetrics);
-        assert_eq!(Exposition::negotiate("application/openmetrics-text;q=0, text/plain"), Exposition::Prometheus);
-        assert_eq!(Exposition::negotiate("*/*"), Exposition::Prometheus);
-        assert_eq!(Exposition::negotiate(""), Exposition::Prometheus);
+        let form = |accept: &[&str]| Exposition::negotiate(accept.iter().copied());
+        for openmetrics in [
+            &[prometheus_3][..],
+            &["application/openmetrics-text"],
+            &["Application/OpenMetrics-Text; Version=1.0.0; Q=0.5, text/plain;q=0.4"],
+            &["text/plain", "application/openmetrics-text"],
+        ] {
+            assert_eq!(form(openmetrics), Exposition::OpenMetrics, "{openmetrics:?}");
+        }
+        for prometheus in [
+            &["application/openmetrics-text;q=0, text/plain"][..],
+            &["application/openmetrics-text; Q=0"],
+            &["application/openmetrics-text;q=0.000"],
+            &["application/openmetrics-text;q=nan"],
+            &["application/openmetrics-text;version=2.0.0"],
+            &["text/plain;q=1, application/openmetrics-text;q=0.1"],
+            &["*/*"],
+            &[""],
+            &[],
+        ] {
+            assert_eq!(form(prometheus), Exposition::Prometheus, "{prometheus:?}");
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ mod tests {
         telemetry.shed(Shed::Queue);
         telemetry.connection_refused();
         for accept in ["", "application/openmetrics-text"] {
-            let found = NodeOperations::parse(&telemetry.render(Exposition::negotiate(accept)));
+            let found = NodeOperations::parse(&telemetry.render(Exposition::negotiate([accept])));
             assert_eq!(found.turned_away, 2);
             let counted: Vec<_> = found.outcomes.iter().filter(|(.., count)| *count > 0).collect();
             assert_eq!(counted, [&("get".to_owned(), "miss".to_owned(), 2)]);

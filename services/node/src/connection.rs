@@ -1,9 +1,29 @@
 //! One client's connection: bytes in, requests to their handlers, answers out. Over any stream, so that tests need no socket.
 
-use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use axum::{Router, body::Body, extract::State, response::Response};
-use hyper::{Method, Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+    extract::State,
+    http::header,
+    response::Response,
+};
+use bytes::Bytes;
+use hyper::{
+    Method, Request, Version,
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::Watcher,
@@ -16,10 +36,11 @@ use tracing::debug;
 
 use crate::{
     app::{App, HttpWorker},
+    pieces,
     problem::Problem,
     routes,
     settings::HttpSettings,
-    stream::{ClientStream, Hold},
+    stream::{ClientStream, Exchange},
 };
 
 /// What a connection may buffer: a request's head, with a key that is percent-encoded to three times its length.
@@ -65,10 +86,14 @@ impl Connections {
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
         watcher: Option<Watcher>,
     ) {
-        let hold = Hold::default();
-        let (worker, router, asked) = (Arc::clone(&self.worker), self.router.clone(), hold.clone());
-        let service = service_fn(move |request| answer(Arc::clone(&worker), router.clone(), asked.clone(), request));
-        let stream = ClientStream::new(stream, self.answer_timeout, hold);
+        let exchange = Exchange::default();
+        let stream = ClientStream::new(stream, self.answer_timeout, exchange.clone());
+        let (worker, router) = (Arc::clone(&self.worker), self.router.clone());
+        let service = service_fn(move |request| {
+            // Now, and not when the answer is first polled: the client's end may come before that.
+            exchange.begin_answer();
+            answer(Arc::clone(&worker), router.clone(), exchange.clone(), request)
+        });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let _open = self.worker.app.connections.enter();
         let ended = match watcher {
@@ -96,27 +121,35 @@ fn kept_waiting(error: &hyper::Error) -> Option<Cut> {
 async fn answer(
     worker: Arc<HttpWorker>,
     mut router: Router,
-    hold: Hold,
+    exchange: Exchange,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let app = Arc::clone(&worker.app);
+    if !has_one_host(&request) {
+        let detail = "send one Host header, such as Host: node1:8081";
+        return Ok(Problem::bad_request("host-missing", detail).respond(&app.telemetry));
+    }
     let in_flight = app.in_flight.enter();
     app.pause.wait().await;
     // Reads and writes go straight to their handlers: the router's five allocations would cost them a tenth of their CPU.
     let response = match (request.method(), request.uri().path()) {
         (&Method::GET, "/get") => match worker.admission.admit(in_flight.others()) {
             Ok(()) => Ok(routes::get(State(worker), request.map(|_| Body::empty())).await),
-            Err(bound) => Ok(turn_away(&app, &hold, bound)),
+            Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         (&Method::POST, "/set") => match worker.admission.admit(in_flight.others()) {
-            Ok(()) => Ok(routes::set(State(worker), request.map(Body::new)).await),
-            Err(bound) => Ok(turn_away(&app, &hold, bound)),
+            Ok(()) => {
+                let exchange = exchange.clone();
+                let request = request.map(|body| Body::new(RequestBody { body, exchange }));
+                Ok(routes::set(State(worker), request).await)
+            }
+            Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         (&Method::DELETE, "/del") => match worker.admission.admit(in_flight.others()) {
             Ok(()) => router.call(request).await,
-            Err(bound) => Ok(turn_away(&app, &hold, bound)),
+            Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
-        // Whoever looks at a node that is overloaded has to get an answer.
+        // Health and metrics bypass admission control: an overloaded node must still be observable.
         _ => router.call(request).await,
     };
     // A stopped process would not finish what it has begun either.
@@ -125,12 +158,94 @@ async fn answer(
     if !slowness.is_zero() {
         tokio::time::sleep(slowness).await;
     }
-    response
+    Ok(response.map_or_else(|never| match never {}, |response| end_answer(&exchange, response)))
+}
+
+/// HTTP/1.1 demands one Host (RFC 9112, section 3.2); HTTP/1.0 does without.
+fn has_one_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match hosts.next() {
+        Some(_) => hosts.next().is_none(),
+        None => request.version() == Version::HTTP_10,
+    }
+}
+
+/// An answer of one piece is flushed at once; a longer one has ended when its body has.
+fn end_answer(exchange: &Exchange, response: Response) -> Response {
+    if response.body().size_hint().upper().is_some_and(|bytes| bytes <= pieces::PIECE_BYTES as u64) {
+        exchange.end_answer();
+        return response;
+    }
+    let exchange = exchange.clone();
+    response.map(|body| Body::new(AnswerBody { body, exchange }))
+}
+
+/// A request's body, which breaks where the client sends no more.
+struct RequestBody {
+    body: Incoming,
+    exchange: Exchange,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Pending if self.exchange.has_ended() => {
+                Poll::Ready(Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::UnexpectedEof)))))
+            }
+            frame => frame.map_err(axum::Error::new),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body of several pieces.
+struct AnswerBody {
+    body: Body,
+    exchange: Exchange,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.exchange.end_answer();
+    }
 }
 
 /// 503 before anything was read or done.
 #[cold]
-fn turn_away(app: &App, hold: &Hold, bound: Shed) -> Response {
-    hold.ask();
+fn shed(app: &App, exchange: &Exchange, bound: Shed) -> Response {
+    exchange.hold_back();
     Problem::overloaded(bound).respond(&app.telemetry)
 }

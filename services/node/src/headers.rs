@@ -55,10 +55,12 @@ pub(crate) struct Trace {
 impl Trace {
     /// Reads `traceparent`. One that makes no sense is ignored, as the standard demands, and counted.
     pub(crate) fn of(headers: &HeaderMap, telemetry: &Telemetry) -> Self {
-        let Some(header) = headers.get(&TRACEPARENT) else {
+        let mut lines = headers.get_all(&TRACEPARENT).iter();
+        let Some(header) = lines.next() else {
             return Self { request: telemetry.begin(None), header: None };
         };
-        let caller = parse_traceparent(header.as_bytes());
+        // Of two nobody knows which is meant.
+        let caller = parse_traceparent(header.as_bytes()).filter(|_| lines.next().is_none());
         if caller.is_none() {
             telemetry.traceparent_malformed();
         }

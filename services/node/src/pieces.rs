@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 /// What is copied at a time. Smaller values are given whole.
-const PIECE_BYTES: usize = 64 << 10;
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
 /// The body for a value.
 pub(crate) fn body(value: Bytes) -> Body {

@@ -1,6 +1,6 @@
-//! Query strings. Values are bytes behind percent-encoding (RFC 3986), so any key can be written; `+` is a plus, not a
-//! space. A parameter that is unknown or stands there twice is refused, because ignoring it would answer another question
-//! than the one that was asked.
+//! Query strings in form encoding (WHATWG URL, section 5), as clients' libraries send it: `+` is a space, `%2B` a plus, and any byte
+//! can be written with a percent sign. A parameter that is unknown or duplicated is refused: to ignore it would answer another
+//! question than the one that was asked.
 
 use std::borrow::Cow;
 
@@ -23,14 +23,14 @@ pub(crate) fn parameters<'a, const N: usize>(
             return Err(Problem::bad_request("parameter-unknown", detail));
         };
         if found[index].replace(value).is_some() {
-            let detail = format!("parameter `{}` stands there twice: send it once", names[index]);
+            let detail = format!("parameter `{}` is duplicated: send it once", names[index]);
             return Err(Problem::bad_request("parameter-twice", detail));
         }
     }
     Ok(found)
 }
 
-/// The bytes behind percent-encoding.
+/// The bytes behind form encoding.
 pub(crate) fn decode<'a>(name: &'static str, encoded: &'a str) -> Result<Cow<'a, [u8]>, Problem> {
     let bytes = encoded.as_bytes();
     // The decoder lets a stray percent sign through, which would make two spellings of one key.
@@ -40,7 +40,11 @@ pub(crate) fn decode<'a>(name: &'static str, encoded: &'a str) -> Result<Cow<'a,
             format!("bad percent-encoding in `{name}`: each % needs two hexadecimal digits, and % itself is %25");
         return Err(Problem::bad_request("percent-encoding", detail));
     }
-    Ok(percent_decode(bytes).into())
+    if !bytes.contains(&b'+') {
+        return Ok(percent_decode(bytes).into());
+    }
+    let spaced: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Ok(percent_decode(&spaced).collect::<Vec<u8>>().into())
 }
 
 /// The key in parameter `k`.
@@ -98,7 +102,8 @@ mod tests {
 
     #[test]
     fn decoding_is_exact_or_refused() {
-        assert_eq!(decode("k", "a+b%2B%00%ff%C3%A4").unwrap().as_ref(), b"a+b+\0\xff\xc3\xa4");
+        assert_eq!(decode("k", "a+b%2B%00%ff%C3%A4").unwrap().as_ref(), b"a b+\0\xff\xc3\xa4");
+        assert_eq!(decode("k", "a%20b").unwrap().as_ref(), b"a b");
         for bad in ["%", "a%2", "%zz", "%+1", "100%"] {
             assert!(decode("k", bad).is_err(), "{bad}");
         }

@@ -1,5 +1,6 @@
-//! A client's byte stream with two more bounds: an answer has to be read in time, and a client that was turned away for
-//! overload is not listened to for a moment, so that it cannot ask again at once.
+//! A client's byte stream with two more bounds: an answer has to be read in time, and a client that was shed for overload is not
+//! read from for a moment, so that it cannot ask again at once. A client that sends no more after its request, as `nc -N` and some
+//! proxies, is answered; one that resets its connection does not wait for an answer.
 
 use std::{
     future::Future,
@@ -22,23 +23,49 @@ use tokio::{
 /// disregards Retry-After would keep a full node from its work.
 const HOLD: Duration = Duration::from_millis(100);
 
-/// Asks a connection's stream to hold back; shared by the stream and the requests that come out of it.
+/// What a connection's stream has to know of the request that came out of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hold(Arc<AtomicBool>);
+pub(crate) struct Exchange(Arc<Flags>);
 
-impl Hold {
+#[derive(Debug, Default)]
+struct Flags {
+    holds_back: AtomicBool,
+    is_answering: AtomicBool,
+    has_ended: AtomicBool,
+}
+
+impl Exchange {
     /// Nothing more is read for a moment, from the next read on.
-    pub(crate) fn ask(&self) {
+    pub(crate) fn hold_back(&self) {
         // Relaxed here and below: stream and requests are one task.
-        self.0.store(true, Ordering::Relaxed);
+        self.0.holds_back.store(true, Ordering::Relaxed);
     }
 
-    fn take(&self) -> bool {
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    /// A request has begun: until its answer is made, the end of what the client sends is not the end of the connection.
+    pub(crate) fn begin_answer(&self) {
+        self.0.is_answering.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer is made, and will be flushed at once.
+    pub(crate) fn end_answer(&self) {
+        self.0.is_answering.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the client sends no more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.has_ended.load(Ordering::Relaxed)
+    }
+
+    fn is_answering(&self) -> bool {
+        self.0.is_answering.load(Ordering::Relaxed)
+    }
+
+    fn take_hold(&self) -> bool {
+        self.0.holds_back.load(Ordering::Relaxed) && self.0.holds_back.swap(false, Ordering::Relaxed)
     }
 }
 
-/// See the file's head.
+/// A client's byte stream.
 #[derive(Debug)]
 pub(crate) struct ClientStream<S> {
     stream: S,
@@ -46,13 +73,13 @@ pub(crate) struct ClientStream<S> {
     /// Runs while an answer waits for the client to read, from its first wait to its end: a client that reads a byte now and
     /// then is slow all the same.
     unread: Option<Pin<Box<Sleep>>>,
-    hold: Hold,
+    exchange: Exchange,
     held: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> ClientStream<S> {
-    pub(crate) fn new(stream: S, answer_timeout: Duration, hold: Hold) -> Self {
-        Self { stream, answer_timeout, unread: None, hold, held: None }
+    pub(crate) fn new(stream: S, answer_timeout: Duration, exchange: Exchange) -> Self {
+        Self { stream, answer_timeout, unread: None, exchange, held: None }
     }
 
     fn check_unread(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -67,14 +94,22 @@ impl<S> ClientStream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.hold.take() {
+        if this.exchange.take_hold() {
             this.held = Some(Box::pin(sleep(HOLD)));
         }
         if let Some(held) = &mut this.held {
             ready!(held.as_mut().poll(context));
             this.held = None;
         }
-        Pin::new(&mut this.stream).poll_read(context, buffer)
+        let filled = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        let has_ended = buffer.filled().len() == filled && buffer.remaining() > 0;
+        if has_ended && (this.exchange.is_answering() || this.unread.is_some()) {
+            // The connection is polled again when the answer is made or flushed, and sees the end then.
+            this.exchange.0.has_ended.store(true, Ordering::Relaxed);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -120,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_read_too_slowly_breaks_the_connection() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = ClientStream::new(ours, PATIENCE, Hold::default());
+        let mut stream = ClientStream::new(ours, PATIENCE, Exchange::default());
         stream.write_all(&[1; 16]).await.unwrap();
         // One byte now and then is no help.
         let reader = tokio::spawn(async move {
@@ -137,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_read_in_time_does_not() {
         let (ours, mut theirs) = duplex(16);
-        let mut stream = ClientStream::new(ours, Duration::from_secs(60), Hold::default());
+        let mut stream = ClientStream::new(ours, Duration::from_secs(60), Exchange::default());
         let reader = tokio::spawn(async move {
             let mut all = Vec::new();
             theirs.read_to_end(&mut all).await.unwrap();
@@ -153,12 +188,12 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_read_for_a_moment_when_asked_to_hold() {
         let (ours, mut theirs) = duplex(16);
-        let hold = Hold::default();
-        let mut stream = ClientStream::new(ours, PATIENCE, hold.clone());
+        let exchange = Exchange::default();
+        let mut stream = ClientStream::new(ours, PATIENCE, exchange.clone());
         theirs.write_all(b"abcd").await.unwrap();
         let mut buffer = [0; 2];
         stream.read_exact(&mut buffer).await.unwrap();
-        hold.ask();
+        exchange.hold_back();
         let asked = Instant::now();
         stream.read_exact(&mut buffer).await.unwrap();
         assert!(asked.elapsed() >= HOLD);

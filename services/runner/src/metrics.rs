@@ -52,7 +52,7 @@ fn answer(mut stream: TcpStream, sample: RunnerSample) -> std::io::Result<()> {
         }
     }
     let head = String::from_utf8_lossy(&head);
-    let exposition = Exposition::negotiate(&accept(&head));
+    let exposition = Exposition::negotiate([accept(&head).as_str()]);
     let (status, kind, body) = if head.starts_with("GET /metrics ") || head.starts_with("GET /metrics?") {
         ("200 OK", exposition.content_type(), sample.render(exposition))
     } else {

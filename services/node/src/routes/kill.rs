@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn only_the_token_opens() {
-        for wrong in ["", "token=", "token=to", "token=to%20kex", "token=to%20ken%20", "token=to+ken"] {
+        for wrong in ["", "token=", "token=to", "token=to%20kex", "token=to%20ken%20", "token=to%2Bken"] {
             assert!(status(wrong).contains("401"), "{wrong}");
         }
     }

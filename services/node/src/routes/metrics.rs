@@ -14,7 +14,7 @@ use crate::app::HttpWorker;
 /// See the file's head.
 pub(super) async fn metrics(State(http): State<Arc<HttpWorker>>, headers: HeaderMap) -> Response {
     let app = &http.app;
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let exposition = Exposition::negotiate(accept);
     app.telemetry.sample(&app.sample());
     super::text(exposition.content_type(), app.telemetry.render(exposition))
