@@ -261,11 +261,6 @@ impl Plan {
         }
     }
 
-    /// Whether nodes join or leave or get other shares.
-    pub fn changes(&self) -> bool {
-        self.steps.iter().any(|step| !step.changes.is_empty())
-    }
-
     fn victims(&self, present: &[usize], dice: &mut SmallRng) -> Vec<usize> {
         let most = if self.promise == Promise::ValuesOnly { present.len() } else { self.failures_max() };
         let count = dice.random_range(1..=most);

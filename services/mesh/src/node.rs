@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::{Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot, Weight};
+use mesh_proto::{Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot, UnixMillis, Weight};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -159,6 +159,12 @@ impl Node {
     #[must_use]
     pub fn epoch(&self) -> std::time::Instant {
         self.inner.core.clock.instant(Monotonic::default()).into_std()
+    }
+
+    /// What this node's wall clock says.
+    #[must_use]
+    pub fn unix(&self) -> UnixMillis {
+        self.inner.core.clock.unix()
     }
 
     /// Counters.

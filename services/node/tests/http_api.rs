@@ -549,3 +549,14 @@ async fn a_client_that_sends_no_more_is_answered() {
     assert!(!answer.contains(" 200 "), "{answer}");
     assert!(started.elapsed() < Duration::from_secs(5), "after {:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn a_session_from_the_future_is_told_so() {
+    let node = NodeProcess::start(&[]).await;
+    assert_eq!(node.set(json!({"k": "a", "v": "x"})).await.status(), StatusCode::OK);
+    for key in ["a", "none"] {
+        let url = node.url(&format!("/get?k={key}&consistency=session"));
+        let response = node.client.get(url).header("X-Mesh-Min-Version", "f".repeat(32)).send().await.unwrap();
+        assert_problem(response, 400, "ahead of this node's clock").await;
+    }
+}

@@ -11,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 use mesh::{GetOptions, Hit, Lookup};
-use mesh_proto::{Consistency, Version};
+use mesh_proto::{Consistency, DRIFT_MAX, UnixMillis, Version};
 
 use super::Asked;
 use crate::{
@@ -36,8 +36,12 @@ pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -
                     let node = headers::node(hit.served_by);
                     found(hit, HeaderValue::from_static("HIT_REMOTE"), node)
                 }
-                Ok(Lookup::Miss { version }) => missed(version, app.id_header.clone()),
-                Err(error) => Problem::from(error).respond(&app.telemetry),
+                // Only where nothing was found: a wrong clock may be this node's.
+                Ok(Lookup::Miss { version }) => from_the_future(consistency, app.node.unix())
+                    .map_or_else(|| missed(version, app.id_header.clone()), |problem| problem.respond(&app.telemetry)),
+                Err(error) => from_the_future(consistency, app.node.unix())
+                    .unwrap_or_else(|| Problem::from(error))
+                    .respond(&app.telemetry),
             }
         }
         Err(problem) => problem.respond(&app.telemetry),
@@ -65,6 +69,18 @@ fn parse_consistency(text: Option<&str>, headers: &HeaderMap) -> Result<Consiste
         }
         Some(_) => Err(Problem::bad_request("consistency-unknown", "`consistency` must be one, session or quorum")),
     }
+}
+
+/// A session cannot have met what no node can have stamped.
+fn from_the_future(consistency: Consistency, now: UnixMillis) -> Option<Problem> {
+    let Consistency::Session(version) = consistency else { return None };
+    let ahead_ms = version.unix_millis().get().saturating_sub(now.get());
+    (u128::from(ahead_ms) > DRIFT_MAX.as_millis()).then(|| {
+        let detail = format!(
+            "X-Mesh-Min-Version is {ahead_ms} ms ahead of this node's clock: send what X-Mesh-Version gave, or check the clocks"
+        );
+        Problem::bad_request("version-from-future", detail)
+    })
 }
 
 fn found(hit: Hit, cache: HeaderValue, node: HeaderValue) -> Response {
