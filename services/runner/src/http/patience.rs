@@ -192,7 +192,7 @@ mod tests {
             patience.record(small, Duration::from_millis(2), 1000 + now / 10);
         }
         assert_eq!(patience.begin(small), FLOOR);
-        (0..20).for_each(|_| patience.record(large, Duration::from_secs(60), 100));
+        (0..32).for_each(|_| patience.record(large, Duration::from_secs(60), 100));
         assert_eq!(patience.begin(large), TIMEOUT / 2);
     }
 
