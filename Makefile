@@ -25,7 +25,7 @@ perf: ## Measures the targets as ratios against yardsticks on this machine; writ
 	cargo build --locked --release -p node -p runner -p direct-runner
 	python3 perf/perf.py --binaries $(TARGET_DIR)/release --output $(TARGET_DIR)/perf.md $(PERF)
 
-sim: ## Simulates clusters under faults, a seed each: SEEDS=50000 for a night, SEED=7 replays that one
+sim: ## Simulates clusters under faults: SEEDS=50000 new seeds (FROM=n), or SEED=n alone (SHRINK=1: as small as it still fails)
 	@.ci/need cc gcc
 	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked -p mesh-bench --test simulator seeds_keep_the_guarantee -- --nocapture
 

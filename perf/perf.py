@@ -20,9 +20,10 @@ import crashes
 import hot
 import large
 import overhead
+import restarts
 import resync
 import saturation
-from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, wait_for
+from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, put, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, worst, wrk_figures
 
 CONNECTIONS = 256
@@ -65,6 +66,7 @@ TARGETS = [
     Target("20 crashes at half the maximum: wrong, lost or resurrected", figure("crash violations"), 0, False),
     Target("20 crashes at half the maximum: errors", figure("crash errors %"), 0.1, False, " %"),
     Target("20 crashes at half the maximum: start of a failed request, from its crash", figure("crash error distance s"), 1.0, False, " s"),
+    *restarts.TARGETS,
     Target("nodes' CPU per operation at 20 000/s ÷ at 10 000/s", ratio("open CPU µs", "half open CPU µs"), 1.05, False),
     Target("nodes' CPU per GET, traced by default ÷ untraced", ratio("traced GET CPU µs", "untraced GET CPU µs"), 1.05, False),
     Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
@@ -210,6 +212,9 @@ class Bench:
     def crashes(self, figures: Round) -> None:
         crashes.crashes(self, figures)
 
+    def restarts(self, figures: Round) -> None:
+        restarts.restarts(self, figures)
+
     def memory(self, figures: Round) -> None:
         """How much one node grows by, per entry. Warmed up first, so that buffers and stacks are not counted."""
         with Mesh(self.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
@@ -226,18 +231,11 @@ class Bench:
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
 MEASUREMENTS = [
     "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "overload", "false_deaths",
-    "resync", "crashes", "kills", "memory",
+    "resync", "crashes", "restarts", "kills", "memory",
 ]
 
 # They do not vary from round to round, or take minutes.
-ONCE = ["crashes", "kills", "memory"]
-
-
-def put(url: str, key: str, value: str) -> None:
-    body = json.dumps({"k": key, "v": value, "ttl_ms": -1}).encode()
-    request = urllib.request.Request(f"{url}/set", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as response:
-        response.read()
+ONCE = ["crashes", "restarts", "kills", "memory"]
 
 
 def entries(url: str) -> int:

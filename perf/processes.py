@@ -1,5 +1,6 @@
 """The processes that are measured: started on loopback, watched through /proc, always ended."""
 
+import json
 import os
 import random
 import shutil
@@ -41,11 +42,11 @@ def need(tool: str, package: str) -> str:
     return found
 
 
-def wait_for(what: str, ready) -> None:
-    deadline = time.monotonic() + START_WITHIN_S
+def wait_for(what: str, ready, within_s: float = START_WITHIN_S) -> None:
+    deadline = time.monotonic() + within_s
     while not ready():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"after {START_WITHIN_S:.0f} s still waiting for {what}")
+            raise RuntimeError(f"after {within_s:.0f} s still waiting for {what}")
         time.sleep(0.05)
 
 
@@ -57,6 +58,13 @@ def answers(url: str) -> bool:
         return False
 
 
+def put(url: str, key: str, value: str) -> None:
+    body = json.dumps({"k": key, "v": value, "ttl_ms": -1}).encode()
+    request = urllib.request.Request(f"{url}/set", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as response:
+        response.read()
+
+
 def accepts(port: int) -> bool:
     with socket.socket() as tcp:
         return tcp.connect_ex(("127.0.0.1", port)) == 0
@@ -65,11 +73,12 @@ def accepts(port: int) -> bool:
 class Process:
     """One process. Ends with the `with` block that it was started in."""
 
-    def __init__(self, command: list[str], settings: dict[str, str] | None = None):
+    def __init__(self, command: list[str], settings: dict[str, str] | None = None, log: Path | None = None):
         environment = {**os.environ, **(settings or {})}
-        self._child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with open(log or os.devnull, "ab") as output:
+            self._child = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
 
     def __enter__(self):
         return self
@@ -77,6 +86,11 @@ class Process:
     def __exit__(self, *_):
         self._child.kill()
         self._child.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code once it has ended by itself."""
+        self._child.terminate()
+        return self._child.wait()
 
     @property
     def running(self) -> bool:
@@ -95,7 +109,8 @@ class Process:
 class Mesh:
     """Node processes that form one mesh, each with one worker thread, since they share the cores."""
 
-    def __init__(self, binaries: Path, count: int, settings: dict[str, str]):
+    def __init__(self, binaries: Path, count: int, settings: dict[str, str], logs: Path | None = None):
+        self.logs = [logs / f"node{number}.log" if logs else None for number in range(count)]
         ports = [(free_port(), free_port()) for _ in range(count)]
         seeds = ",".join(f"127.0.0.1:{udp}" for _, udp in ports)
         self.urls = [f"http://127.0.0.1:{http}" for http, _ in ports]
@@ -114,7 +129,7 @@ class Mesh:
                 "WORKERS": "1",
             }
             self._settings.append({**own, **settings})
-            self.nodes.append(Process([self._node], self._settings[-1]))
+            self.nodes.append(Process([self._node], self._settings[-1], self.logs[number]))
 
     def __enter__(self):
         try:
@@ -134,7 +149,7 @@ class Mesh:
 
     def restart(self, number: int) -> None:
         """The same node again, with nothing in it."""
-        self.nodes[number] = Process([self._node], self._settings[number])
+        self.nodes[number] = Process([self._node], self._settings[number], self.logs[number])
 
     @property
     def targets(self) -> str:

@@ -2,6 +2,7 @@
 
 import unittest
 
+import restarts
 from ratios import Target, extra_tries, latency, medians, ratio, redis_rate, summary, timed_out, unmixed, wrk_figures
 
 WRK = """Running 5s test @ http://127.0.0.1:20000/
@@ -77,6 +78,23 @@ class Combining(unittest.TestCase):
     def test_medians_skip_what_a_round_lacks(self):
         self.assertEqual(medians([{"a": 1.0}, {"a": 3.0, "b": 2.0}, {"a": 2.0}]),
                          [["a", "2.00", "1.00", "3.00"], ["b", "2.00", "2.00", "2.00"]])
+
+    def test_of_many_restarts_the_sums_and_the_worst_count(self):
+        well = restarts.Found(operations=1000, errors=10, first_error_s=0.1, last_error_s=0.4, read_gap_s=0.3, ready_s=2.0)
+        ill = restarts.Found(operations=1000, lost=3, lost_quiet=1, wrong={"missing": 2, "corrupt": 1}, ready_s=1.0)
+        name = restarts.NAMES[3]
+        found = restarts.figures_of(name, [well, ill, well])
+        expected = {
+            "lost": 4, "rounds with losses": 1, "wrong": 3, "longest span of errors s": 0.3, "longest time without a read s": 0.3,
+            "longest time until all are ready s": 2.0,
+        }
+        for what, value in expected.items():
+            self.assertAlmostEqual(found[f"{name}: {what}"], value)
+        self.assertAlmostEqual(found[f"{name}: errors %"], 2 / 3)
+        verdicts = [target.row([found])[-1] for target in restarts.TARGETS]
+        self.assertEqual(verdicts, ["SKIPPED"] * 4 + ["MISS"] * 2)
+        rounds = [restarts.figures_of(name, [well]) for name in restarts.NAMES.values()]
+        self.assertEqual([target.row(rounds)[-1] for target in restarts.TARGETS], ["pass"] * 6)
 
 
 if __name__ == "__main__":

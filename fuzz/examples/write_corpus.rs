@@ -7,7 +7,7 @@ use mesh_fuzz::Corpus;
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, GossipBody, GossipMessage, Hello,
     Incarnation, KeyHash, Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, Slot,
-    SlotPage, TraceContext, Version, Weight, WriteAnswer, encode_into,
+    SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer, encode_into,
 };
 
 fn main() -> io::Result<()> {
@@ -109,7 +109,9 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("write", FrameBody::Write(record.clone())),
         ("write_tombstone", FrameBody::Write(tombstone.clone())),
         ("write_applied", write_reply(WriteAnswer::Applied)),
-        ("write_stale", write_reply(WriteAnswer::Stale { newer: version })),
+        ("write_stale", write_reply(WriteAnswer::Stale { newer: version, in_sync: true })),
+        ("write_stale_unconfirmed", write_reply(WriteAnswer::Stale { newer: version, in_sync: false })),
+        ("write_collected", write_reply(WriteAnswer::Collected { newer: version })),
         ("write_drift", write_reply(WriteAnswer::Drift { ahead_ms: 900 })),
         ("write_wrong_ring", write_reply(WriteAnswer::WrongRing(members()))),
         ("control_members", FrameBody::Control(ControlRequest::Members(members()))),
@@ -118,7 +120,7 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
         ("control_pull", FrameBody::Control(ControlRequest::Pull { slot, after: Some(hash), bytes_max: 1 << 20 })),
         ("control_pull_keys", FrameBody::Control(pull_keys(slot, hash))),
         ("control_compare_with_me", FrameBody::Control(ControlRequest::CompareWithMe)),
-        ("control_farewell", FrameBody::Control(ControlRequest::Farewell)),
+        ("control_handed_over", FrameBody::Control(ControlRequest::HandedOver { incarnation: Incarnation::new(7) })),
         ("control_in_sync", FrameBody::Control(ControlRequest::InSync)),
         ("control_reached", FrameBody::Control(ControlRequest::Reached { start: 7 })),
         ("reply_members", FrameBody::ControlReply(ControlReply::Members(members()))),
@@ -154,7 +156,7 @@ fn members() -> Vec<Member> {
         incarnation: Incarnation::new(number << 20),
         weight: Weight::MAX,
         state,
-        joining: number == 1,
+        stage: if number == 1 { Stage::Joining } else { Stage::Normal },
     };
     (1..).zip(states).map(member).collect()
 }

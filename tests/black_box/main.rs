@@ -18,6 +18,7 @@ mod ordered_faults;
 mod overload;
 mod partition;
 mod refusals;
+mod restarts;
 mod ring_change;
 mod runner_cli;
 mod runner_traces;

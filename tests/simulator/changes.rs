@@ -4,9 +4,9 @@ use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use mesh_proto::Weight;
 use rand::{Rng, rngs::SmallRng, seq::IndexedRandom};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, overlap::Role, swarm::Swarm};
 
 /// How many nodes there may be.
 const NODES: RangeInclusive<usize> = 3..=7;
@@ -29,6 +29,10 @@ pub enum Change {
 }
 
 impl Change {
+    /// What all of them are called.
+    pub const KINDS: &[&str] =
+        &["joins", "leaves", "leaves and returns", "changes of weight", "joiners killed", "leavers killed"];
+
     /// What it is called in counts.
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,6 +64,13 @@ impl Timed {
     /// Lets it happen at its time. False if somebody has left before the others held all that it held.
     pub async fn happen(self, cluster: Arc<Cluster>) -> bool {
         sleep(self.after).await;
+        let began = Instant::now();
+        let drained = self.act(&cluster).await;
+        cluster.spans.end(Role::Change, self.change.name(), began);
+        drained
+    }
+
+    async fn act(self, cluster: &Cluster) -> bool {
         match self.change {
             Change::Join(place) => cluster.start(place),
             Change::Leave(place) => return cluster.stop(place).await,
@@ -115,10 +126,15 @@ impl Roll {
     }
 
     /// Some changes of any kind within a step.
-    pub fn some(&mut self, dice: &mut SmallRng, beside: Beside<'_>) -> Vec<Timed> {
+    pub fn some(&mut self, swarm: &Swarm, dice: &mut SmallRng, beside: Beside<'_>) -> Vec<Timed> {
         let mut changes = Vec::new();
         let mut touched = beside.failed.to_vec();
-        for _ in 0..dice.random_range(1..=3) {
+        let count = dice.random_range(1..=3);
+        for _ in 0..count * swarm.tries {
+            if changes.len() == count {
+                break;
+            }
+            let before = self.clone();
             let may_fail = beside.may_fail && !changes.iter().any(|timed: &Timed| timed.change.is_failure());
             let is_killed = dice.random_bool(0.25) && may_fail;
             let change = match dice.random_range(0..10) {
@@ -129,7 +145,10 @@ impl Roll {
                 4..8 => self.leave(dice, &touched, is_killed),
                 _ => self.weigh(dice, &touched),
             };
-            let Some((place, change)) = change else { continue };
+            let Some((place, change)) = change.filter(|(_, change)| swarm.allows(change.name())) else {
+                *self = before;
+                continue;
+            };
             touched.push(place);
             changes.push(Timed { after: beside.lasts.mul_f64(dice.random_range(0.0..0.8)), change });
         }

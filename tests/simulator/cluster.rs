@@ -2,20 +2,22 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, LazyLock, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use mesh::{Config, Node, Readiness, WallClock, transport::SimulatedNetwork};
-use mesh_proto::{NodeId, ReplicationFactor, Ring, Slot, Weight, WriteConcern};
+use mesh_proto::{NodeId, ReplicationFactor, Ring, Rings, Slot, Weight, WriteConcern};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     life::Life,
     links::Links,
+    narrator::{Narrator, narrate},
+    overlap::Spans,
     plan::{Plan, Promise},
     tally::Tally,
 };
@@ -23,6 +25,9 @@ use crate::{
 /// How often a condition is looked at: first, and at most after a while.
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(160);
+
+/// The rings of all seeds: nodes have the same names in each, and most have the same rings.
+static RINGS: LazyLock<Arc<Rings>> = LazyLock::new(|| Arc::new(Rings::new(256)));
 
 /// A node's place: it stays, whatever process is in it.
 struct Place {
@@ -46,10 +51,10 @@ struct Running {
 pub struct Cluster {
     pub network: SimulatedNetwork,
     pub tally: Arc<Tally>,
+    pub epoch: Instant,
+    pub spans: Spans,
     /// Locked for a moment only, never across an await.
     places: Mutex<Vec<Place>>,
-    /// The ring of the nodes that ran when it was last asked for.
-    ring: Mutex<Arc<Ring>>,
 }
 
 impl Cluster {
@@ -66,9 +71,9 @@ impl Cluster {
             Place { config, running: None, clock_ms, starts: 0 }
         };
         let places: Vec<Place> = (0..plan.places).map(place).collect();
-        let ring = Mutex::new(Arc::new(Ring::new(&[], places[0].config.replicas)));
         let network = SimulatedNetwork::new(plan.seed);
-        let cluster = Self { network, tally: Arc::default(), places: Mutex::new(places), ring };
+        let cluster =
+            Self { network, tally: Arc::default(), epoch, spans: Spans::default(), places: Mutex::new(places) };
         Links::default().apply(&cluster.network, &cluster.ids());
         cluster
     }
@@ -115,7 +120,9 @@ impl Cluster {
         let mut config = place.config.clone();
         config.seed = config.seed.wrapping_add(place.starts.wrapping_mul(7919));
         let transport = self.network.transport(config.id(), &config.public_addr);
-        let node = Node::start(config, transport, Arc::clone(&self.tally) as _).expect("a simulated node starts");
+        narrate(self.epoch, || format!("node {at} starts as {}", config.id()));
+        let observer = Narrator::observer(at, place.starts, self.epoch, &self.tally);
+        let node = Node::start(config, transport, observer).expect("a simulated node starts");
         let weight = Weight::from_capacity(place.config.store.bytes_max);
         place.running = Some(Running { node, life: Arc::default(), weight, leaves: false });
     }
@@ -123,7 +130,9 @@ impl Cluster {
     /// Kills the process in a place.
     pub fn crash(&self, at: usize) {
         if let Some(Running { node, life, .. }) = self.places()[at].running.take() {
+            narrate(self.epoch, || format!("node {at} is killed"));
             node.crash();
+            self.tally.add_rounds(&node.stats());
             life.end();
         }
     }
@@ -143,12 +152,15 @@ impl Cluster {
                 None => sleep(POLL_MIN).await,
             }
         };
+        narrate(self.epoch, || format!("node {at} is told to stop"));
         let drained = tokio::select! {
             biased;
             () = life.over() => return true,
             drained = node.stop() => drained,
         };
+        narrate(self.epoch, || format!("node {at} has stopped, drained: {drained}"));
         self.places()[at].running = None;
+        self.tally.add_rounds(&node.stats());
         life.end();
         drained
     }
@@ -196,10 +208,12 @@ impl Cluster {
                 running.iter().map(|(at, node, _)| (at, node.readiness(), self.view_of(node))).collect();
             return Some(format!("not all are ready, with one ring: {states:?}"));
         }
-        if let Some((at, hints)) =
-            running.iter().map(|(at, node, _)| (at, node.stats().hints)).find(|(_, h)| h.queued > 0)
-        {
-            return Some(format!("node {at} has {} hints", hints.queued));
+        // A member that is gone for good keeps its hints until they are too old: it might have come back as it was.
+        let runs = |id| running.iter().any(|(_, node, _)| node.id() == id);
+        for (at, node, _) in &running {
+            if let Some(hints) = node.hints().iter().find(|hints| hints.queued > 0 && runs(hints.peer)) {
+                return Some(format!("node {at} has {} hints for {}", hints.queued, hints.peer));
+            }
         }
         let digests: Vec<_> = running.iter().map(|(_, node, _)| (node.id(), node.digests())).collect();
         if digests.iter().all(|(_, of_node)| *of_node == digests[0].1) {
@@ -224,19 +238,14 @@ impl Cluster {
 
     /// The ring of the running nodes.
     pub fn ring(&self) -> Arc<Ring> {
-        let (mut members, replicas): (Vec<_>, _) = {
+        let (members, replicas): (Vec<_>, _) = {
             let places = self.places();
             let running = places.iter().filter_map(|place| Some((place, place.running.as_ref()?)));
             let members = running.filter(|(_, running)| !running.leaves);
             let members: Vec<_> = members.map(|(place, running)| (place.config.id(), running.weight)).collect();
             (members, places[0].config.replicas)
         };
-        members.sort_unstable();
-        let mut ring = self.ring.lock().expect("nobody panics under this lock");
-        if ring.members() != members {
-            *ring = Arc::new(Ring::new(&members, replicas));
-        }
-        Arc::clone(&ring)
+        RINGS.ring(&members, &[], replicas)
     }
 
     /// Waits for a condition; whether it came true in time, and after how long.
@@ -270,6 +279,7 @@ fn config(plan: &Plan, index: usize) -> Config {
     config.gossip_interval = plan.gossip_interval;
     config.suspicion = plan.suspicion;
     config.hedge_delay = plan.hedge_delay;
+    config.rings = Arc::clone(&RINGS);
     config.seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64 + 1);
     if let Some(kept) = plan.tombstones_kept {
         config.store.tombstone_age_min = kept;

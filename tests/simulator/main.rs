@@ -1,7 +1,7 @@
 //! Whole clusters of real nodes on the simulated network, under paused time, by the thousand: every seed is another cluster,
 //! load and schedule of faults, and its whole history is held against the guarantee.
 //!
-//! `SEEDS=50000 cargo test --test simulator seeds -- --nocapture` runs more of them, `MESH_SEED=n` that one alone.
+//! `make sim` says which: SEEDS and FROM many new ones, SEED one alone.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "the whole tree is private to this test")]
@@ -11,35 +11,42 @@ mod check;
 mod cluster;
 mod convergence;
 mod history;
+mod leaving;
 mod life;
 mod links;
 mod many;
 mod mutants;
+mod narrator;
+mod overlap;
 mod plan;
+mod printed;
 mod promises;
 mod rings;
+mod rounds;
+mod seeds;
 mod sessions;
+mod shrink;
 mod simulation;
+mod swarm;
 mod tally;
 
 use plan::Plan;
+use seeds::{Seed, Seeds};
 
 #[test]
 fn seeds_keep_the_guarantee() {
     mutants::plant();
     simulation::watch_panics();
-    let seeds = many::chosen();
-    let count = seeds.end - seeds.start;
-    let sum = many::simulate(seeds);
-    assert!(sum.failed.is_empty(), "{} of {count} seeds failed: {:?}", sum.failed.len(), sum.failed);
-    let untouched = sum.untouched(count);
+    let sum = many::simulate(&Seeds::chosen());
+    assert!(sum.failed.is_empty(), "{} of {} seeds failed", sum.failed.len(), sum.seeds);
+    let untouched = sum.untouched();
     assert!(untouched.is_empty(), "the run is void, since these never happened: {untouched:?}");
 }
 
 #[test]
 fn one_seed_is_one_history() {
     for seed in [3, 8, 21] {
-        let hashes: Vec<u64> = (0..2).map(|_| simulation::simulate(&Plan::of(seed)).hash).collect();
+        let hashes: Vec<u64> = (0..2).map(|_| simulation::simulate(&Plan::of(Seed::new(seed))).hash).collect();
         assert_eq!(hashes[0], hashes[1], "seed {seed} had two histories");
     }
 }

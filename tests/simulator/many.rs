@@ -1,27 +1,33 @@
 //! Many seeds, as many at a time as there are cores.
 
 use std::{
-    env,
-    ops::Range,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use crate::{
     mutants,
-    plan::{Plan, changes_percent},
+    overlap::Pairs,
+    plan::Plan,
+    printed,
+    seeds::{Seed, Seeds, setting},
+    shrink,
     simulation::{Verdict, simulate as simulate_one},
     tally::Counts,
 };
 
-/// How many seeds are simulated if nothing else is said.
-const SEEDS: u64 = 2000;
-
 /// How many findings of one seed are printed.
 const FINDINGS_PRINTED: usize = 8;
+
+/// How often a long run says how far it is.
+const PROGRESS: Duration = Duration::from_secs(20);
+
+/// How long the first plan that fails is shrunk, unless it was asked for.
+const SHRINK: Duration = Duration::from_secs(60);
+
+/// How long if it was.
+const SHRINK_ASKED: Duration = Duration::from_secs(600);
 
 /// With at least this many seeds each of these must have happened: a run in which faults did nothing proves nothing.
 const SEEDS_SOUND_MIN: u64 = 500;
@@ -55,6 +61,9 @@ const TRACES: &[&str] = &[
     "clocks set back",
     "tombstones collected",
     "clocks 450 ms apart",
+    "few keys, all clients at once",
+    "writes in two rounds",
+    "writes carried by others",
     "hints dropped",
     "acknowledged writes",
     "indeterminate writes",
@@ -62,10 +71,6 @@ const TRACES: &[&str] = &[
     "failed reads",
     "misses",
     "hits",
-];
-
-/// These too, if nodes join and leave.
-const TRACES_OF_CHANGES: &[&str] = &[
     "no fault",
     "joins",
     "leaves",
@@ -77,57 +82,57 @@ const TRACES_OF_CHANGES: &[&str] = &[
     "records given up",
 ];
 
-/// Which seeds to simulate: MESH_SEED alone, or SEEDS of them from there on; by default the first ones.
-pub fn chosen() -> Range<u64> {
-    let number = |name: &str| {
-        env::var(name)
-            .ok()
-            .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a whole number")))
-    };
-    match (number("MESH_SEED"), number("SEEDS")) {
-        (Some(seed), seeds) => seed..seed + seeds.unwrap_or(1),
-        (None, seeds) => 0..seeds.unwrap_or(SEEDS),
-    }
-}
-
 /// All verdicts together.
 #[derive(Debug, Default)]
 pub struct Sum {
-    /// Seeds with findings.
-    pub failed: Vec<u64>,
+    /// Seeds with findings, and their first ones.
+    pub failed: BTreeMap<Seed, String>,
+    /// How many seeds were simulated.
+    pub seeds: u64,
     /// What happened in all of them.
-    pub counts: Counts,
+    counts: Counts,
+    pairs: Pairs,
+    /// Simulated time.
     took: Duration,
+    /// Of all histories.
+    hash: u64,
+    /// How often a long run has said how far it is.
+    reports: u32,
 }
 
 /// Simulates every seed and prints what came of them.
-pub fn simulate(seeds: Range<u64>) -> Sum {
+pub fn simulate(seeds: &Seeds) -> Sum {
     let started = Instant::now();
-    let next = AtomicU64::new(seeds.start);
+    println!("{seeds}");
     let sum = Mutex::new(Sum::default());
     let stops_early = mutants::planted().is_some();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed >= seeds.end || (stops_early && !lock(&sum).failed.is_empty()) {
+                while let Some(seed) = seeds.take() {
+                    if stops_early && !lock(&sum).failed.is_empty() {
                         return;
                     }
                     let verdict = simulate_one(&Plan::of(seed));
-                    let done = seed + 1 - seeds.start;
-                    lock(&sum).take(seed, &verdict);
-                    if done.is_multiple_of(250) {
-                        println!("{done} seeds after {:.0} s", started.elapsed().as_secs_f64());
+                    let mut sum = lock(&sum);
+                    sum.take(seed, &verdict);
+                    if started.elapsed() >= PROGRESS * (sum.reports + 1) {
+                        sum.reports += 1;
+                        sum.print_progress(seeds, started.elapsed());
                     }
                 }
             });
         }
     });
-    let mut sum = sum.into_inner().expect("nobody panics under this lock");
-    sum.failed.sort_unstable();
-    sum.print(seeds.end - seeds.start, started.elapsed());
+    let sum = sum.into_inner().expect("nobody panics under this lock");
+    sum.print(started.elapsed());
+    match setting::<u8>("SHRINK") {
+        Some(0) => {}
+        Some(_) => sum.shrink_first(SHRINK_ASKED),
+        None if stops_early => {}
+        None => sum.shrink_first(SHRINK),
+    }
     sum
 }
 
@@ -137,33 +142,66 @@ fn lock(sum: &Mutex<Sum>) -> MutexGuard<'_, Sum> {
 
 impl Sum {
     /// What should have happened in so many seeds and did not.
-    pub fn untouched(&self, seeds: u64) -> Vec<&'static str> {
-        let of_changes = if changes_percent() > 0 { TRACES_OF_CHANGES } else { &[] };
-        let missing = TRACES.iter().chain(of_changes).copied().filter(|name| self.counts.get(name) == 0);
-        if seeds < SEEDS_SOUND_MIN { Vec::new() } else { missing.collect() }
+    pub fn untouched(&self) -> Vec<&'static str> {
+        let missing = TRACES.iter().copied().filter(|name| self.counts.get(name) == 0);
+        if self.seeds < SEEDS_SOUND_MIN { Vec::new() } else { missing.collect() }
     }
 
-    fn take(&mut self, seed: u64, verdict: &Verdict) {
+    fn take(&mut self, seed: Seed, verdict: &Verdict) {
+        self.seeds += 1;
         self.counts.merge(&verdict.counts);
+        self.pairs.merge(&verdict.pairs);
         self.took += verdict.took;
-        if verdict.findings.is_empty() {
-            return;
-        }
-        self.failed.push(seed);
-        let plan = Plan::of(seed);
-        let (found, percent) = (verdict.findings.len(), changes_percent());
-        println!("seed {seed}: {found} findings; replay it with `make sim SEED={seed} CHANGES={percent}`");
-        println!("  {plan:?}");
+        self.hash = self.hash.wrapping_add(verdict.hash);
+        let Some(first) = verdict.findings.first() else { return };
+        self.failed.insert(seed, first.clone());
+        println!("seed {seed}: {} findings; replay it with `make sim SEED={seed}`", verdict.findings.len());
+        println!("  {:?}", Plan::of(seed));
         for finding in verdict.findings.iter().take(FINDINGS_PRINTED) {
             println!("  {finding}");
         }
     }
 
-    fn print(&self, seeds: u64, took: Duration) {
-        println!("{seeds} seeds, {:.0} s simulated in {:.1} s:", self.took.as_secs_f64(), took.as_secs_f64());
+    fn print_progress(&self, seeds: &Seeds, since: Duration) {
+        let (done, rate) = (self.seeds, self.seeds as f64 / since.as_secs_f64());
+        let left = match seeds.until {
+            Some(until) => until.saturating_duration_since(Instant::now()),
+            None => Duration::from_secs_f64(seeds.count.saturating_sub(done) as f64 / rate),
+        };
+        let failed = self.failed.len();
+        println!("{done} seeds, {rate:.1} a second, {failed} failed, {} min left", left.as_secs().div_ceil(60));
+    }
+
+    fn print(&self, since: Duration) {
+        let (simulated, since, seeds) = (self.took.as_secs_f64(), since.as_secs_f64(), self.seeds);
+        let rate = seeds as f64 / since;
+        println!(
+            "{seeds} seeds, {simulated:.0} s simulated in {since:.1} s, {rate:.1} seeds a second, histories {:016x}:",
+            self.hash
+        );
         for (name, count) in self.counts.iter() {
             println!("  {count:>9} {name}");
         }
-        println!("  {:>9} seeds with findings", self.failed.len());
+        if seeds > 1 {
+            println!("{}", self.pairs);
+        }
+        println!("{} seeds with findings", self.failed.len());
+        for (seed, finding) in &self.failed {
+            let (plan, finding) = (Plan::of(*seed), finding.chars().take(90).collect::<String>());
+            println!("| {seed} | {:?} | {finding} | {} |", plan.promise, printed::line(&plan));
+        }
+    }
+
+    /// Makes the first plan that failed as small as can be, and prints it.
+    fn shrink_first(&self, time: Duration) {
+        let Some((seed, first)) = self.failed.first_key_value() else { return };
+        println!("shrinking seed {seed} for at most {} s", time.as_secs());
+        let kind = shrink::kind(first);
+        let is_it = |finding: &String| shrink::kind(finding) == kind;
+        let fails = |plan: &Plan| simulate_one(plan).findings.into_iter().find(is_it);
+        match shrink::shrink(&Plan::of(*seed), Instant::now() + time, fails) {
+            Some((plan, finding)) => println!("// {finding}\n{}", printed::source(&plan)),
+            None => println!("it does not fail again"),
+        }
     }
 }

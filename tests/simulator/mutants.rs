@@ -56,19 +56,31 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::UnconfirmedCounts => "rings::an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes",
         Mutant::EntersEmpty => "rings::nodes_that_join_cost_nobody_an_answer",
         Mutant::LeavesAtOnce => "rings::who_leaves_hands_over_what_it_held",
+        Mutant::LastLeaves => "leaving::all_members_restarted_at_once_lose_nothing",
+        Mutant::AloneTakesNothing => "leaving::a_member_that_is_left_alone_takes_over_from_the_one_that_leaves",
+        Mutant::HandoverOutlivesLeaver => "leaving::a_handover_counts_for_one_process_only",
+        Mutant::LeaversUnasked => "leaving::a_new_owner_asks_those_that_are_leaving",
+        Mutant::DeadUnsought => "leaving::the_dead_are_looked_for_though_no_seed_comes",
+        Mutant::RoundsNeverStretch => "leaving::slow_answers_are_no_silence",
         Mutant::ForgetsTooEarly => "rings::slots_that_move_take_their_keys_along",
         Mutant::AsksOwnersOnly => "rings::slots_that_move_take_their_keys_along",
         Mutant::EnteredAndTrusted => "rings::who_enters_the_ring_learns_what_came_while_it_caught_up",
         Mutant::RingUnchecked => "rings::a_write_of_another_ring_is_not_acknowledged",
+        Mutant::StaleCountsInRoundOne => "rounds::a_refusal_in_round_one_is_no_acknowledgement",
+        Mutant::FewerAnswersThanNeeded => "rounds::one_owner_does_not_say_what_was_acknowledged_before",
+        Mutant::StaleOutOfSyncCounts => {
+            "rounds::an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before"
+        }
+        Mutant::CarriedRegardless => "rounds::a_write_that_another_carries_is_acknowledged_only_if_that_one_is",
         _ => "seeds_keep_the_guarantee",
     }
 }
 
-/// Runs a killer in a process of its own; whether it failed, and its last words.
-fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
+/// Runs a test in a process of its own; what it prints.
+fn output_of(test: &str, mutant: Option<Mutant>, shrinks: bool) -> String {
     let mut command = Command::new(env::current_exe().expect("this binary has a path"));
-    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).stderr(Stdio::null());
-    command.env_remove("MESH_SEED").env_remove(VARIABLE);
+    command.args(["--exact", test, "--nocapture"]).env("SEEDS", SEEDS).env("FROM", "0").stderr(Stdio::null());
+    command.env("SHRINK", if shrinks { "1" } else { "0" }).env_remove("MESH_SEED").env_remove(VARIABLE);
     if let Some(mutant) = mutant {
         command.env(VARIABLE, format!("{mutant:?}"));
     }
@@ -76,6 +88,12 @@ fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // A name that matches nothing is no test that passes.
     assert!(text.contains("running 1 test"), "there is no test {test}: {text}");
+    text
+}
+
+/// Runs a killer; whether it failed, and its last words.
+fn fails(test: &str, mutant: Option<Mutant>) -> (bool, String) {
+    let text = output_of(test, mutant, false);
     let words: Vec<&str> = text.lines().filter(|line| line.starts_with("seed ") || line.starts_with("  ")).collect();
     let words = words.get(2).map_or_else(String::new, |line| line.trim().chars().take(110).collect());
     (text.contains("test result: FAILED"), words)
@@ -106,6 +124,14 @@ fn every_mutant_is_killed_and_the_control_lives() {
     let wrong = wrong.into_inner().expect("nobody panics under this lock");
     assert!(wrong.is_empty(), "survivors, or controls that died: {wrong:?}");
     println!("{} of {} mutants killed", Mutant::ALL.len(), Mutant::ALL.len());
+}
+
+/// A deletion that leaves no tombstone needs neither a fault nor a change to be noticed.
+#[test]
+fn a_failing_seed_is_shrunk_to_the_plan_that_the_defect_needs() {
+    let text = output_of("seeds_keep_the_guarantee", Some(Mutant::NoTombstone), true);
+    let plan = text.split("#[test]").nth(1).unwrap_or_else(|| panic!("nothing was shrunk: {text}"));
+    assert!(plan.contains("sessions: 1,") && !plan.contains("steps: "), "{plan}");
 }
 
 fn report(test: &str, mutant: Option<Mutant>, failed: bool, took: Duration, words: &str) {

@@ -4,23 +4,19 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-use crate::changes::{Beside, Roll, Timed};
+use crate::{
+    changes::{Beside, Roll, Timed},
+    seeds::Seed,
+    swarm::Swarm,
+};
 
 /// Whether the guarantee is kept while a link comes and goes in a mesh of more nodes than replicas. It is not yet: who was cut
 /// off brings back news of deaths that never were, rings collapse for a moment, and a write that is acknowledged in such a
 /// ring stays with nodes that are no owners afterwards. About one seed in a thousand shows it.
 const FLAPPING_IS_HARMLESS: bool = false;
 
-/// In how many per cent of the seeds nodes join and leave and get other shares, if `CHANGES` does not say so.
-const CHANGES_PERCENT: u32 = 50;
-
 /// In how many per cent of the seeds nodes join and leave and get other shares.
-pub fn changes_percent() -> u32 {
-    std::env::var("CHANGES").map_or(CHANGES_PERCENT, |text| {
-        let percent = text.parse().ok().filter(|percent| *percent <= 100);
-        percent.unwrap_or_else(|| panic!("CHANGES={text}: expected 0 to 100"))
-    })
-}
+const CHANGES_PERCENT: u32 = 50;
 
 /// How much of the guarantee a seed puts to the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +81,27 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// What all but nothing are called.
+    pub const KINDS: &[&str] = &[
+        "crash",
+        "graceful stop",
+        "restart storm",
+        "pause",
+        "partition, symmetric",
+        "partition, one-way",
+        "partition, bridge",
+        "partition, flapping",
+        "clock +1 h",
+        "slow node",
+        "loss",
+        "delay",
+        "reorder",
+        "duplicate",
+    ];
+
+    /// Those that the network may be like beside others.
+    pub const WEATHERS: &[&str] = &["slow node", "loss", "delay", "reorder", "duplicate"];
+
     /// What it is called in counts.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -127,7 +144,7 @@ impl Fault {
 }
 
 /// One fault of the schedule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// What goes wrong.
     pub fault: Fault,
@@ -142,7 +159,7 @@ pub struct Step {
 }
 
 /// Everything that a seed decides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
@@ -175,6 +192,8 @@ pub struct Plan {
     pub tombstones_kept: Option<Duration>,
     /// How many keys, of which the first few are hot.
     pub keys: u32,
+    /// Whether all clients act at the same moments, so that they compete for the keys.
+    pub at_once: bool,
     /// How many clients, each doing one thing after the other.
     pub sessions: u8,
     /// The least number of operations, all clients together.
@@ -185,7 +204,8 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed.
-    pub fn of(seed: u64) -> Self {
+    pub fn of(seed: Seed) -> Self {
+        let (swarm, generation, seed) = (Swarm::of(seed), seed.generation, seed.number);
         let mut dice = SmallRng::seed_from_u64(seed ^ 0x5eed);
         let promise = match seed % 10 {
             7 | 8 => Promise::ValuesOnly,
@@ -196,7 +216,7 @@ impl Plan {
         let (replicas, concern) = if nodes >= 5 && dice.random_bool(0.4) { (5, 3) } else { (3, 2) };
         // The defaults take seconds to find out that somebody is dead, and most seeds have better things to do.
         let (gossip, suspicion) = if dice.random_bool(0.15) { (500, 2000) } else { (100, 400) };
-        let changes = dice.random_ratio(changes_percent(), 100);
+        let changes = dice.random_ratio(CHANGES_PERCENT, 100);
         let places = if changes { (nodes + 2).min(7) } else { nodes };
         let mut clock_offsets_ms = vec![0; places];
         if dice.random_bool(0.3) {
@@ -220,15 +240,29 @@ impl Plan {
             hint_bytes_max: dice.random_bool(0.2).then(|| dice.random_range(300..4000)),
             tombstones_kept: SmallRng::seed_from_u64(seed ^ 0x70b5).random_bool(0.4).then_some(Duration::from_secs(1)),
             keys: if promise == Promise::Evicting { 600 } else { dice.random_range(20..80) },
+            at_once: false,
             sessions: dice.random_range(3..=8),
             operations: dice.random_range(1000..1200),
             steps: Vec::new(),
         };
-        plan.schedule(changes, &mut dice);
+        plan.schedule(changes, &swarm, &mut dice);
+        if generation > 1 {
+            plan.heat();
+        }
         if promise == Promise::Whole && !FLAPPING_IS_HARMLESS && plan.flaps() && plan.places as u64 > plan.replicas {
             plan.promise = Promise::ValuesOnly;
         }
         plan
+    }
+
+    /// In a share of all seeds there are few keys, and writers at all nodes compete for them. By dice of its own.
+    fn heat(&mut self) {
+        let mut dice = SmallRng::seed_from_u64(self.seed ^ 0x407);
+        if self.promise != Promise::Evicting && dice.random_bool(0.2) {
+            self.at_once = true;
+            self.keys = dice.random_range(1..=10);
+            self.sessions = dice.random_range(8..=16);
+        }
     }
 
     /// Whether nodes join or leave or get other shares.
@@ -255,40 +289,55 @@ impl Plan {
         (self.concern - 1) as usize
     }
 
-    fn schedule(&mut self, changes: bool, dice: &mut SmallRng) {
+    fn schedule(&mut self, changes: bool, swarm: &Swarm, dice: &mut SmallRng) {
         let settles = dice.random_bool(0.7);
         let (count, swings) = (dice.random_range(3..=5), changes && dice.random_bool(0.3));
         let mut roll = Roll::new(self.nodes, self.places);
         for number in 0..count {
             let is_swing = swings && (number == 0 || number + 1 == count);
             let changes = changes && (is_swing || dice.random_bool(0.6));
-            let fault = if changes && dice.random_bool(0.5) { Fault::Nothing } else { self.fault(&roll.present, dice) };
+            let is_quiet = changes && dice.random_bool(swarm.quiet_share);
+            let fault = if is_quiet { Fault::Nothing } else { self.fault(&roll.present, swarm, dice) };
             // Longer than it takes to be declared dead, or shorter.
             let detected = self.gossip_interval * 3 + self.suspicion;
             let lasts = detected.mul_f64(*[0.2, 0.6, 1.5, 2.5].get(dice.random_range(0..4)).unwrap_or(&1.0));
             let changes = match changes {
-                true if is_swing && number == 0 => roll.two_join(dice, lasts),
-                true if is_swing && fault.victims().is_empty() => roll.two_leave(dice, lasts),
-                true => self.changes_of(&mut roll, &fault, lasts, dice),
+                true if is_swing && number == 0 && swarm.allows("joins") => roll.two_join(dice, lasts),
+                true if is_swing && number > 0 && fault.victims().is_empty() && swarm.allows("leaves") => {
+                    roll.two_leave(dice, lasts)
+                }
+                true => self.changes_of(&mut roll, &fault, lasts, swarm, dice),
                 false => Vec::new(),
             };
             // Only who starts anew tells by being ready that it has what it missed.
             let settle = settles || !(fault.restarts() || fault == Fault::Nothing);
-            let weather = dice.random_bool(0.3).then(|| Self::weather(&roll.present, dice));
+            let weather =
+                dice.random_bool(0.3).then(|| swarm.draw(Fault::name, || Self::weather(&roll.present, dice))).flatten();
             let settle = settle || (fault == Fault::Nothing && weather.is_some());
             self.steps.push(Step { settle, fault, lasts, weather, changes });
         }
         self.remain = roll.present;
     }
 
-    fn changes_of(&self, roll: &mut Roll, fault: &Fault, lasts: Duration, dice: &mut SmallRng) -> Vec<Timed> {
+    fn changes_of(
+        &self,
+        roll: &mut Roll,
+        fault: &Fault,
+        lasts: Duration,
+        swarm: &Swarm,
+        dice: &mut SmallRng,
+    ) -> Vec<Timed> {
         let failed = fault.victims();
         let failed_may_leave = matches!(fault, Fault::Partition(..));
         let may_fail = self.promise == Promise::ValuesOnly || *fault == Fault::Nothing;
-        roll.some(dice, Beside { failed: &failed, failed_may_leave, may_fail, lasts })
+        roll.some(swarm, dice, Beside { failed: &failed, failed_may_leave, may_fail, lasts })
     }
 
-    fn fault(&self, present: &[usize], dice: &mut SmallRng) -> Fault {
+    fn fault(&self, present: &[usize], swarm: &Swarm, dice: &mut SmallRng) -> Fault {
+        swarm.draw(Fault::name, || self.any_fault(present, dice)).unwrap_or(Fault::Nothing)
+    }
+
+    fn any_fault(&self, present: &[usize], dice: &mut SmallRng) -> Fault {
         let one = present[dice.random_range(0..present.len())];
         match dice.random_range(0..20) {
             0..5 => Fault::Crash(self.victims(present, dice)),

@@ -1,6 +1,6 @@
 //! Promises that take a scene of their own rather than a random one. Each also kills a planted defect, see `mutants`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::{Config, GetOptions, Lookup, Node, WriteError, WriteOptions};
@@ -35,6 +35,7 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
         hint_bytes_max: None,
         tombstones_kept: None,
         keys: 0,
+        at_once: false,
         sessions: 0,
         operations: 0,
         steps: Vec::new(),
@@ -42,11 +43,11 @@ pub fn scene(nodes: usize, replicas: u64, concern: u64) -> Plan {
 }
 
 /// Runs a scene on a cluster that is ready.
-pub fn play(plan: &Plan, scene: impl AsyncFnOnce(&Cluster)) {
+pub fn play(plan: &Plan, scene: impl AsyncFnOnce(&Arc<Cluster>)) {
     mutants::plant();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let cluster = Cluster::new(plan);
+        let cluster = Arc::new(Cluster::new(plan));
         (0..plan.nodes).for_each(|at| cluster.start(at));
         let ready = cluster.wait(Duration::from_secs(20), Cluster::is_ready).await;
         assert!(ready.is_ok(), "not ready: {:?}", cluster.unsettled());
@@ -188,7 +189,7 @@ fn an_empty_node_does_not_say_that_there_is_nothing() {
 }
 
 /// Cuts one node off from all others, both ways.
-fn isolate(cluster: &Cluster, victim: usize) {
+pub fn isolate(cluster: &Cluster, victim: usize) {
     let ids = cluster.ids();
     let others: Vec<usize> = (0..ids.len()).filter(|at| *at != victim).collect();
     let mut links = Links::default();

@@ -13,10 +13,10 @@ use crate::{
     promises::{key, play, scene, set},
 };
 
-const KEYS: usize = 300;
+pub const KEYS: usize = 300;
 
 /// How a node with all its links is to be: everything takes so much longer.
-fn slow(cluster: &Cluster, delay: Duration) {
+pub fn slow(cluster: &Cluster, delay: Duration) {
     let links = Links { delay, ..Links::default() };
     links.apply(&cluster.network, &cluster.ids());
 }
@@ -63,7 +63,7 @@ fn an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes() {
 }
 
 /// Writes these keys at the same time; the versions of those that were acknowledged within `patience`.
-async fn write_all(node: &Node, numbers: &[usize], patience: Duration) -> Vec<Option<Version>> {
+pub async fn write_all(node: &Node, numbers: &[usize], patience: Duration) -> Vec<Option<Version>> {
     let writes: Vec<_> = numbers
         .iter()
         .map(|&number| {
@@ -168,7 +168,7 @@ fn nodes_that_join_cost_nobody_an_answer() {
 }
 
 /// Every node finds these keys.
-async fn hits(cluster: &Cluster, numbers: impl Iterator<Item = usize>, what: &str) {
+pub async fn hits(cluster: &Cluster, numbers: impl Iterator<Item = usize>, what: &str) {
     for number in numbers {
         for (via, node, _) in cluster.running() {
             let options = GetOptions { consistency: Consistency::Quorum, ..GetOptions::default() };

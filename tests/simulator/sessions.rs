@@ -16,7 +16,7 @@ use mesh_proto::{Consistency, Version};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -36,6 +36,7 @@ pub struct Clients {
     epoch: Instant,
     run: u32,
     keys: u32,
+    at_once: bool,
     done: AtomicU64,
     pub is_over: AtomicBool,
     /// What a client waits between two operations, on average.
@@ -55,6 +56,7 @@ impl Clients {
             // 24 bits, and never zero.
             run: ((plan.seed as u32) & 0x00ff_ffff) | 1,
             keys: plan.keys,
+            at_once: plan.at_once,
             done: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             pause_us: AtomicU64::new(0),
@@ -85,6 +87,13 @@ impl Clients {
 
     fn moment(&self) -> Moment {
         self.history.lock().expect("nobody panics under this lock").moment(self.epoch.elapsed())
+    }
+
+    /// Waits for the next of the moments at which all clients act.
+    async fn next_moment(&self, apart: Duration) {
+        let past = self.epoch.elapsed().as_micros() / apart.as_micros();
+        let next = u32::try_from(past + 1).expect("simulations are short");
+        sleep_until(self.epoch + apart * next).await;
     }
 
     fn note(&self, operation: Operation) {
@@ -160,7 +169,11 @@ impl Session {
         let clients = Arc::clone(&self.clients);
         while !clients.is_over.load(Relaxed) {
             let pause = clients.pause_us.load(Relaxed);
-            sleep(Duration::from_micros(self.dice.random_range(0..=2 * pause))).await;
+            if clients.at_once {
+                clients.next_moment(Duration::from_micros(pause.max(1))).await;
+            } else {
+                sleep(Duration::from_micros(self.dice.random_range(0..=2 * pause))).await;
+            }
             while clients.is_held.load(Relaxed) {
                 clients.released.notified().await;
             }
@@ -177,7 +190,7 @@ impl Session {
         }
         let (via, node, life) = &running[self.dice.random_range(0..running.len())];
         let hot = self.dice.random_bool(0.33);
-        let key = Key(self.dice.random_range(0..if hot { HOT_KEYS } else { self.clients.keys }));
+        let key = Key(self.dice.random_range(0..if hot { HOT_KEYS.min(self.clients.keys) } else { self.clients.keys }));
         let begun = self.clients.moment();
         let action = match self.dice.random_range(0..100) {
             0..38 => self.set(node, life, key, None).await,

@@ -16,6 +16,8 @@ use crate::{
     cluster::Cluster,
     history::{Action, Fate, Key, Level, Operation, Seen},
     links::Links,
+    narrator::narrate,
+    overlap::{Pairs, Role},
     plan::{Cut, Fault, Plan, Promise, Step},
     sessions::{Clients, Session},
     tally::Counts,
@@ -56,6 +58,8 @@ pub struct Verdict {
     pub findings: Vec<String>,
     /// What happened.
     pub counts: Counts,
+    /// What happened at the same time.
+    pub pairs: Pairs,
     /// Of the history.
     pub hash: u64,
     /// Simulated time.
@@ -66,7 +70,7 @@ pub struct Verdict {
 pub fn simulate(plan: &Plan) -> Verdict {
     PANICS.set(0);
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime starts");
@@ -109,6 +113,9 @@ impl<'a> Simulation<'a> {
     async fn run(mut self) -> Verdict {
         if self.plan.clock_offsets_ms.iter().any(|offset| *offset > 0) {
             self.verdict.counts.add("clocks 450 ms apart", 1);
+        }
+        if self.plan.at_once {
+            self.verdict.counts.add("few keys, all clients at once", 1);
         }
         if self.plan.tombstones_kept.is_some() {
             self.verdict.counts.add("short-lived tombstones", 1);
@@ -177,14 +184,22 @@ impl<'a> Simulation<'a> {
     }
 
     async fn suffer(&mut self, step: &Step) {
+        narrate(self.cluster.epoch, || format!("{step:?}"));
         self.verdict.counts.add(step.fault.name(), 1);
         if let Some(weather) = &step.weather {
             self.verdict.counts.add(weather.name(), 1);
             self.lay(weather);
         }
         let changes = self.change(step);
+        let began = Instant::now();
         self.begin(step).await;
         self.end(&step.fault).await;
+        if step.fault != Fault::Nothing {
+            self.cluster.spans.end(Role::Fault, step.fault.name(), began);
+        }
+        if let Some(weather) = &step.weather {
+            self.cluster.spans.end(Role::Weather, weather.name(), began);
+        }
         self.changed(step, changes).await;
         let when = format!("after {:?} and {:?}", step.fault, step.changes);
         if step.settle {
@@ -276,6 +291,7 @@ impl<'a> Simulation<'a> {
         }
         self.links = Links::default();
         self.apply_links();
+        narrate(self.cluster.epoch, || format!("{} is over", fault.name()));
     }
 
     fn partition(&mut self, victims: &[usize], cut: Cut) {
@@ -349,7 +365,12 @@ impl<'a> Simulation<'a> {
         }
         let given_up = self.cluster.running().iter().map(|(_, node, _)| node.stats().given_up).sum();
         self.verdict.counts.add("records given up", given_up);
-        self.verdict.counts.merge(&self.cluster.tally.counts());
+        self.cluster.running().iter().for_each(|(_, node, _)| self.cluster.tally.add_rounds(&node.stats()));
+        let tally = self.cluster.tally.counts();
+        self.verdict.counts.merge(&tally);
+        if tally.get("writes in more than two rounds") > 0 {
+            self.finding("a write took more than two rounds, though nothing was wrong with its owners".to_owned());
+        }
         let collected = self.cluster.running().iter().map(|(_, node, _)| node.stats().store.tombstones_collected).sum();
         self.verdict.counts.add("tombstones collected", collected);
         let traces = self.cluster.network.traces();
@@ -357,6 +378,7 @@ impl<'a> Simulation<'a> {
         self.verdict.counts.add("datagrams lost", traces.lost);
         self.verdict.counts.add("datagrams doubled", traces.duplicated);
         self.verdict.counts.add("datagrams overtaken", traces.overtaken);
+        self.verdict.pairs = self.cluster.spans.pairs();
         self.verdict.took = self.started.elapsed();
         self.verdict
     }

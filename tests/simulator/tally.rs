@@ -23,6 +23,9 @@ pub struct Tally {
     clocks_set_back: AtomicU64,
     rings: AtomicU64,
     violations: AtomicU64,
+    second_rounds: AtomicU64,
+    further_rounds: AtomicU64,
+    carried_writes: AtomicU64,
 }
 
 impl Observer for Tally {
@@ -49,6 +52,13 @@ impl Observer for Tally {
 }
 
 impl Tally {
+    /// Adds what a node has counted of its writes, at its end.
+    pub fn add_rounds(&self, stats: &mesh::Stats) {
+        self.second_rounds.fetch_add(stats.second_rounds, Relaxed);
+        self.further_rounds.fetch_add(stats.further_rounds, Relaxed);
+        self.carried_writes.fetch_add(stats.carried_writes, Relaxed);
+    }
+
     /// Every count with its name.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -65,6 +75,9 @@ impl Tally {
             ("clocks set back", &self.clocks_set_back),
             ("rings built", &self.rings),
             ("protocol violations", &self.violations),
+            ("writes in two rounds", &self.second_rounds),
+            ("writes in more than two rounds", &self.further_rounds),
+            ("writes carried by others", &self.carried_writes),
         ] {
             counts.add(name, counter.load(Relaxed));
         }

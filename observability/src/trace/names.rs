@@ -37,7 +37,7 @@ catalogue! {
     MEMBER_ALIVE: "member.alive" "A member joined or came back, as this node learnt it.";
     MEMBER_SUSPECT: "member.suspect" "A member did not answer.";
     MEMBER_DEAD: "member.dead" "A suspicion was not refuted in time.";
-    MEMBER_LEFT: "member.left" "A member said good-bye.";
+    MEMBER_LEFT: "member.left" "A member has left: it was stopped.";
     FAULT_KILL: "fault.kill" "A fault ordered by POST /kill: from the order to its execution, told before it strikes.";
     FAULT_LINK: "fault.link" "A fault of the network ordered by POST /fault: how long it lasts unless it is ended before.";
     FAULT_SLOW: "fault.slow" "A node slowed down by POST /fault.";

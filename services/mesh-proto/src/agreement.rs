@@ -5,7 +5,7 @@
 //! member has then been compared with and held the same (or nothing, if it does not own the slot). Whatever makes it doubtful who
 //! the others are, or how much time has passed, starts the whole wait anew.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{DRIFT_MAX, Monotonic, Mutant, NodeId, RingHash, SLOTS, Slot, UnixMillis};
 
@@ -25,7 +25,7 @@ pub struct Agreement {
     /// The last time that was told.
     told: Option<(Monotonic, UnixMillis)>,
     /// For each member and slot: when the last comparison began that found no difference.
-    agreed: HashMap<NodeId, Box<[Option<Monotonic>]>>,
+    agreed: BTreeMap<NodeId, Box<[Option<Monotonic>]>>,
 }
 
 impl Agreement {
@@ -38,7 +38,7 @@ impl Agreement {
             others: Vec::new(),
             since: Monotonic::default(),
             told: None,
-            agreed: HashMap::new(),
+            agreed: BTreeMap::new(),
         }
     }
 
@@ -70,11 +70,11 @@ impl Agreement {
         self.start_anew(now);
     }
 
-    /// A comparison with `peer` that began at `began`, while `ring` was in force at both, found no difference in `slot`.
-    pub fn handle_agreed(&mut self, ring: RingHash, peer: NodeId, slot: Slot, began: Monotonic) {
+    /// A comparison with `peer` that began at `began`, while `ring` was in force at both, found no difference in these slots.
+    pub fn handle_agreed(&mut self, ring: RingHash, peer: NodeId, slots: impl Iterator<Item = Slot>, began: Monotonic) {
         if ring == self.ring && began >= self.since {
-            let slots = self.agreed.entry(peer).or_insert_with(|| vec![None; SLOTS].into_boxed_slice());
-            slots[slot.index()] = Some(began);
+            let agreed = self.agreed.entry(peer).or_insert_with(|| vec![None; SLOTS].into_boxed_slice());
+            slots.for_each(|slot| agreed[slot.index()] = Some(began));
         }
     }
 
@@ -83,6 +83,9 @@ impl Agreement {
     pub fn collectable_before(&self, slot: Slot, now: Monotonic) -> Option<Monotonic> {
         if Mutant::CollectsUnconfirmed.is_planted() {
             return before(now, self.margin);
+        }
+        if now.since(self.since) < self.margin {
+            return None;
         }
         let agreed = |peer: &NodeId| self.agreed.get(peer).and_then(|slots| slots[slot.index()]);
         let all = self.others.iter().map(agreed).try_fold(now, |all, agreed| Some(all.min(agreed?)))?;
@@ -126,7 +129,7 @@ mod tests {
         assert!(agreement.handle_ring(at(10), RING, ids));
         for (peer, when) in ids().into_iter().zip([b, c]) {
             if let Some(secs) = when {
-                agreement.handle_agreed(RING, peer, slot(), at(secs));
+                agreement.handle_agreed(RING, peer, [slot()].into_iter(), at(secs));
             }
         }
         agreement
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn what_was_agreed_on_under_another_ring_counts_for_nothing() {
         let mut agreement = agreed(Some(300), Some(300));
-        agreement.handle_agreed(RingHash::new(8), ids()[0], slot(), at(400));
+        agreement.handle_agreed(RingHash::new(8), ids()[0], [slot()].into_iter(), at(400));
         assert_eq!(agreement.collectable_before(slot(), at(1000)), Some(at(200)));
         assert!(!agreement.handle_ring(at(500), RING, ids), "no news");
         assert!(agreement.handle_ring(at(500), RingHash::new(8), ids));
@@ -171,9 +174,9 @@ mod tests {
             start(&mut agreement);
             assert_eq!(agreement.collectable_before(slot(), at(1000)), None);
             for peer in ids() {
-                agreement.handle_agreed(RING, peer, slot(), at(499));
+                agreement.handle_agreed(RING, peer, [slot()].into_iter(), at(499));
                 assert_eq!(agreement.collectable_before(slot(), at(1000)), None, "asked before");
-                agreement.handle_agreed(RING, peer, slot(), at(700));
+                agreement.handle_agreed(RING, peer, [slot()].into_iter(), at(700));
             }
             assert_eq!(agreement.collectable_before(slot(), at(1000)), Some(at(600)));
         }

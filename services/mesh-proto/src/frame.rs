@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Digest, Expiry, KeyHash, Member, NodeId, Record, RingHash, SLOTS, Slot, TraceContext, Version, WIRE_MEMBERS_MAX,
+    Digest, Expiry, Incarnation, KeyHash, Member, NodeId, Record, RingHash, SLOTS, Slot, TraceContext, Version,
+    WIRE_MEMBERS_MAX,
     codec::{capped_list, slot_versions},
 };
 
@@ -84,7 +85,7 @@ pub struct Hello {
 
 impl Hello {
     /// The version of the wire protocol.
-    pub const PROTOCOL: u16 = 2;
+    pub const PROTOCOL: u16 = 3;
 }
 
 /// Why an accepter turns a dialler away.
@@ -156,6 +157,13 @@ pub enum WriteAnswer {
     Stale {
         /// That version.
         newer: Version,
+        /// Whether the owner is in sync for the slot; one that is not may lack something newer still.
+        in_sync: bool,
+    },
+    /// The key is not there, and deletions up to a newer version were collected in its slot: the key may be among them.
+    Collected {
+        /// The newest version that was collected.
+        newer: Version,
     },
     /// The version is too far in the future of the owner's clock.
     Drift {
@@ -211,7 +219,10 @@ pub enum ControlRequest {
     /// The asker has given up on hints for this node, which may lack any write: compare digests now.
     CompareWithMe,
     /// The asker is leaving: does this node hold all that the asker holds of the slots that this node owns now?
-    Farewell,
+    HandedOver {
+        /// Which claim of the asker says that it is leaving.
+        incarnation: Incarnation,
+    },
     /// Which slots this node owns and is in sync for.
     InSync,
     /// Has each of this node's threads a connection to the asker, as the process that it is now?
@@ -235,7 +246,7 @@ pub enum ControlReply {
     Digests(DigestPage),
     /// To `Versions`: per slot.
     Versions(#[serde(with = "slot_versions")] Vec<(Slot, Vec<(KeyHash, Version)>)>),
-    /// To `KeepTrace` and `CompareWithMe`, to `Farewell` and `Reached` if it is so, and to anything that needs no data.
+    /// To `KeepTrace` and `CompareWithMe`, to `HandedOver` and `Reached` if it is so, and to anything that needs no data.
     Done,
     /// The request cannot be served, or not yet.
     Refused,

@@ -4,7 +4,7 @@
 use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, MemberState, NodeId, Weight};
+use crate::{Incarnation, MemberState, NodeId, Stage, Weight};
 
 /// One claim about one member; the newest wins (by incarnation, then by the graver state).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +19,8 @@ pub struct MemberUpdate {
     pub weight: Weight,
     /// What is claimed.
     pub state: MemberState,
-    /// Whether it is still catching up and not in the ring yet, so that nobody has to do without an owner that knows all.
-    pub joining: bool,
+    /// Where it stands between its start and its stop.
+    pub stage: Stage,
 }
 
 impl MemberUpdate {
@@ -42,11 +42,11 @@ impl MemberUpdate {
     /// address, as after a restart that drew the same incarnation, are decided too, so that merging commutes.
     #[must_use]
     pub fn supersedes(&self, held: &Self) -> bool {
-        let rank = |claim: &Self| (claim.incarnation, claim.state, claim.weight, claim.joining);
+        let rank = |claim: &Self| (claim.incarnation, claim.state, claim.weight, claim.stage);
         (rank(self), &self.addr) > (rank(held), &held.addr)
     }
 
-    /// An upper bound of what this claim takes in a datagram: two full varints, a length, weight, state and a flag.
+    /// An upper bound of what this claim takes in a datagram: two full varints, a length, weight, state and stage.
     #[must_use]
     pub(crate) const fn encoded_bytes_max(&self) -> usize {
         10 + 2 + self.addr.len() + 10 + 1 + 1 + 1
@@ -149,16 +149,20 @@ mod tests {
             Just(MemberState::Dead),
             Just(MemberState::Left)
         ];
-        (any::<u64>(), "[a-z0-9.:]{0,255}", 0..=u64::MAX / 2, 1u8..=16, state, any::<bool>()).prop_map(
-            |(id, addr, incarnation, weight, state, joining)| MemberUpdate {
+        (any::<u64>(), "[a-z0-9.:]{0,255}", 0..=u64::MAX / 2, 1u8..=16, state, stage()).prop_map(
+            |(id, addr, incarnation, weight, state, stage)| MemberUpdate {
                 id: NodeId::new(id),
                 addr,
                 incarnation: Incarnation::new(incarnation),
                 weight: Weight::new(weight).unwrap(),
                 state,
-                joining,
+                stage,
             },
         )
+    }
+
+    fn stage() -> impl Strategy<Value = Stage> {
+        prop_oneof![Just(Stage::Joining), Just(Stage::Normal), Just(Stage::Leaving)]
     }
 
     fn body() -> impl Strategy<Value = GossipBody> {
@@ -182,7 +186,7 @@ mod tests {
             incarnation: Incarnation::new(3),
             weight: Weight::MIN,
             state: MemberState::Alive,
-            joining: false,
+            stage: Stage::Normal,
         }
     }
 

@@ -9,15 +9,18 @@ mod key;
 mod time;
 
 mod slot;
+mod slot_set;
 mod version;
 
 mod record;
 mod ring;
+mod rings;
 
 mod gossip;
 mod membership;
 mod weight;
 
+mod concern;
 mod latency;
 mod read;
 mod write;
@@ -40,6 +43,7 @@ pub use codec::{
     Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_into, encode_read, encode_read_reply,
     encode_read_reply_head, encode_write, encode_write_head, encode_write_reply,
 };
+pub use concern::{ConcernError, ReplicationFactor, WriteConcern};
 pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};
 pub use fault::{
     CLOCK_OFFSET_MAX, Direction, FAULT_DELAY_MAX, FAULT_RULES_MAX, FAULT_TIME_MAX, FaultForm, FaultFormError,
@@ -56,16 +60,18 @@ pub use handoff::{
 pub use id::{Incarnation, NodeId};
 pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
 pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
-pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput};
+pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput, Stage};
 pub use mutant::Mutant;
 pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
 pub use repair::{RepairPlan, SlotSync, Sources, keys_to_pull};
 pub use ring::{Ring, RingHash};
+pub use rings::Rings;
 pub use slot::{SLOTS, Slot};
+pub use slot_set::SlotSet;
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
 pub use time::{Monotonic, UnixMillis};
 pub use trace::TraceContext;
 pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
 pub use weight::{Weight, WeightSampler};
-pub use write::{ConcernError, LegFailure, Refusals, ReplicationFactor, Write, WriteConcern, WriteOutcome, WriteStep};
+pub use write::{LegFailure, Refusals, Round, Write, WriteOutcome, WriteStep};

@@ -18,7 +18,7 @@ use rand::{
     seq::{IndexedRandom, IteratorRandom},
 };
 
-pub use self::state::MemberState;
+pub use self::state::{MemberState, Stage};
 use self::{
     news::News,
     outbox::Outbox,
@@ -68,7 +68,7 @@ pub enum MembershipOutput {
         /// `host:port`.
         addr: String,
     },
-    /// The set of ring members or of those about to enter, or a weight has changed: build a new ring.
+    /// The members of the ring, those about to enter it or those that have left it, or a weight, have changed: build a new ring.
     RingChanged,
     /// Somebody believed this node dead, so it may have missed writes; a higher incarnation is already on its way.
     Refuted,
@@ -90,8 +90,8 @@ pub struct Membership {
     rng: SmallRng,
     /// A claim that this node was gone is news from this incarnation on.
     gone_after: Incarnation,
-    /// The ring that the driver knows of, and those that are about to enter it.
-    ring: [Vec<(NodeId, Weight)>; 2],
+    /// What the driver knows of: the ring, those that are about to enter it, and those that have left it.
+    ring: [Vec<(NodeId, Weight)>; 3],
     /// Whether something may have changed since.
     ring_stale: bool,
     /// When to push news, if there is any.
@@ -105,7 +105,7 @@ impl Membership {
     /// is forgotten; if nobody is gone, newcomers are not admitted.
     pub const MEMBERS_MAX: usize = roster::MEMBERS_MAX;
 
-    /// Starts alone: `me` is this node's own claim. If it is joining it enters the ring by [`Self::handle_caught_up`].
+    /// Starts alone: `me` is this node's own claim.
     #[must_use]
     pub fn new(mut config: MembershipConfig, me: Member, now: Monotonic, seed: u64) -> Self {
         // Without an interval the next deadline would always be now.
@@ -114,7 +114,7 @@ impl Membership {
         Self {
             prober: Prober::new(config.interval, now, &mut rng),
             rejoin: Rejoin::new(config.interval, config.seeds.clone(), now),
-            ring: [vec![(me.id, me.weight)], Vec::new()],
+            ring: [vec![(me.id, me.weight)], Vec::new(), Vec::new()],
             ring_stale: false,
             gone_after: me.incarnation,
             config,
@@ -145,8 +145,8 @@ impl Membership {
         // It is answered where it says it is: what is held may be the address of a former start.
         if let Some(addr) = said.or_else(|| held.cloned()).map(|claim| claim.addr) {
             let answered = self.answer(now, from, &addr, message.body, wrong.as_ref());
-            // A node that leaves does not argue: it refutes nothing, so two of them would never stop.
-            if wrong.is_some() && !answered && !self.is_leaving() {
+            // A node that has left does not argue: it refutes nothing, so two of them would never stop.
+            if wrong.is_some() && !answered && !self.has_left() {
                 self.send(from, addr, GossipBody::Updates, wrong);
             }
         }
@@ -165,39 +165,36 @@ impl Membership {
     /// This node's weight has changed: publish it.
     pub fn handle_weight(&mut self, now: Monotonic, weight: Weight) {
         self.forgive_lost_time(now);
-        if self.is_leaving() || weight == self.me.weight {
+        self.speak_anew(now, weight, self.me.stage);
+    }
+
+    /// This node enters the ring, leaves it, or comes back to it because nobody is there to whom it could hand over.
+    pub fn handle_stage(&mut self, now: Monotonic, stage: Stage) {
+        self.forgive_lost_time(now);
+        self.speak_anew(now, self.me.weight, stage);
+    }
+
+    /// Only this node says what it is, each time with a higher incarnation, so that everybody believes it.
+    fn speak_anew(&mut self, now: Monotonic, weight: Weight, stage: Stage) {
+        if self.has_left() || (weight, stage) == (self.me.weight, self.me.stage) {
             return;
         }
-        self.me.weight = weight;
-        self.ring_stale = true;
+        (self.me.weight, self.me.stage) = (weight, stage);
         self.me.incarnation = self.me.incarnation.next();
+        self.ring_stale = true;
         self.push_soon(now);
         self.publish_ring();
     }
 
-    /// This node has caught up with the owners of the slots it will own: it enters the ring.
-    pub fn handle_caught_up(&mut self, now: Monotonic) {
+    /// This node stops now: tell everyone. From here on it refutes nothing and accuses nobody.
+    pub fn handle_left(&mut self, now: Monotonic) {
         self.forgive_lost_time(now);
-        if self.is_leaving() || !self.me.joining {
-            return;
-        }
-        self.me.joining = false;
-        self.ring_stale = true;
-        self.me.incarnation = self.me.incarnation.next();
-        self.push_soon(now);
-        self.publish_ring();
-    }
-
-    /// This node is about to stop: tell everyone. It then is in its own ring only if nobody else is, as it will be in
-    /// nobody else's, and refutes nothing any more.
-    pub fn handle_leave(&mut self, now: Monotonic) {
-        self.forgive_lost_time(now);
-        if self.is_leaving() {
+        if self.has_left() {
             return;
         }
         self.me.state = MemberState::Left;
         self.ring_stale = true;
-        let everyone: Vec<_> = self.roster.in_ring().map(|member| (member.id, member.addr.clone())).collect();
+        let everyone: Vec<_> = self.roster.present().map(|member| (member.id, member.addr.clone())).collect();
         for (id, addr) in everyone {
             self.send(id, addr, GossipBody::Updates, None);
         }
@@ -244,9 +241,9 @@ impl Membership {
     /// is joining or leaving, is alone in its own if there is nobody else.
     #[must_use]
     pub fn ring_members(&self) -> Vec<(NodeId, Weight)> {
-        let entered = self.roster.in_ring().filter(|member| !member.joining);
-        let mut ring: Vec<_> = entered.map(|member| (member.id, member.weight)).collect();
-        let in_ring = self.me.state.in_ring() && !self.me.joining && !Mutant::SelfMissing.is_planted();
+        let mut ring = self.others_in(Stage::Normal);
+        let is_normal = self.me.state.is_present() && self.me.stage == Stage::Normal;
+        let in_ring = is_normal && !Mutant::SelfMissing.is_planted();
         if in_ring || ring.is_empty() {
             let at = ring.partition_point(|&(id, _)| id < self.me.id);
             ring.insert(at, (self.me.id, self.me.weight));
@@ -254,17 +251,11 @@ impl Membership {
         ring
     }
 
-    /// The others that are joining, with the weights they will have, sorted by id.
+    /// The others that are present in this stage, with their weights, sorted by id.
     #[must_use]
-    pub fn joining_members(&self) -> Vec<(NodeId, Weight)> {
-        let joining = self.roster.in_ring().filter(|member| member.joining);
-        joining.map(|member| (member.id, member.weight)).collect()
-    }
-
-    /// Those that said good-bye. Some of them may still be there, until the others hold all that they held.
-    #[must_use]
-    pub fn left_members(&self) -> Vec<NodeId> {
-        self.roster.iter().filter(|member| member.state == MemberState::Left).map(|member| member.id).collect()
+    pub fn others_in(&self, stage: Stage) -> Vec<(NodeId, Weight)> {
+        let others = self.roster.present().filter(|member| member.stage == stage);
+        others.map(|member| (member.id, member.weight)).collect()
     }
 
     /// This node's own claim.
@@ -279,7 +270,7 @@ impl Membership {
         self.me.incarnation
     }
 
-    fn is_leaving(&self) -> bool {
+    fn has_left(&self) -> bool {
         self.me.state == MemberState::Left
     }
 
@@ -310,7 +301,7 @@ impl Membership {
             return true;
         }
         if let Some(addrs) = self.rejoin.handle_timeout(now, &self.me, &self.roster) {
-            if !self.is_leaving() {
+            if !self.has_left() {
                 addrs.into_iter().for_each(|addr| self.outbox.push(MembershipOutput::Join { addr }));
             }
             return true;
@@ -320,8 +311,8 @@ impl Membership {
 
     fn handle_phase(&mut self, now: Monotonic, phase: Phase) {
         match phase {
-            // A node that leaves accuses nobody, but repeats its good-bye.
-            Phase::Begin if self.is_leaving() => self.push_soon(now),
+            // A node that has left accuses nobody, but repeats that it has.
+            Phase::Begin if self.has_left() => self.push_soon(now),
             Phase::Begin => {
                 for probe in self.prober.begin(now, self.me.id, &self.roster, &mut self.rng) {
                     self.send_to_member(probe.target, GossipBody::Ping { seq: probe.seq });
@@ -329,7 +320,7 @@ impl Membership {
             }
             Phase::AskOthers => {
                 for Probe { seq, target, .. } in self.prober.ask_others() {
-                    let others = self.roster.in_ring();
+                    let others = self.roster.present();
                     let others = others.filter(|member| member.id != target && member.state == MemberState::Alive);
                     let helpers = others.map(|member| member.id);
                     for helper in helpers.choose_multiple(&mut self.rng, self.config.indirect_probes) {
@@ -369,7 +360,7 @@ impl Membership {
                 }
             }
             GossipBody::Ack { seq, subject } => {
-                if let Some(probe) = self.prober.handle_ack(seq, subject) {
+                if let Some(probe) = self.prober.handle_ack(now, from, seq, subject) {
                     let rtt = Some(now.since(probe.sent_at));
                     let Probe { sent_at: began, indirect, .. } = probe;
                     let event = Event::GossipRound { peer: subject, began, rtt, indirect };
@@ -401,18 +392,18 @@ impl Membership {
             self.outbox.push(MembershipOutput::Event(event));
         }
         // Whoever comes back has to know that it was believed gone, even if it has overridden that without hearing it.
-        if let Some(gone) = before.filter(|before| !before.state.in_ring() && claim.state.in_ring()) {
+        if let Some(gone) = before.filter(|before| !before.state.is_present() && claim.state.is_present()) {
             self.send(claim.id, claim.addr.clone(), GossipBody::Updates, Some(gone));
         }
     }
 
     /// Only this node speaks for itself: what others say of it, or a former start of it said, is overridden.
     fn hear_about_self(&mut self, now: Monotonic, claim: &Member) {
-        if self.is_leaving() || *claim == self.me {
+        if self.has_left() || *claim == self.me {
             return;
         }
         // That it was believed gone counts even if it has refuted a mere suspicion of that incarnation meanwhile.
-        let gone = !claim.state.in_ring() && claim.incarnation >= self.gone_after;
+        let gone = !claim.state.is_present() && claim.incarnation >= self.gone_after;
         let refutes = claim.incarnation >= self.me.incarnation;
         if refutes {
             self.me.incarnation = claim.incarnation.next();
@@ -432,7 +423,7 @@ impl Membership {
         if !std::mem::take(&mut self.ring_stale) {
             return;
         }
-        let ring = [self.ring_members(), self.joining_members()];
+        let ring = [self.ring_members(), self.others_in(Stage::Joining), self.others_in(Stage::Leaving)];
         if ring != self.ring {
             self.ring = ring;
             self.outbox.push(MembershipOutput::RingChanged);
@@ -452,14 +443,14 @@ impl Membership {
         let mut targets: Vec<NodeId> = Vec::with_capacity(PUSH_NEXT_MAX + PUSH_RANDOM);
         for member in self.roster.after(self.me.id) {
             let accused = member.state == MemberState::Dead && self.news.is_fresh(member.id);
-            if member.state.in_ring() || accused {
+            if member.state.is_present() || accused {
                 targets.push(member.id);
             }
             if member.state == MemberState::Alive || targets.len() == PUSH_NEXT_MAX {
                 break;
             }
         }
-        let others: Vec<_> = self.roster.in_ring().map(|member| member.id).filter(|id| !targets.contains(id)).collect();
+        let others: Vec<_> = self.roster.present().map(|member| member.id).filter(|id| !targets.contains(id)).collect();
         targets.extend(others.choose_multiple(&mut self.rng, PUSH_RANDOM));
         for target in targets {
             self.send_to_member(target, GossipBody::Updates);

@@ -52,6 +52,18 @@ pub enum Mutant {
     EnteredAndTrusted,
     /// A node that leaves goes at once.
     LeavesAtOnce,
+    /// The last member of the ring leaves although nobody is there to hand over to.
+    LastLeaves,
+    /// A member that is alone in the ring takes over nothing from those that leave.
+    AloneTakesNothing,
+    /// What was taken over from a member counts when another process in its place leaves.
+    HandoverOutlivesLeaver,
+    /// Who is to be in sync does not ask those that are leaving.
+    LeaversUnasked,
+    /// The dead are not looked for if a seed never came.
+    DeadUnsought,
+    /// Who answers later than a round takes is suspected for ever.
+    RoundsNeverStretch,
     /// A node forgets the slots that it no longer owns before their owners have them.
     ForgetsTooEarly,
     /// A new owner asks only the slot's other owners for what it lacks.
@@ -60,11 +72,19 @@ pub enum Mutant {
     RingUnchecked,
     /// Tombstones are collected by age alone.
     CollectsUnconfirmed,
+    /// An owner that holds something newer counts as an acknowledgement in round 1 of a write, too.
+    StaleCountsInRoundOne,
+    /// Round 2 of a write begins after one answer less than it takes.
+    FewerAnswersThanNeeded,
+    /// An owner that is not in sync counts as one that knows what was acknowledged before.
+    StaleOutOfSyncCounts,
+    /// A write that another one carries is acknowledged, though that one was not.
+    CarriedRegardless,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 37] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -88,10 +108,20 @@ impl Mutant {
         Self::EntersEmpty,
         Self::EnteredAndTrusted,
         Self::LeavesAtOnce,
+        Self::LastLeaves,
+        Self::AloneTakesNothing,
+        Self::HandoverOutlivesLeaver,
+        Self::LeaversUnasked,
+        Self::DeadUnsought,
+        Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,
         Self::AsksOwnersOnly,
         Self::RingUnchecked,
         Self::CollectsUnconfirmed,
+        Self::StaleCountsInRoundOne,
+        Self::FewerAnswersThanNeeded,
+        Self::StaleOutOfSyncCounts,
+        Self::CarriedRegardless,
     ];
 
     /// Whether this defect is planted in this process.

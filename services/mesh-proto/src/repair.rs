@@ -7,11 +7,11 @@
 //! former ones have acknowledged is with none of those that stay.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::{Digest, KeyHash, Mutant, NodeId, Ring, RingHash, SLOTS, Slot, Version};
+use crate::{Digest, KeyHash, Mutant, NodeId, Ring, RingHash, SLOTS, Slot, SlotSet, Version};
 
 /// One bit per slot: whether this node may say "absent". Shared with the request path.
 #[derive(Debug)]
@@ -47,14 +47,14 @@ impl SlotSync {
         self.complete.load(Ordering::Acquire)
     }
 
-    fn set(&self, slot: Slot, in_sync: bool) {
-        let bit = 1 << (slot.index() % 64);
-        let word = &self.words[slot.index() / 64];
-        if in_sync {
-            word.fetch_or(bit, Ordering::Release)
-        } else {
-            word.fetch_and(!bit, Ordering::Release)
-        };
+    fn set_all(&self, slots: &SlotSet, in_sync: bool) {
+        for (word, bits) in self.words.iter().zip(slots.words()) {
+            if in_sync {
+                word.fetch_or(*bits, Ordering::Release)
+            } else {
+                word.fetch_and(!bits, Ordering::Release)
+            };
+        }
     }
 }
 
@@ -68,14 +68,15 @@ pub struct Sources<'a> {
 }
 
 /// What has to be compared with whom. Driven by upkeep: tell it of each new ring and of each finished comparison.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RepairPlan {
-    /// For each owned slot out of sync: the holders it has not been compared with.
-    awaited: HashMap<Slot, Vec<NodeId>>,
-    /// For each of these slots: the holders it has been compared with. Whoever becomes one later has yet to be.
-    confirmed: HashMap<Slot, Vec<NodeId>>,
-    /// Sorted.
-    owned: Vec<Slot>,
+    owned: SlotSet,
+    /// Owned slots out of sync: those that some holder is awaited for.
+    open: SlotSet,
+    /// The open slots that still have to be compared with each holder.
+    awaited: BTreeMap<NodeId, SlotSet>,
+    /// The open slots that have been compared with it. Whoever becomes a holder later has yet to be.
+    confirmed: BTreeMap<NodeId, SlotSet>,
     /// The ring in force. What was compared under another one proves nothing: its writes may have gone elsewhere.
     ring: RingHash,
     /// Whether this node was the only one in the ring: what it then held proves nothing about what others hold.
@@ -87,6 +88,21 @@ pub struct RepairPlan {
     settled: HashMap<(NodeId, Slot), (Digest, Digest)>,
 }
 
+impl Default for RepairPlan {
+    fn default() -> Self {
+        Self {
+            owned: SlotSet::EMPTY,
+            open: SlotSet::EMPTY,
+            awaited: BTreeMap::new(),
+            confirmed: BTreeMap::new(),
+            ring: RingHash::default(),
+            was_alone: false,
+            suspected: HashMap::new(),
+            settled: HashMap::new(),
+        }
+    }
+}
+
 impl RepairPlan {
     /// A new ring is in force, and `ring` says which slots are `me`'s: for a node that joins it is the ring to be. Slots that `me`
     /// owned before keep their state; new ones have to be compared with every holder. All have to with `distrust`, because the
@@ -95,38 +111,28 @@ impl RepairPlan {
         let distrust = distrust || self.was_alone;
         self.was_alone = ring.members().len() == 1;
         self.ring = sources.ring;
-        let owned: Vec<Slot> = Slot::all().filter(|slot| ring.owns(me, *slot)).collect();
-        if distrust {
-            self.awaited.clear();
+        let owned = ring.slots_of(me).clone();
+        let gone = self.owned.without(&owned);
+        let (new, open) = if distrust {
             self.confirmed.clear();
+            (owned.clone(), SlotSet::EMPTY)
+        } else {
+            (owned.without(&self.owned), owned.and(&self.open))
+        };
+        self.awaited.clear();
+        for holder in sources.holders.iter().copied().filter(|holder| *holder != me) {
+            let confirmed = self.confirmed.get(&holder).unwrap_or(&SlotSet::EMPTY);
+            let missing = new.or(&open.without(confirmed));
+            let is_asked = !Mutant::AsksOwnersOnly.is_planted();
+            self.awaited.insert(holder, if is_asked { missing } else { missing.and(ring.slots_of(holder)) });
         }
-        let mut awaited = HashMap::new();
-        for &slot in &owned {
-            let is_asked = |holder: &NodeId| ring.owns(*holder, slot) || !Mutant::AsksOwnersOnly.is_planted();
-            let others = sources.holders.iter().copied().filter(|holder| *holder != me && is_asked(holder));
-            let was_owned = self.owned.binary_search(&slot).is_ok();
-            let mut missing: Vec<NodeId> = match self.awaited.get(&slot) {
-                _ if distrust || !was_owned => others.collect(),
-                Some(_) => {
-                    let confirmed = self.confirmed.get(&slot);
-                    others.filter(|holder| !confirmed.is_some_and(|confirmed| confirmed.contains(holder))).collect()
-                }
-                None => Vec::new(),
-            };
-            missing.sort_unstable();
-            sync.set(slot, missing.is_empty());
-            if !missing.is_empty() {
-                awaited.insert(slot, missing);
-            }
-        }
-        for slot in self.owned.iter().filter(|slot| owned.binary_search(slot).is_err()) {
-            sync.set(*slot, false);
-        }
+        self.open = self.awaited.values().fold(SlotSet::EMPTY, |all, awaited| all.or(awaited));
+        self.confirmed.values_mut().for_each(|confirmed| *confirmed = confirmed.and(&self.open));
+        sync.set_all(&owned.without(&self.open), true);
+        sync.set_all(&self.open.or(&gone), false);
         let in_ring = |peer: NodeId| ring.members().binary_search_by_key(&peer, |(id, _)| *id).is_ok();
         self.suspected.retain(|(peer, _), _| in_ring(*peer));
         self.settled.retain(|(peer, _), _| in_ring(*peer));
-        self.confirmed.retain(|slot, _| awaited.contains_key(slot));
-        self.awaited = awaited;
         self.owned = owned;
         self.publish(sync);
     }
@@ -135,7 +141,7 @@ impl RepairPlan {
     /// once it has found the others.
     pub fn handle_alone(&mut self, sync: &SlotSync) {
         *self = Self { was_alone: true, ..Self::default() };
-        Slot::all().for_each(|slot| sync.set(slot, false));
+        sync.words.iter().for_each(|word| word.store(0, Ordering::Release));
         self.publish(sync);
     }
 
@@ -147,52 +153,36 @@ impl RepairPlan {
 
     /// Whether this node owns the slot, or will once it has joined.
     #[must_use]
-    pub fn owns(&self, slot: Slot) -> bool {
-        self.owned.binary_search(&slot).is_ok()
-    }
-
-    /// Everybody that some slot still has to be compared with, sorted.
-    #[must_use]
-    pub fn awaited_peers(&self) -> Vec<NodeId> {
-        let mut peers: Vec<NodeId> = self.awaited.values().flatten().copied().collect();
-        peers.sort_unstable();
-        peers.dedup();
-        peers
-    }
-
-    /// A holder that has left is gone for good: nothing more can be had from it.
-    pub fn handle_gone(&mut self, peer: NodeId, sync: &SlotSync) {
-        for slot in self.awaited_from(peer) {
-            self.handle_confirmed(self.ring, peer, slot, sync);
-            // Should it come back it is to be compared with like anybody new.
-            if let Some(confirmed) = self.confirmed.get_mut(&slot) {
-                confirmed.retain(|confirmed| *confirmed != peer);
-            }
-        }
+    pub const fn owns(&self, slot: Slot) -> bool {
+        self.owned.contains(slot)
     }
 
     /// Slots that still have to be compared with `peer`.
     #[must_use]
-    pub fn awaited_from(&self, peer: NodeId) -> Vec<Slot> {
-        let mut slots: Vec<Slot> =
-            self.awaited.iter().filter(|(_, peers)| peers.contains(&peer)).map(|(slot, _)| *slot).collect();
-        slots.sort_unstable();
-        slots
+    pub fn awaited_from(&self, peer: NodeId) -> SlotSet {
+        self.awaited.get(&peer).unwrap_or(&SlotSet::EMPTY).clone()
     }
 
-    /// Everything that `peer` had for `slot` is here now, as it was found while `ring` was in force at both.
-    pub fn handle_confirmed(&mut self, ring: RingHash, peer: NodeId, slot: Slot, sync: &SlotSync) {
+    /// Everything that `peer` had for these slots is here now, as it was found while `ring` was in force at both.
+    pub fn handle_confirmed(&mut self, ring: RingHash, peer: NodeId, slots: &SlotSet, sync: &SlotSync) {
         if ring != self.ring {
             return;
         }
-        let Some(peers) = self.awaited.get_mut(&slot) else { return };
-        peers.retain(|awaited| *awaited != peer);
-        if !peers.is_empty() {
-            self.confirmed.entry(slot).or_default().push(peer);
-        } else {
-            self.awaited.remove(&slot);
-            self.confirmed.remove(&slot);
-            sync.set(slot, true);
+        let found = slots.and(&self.open);
+        if found.is_empty() {
+            return;
+        }
+        if let Some(awaited) = self.awaited.get_mut(&peer) {
+            *awaited = awaited.without(&found);
+        }
+        let still_open = self.awaited.values().fold(SlotSet::EMPTY, |all, awaited| all.or(awaited));
+        let done = self.open.without(&still_open);
+        self.open = still_open;
+        let confirmed = self.confirmed.entry(peer).or_insert(SlotSet::EMPTY);
+        *confirmed = confirmed.or(&found);
+        if !done.is_empty() {
+            self.confirmed.values_mut().for_each(|confirmed| *confirmed = confirmed.without(&done));
+            sync.set_all(&done, true);
             self.publish(sync);
         }
     }
@@ -201,8 +191,13 @@ impl RepairPlan {
     pub fn handle_digests(&mut self, peer: NodeId, slot: Slot, ours: Digest, theirs: Digest) -> bool {
         let place = (peer, slot);
         if ours == theirs {
-            self.suspected.remove(&place);
-            self.settled.remove(&place);
+            // Nearly always nothing differs, and there is nothing to look for.
+            if !self.suspected.is_empty() {
+                self.suspected.remove(&place);
+            }
+            if !self.settled.is_empty() {
+                self.settled.remove(&place);
+            }
             return false;
         }
         if self.settled.get(&place) == Some(&(ours, theirs)) {
@@ -229,14 +224,26 @@ impl RepairPlan {
         self.settled.clear();
     }
 
+    /// Slots out of sync that have been compared with `peer`.
+    #[must_use]
+    pub fn confirmed_by(&self, peer: NodeId) -> &SlotSet {
+        self.confirmed.get(&peer).unwrap_or(&SlotSet::EMPTY)
+    }
+
+    /// Whether this node was the only one in the last ring: it will have to compare everything under the next.
+    #[must_use]
+    pub const fn was_alone(&self) -> bool {
+        self.was_alone
+    }
+
     /// How many owned slots are in sync, and how many are owned.
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {
-        (self.owned.len() - self.awaited.len(), self.owned.len())
+        (self.owned.len() - self.open.len(), self.owned.len())
     }
 
     fn publish(&self, sync: &SlotSync) {
-        sync.complete.store(self.awaited.is_empty() && !self.owned.is_empty(), Ordering::Release);
+        sync.complete.store(self.open.is_empty() && !self.owned.is_empty(), Ordering::Release);
     }
 }
 
@@ -283,9 +290,7 @@ mod tests {
 
     fn confirm_all(plan: &mut RepairPlan, peer: &str, sync: &SlotSync) {
         let peer = NodeId::from_name(peer);
-        for slot in plan.awaited_from(peer) {
-            plan.handle_confirmed(plan.ring(), peer, slot, sync);
-        }
+        plan.handle_confirmed(plan.ring(), peer, &plan.awaited_from(peer), sync);
     }
 
     #[test]
@@ -392,19 +397,20 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_has_to_confirm_until_it_is_gone() {
+    fn a_leaving_member_has_to_confirm_until_it_has_left() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let (me, names) = (NodeId::from_name("a"), ["b", "c", "d", "e"].map(NodeId::from_name));
         handle_ring(&mut plan, me, &ring(&["a", "b", "c", "d", "e"], 3), false, &sync);
-        names.iter().for_each(|peer| plan.handle_gone(*peer, &sync));
+        ["b", "c", "d", "e"].iter().for_each(|peer| confirm_all(&mut plan, peer, &sync));
         assert!(sync.is_complete());
         let after = ring(&["a", "b", "c", "d"], 3);
-        plan.handle_ring(me, &after, Sources { ring: after.hash(), holders: &names }, false, &sync);
+        let ring = after.hash();
+        plan.handle_ring(me, &after, Sources { ring, holders: &names }, false, &sync);
         let gained = plan.awaited_from(names[3]);
-        assert!(!gained.is_empty() && gained.iter().all(|slot| !sync.is_in_sync(*slot)));
+        assert!(!gained.is_empty() && gained.iter().all(|slot| !sync.is_in_sync(slot)));
         ["b", "c", "d"].iter().for_each(|peer| confirm_all(&mut plan, peer, &sync));
-        assert_eq!(plan.awaited_peers(), [names[3]]);
-        plan.handle_gone(names[3], &sync);
+        assert_eq!(plan.awaited_from(names[3]), gained);
+        plan.handle_ring(me, &after, Sources { ring, holders: &names[..3] }, false, &sync);
         assert!(sync.is_complete());
     }
 
@@ -415,9 +421,9 @@ mod tests {
         handle_ring(&mut plan, me, &ring(&["a", "b", "c"], 3), false, &sync);
         let before = plan.ring();
         handle_ring(&mut plan, me, &ring(&["a", "b", "c", "d"], 3), false, &sync);
-        let slot = plan.awaited_from(peer)[0];
-        plan.handle_confirmed(before, peer, slot, &sync);
-        assert!(plan.awaited_from(peer).contains(&slot));
+        let awaited = plan.awaited_from(peer);
+        plan.handle_confirmed(before, peer, &awaited, &sync);
+        assert_eq!(plan.awaited_from(peer), awaited);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Who owns which slot: weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables",
 //! 2005), worked out once per membership change into a table, so that a request only looks it up.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{Mutant, NodeId, ReplicationFactor, SLOTS, Slot, Weight};
+use crate::{Mutant, NodeId, ReplicationFactor, SLOTS, Slot, SlotSet, Weight};
 
 /// Identifies a ring's whole content: two nodes with equal ring hashes agree on every owner of every slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,10 +34,14 @@ pub struct Ring {
     /// The owners of slot `s` are the `stride` elements from `s × stride` on.
     owners: Box<[NodeId]>,
     stride: usize,
-    /// As many as there are members, in their order.
-    slots_owned: Box<[usize]>,
-    /// Who will own which slot as well once it has entered the ring, sorted. Empty unless somebody is joining.
+    /// What each member owns, in their order.
+    slots: Box<[SlotSet]>,
+    /// Those about to enter it that count, sorted.
+    joiners: Box<[(NodeId, Weight)]>,
+    /// Which of them will own which slot as well, sorted. Empty unless somebody is joining.
     joining: Box<[(Slot, NodeId)]>,
+    /// What claims are made of: those of the members in their order, then of who joins.
+    logarithms: Box<[Arc<Logarithms>]>,
     hash: RingHash,
 }
 
@@ -43,51 +49,84 @@ impl Ring {
     /// Builds the table. Members may come in any order; a node listed twice counts once, with its highest weight.
     #[must_use]
     pub fn new(members: &[(NodeId, Weight)], replicas: ReplicationFactor) -> Self {
-        let mut members = members.to_vec();
-        members.sort_unstable_by_key(|(id, weight)| (*id, std::cmp::Reverse(*weight)));
-        members.dedup_by_key(|(id, _)| *id);
+        Self::build(sorted(members), replicas, |id| Arc::new(Logarithms::of(id)))
+    }
+
+    /// [`Self::new`] for sorted members whose logarithms are perhaps known.
+    pub(crate) fn build(
+        members: Vec<(NodeId, Weight)>,
+        replicas: ReplicationFactor,
+        logarithms: impl Fn(NodeId) -> Arc<Logarithms>,
+    ) -> Self {
         let stride = replicas.get().min(members.len());
+        let logarithms: Box<[_]> = members.iter().map(|(id, _)| logarithms(*id)).collect();
         let mut owners = Vec::with_capacity(SLOTS * stride);
-        let mut slots_owned = vec![0; members.len()];
-        let mut ranked = Vec::with_capacity(members.len());
+        let mut slots = vec![SlotSet::EMPTY; members.len()];
+        let mut ranked: Vec<(f64, usize)> = Vec::with_capacity(stride + 1);
         for slot in Slot::all() {
             ranked.clear();
-            ranked.extend(members.iter().enumerate().map(|(at, (id, weight))| (score(slot, *id, *weight), at)));
-            // Best score first. Members are sorted by id, so a tie goes to the lower id.
-            ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            for (_, at) in &ranked[..stride] {
+            for (at, ((_, weight), logarithms)) in members.iter().zip(&logarithms).enumerate() {
+                let claim = logarithms.claim(slot, *weight);
+                // Best claim first. Members are sorted by id, so a tie goes to the lower id.
+                let rank = ranked.iter().rposition(|(better, _)| *better >= claim).map_or(0, |last| last + 1);
+                if rank < stride {
+                    ranked.truncate(stride - 1);
+                    ranked.insert(rank, (claim, at));
+                }
+            }
+            for (_, at) in &ranked {
                 owners.push(members[*at].0);
-                slots_owned[*at] += 1;
+                slots[*at].insert(slot);
             }
         }
-        let hash = ring_hash(&members, replicas);
-        let (members, owners, slots_owned) = (members.into(), owners.into(), slots_owned.into());
-        Self { members, owners, stride, slots_owned, joining: Box::default(), hash }
+        let hash = Self::hash_of(&members, replicas);
+        let (members, owners, slots) = (members.into(), owners.into(), slots.into());
+        let (joiners, joining) = (Box::default(), Box::default());
+        Self { members, owners, stride, slots, joiners, joining, logarithms, hash }
     }
 
     /// The same ring, with those that are about to enter it, of which the first [`Self::JOINING_MAX`] count. Each is looked at
     /// as if it entered alone. The hash stays: who joins only hears of writes, and decides nothing.
     #[must_use]
-    pub fn joined_by(mut self, joining: &[(NodeId, Weight)], replicas: ReplicationFactor) -> Self {
-        let weight_of =
-            |id: NodeId| self.members.binary_search_by_key(&id, |member| member.0).map(|at| self.members[at].1);
+    pub fn joined_by(self, joining: &[(NodeId, Weight)], replicas: ReplicationFactor) -> Self {
+        let joiners = self.joiners_of(joining);
+        self.join(joiners, replicas, |id| Arc::new(Logarithms::of(id)))
+    }
+
+    /// [`Self::joined_by`] for those that count, whose logarithms are perhaps known.
+    pub(crate) fn join(
+        mut self,
+        joiners: Vec<(NodeId, Weight)>,
+        replicas: ReplicationFactor,
+        logarithms: impl Fn(NodeId) -> Arc<Logarithms>,
+    ) -> Self {
         let mut table = Vec::new();
-        for (id, weight) in joining.iter().take(Self::JOINING_MAX).filter(|(id, _)| weight_of(*id).is_err()) {
+        let mut known = self.logarithms[..self.members.len()].to_vec();
+        for (id, weight) in &joiners {
+            let logarithms = logarithms(*id);
             for slot in Slot::all() {
                 let owners = self.owners(slot);
-                let claim = score(slot, *id, *weight);
                 let displaces = owners.last().is_none_or(|last| {
-                    let held = score(slot, *last, weight_of(*last).unwrap_or(Weight::MIN));
-                    claim.total_cmp(&held).then(last.cmp(id)).is_gt()
+                    let claim = logarithms.claim(slot, *weight);
+                    claim.total_cmp(&self.claim(slot, *last)).then(last.cmp(id)).is_gt()
                 });
                 if displaces || owners.len() < replicas.get() {
                     table.push((slot, *id));
                 }
             }
+            known.push(logarithms);
         }
         table.sort_unstable();
+        self.joiners = joiners.into();
         self.joining = table.into();
+        self.logarithms = known.into();
         self
+    }
+
+    /// Those of the joining that count.
+    pub(crate) fn joiners_of(&self, joining: &[(NodeId, Weight)]) -> Vec<(NodeId, Weight)> {
+        let first = joining.iter().take(Self::JOINING_MAX).copied();
+        first.filter(|(id, _)| self.place(*id).is_none()).collect()
     }
 
     /// How many joining nodes hear of writes at a time. More may join; they find out by comparison what they missed.
@@ -118,27 +157,85 @@ impl Ring {
         self.hash
     }
 
+    /// xxh3 over the number of replicas and then id and weight of each member: a frozen specification.
+    pub(crate) fn hash_of(members: &[(NodeId, Weight)], replicas: ReplicationFactor) -> RingHash {
+        let mut bytes = Vec::with_capacity(8 + members.len() * 9);
+        bytes.extend_from_slice(&(replicas.get() as u64).to_le_bytes());
+        for (id, weight) in members {
+            bytes.extend_from_slice(&id.get().to_le_bytes());
+            bytes.push(weight.get());
+        }
+        RingHash(xxh3_64(&bytes))
+    }
+
     /// The members, sorted by id.
     #[must_use]
     pub fn members(&self) -> &[(NodeId, Weight)] {
         &self.members
     }
 
-    /// How many slots `node` owns, as any replica.
+    /// The slots that `node` owns, as any replica.
+    #[must_use]
+    pub fn slots_of(&self, node: NodeId) -> &SlotSet {
+        self.place(node).map_or(&SlotSet::EMPTY, |at| &self.slots[at])
+    }
+
+    /// How many these are.
     #[must_use]
     pub fn slots_owned(&self, node: NodeId) -> usize {
-        self.members.binary_search_by_key(&node, |(id, _)| *id).map_or(0, |at| self.slots_owned[at])
+        self.slots_of(node).len()
+    }
+
+    /// A node's logarithms, if it is a member or joins.
+    pub(crate) fn logarithms(&self, node: NodeId) -> Option<&Arc<Logarithms>> {
+        let mut known = self.members.iter().chain(&self.joiners);
+        known.position(|(id, _)| *id == node).map(|at| &self.logarithms[at])
+    }
+
+    /// Whether it is the ring of these members, with these about to enter it.
+    pub(crate) fn is_of(&self, hash: RingHash, members: &[(NodeId, Weight)], joiners: &[(NodeId, Weight)]) -> bool {
+        self.hash == hash && *self.members == *members && *self.joiners == *joiners
+    }
+
+    fn place(&self, node: NodeId) -> Option<usize> {
+        self.members.binary_search_by_key(&node, |(id, _)| *id).ok()
+    }
+
+    /// A member's claim.
+    fn claim(&self, slot: Slot, member: NodeId) -> f64 {
+        self.place(member).map_or(0.0, |at| self.logarithms[at].claim(slot, self.members[at].1))
     }
 }
 
-/// A node's claim to a slot, `-w / ln(u)`: with it a node comes first in `w` out of all weights' sum of the slots, and a
-/// change of one node's weight moves no slot between two others.
-fn score(slot: Slot, id: NodeId, weight: Weight) -> f64 {
-    if Mutant::HashTimesWeight.is_planted() {
-        return f64::from(weight.get()) * uniform(slot, id);
+/// As a ring lists them: by id, each once.
+pub(crate) fn sorted(members: &[(NodeId, Weight)]) -> Vec<(NodeId, Weight)> {
+    let mut members = members.to_vec();
+    members.sort_unstable_by_key(|(id, weight)| (*id, std::cmp::Reverse(*weight)));
+    members.dedup_by_key(|(id, _)| *id);
+    members
+}
+
+/// For each slot the logarithm of a number that only slot and node decide: nearly all that a ring takes to build.
+#[derive(Debug)]
+pub(crate) struct Logarithms {
+    id: NodeId,
+    of_slots: Box<[f64]>,
+}
+
+impl Logarithms {
+    pub(crate) fn of(id: NodeId) -> Self {
+        // `libm` is the same code on every platform, where the system's logarithm may differ in its last bit.
+        Self { id, of_slots: Slot::all().map(|slot| libm::log(uniform(slot, id))).collect() }
     }
-    // `libm` is the same code on every platform, where the system's logarithm may differ in its last bit.
-    -f64::from(weight.get()) / libm::log(uniform(slot, id))
+
+    /// The node's claim to a slot, `-w / ln(u)`: with it a node comes first in `w` out of all weights' sum of the slots, and a
+    /// change of one node's weight moves no slot between two others.
+    fn claim(&self, slot: Slot, weight: Weight) -> f64 {
+        if Mutant::HashTimesWeight.is_planted() {
+            return f64::from(weight.get()) * uniform(slot, self.id);
+        }
+        -f64::from(weight.get()) / self.of_slots[slot.index()]
+    }
 }
 
 /// A number strictly between 0 and 1 that only slot and node decide: 53 bits of xxh3, a frozen specification.
@@ -151,17 +248,6 @@ fn uniform(slot: Slot, id: NodeId) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a double holds 53 bits exactly")]
     let bits = bits as f64;
     bits / (1_u64 << 53) as f64
-}
-
-/// xxh3 over the number of replicas and then id and weight of each member: a frozen specification.
-fn ring_hash(members: &[(NodeId, Weight)], replicas: ReplicationFactor) -> RingHash {
-    let mut bytes = Vec::with_capacity(8 + members.len() * 9);
-    bytes.extend_from_slice(&(replicas.get() as u64).to_le_bytes());
-    for (id, weight) in members {
-        bytes.extend_from_slice(&id.get().to_le_bytes());
-        bytes.push(weight.get());
-    }
-    RingHash(xxh3_64(&bytes))
 }
 
 #[cfg(test)]

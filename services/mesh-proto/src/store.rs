@@ -28,7 +28,7 @@ use self::{
     shard::Shard,
     slab::{Entry, Kind},
 };
-use crate::{Body, Expiry, KeyHash, Monotonic, Mutant, Record, Slot, UnixMillis, Version};
+use crate::{Body, Expiry, KeyHash, Monotonic, Mutant, Record, SLOTS, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
@@ -87,6 +87,11 @@ pub enum Applied {
     /// A newer version is there; nothing was changed.
     Stale {
         /// That version.
+        newer: Version,
+    },
+    /// The key is not held, and deletions up to a newer version were collected in its slot; nothing was changed.
+    Collected {
+        /// The newest version that was collected.
         newer: Version,
     },
     /// A repair found no room, or offered a tombstone that was collected here; nothing was changed.
@@ -195,7 +200,7 @@ impl Store {
 
     /// Compare-and-store: the record is taken only if its version is higher than what is there. What is kept is copied,
     /// so the record's own bytes are free to go. A value that has expired is taken as its stub. For a key that is not held, what is
-    /// no newer than the newest tombstone collected in its slot is stale.
+    /// no newer than the newest tombstone collected in its slot is refused.
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
         // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
         let entry = Entry::new(record, kind_of(record, now));
@@ -210,6 +215,17 @@ impl Store {
     #[must_use]
     pub fn digest(&self, slot: Slot) -> Digest {
         self.shard(slot).lock().digest(slot)
+    }
+
+    /// All slots' digests, in order.
+    #[must_use]
+    pub fn digests(&self) -> Vec<Digest> {
+        let mut digests = vec![Digest::default(); SLOTS];
+        for (index, shard) in self.shards.iter().enumerate() {
+            let of_shard = digests.iter_mut().skip(index).step_by(self.shards.len());
+            of_shard.zip(shard.0.lock().digests()).for_each(|(digest, of_slot)| *digest = of_slot);
+        }
+        digests
     }
 
     /// Key hash and version of everything in the slot, in no order: entries, tombstones and stubs.

@@ -17,7 +17,8 @@ pub const DRIFT_MAX: Duration = Duration::from_millis(500);
 
 const COUNTER_BITS: u32 = 16;
 
-/// When and by whom a value was written: 48 bits of Unix milliseconds, 16 of counter, 64 of node and process start.
+/// When and by whom a value was written: 48 bits of Unix milliseconds, 16 of counter, 54 of node and process start, and ten that are
+/// all set but for writes that another one carries: those count down from it.
 /// Totally ordered, and never equal for two writes. Zero means "before every write".
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version(u128);
@@ -25,6 +26,9 @@ pub struct Version(u128);
 impl Version {
     /// Before every write.
     pub const ZERO: Self = Self(0);
+
+    /// How many places there are just before a version that a clock has given.
+    pub const BEFORE_MAX: u64 = (1 << 10) - 1;
 
     /// Wraps a version that came off the wire.
     #[must_use]
@@ -49,6 +53,14 @@ impl Version {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         digits.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
+    /// The version so many places, at most [`Version::BEFORE_MAX`], before one that a clock has given. None of another writer and
+    /// none of another tick lies between the two.
+    #[must_use]
+    pub const fn before(self, places: u64) -> Self {
+        assert!(places <= Self::BEFORE_MAX, "no room for so many");
+        Self(self.0 - places as u128)
     }
 
     const fn logical(self) -> u64 {
@@ -86,10 +98,11 @@ pub struct HybridClock {
 }
 
 impl HybridClock {
-    /// A clock whose versions end in `writer`, which must differ for every node and every process start.
+    /// A clock whose versions end in `writer`, with the lowest ten bits set: the others must differ for every node and every process
+    /// start.
     #[must_use]
     pub const fn new(writer: u64) -> Self {
-        Self { last: AtomicU64::new(0), writer }
+        Self { last: AtomicU64::new(0), writer: writer | Version::BEFORE_MAX }
     }
 
     /// A version higher than every version this clock has given or observed.

@@ -10,7 +10,19 @@ use proptest::prelude::*;
 const NOW: u64 = 1_700_000_000_000;
 
 fn version(millis: u64, counter: u16, writer: u64) -> Version {
+    let writer = writer | Version::BEFORE_MAX;
     Version::new(u128::from(millis) << 80 | u128::from(counter) << 64 | u128::from(writer))
+}
+
+#[test]
+fn nothing_lies_between_a_version_and_the_places_before_it() {
+    let (one, other) = (HybridClock::new(5 << 10), HybridClock::new(4 << 10 | 7));
+    let now = UnixMillis::new(NOW);
+    let (earlier, below, version) = (one.tick(now), other.tick(now), one.tick(now));
+    let (last, first) = (version.before(1), version.before(Version::BEFORE_MAX));
+    assert!(first < last && last < version && version.before(0) == version);
+    assert!(earlier < first && below < first && other.tick(now) < first, "neither an earlier tick nor another writer");
+    assert!(HybridClock::new(6 << 10).tick(now) < first, "of the same moment as the earlier tick");
 }
 
 #[test]

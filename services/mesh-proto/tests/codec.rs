@@ -7,8 +7,8 @@ mod frames;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Decoder, Expiry, Frame, FrameBody, Incarnation, KeyHash, Member, MemberState,
-    NodeId, ReadAnswer, Record, RequestId, RingHash, Slot, SlotPage, TraceContext, Version, WIRE_MEMBERS_MAX, Weight,
-    WireError, WriteAnswer, encode_into, encode_read, encode_read_reply, encode_read_reply_head, encode_write,
+    NodeId, ReadAnswer, Record, RequestId, RingHash, Slot, SlotPage, Stage, TraceContext, Version, WIRE_MEMBERS_MAX,
+    Weight, WireError, WriteAnswer, encode_into, encode_read, encode_read_reply, encode_read_reply_head, encode_write,
     encode_write_head, encode_write_reply,
 };
 use proptest::{collection::vec, prelude::*};
@@ -67,7 +67,7 @@ fn member(id: u64) -> Member {
         incarnation: Incarnation::new(1),
         weight: Weight::MAX,
         state: MemberState::Alive,
-        joining: false,
+        stage: Stage::Normal,
     }
 }
 

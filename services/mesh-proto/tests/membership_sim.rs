@@ -10,7 +10,7 @@ use std::{
 
 use mesh_proto::{
     Event, GossipMessage, Incarnation, Member, MemberState, Membership, MembershipConfig, MembershipOutput, Monotonic,
-    NodeId, Weight,
+    NodeId, Stage, Weight,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
@@ -124,7 +124,7 @@ impl Sim {
             incarnation: Incarnation::new(incarnation.unwrap_or_else(|| u64::from(self.rng.random::<u32>()))),
             weight: Weight::new(1 + (node % 16) as u8).unwrap(),
             state: MemberState::Alive,
-            joining: false,
+            stage: Stage::Normal,
         };
         let machine = Membership::new(config, me, Monotonic::new(self.now), self.rng.random());
         self.nodes[node].ring = machine.ring_members();
@@ -327,7 +327,7 @@ fn a_node_that_restarts_with_a_lower_incarnation_is_alive_again_soon() {
         sim.until("alive everywhere", s(3), |sim| {
             let now = sim.nodes[node].machine.as_ref().unwrap().incarnation();
             let id = sim.nodes[node].id;
-            let known = |m: &Membership| m.member(id).is_some_and(|c| c.incarnation == now && c.state.in_ring());
+            let known = |m: &Membership| m.member(id).is_some_and(|c| c.incarnation == now && c.state.is_present());
             now > before && sim.alive().all(|(_, machine)| known(machine)) && sim.is_one_ring()
         });
         sim.until("not even suspected", s(3), |sim| sim.all_hold(node, MemberState::Alive));
@@ -363,7 +363,7 @@ fn a_node_that_leaves_is_gone_at_once_and_may_come_back() {
         let node = sim.rng.random_range(0..size);
         let now = Monotonic::new(sim.now);
         let incarnation = sim.machine(node).incarnation();
-        sim.machine(node).handle_leave(now);
+        sim.machine(node).handle_left(now);
         sim.drain(node);
         sim.until("left everywhere", ms(100), |sim| sim.all_hold(node, MemberState::Left));
         assert_eq!(sim.machine(node).ring_members().len(), size - 1, "seed {seed}: nor in its own ring");

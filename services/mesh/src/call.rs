@@ -179,7 +179,7 @@ impl PollDeadline for std::pin::Pin<&mut Sleep> {
     }
 }
 
-/// A write in flight. It outlives its caller: once WRITE_CONCERN owners have applied it, the other legs go on.
+/// One round of a write in flight. It outlives its caller: once WRITE_CONCERN owners have applied it, the other legs go on.
 pub(crate) struct WriteCall {
     started: Monotonic,
     /// One leg per owner.
@@ -198,7 +198,7 @@ struct WriteState {
     machine: Write,
     waker: Option<Waker>,
     legs: Legs,
-    /// This node's own leg, as long as it waits for another owner to apply the write first.
+    /// This node's own leg, as long as it waits for another owner to accept the write's version first.
     own: Option<usize>,
     /// One bit per leg whose owner may lack the write and has not been reported yet.
     missed: u8,
@@ -207,7 +207,7 @@ struct WriteState {
 const _: () = assert!(ReplicationFactor::MAX <= u8::BITS as usize, "a bit for each leg");
 
 impl WriteCall {
-    /// `own` is this node's own leg if it is to wait until another owner has applied the write: a clock that is ahead then leaves
+    /// `own` is this node's own leg if it is to wait until another owner has accepted the write's version: a clock that is ahead then leaves
     /// nothing behind that all others refuse. `offset_ms` says how far ahead it is.
     pub(crate) fn new(
         machine: Write,
@@ -238,13 +238,20 @@ impl WriteCall {
     }
 
     pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
-        let is_applied = matches!(answer, WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed);
+        // An owner that compares the write with what it holds has found nothing wrong with its clock.
+        let is_compared = matches!(
+            answer,
+            WriteAnswer::Applied
+                | WriteAnswer::AppliedUnconfirmed
+                | WriteAnswer::Stale { .. }
+                | WriteAnswer::Collected { .. }
+        );
         let (missed, own) = {
             let mut state = self.state.lock();
-            let outcome = if is_applied { LegOutcome::Won } else { LegOutcome::Failed };
+            let is_ack = state.machine.handle_answer(leg, answer);
+            let outcome = if is_ack { LegOutcome::Won } else { LegOutcome::Failed };
             state.end_leg(leg, outcome, now.since(self.started));
-            state.machine.handle_answer(leg, answer);
-            let own = if is_applied { state.own.take() } else { None };
+            let own = if is_compared { state.own.take() } else { None };
             state.give_up_own(now.since(self.started));
             // If the others suffice nobody tries again, and this owner goes without the write.
             if matches!(answer, WriteAnswer::WrongRing(_)) {
@@ -254,7 +261,7 @@ impl WriteCall {
             (state.take_missed(), own)
         };
         self.report(core, missed);
-        if is_applied && self.owners.get(leg) != Some(&core.id) {
+        if is_compared && self.owners.get(leg) != Some(&core.id) {
             core.handle_vouched(self.offset_ms);
         }
         if let Some(own) = own {
@@ -300,8 +307,8 @@ impl WriteCall {
         }
     }
 
-    /// Waits for the result. Legs have deadlines of their own, so this needs no timer, unless one owner holds a newer
-    /// version and another is silent: then `patience` is all that the silent one gets.
+    /// Waits for the result. Legs have deadlines of their own, so this needs no timer, unless round 2 could begin and an owner is
+    /// silent: then `patience` is all that the silent one gets.
     pub(crate) async fn outcome(&self, patience: Duration) -> WriteOutcome {
         if let Some(outcome) = self.settled(true).await {
             return outcome;
@@ -317,7 +324,7 @@ impl WriteCall {
         }
     }
 
-    /// The result; or nothing, if `or_contested`, once an owner is known to hold a newer version.
+    /// The result; or nothing, if `or_contested`, once the write is contested.
     async fn settled(&self, or_contested: bool) -> Option<WriteOutcome> {
         std::future::poll_fn(|context| {
             let mut state = self.state.lock();

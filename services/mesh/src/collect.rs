@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, UnixMillis};
+use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, Stage, UnixMillis};
 
 use crate::{Config, core::Core};
 
@@ -29,7 +29,7 @@ fn slots_in_turn(margin: Duration, interval: Duration, unix: UnixMillis) -> impl
     let turns = usize::try_from(turns).unwrap_or(SLOTS);
     let turn = u128::from(unix.get()) / interval.as_millis().max(1) % turns as u128;
     let turn = usize::try_from(turn).unwrap_or(0);
-    Slot::all().skip(turn).step_by(turns)
+    (turn..SLOTS).step_by(turns).filter_map(|number| Slot::new(u16::try_from(number).ok()?))
 }
 
 impl Core {
@@ -46,14 +46,17 @@ impl Core {
         if self.agree_on_ring(&mut agreement, &ring, now) || is_time_doubtful {
             self.store.forget_collected();
         }
-        if self.members.borrow().iter().any(|m| m.id != self.id && (m.state == MemberState::Dead || m.joining)) {
+        if self.members.borrow().iter().any(|m| {
+            m.id != self.id && (m.state == MemberState::Dead || (m.state.is_present() && m.stage != Stage::Normal))
+        }) {
             agreement.handle_absence(now);
         }
         let margin = margin(&self.config);
         let step_ms = u64::try_from((margin / STEPS_PER_AGE).as_millis()).unwrap_or(u64::MAX).max(1);
         let margin_ms = u64::try_from(margin.as_millis()).unwrap_or(u64::MAX);
         let ended_until = UnixMillis::new(unix.get().saturating_sub(margin_ms + step_ms) / step_ms * step_ms);
-        for slot in slots_in_turn(margin, interval, unix).filter(|slot| ring.owns(self.id, *slot)) {
+        let owned = ring.slots_of(self.id);
+        for slot in slots_in_turn(margin, interval, unix).filter(|slot| owned.contains(*slot)) {
             if let Some(before) = agreement.collectable_before(slot, now) {
                 self.store.collect(slot, unix, ended_until, before);
             }
@@ -75,14 +78,14 @@ impl Core {
         if self.ring_hash() != ring.hash() {
             return;
         }
-        let mut agreement = self.agreement.lock();
-        for (slot, theirs) in Slot::all().zip(theirs).filter(|(slot, _)| ring.owns(self.id, *slot)) {
+        let (ours, of_peer) = (self.store.digests(), ring.slots_of(peer));
+        let agreed = ring.slots_of(self.id).iter().filter(|slot| {
+            let Some(theirs) = theirs.get(slot.index()) else { return false };
             // Who does not own the slot any more keeps what it has until the owners have taken it.
-            let is_empty = !ring.owns(peer, slot) && *theirs == Digest::default();
-            if is_empty || self.store.digest(slot) == *theirs {
-                agreement.handle_agreed(ring.hash(), peer, slot, began);
-            }
-        }
+            let is_empty = !of_peer.contains(*slot) && *theirs == Digest::default();
+            is_empty || ours[slot.index()] == *theirs
+        });
+        self.agreement.lock().handle_agreed(ring.hash(), peer, agreed, began);
     }
 
     fn agree_on_ring(&self, agreement: &mut Agreement, ring: &Ring, now: Monotonic) -> bool {

@@ -1,8 +1,10 @@
 //! What a node has to be told. Defaults are those of the settings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use mesh_proto::{HintLimits, KEY_BYTES_MAX, NodeId, ReplicationFactor, StoreConfig, VALUE_BYTES_MAX, WriteConcern};
+use mesh_proto::{
+    HintLimits, KEY_BYTES_MAX, NodeId, ReplicationFactor, Rings, StoreConfig, VALUE_BYTES_MAX, WriteConcern,
+};
 
 use crate::WallClock;
 
@@ -37,7 +39,7 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// WEIGHT_UPDATE_MS.
     pub weight_update: Duration,
-    /// How long a graceful stop waits for the others to take over what this node holds (DRAIN_TIMEOUT_MS).
+    /// How long a graceful stop waits for its turn, and for others to take over what this node holds (DRAIN_TIMEOUT_MS).
     pub drain_timeout: Duration,
     /// The longest key, in bytes.
     pub key_bytes_max: usize,
@@ -55,6 +57,8 @@ pub struct Config {
     pub repair_interval: Duration,
     /// Where wall-clock time comes from.
     pub wall_clock: WallClock,
+    /// Rings that were worked out. Nodes in one process can share them.
+    pub rings: Arc<Rings>,
     /// Seeds all random choices of this node; 0 draws a seed from the system.
     pub seed: u64,
 }
@@ -83,7 +87,7 @@ impl Config {
             suspicion: Duration::from_secs(2),
             gossip_interval: Duration::from_millis(500),
             weight_update: Duration::from_secs(1),
-            drain_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(8),
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             peer_in_flight_max: 16_384,
@@ -97,6 +101,7 @@ impl Config {
             default_ttl: None,
             repair_interval: Duration::from_secs(1),
             wall_clock: WallClock::System,
+            rings: Arc::default(),
             seed: 0,
         }
     }

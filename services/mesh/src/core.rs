@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh_proto::{
     Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
     MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Store, Version, Weight, WriteAnswer,
+    Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -83,6 +83,9 @@ pub(crate) struct Counters {
     pub(crate) hedge_wins: AtomicU64,
     pub(crate) remote_reads: AtomicU64,
     pub(crate) missed_writes: AtomicU64,
+    pub(crate) second_rounds: AtomicU64,
+    pub(crate) further_rounds: AtomicU64,
+    pub(crate) carried_writes: AtomicU64,
     pub(crate) wrong_ring: AtomicU64,
     pub(crate) drift_refused: AtomicU64,
     pub(crate) repaired: AtomicU64,
@@ -122,7 +125,11 @@ impl Core {
             weight: Weight::from_capacity(config.store.bytes_max),
             state: mesh_proto::MemberState::Alive,
             // Who was told of others lets them say what it will own, and catches up first.
-            joining: config.seeds.iter().any(|seed| *seed != config.public_addr),
+            stage: if config.seeds.iter().any(|seed| *seed != config.public_addr) {
+                Stage::Joining
+            } else {
+                Stage::Normal
+            },
         };
         let membership_config = MembershipConfig {
             interval: config.gossip_interval,
@@ -130,7 +137,7 @@ impl Core {
             indirect_probes: 3,
             seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
         };
-        let ring = Ring::new(&[(id, me.weight)], config.replicas);
+        let ring = config.rings.ring(&[(id, me.weight)], &[], config.replicas);
         let membership = Membership::new(membership_config, me.clone(), clock.now(), seed);
         Self {
             id,
@@ -155,7 +162,7 @@ impl Core {
             membership_moved: Notify::new(),
             resync_wanted: Notify::new(),
             joins,
-            ring: ArcSwap::from_pointee(ring),
+            ring: ArcSwap::new(ring),
             change: RingChange::default(),
             membership: Mutex::new(membership),
             clock,
@@ -225,6 +232,8 @@ impl Core {
 
     /// Applies a write to this node's own replica.
     pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
+        // Before the record is applied: what is newer may come with the rest of the slot only afterwards.
+        let in_sync = self.sync.is_in_sync(Slot::of(record.hash));
         let now = self.clock.unix();
         if let Err(refused) = self.versions.load().observe(record.version, now) {
             count(&self.counters.drift_refused);
@@ -234,9 +243,11 @@ impl Core {
         }
         match self.store.apply(record, ApplyOrigin::Write, now) {
             // Only repairs are skipped.
-            Applied::Stored | Applied::Skipped => WriteAnswer::Applied,
+            Applied::Stored | Applied::Skipped if in_sync => WriteAnswer::Applied,
+            Applied::Stored | Applied::Skipped => WriteAnswer::AppliedUnconfirmed,
             Applied::Stale { .. } if Mutant::StaleWriteAcked.is_planted() => WriteAnswer::Applied,
-            Applied::Stale { newer } => WriteAnswer::Stale { newer },
+            Applied::Stale { newer } => WriteAnswer::Stale { newer, in_sync },
+            Applied::Collected { newer } => WriteAnswer::Collected { newer },
             Applied::TooLarge => WriteAnswer::TooLarge,
         }
     }
@@ -257,16 +268,11 @@ impl Core {
     /// [`Core::write_replica`] for a coordinator with this ring.
     pub(crate) fn write_replica_in(&self, ring: RingHash, from: Option<NodeId>, record: &Record) -> WriteAnswer {
         if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
-            // Before the record is applied: what is newer may come with the rest of the slot only afterwards.
-            let in_sync = self.sync.is_in_sync(Slot::of(record.hash));
             let answer = self.write_replica(from, record);
             // Others may have compared the slot under the next ring before the record was here. It then counts for nothing,
             // or what counts would not be where the next owners have looked.
             if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
-                return match answer {
-                    WriteAnswer::Applied if !in_sync => WriteAnswer::AppliedUnconfirmed,
-                    answer => answer,
-                };
+                return answer;
             }
         }
         count(&self.counters.wrong_ring);
@@ -369,6 +375,9 @@ impl Core {
             hedge_wins: read(&self.counters.hedge_wins),
             remote_reads: read(&self.counters.remote_reads),
             missed_writes: read(&self.counters.missed_writes),
+            second_rounds: read(&self.counters.second_rounds),
+            further_rounds: read(&self.counters.further_rounds),
+            carried_writes: read(&self.counters.carried_writes),
             wrong_ring: read(&self.counters.wrong_ring),
             drift_refused: read(&self.counters.drift_refused),
             repaired: read(&self.counters.repaired),

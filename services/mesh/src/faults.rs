@@ -205,7 +205,7 @@ fn describe(order: &FaultOrder) -> Vec<(String, Duration, i64)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use mesh_proto::{Incarnation, MemberState, Weight};
+    use mesh_proto::{Incarnation, MemberState, Stage, Weight};
 
     use super::*;
     use crate::{NoObserver, WallClock};
@@ -223,7 +223,7 @@ mod tests {
             incarnation: Incarnation::new(1),
             weight: Weight::from_capacity(1),
             state: MemberState::Alive,
-            joining: false,
+            stage: Stage::Normal,
         }
     }
 

@@ -8,9 +8,12 @@ use std::{
 };
 
 use mesh_proto::{
-    ControlReply, ControlRequest, Digest, Event, FrameBody, Member, MemberState, Mutant, NodeId, RingHash, Slot,
+    ControlReply, ControlRequest, Digest, Event, FrameBody, Member, Mutant, NodeId, RingHash, Slot, Stage,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::{
     core::Core,
@@ -31,65 +34,137 @@ const DROP_PACE: Duration = Duration::from_millis(5);
 /// Nodes that are told to stop at the same time begin so much apart, and two round trips, in the order of their names.
 const STAGGER: Duration = Duration::from_millis(5);
 
-/// Waits until nobody else is about to go and every slot has all its owners in sync. If two owners of a slot left at once, those who
-/// follow them could not say "miss" until they had fetched everything; one at a time, there are always enough who can.
-pub(crate) async fn turn(core: &Arc<Core>, peers: &Arc<Peers>) {
-    if Mutant::LeavesAtOnce.is_planted() {
-        return;
+/// How long a node that has handed over waits for the rest that it owes: legs under way and hints.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a node that stops tries to tell the others that it has.
+const LEFT_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Leaves the ring, in turn with others that want to, and hands over what this node holds. Whether others hold it all; after
+/// [`crate::Config::drain_timeout`] the node is out of the ring in any case.
+pub(crate) async fn leave(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
+    let began = Instant::now();
+    let patience = core.config.drain_timeout;
+    let leaving = async {
+        // Who is joining owns nothing.
+        while !core.is_joining() && !Mutant::LeavesAtOnce.is_planted() {
+            wait_for_turn(core, peers, began + patience / 2).await;
+            enter_stage(core, Stage::Leaving);
+            if hand_over(core, peers, began + patience / 2).await {
+                return;
+            }
+            enter_stage(core, Stage::Normal);
+        }
+    };
+    let is_handed_over = timeout_at(began + patience, leaving).await.is_ok();
+    enter_stage(core, Stage::Leaving);
+    is_handed_over
+}
+
+/// Waits until writes that this node coordinates have their answers and its hints are delivered, and tells the others that it has
+/// left.
+pub(crate) async fn say_that_it_has_left(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker]) {
+    let settled = async {
+        loop {
+            let (others, hints) = (others(core), core.hints.lock().by_peer(core.clock.now()));
+            let owes = hints.iter().any(|hints| hints.queued > 0 && others.contains(&hints.peer));
+            let busy = workers.iter().flat_map(|worker| worker.peers.links()).any(|link| link.in_flight() > 0);
+            if !owes && !busy {
+                return;
+            }
+            sleep(ASK_INTERVAL).await;
+        }
+    };
+    if !Mutant::LeavesAtOnce.is_planted() {
+        let _ = timeout_at(Instant::now() + SETTLE_TIMEOUT, settled).await;
     }
-    // Whoever begins second sees the first one's good-bye.
+    core.with_membership(|membership, now| membership.handle_left(now));
+    // Datagrams may be lost, and then the others would take this node for dead.
+    let told = peers.links().into_iter().map(|link| {
+        let core = Arc::clone(core);
+        async move { exchange_views(&core, &link).await }
+    });
+    let _ = timeout_at(Instant::now() + LEFT_TIMEOUT, told.collect::<JoinSet<()>>().join_all()).await;
+}
+
+fn enter_stage(core: &Core, stage: Stage) {
+    core.with_membership(|membership, now| membership.handle_stage(now, stage));
+}
+
+/// The other members of the ring.
+fn others(core: &Core) -> BTreeSet<NodeId> {
+    core.ring().members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect()
+}
+
+/// The others that are leaving.
+fn leavers(core: &Core) -> Vec<NodeId> {
+    let members = core.members.borrow();
+    let is_leaving = |member: &&Member| member.stage == Stage::Leaving && member.state.is_present();
+    members.iter().filter(is_leaving).map(|member| member.id).filter(|id| *id != core.id).collect()
+}
+
+/// How many others a node leaves behind. So many hold what was acknowledged, and one of them may still fail; but a node does not
+/// wait for that many for ever.
+fn needed(core: &Core, until: Instant) -> usize {
+    if Instant::now() < until { core.config.concern.get() } else { 1 }
+}
+
+/// Waits until nobody else is about to go, enough others stay, and every slot has all its owners in sync. If two owners of a
+/// slot left at once, those who follow them could not say "miss" until they had fetched everything; one at a time, there are
+/// always enough who can. From `until` on it goes as soon as there is somebody to hand over to.
+async fn wait_for_turn(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) {
+    // The second to begin sees that the first is leaving.
     let rank = core.ring().members().iter().take_while(|(id, _)| *id != core.id).count();
     let round_trip = peers.links().iter().map(|link| link.connection.path().rtt).max().unwrap_or_default();
-    tokio::time::sleep((STAGGER + round_trip * 2) * u32::try_from(rank).unwrap_or_default()).await;
-    while !is_calm(core, peers).await {
-        tokio::time::sleep(ASK_INTERVAL).await;
+    sleep((STAGGER + round_trip * 2) * u32::try_from(rank).unwrap_or_default()).await;
+    // Where there never was anybody, nobody is waited for.
+    while core.members.borrow().len() > 1 && !Mutant::LastLeaves.is_planted() {
+        let others = others(core).len();
+        let is_due = Instant::now() >= until || (leavers(core).is_empty() && is_in_sync(core, peers).await);
+        if others >= needed(core, until) && is_due {
+            return;
+        }
+        sleep(ASK_INTERVAL).await;
     }
 }
 
-async fn is_calm(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
+/// Whether every slot has all its owners in sync.
+async fn is_in_sync(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
     let ring = Arc::clone(&core.ring());
-    let others: BTreeSet<NodeId> = ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
-    if others.is_empty() || core.is_joining() {
-        return true;
-    }
-    let in_sync = ask_in_sync(peers, others).await;
+    let in_sync = ask_in_sync(peers, others(core)).await;
     let knows = |owner: NodeId, slot| match owner == core.id {
         true => core.sync.is_in_sync(slot),
         false => in_sync.get(&owner).is_some_and(|words| is_set(words, slot)),
     };
-    let is_leaving = |member: &Member| member.state == MemberState::Left && peers.link(member.id).is_some();
-    Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot)))
-        && core.ring_hash() == ring.hash()
-        && !core.members.borrow().iter().any(is_leaving)
+    Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot))) && core.ring_hash() == ring.hash()
 }
 
-/// Waits until nothing of this node's is missing elsewhere: writes that it coordinates have their answers, its hints are
-/// delivered, and every member of the ring has taken over what this node holds of its slots.
-pub(crate) async fn drain(core: &Arc<Core>, peers: &Arc<Peers>, workers: &[Worker]) {
-    if Mutant::LeavesAtOnce.is_planted() {
-        return;
-    }
+/// Waits until every member of the ring has taken over what this node holds of its slots. False if it has to come back to the
+/// ring, because it would leave too few behind and it is another one's turn, or nobody is there.
+async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) -> bool {
     loop {
-        let ring = Arc::clone(&core.ring());
-        let others: BTreeSet<NodeId> = ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
-        let hints = core.hints.lock().by_peer(core.clock.now());
-        let owes = hints.iter().any(|hints| hints.queued > 0 && others.contains(&hints.peer));
-        let busy = workers.iter().flat_map(|worker| worker.peers.links()).any(|link| link.in_flight() > 0);
-        if is_seen_off(core, peers, others).await && !owes && !busy && core.ring_hash() == ring.hash() {
-            return;
+        let (ring, others) = (Arc::clone(&core.ring()), others(core));
+        let is_first = leavers(core).iter().all(|leaver| *leaver > core.id);
+        let is_too_few = others.len() < needed(core, until) && core.members.borrow().len() > 1;
+        if is_too_few && (others.is_empty() || !is_first) && !Mutant::LastLeaves.is_planted() {
+            return false;
         }
-        tokio::time::sleep(ASK_INTERVAL).await;
+        if is_taken_over(core, peers, others).await && core.ring_hash() == ring.hash() {
+            return true;
+        }
+        sleep(ASK_INTERVAL).await;
     }
 }
 
 /// Asks all members at once. Those that cannot be reached have not said yes.
-async fn is_seen_off(core: &Arc<Core>, peers: &Arc<Peers>, others: BTreeSet<NodeId>) -> bool {
+async fn is_taken_over(core: &Arc<Core>, peers: &Arc<Peers>, others: BTreeSet<NodeId>) -> bool {
     let mut asked = JoinSet::new();
+    let incarnation = core.membership.lock().incarnation();
     for other in others {
         let Some(link) = peers.link(other) else { return false };
         let core = Arc::clone(core);
         asked.spawn(async move {
-            let reply = link.control(ControlRequest::Farewell, CONTROL_TIMEOUT).await;
+            let reply = link.control(ControlRequest::HandedOver { incarnation }, CONTROL_TIMEOUT).await;
             let done = matches!(reply, Some((FrameBody::ControlReply(ControlReply::Done), _)));
             if !done {
                 // It may not have heard yet that this node leaves.
@@ -101,19 +176,14 @@ async fn is_seen_off(core: &Arc<Core>, peers: &Arc<Peers>, others: BTreeSet<Node
     asked.join_all().await.into_iter().all(|done| done)
 }
 
-/// Whether a member waits to be seen off.
-pub(crate) fn is_wanted(core: &Core, peers: &Peers) -> bool {
-    !core.farewells(|peer| peers.link(peer).is_some()).is_empty()
-}
-
-/// Takes over from all that want to leave.
-pub(crate) async fn see_off(core: &Arc<Core>, peers: &Arc<Peers>) {
-    for peer in core.farewells(|peer| peers.link(peer).is_some()) {
+/// Takes over from all that are leaving.
+pub(crate) async fn take_over_from_leavers(core: &Arc<Core>, peers: &Arc<Peers>) {
+    for (peer, incarnation) in core.to_take_over() {
         let ring = core.ring_hash();
         if let Some(link) = peers.link(peer)
             && take_over(core, &link, ring).await
         {
-            core.handle_taken_over(peer, ring);
+            core.handle_taken_over(peer, incarnation, ring);
         }
     }
 }
@@ -124,16 +194,21 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(core, link).await else { return false };
     let differing: Vec<(Slot, Digest)> = {
-        let plan = core.plan.lock();
-        let held = Slot::all().zip(theirs).filter(|(slot, theirs)| *theirs != Digest::default() && plan.owns(*slot));
-        held.filter(|(slot, theirs)| core.store.digest(*slot) != *theirs).collect()
+        let (ring, ours) = (core.ring(), core.store.digests());
+        // By the ring and not by what is to be compared: a node that is alone has no plan, and yet owns everything.
+        let owns = |slot| match Mutant::AloneTakesNothing.is_planted() {
+            true => core.plan.lock().owns(slot),
+            false => ring.owns(core.id, slot),
+        };
+        let held = Slot::all().zip(theirs).filter(|(slot, theirs)| *theirs != Digest::default() && owns(*slot));
+        held.filter(|(slot, theirs)| ours[slot.index()] != *theirs).collect()
     };
     let slots = differing.len();
     let (mut keys, mut whole) = (0, 0);
     pull_all(core, link, differing, Pace::Full, |slot, pulled| {
         keys += pulled.records;
         whole += 1;
-        core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
+        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.sync);
     })
     .await;
     if slots > 0 {
@@ -149,8 +224,9 @@ pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
     if core.is_joining() || !core.sync.is_complete() {
         return;
     }
-    let is_held = |slot: &Slot| core.store.digest(*slot) != Digest::default();
-    let foreign: Vec<Slot> = Slot::all().filter(|slot| !ring.owns(core.id, *slot)).filter(is_held).collect();
+    let (owned, digests) = (ring.slots_of(core.id), core.store.digests());
+    let held = Slot::all().zip(digests).filter(|(_, digest)| *digest != Digest::default()).map(|(slot, _)| slot);
+    let foreign: Vec<Slot> = held.filter(|slot| !owned.contains(*slot)).collect();
     if foreign.is_empty() {
         return;
     }
@@ -174,7 +250,7 @@ pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
         }
         if paced >= DROP_ENTRIES {
             paced = 0;
-            tokio::time::sleep(DROP_PACE).await;
+            sleep(DROP_PACE).await;
         }
     }
 }

@@ -61,7 +61,7 @@ fn due(core: &Core) -> Vec<NodeId> {
     let (given_up, discarded, due) = {
         let members = core.members.borrow();
         let mut hints = core.hints.lock();
-        // Who said good-bye comes back empty, if at all.
+        // A member that has left comes back empty, if at all.
         hints.retain_members(|peer| members.iter().any(|m| m.id == peer && m.state != MemberState::Left));
         let given_up = hints.handle_time(core.clock.now());
         let due: Vec<NodeId> = hints.full_syncs_due().into_iter().chain(hints.waiting()).collect();
@@ -144,7 +144,12 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
         let (key, version) = (&record.key, record.version);
         let mut hints = core.hints.lock();
         match answer {
-            Some(WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed | WriteAnswer::Stale { .. }) => {
+            Some(
+                WriteAnswer::Applied
+                | WriteAnswer::AppliedUnconfirmed
+                | WriteAnswer::Stale { .. }
+                | WriteAnswer::Collected { .. },
+            ) => {
                 hints.handle_delivered(peer, key, version);
                 delivered.hints += 1;
             }

@@ -8,6 +8,7 @@ mod call;
 mod core;
 mod faults;
 mod gossip_routes;
+mod group;
 mod handover;
 mod hints;
 mod link;

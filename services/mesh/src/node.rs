@@ -185,7 +185,7 @@ impl Node {
     /// Digest of every slot in this node's own replica, in the order of slots; owners of a slot agree on it once repaired.
     #[must_use]
     pub fn digests(&self) -> Vec<Digest> {
-        Slot::all().map(|slot| self.inner.core.store.digest(slot)).collect()
+        self.inner.core.store.digests()
     }
 
     /// Whether this node holds the same in a slot as one with that digest does, but for tombstones and stubs that only one of
@@ -219,23 +219,28 @@ impl Node {
         }
     }
 
-    /// Lets others that are about to stop go first, says good-bye, waits until those who stay hold all that this node held,
-    /// closes connections. Whether they do: after [`Config::drain_timeout`] it goes in any case.
-    pub async fn stop(&self) -> bool {
-        let (core, peers) = (&self.inner.core, &self.inner.upkeep_peers);
-        let (began, patience) = (tokio::time::Instant::now(), core.config.drain_timeout);
-        // Half of the time at most: to hand over matters more than to be the only one.
-        let _ = tokio::time::timeout(patience / 2, handover::turn(core, peers)).await;
-        core.with_membership(|membership, now| membership.handle_leave(now));
+    /// Leaves the ring, in turn with others that are about to stop, and waits until those who stay hold all that this node held.
+    /// It still answers clients. Whether they do: after [`Config::drain_timeout`] it is out of the ring in any case.
+    pub async fn leave(&self) -> bool {
+        handover::leave(&self.inner.core, &self.inner.upkeep_peers).await
+    }
+
+    /// Tells the others that this node has left, and closes connections.
+    pub async fn close(&self) {
         let workers = self.inner.workers.lock().clone();
-        let drain = handover::drain(core, peers, &workers);
-        let drained = tokio::time::timeout_at(began + patience, drain).await.is_ok();
+        handover::say_that_it_has_left(&self.inner.core, &self.inner.upkeep_peers, &workers).await;
         self.inner.halt(true);
         let endpoints = self.inner.endpoints.lock().clone();
         for endpoint in endpoints {
             endpoint.drained().await;
         }
-        drained
+    }
+
+    /// [`Node::leave`], then [`Node::close`].
+    pub async fn stop(&self) -> bool {
+        let is_handed_over = self.leave().await;
+        self.close().await;
+        is_handed_over
     }
 
     /// Asks for another share of the ring than this node's capacity gives it.

@@ -192,8 +192,7 @@ impl Peers {
         let mut backoff = BACKOFF_MIN;
         loop {
             let is_wanted = |members: &Arc<Vec<Member>>| {
-                members.iter().any(|member| member.id == peer.id && member.state.in_ring())
-                    || self.core.is_leaving(peer.id)
+                members.iter().any(|member| member.id == peer.id && member.state.is_present())
             };
             tokio::select! {
                 biased;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{ControlReply, ControlRequest, FrameBody, MemberState, NodeId};
+use mesh_proto::{ControlReply, ControlRequest, FrameBody, NodeId};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -105,8 +105,9 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         core.unpaused().await;
         let others: Vec<NodeId> = {
             let members = core.members.borrow();
-            let living = members.iter().filter(|member| member.state == MemberState::Alive && member.id != core.id);
-            living.map(|member| member.id).collect()
+            // Whom this node suspects is there until it is declared dead.
+            let present = members.iter().filter(|member| member.state.is_present() && member.id != core.id);
+            present.map(|member| member.id).collect()
         };
         if others.is_empty() {
             core.reach.is_reached.store(core.is_seed(), Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::{
 
 use mesh_proto::{
     Applied, ApplyOrigin, ControlReply, ControlRequest, Digest, Event, FrameBody, KeyHash, MemberState, Mutant, NodeId,
-    RingHash, SLOTS, Slot, keys_to_pull,
+    RingHash, SLOTS, Slot, SlotSet, keys_to_pull,
 };
 use tokio::task::JoinSet;
 
@@ -48,7 +48,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         let urgent = !core.sync.is_complete()
             || core.is_joining()
             || !core.compare_wanted.lock().is_empty()
-            || handover::is_wanted(&core, &peers);
+            || core.to_take_over().iter().any(|(peer, _)| peers.link(*peer).is_some());
         let pause = background.since(core.clock.now());
         tokio::select! {
             biased;
@@ -62,7 +62,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             core.enter_ring();
             continue;
         }
-        handover::see_off(&core, &peers).await;
+        handover::take_over_from_leavers(&core, &peers).await;
         compare_with_wanted(&core, &peers).await;
         match (core.sync.is_complete(), out_of_sync_since) {
             (true, Some(since)) if !core.is_joining() => {
@@ -83,16 +83,9 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
 /// Compares every slot out of sync with the holders that have not confirmed it, all of them at the same time.
 async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
     let ring = Arc::clone(&core.ring());
-    let awaited = core.plan.lock().awaited_peers();
-    for peer in awaited {
-        let has_left = !ring.members().iter().any(|(member, _)| *member == peer);
-        if has_left && peers.link(peer).is_none() {
-            core.plan.lock().handle_gone(peer, &core.sync);
-        }
-    }
     let mut rounds = JoinSet::new();
     for (turn, link) in peers.links().into_iter().enumerate() {
-        let mut awaited = core.plan.lock().awaited_from(link.peer.id);
+        let mut awaited: Vec<Slot> = core.plan.lock().awaited_from(link.peer.id).iter().collect();
         // From opposite ends: what one peer has brought need not be pulled from the other.
         if turn % 2 == 1 {
             awaited.reverse();
@@ -107,20 +100,22 @@ async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
 async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: Vec<Slot>) {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(&core, &link).await else { return };
-    let mut differing = Vec::new();
+    let ours = core.store.digests();
+    let (mut same, mut differing) = (SlotSet::EMPTY, Vec::new());
     for (slot, theirs) in awaited.into_iter().filter_map(|slot| Some((slot, *theirs.get(slot.index())?))) {
         let is_same = || core.store.is_same_but_for_collected(slot, theirs, core.clock.unix());
-        if theirs == Digest::default() || core.store.digest(slot) == theirs || is_same() {
-            core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
+        if theirs == Digest::default() || ours[slot.index()] == theirs || is_same() {
+            same.insert(slot);
         } else {
             differing.push((slot, theirs));
         }
     }
+    core.plan.lock().handle_confirmed(ring, peer, &same, &core.sync);
     let slots = differing.len();
     let mut keys = 0;
     pull_all(&core, &link, differing, Pace::Gentle, |slot, pulled| {
         keys += pulled.records;
-        core.plan.lock().handle_confirmed(ring, peer, slot, &core.sync);
+        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.sync);
     })
     .await;
     if slots > 0 {
@@ -209,17 +204,17 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let mut look_again = false;
     {
         let ring = core.ring();
-        let unix = core.clock.unix();
+        let (unix, ours) = (core.clock.unix(), core.store.digests());
         let mut plan = core.plan.lock();
-        for slot in Slot::all().filter(|slot| ring.owns(core.id, *slot) && ring.owns(peer, *slot)) {
-            let ours = core.store.digest(slot);
+        for slot in ring.slots_of(core.id).and(ring.slots_of(peer)).iter() {
+            let ours = ours[slot.index()];
             let Some(mut theirs) = theirs.get(slot.index()).copied() else { continue };
             // Looked at only if it would be pulled otherwise: it takes longer than a digest.
             if ours != theirs
                 && (haste == Haste::AtOnce || plan.is_suspected(peer, slot))
                 && core.store.is_same_but_for_collected(slot, theirs, unix)
             {
-                core.agreement.lock().handle_agreed(ring.hash(), peer, slot, began);
+                core.agreement.lock().handle_agreed(ring.hash(), peer, std::iter::once(slot), began);
                 theirs = ours;
             }
             let is_due = plan.handle_digests(peer, slot, ours, theirs);
@@ -324,7 +319,11 @@ pub(crate) async fn pull_all(
                 records += pulled.records as u64;
                 if pace == Pace::Gentle {
                     let due = Duration::from_micros(records.saturating_mul(1_000_000) / PULLED_PER_SECOND);
-                    tokio::time::sleep(due.saturating_sub(core.clock.now().since(started))).await;
+                    let early = due.saturating_sub(core.clock.now().since(started));
+                    // A timer that is due at once still lasts until the next millisecond, and there are thousands of slots.
+                    if !early.is_zero() {
+                        tokio::time::sleep(early).await;
+                    }
                 }
             }
             // This slot did not come whole: it stays out of sync, and the next round tries again.

@@ -9,25 +9,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
-use mesh_proto::{Event, Monotonic, Mutant, NodeId, Ring, RingHash, Slot, Sources};
+use mesh_proto::{Event, Incarnation, MemberState, Membership, Mutant, NodeId, Ring, RingHash, Slot, Sources, Stage};
 use parking_lot::Mutex;
 
 use crate::core::{Core, count};
 
 /// How many rings before this one are remembered, to ask their owners for what the present ones do not have yet.
 const FORMER_RINGS_MAX: usize = 2;
-
-/// How many leaving members can be seen off at a time.
-const FAREWELLS_MAX: usize = 64;
-
-/// A member that wants to leave is remembered for so long after it has last asked, if there is no connection to it: it asks
-/// again once all others have answered or been given up.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What rings before this one leave to be done.
 #[derive(Default)]
@@ -38,39 +30,45 @@ pub(crate) struct RingChange {
     joining: AtomicBool,
     /// The newest first. Looked at only by reads that came to nothing.
     former: ArcSwap<Vec<Arc<Ring>>>,
-    /// Members that want to leave.
-    farewells: Mutex<BTreeMap<NodeId, Farewell>>,
+    /// The other members that are leaving: as many as there are at most.
+    leavers: Mutex<BTreeMap<NodeId, Leaver>>,
 }
 
-/// One member that wants to leave.
-struct Farewell {
+/// One member that is leaving.
+#[derive(Clone, Copy)]
+struct Leaver {
+    /// By which claim of its own. A process that leaves a second time, or another one in its place, has another.
+    incarnation: Incarnation,
     /// Under which ring all that it holds was taken over from it.
     taken: Option<RingHash>,
-    /// When it last asked whether it may go.
-    asked_at: Monotonic,
 }
 
 impl Core {
     /// Builds the ring from the membership. `distrust` says that the others believed this node dead.
     pub(crate) fn build_ring(&self, distrust: bool) {
         let _building = self.change.building.lock();
-        let (members, joining, left, me) = {
+        let (members, joining, leaving, me) = {
             let membership = self.membership.lock();
-            let joining = membership.joining_members();
-            (membership.ring_members(), joining, membership.left_members(), membership.me().clone())
+            self.follow_leavers(&membership);
+            let [joining, leaving] = [Stage::Joining, Stage::Leaving].map(|stage| membership.others_in(stage));
+            (membership.ring_members(), joining, leaving, membership.me().clone())
         };
-        let ring = Ring::new(&members, self.config.replicas).joined_by(&joining, self.config.replicas);
-        let holders: Vec<NodeId> = members.iter().map(|(id, _)| *id).chain(left).filter(|id| *id != self.id).collect();
+        let ring = self.config.rings.ring(&members, &joining, self.config.replicas);
+        let leaving = leaving.iter().filter(|_| !Mutant::LeaversUnasked.is_planted());
+        let holders = members.iter().chain(leaving).map(|(id, _)| *id);
+        let holders: Vec<NodeId> = holders.filter(|id| *id != self.id).collect();
         let sources = Sources { ring: ring.hash(), holders: &holders };
         let alone = members.iter().all(|(id, _)| *id == self.id);
         {
             let mut plan = self.plan.lock();
             // What was compared before this node was in the ring was but a head start: it was not told of every write.
-            let entered = self.change.joining.swap(me.joining, Ordering::AcqRel) && !me.joining;
+            let is_joining = me.stage == Stage::Joining;
+            let entered = self.change.joining.swap(is_joining, Ordering::AcqRel) && !is_joining;
             if alone && !self.is_seed() {
                 plan.handle_alone(&self.sync);
-            } else if me.joining {
-                let to_be = Ring::new(&[&members[..], &[(me.id, me.weight)]].concat(), self.config.replicas);
+            } else if is_joining {
+                let with_me = [&members[..], &[(me.id, me.weight)]].concat();
+                let to_be = self.config.rings.ring(&with_me, &[], self.config.replicas);
                 plan.handle_ring(self.id, &to_be, sources, distrust, &self.sync);
             } else {
                 let entered = entered && !Mutant::EnteredAndTrusted.is_planted();
@@ -78,7 +76,6 @@ impl Core {
             }
         }
         let event = Event::Ring { hash: ring.hash(), members: members.len(), slots_owned: ring.slots_owned(self.id) };
-        let ring = Arc::new(ring);
         let before = self.ring.swap(Arc::clone(&ring));
         if before.hash() != ring.hash() {
             let former = self.change.former.load();
@@ -97,21 +94,23 @@ impl Core {
 
     /// Enters the ring.
     pub(crate) fn enter_ring(&self) {
-        self.with_membership(|membership, now| membership.handle_caught_up(now));
+        self.with_membership(|membership, now| membership.handle_stage(now, Stage::Normal));
     }
 
     /// Enters the ring at once if that has fewer members than a key is to have owners: then nobody has to make way, and every
-    /// owner counts. To be asked after a whole member list has come, not only some news.
+    /// owner counts. It may have none, if all others are leaving: they wait for somebody to hand over to. To be asked after a
+    /// whole member list has come, not only some news.
     pub(crate) fn enter_small_ring(&self) {
         if !self.is_joining() {
             return;
         }
-        let (others, known) = {
+        let (in_ring, all) = {
             let membership = self.membership.lock();
-            let others = membership.ring_members().iter().filter(|(id, _)| *id != self.id).count();
-            (others, others + membership.joining_members().len())
+            let count = |stage| membership.others_in(stage).len();
+            let in_ring = count(Stage::Normal);
+            (in_ring, in_ring + count(Stage::Joining) + count(Stage::Leaving))
         };
-        if known > 0 && others < self.config.replicas.get() {
+        if all > 0 && in_ring < self.config.replicas.get() {
             self.enter_ring();
         }
     }
@@ -130,68 +129,54 @@ impl Core {
         owners
     }
 
-    /// Whether all that `peer`, which is leaving, holds of this node's slots is here. If not it will be.
-    pub(crate) fn has_taken_over(&self, peer: NodeId) -> bool {
-        let ring = self.ring();
-        if ring.members().iter().any(|(member, _)| *member == peer) {
-            return false;
-        }
-        let asked_at = self.clock.now();
-        let is_new = {
-            let mut farewells = self.change.farewells.lock();
-            let is_room = farewells.len() < FAREWELLS_MAX;
-            match farewells.get_mut(&peer) {
-                Some(farewell) => {
-                    farewell.asked_at = asked_at;
-                    if farewell.taken == Some(ring.hash()) {
-                        return true;
-                    }
-                    farewell.taken = None;
-                    false
-                }
-                None if is_room => {
-                    farewells.insert(peer, Farewell { taken: None, asked_at });
-                    true
-                }
-                None => false,
-            }
-        };
-        if is_new {
-            // A node that joins or starts anew has never known it as a member of the ring, and is not connected to it.
-            self.members.send_replace(Arc::new(self.members()));
-        }
-        self.resync_wanted.notify_one();
-        false
-    }
-
-    /// Whether `peer` waits to be seen off: that takes a connection to it.
-    pub(crate) fn is_leaving(&self, peer: NodeId) -> bool {
-        self.change.farewells.lock().get(&peer).is_some_and(|farewell| self.is_waiting(farewell))
-    }
-
-    fn is_waiting(&self, farewell: &Farewell) -> bool {
-        self.clock.now().since(farewell.asked_at) < FAREWELL_PATIENCE
-    }
-
-    /// All that `peer` held was taken over under this ring.
-    pub(crate) fn handle_taken_over(&self, peer: NodeId, ring: RingHash) {
-        if let Some(farewell) = self.change.farewells.lock().get_mut(&peer) {
-            farewell.taken = Some(ring);
-        }
-    }
-
-    /// Members that wait to be seen off and are connected. Forgets those that have gone.
-    pub(crate) fn farewells(&self, is_connected: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
-        let ring = self.ring_hash();
-        let mut farewells = self.change.farewells.lock();
-        farewells.retain(|peer, farewell| {
-            let stays = is_connected(*peer) || self.is_waiting(farewell);
-            if !stays && farewell.taken.is_none() {
+    /// Keeps the list of those that are leaving as the membership has it.
+    fn follow_leavers(&self, membership: &Membership) {
+        let claim = |id: NodeId| membership.member(id).filter(|claim| claim.stage == Stage::Leaving);
+        let mut leavers = self.change.leavers.lock();
+        leavers.retain(|id, leaver| {
+            let stays = claim(*id).is_some_and(|claim| claim.state.is_present());
+            if !stays && leaver.taken.is_none() && claim(*id).is_some_and(|claim| claim.state == MemberState::Left) {
                 count(&self.counters.left_early);
             }
             stays
         });
-        let waiting = farewells.iter().filter(|(_, farewell)| farewell.taken != Some(ring));
-        waiting.map(|(peer, _)| *peer).filter(|peer| is_connected(*peer)).collect()
+        for (id, _) in membership.others_in(Stage::Leaving) {
+            let Some(incarnation) = claim(id).map(|claim| claim.incarnation) else { continue };
+            let leaver = leavers.entry(id).or_insert(Leaver { incarnation, taken: None });
+            if leaver.incarnation != incarnation && !Mutant::HandoverOutlivesLeaver.is_planted() {
+                *leaver = Leaver { incarnation, taken: None };
+            }
+        }
+    }
+
+    /// Whether all that `peer`, which is leaving by this claim, holds of this node's slots is here. If not it will be.
+    pub(crate) fn has_taken_over(&self, peer: NodeId, incarnation: Incarnation) -> bool {
+        // A new claim of a member that was leaving already changes no ring.
+        self.follow_leavers(&self.membership.lock());
+        let leaver = self.change.leavers.lock().get(&peer).copied();
+        let is_known =
+            |leaver: &Leaver| leaver.incarnation == incarnation || Mutant::HandoverOutlivesLeaver.is_planted();
+        let is_done = leaver.filter(is_known).is_some_and(|leaver| leaver.taken == Some(self.ring_hash()));
+        if !is_done {
+            self.resync_wanted.notify_one();
+        }
+        is_done
+    }
+
+    /// All that `peer` held was taken over under this ring.
+    pub(crate) fn handle_taken_over(&self, peer: NodeId, incarnation: Incarnation, ring: RingHash) {
+        if let Some(leaver) = self.change.leavers.lock().get_mut(&peer)
+            && leaver.incarnation == incarnation
+        {
+            leaver.taken = Some(ring);
+        }
+    }
+
+    /// Those that are leaving and have something that may not be here yet.
+    pub(crate) fn to_take_over(&self) -> Vec<(NodeId, Incarnation)> {
+        let ring = self.ring_hash();
+        let leavers = self.change.leavers.lock();
+        let waiting = leavers.iter().filter(|(_, leaver)| leaver.taken != Some(ring));
+        waiting.map(|(peer, leaver)| (*peer, leaver.incarnation)).collect()
     }
 }

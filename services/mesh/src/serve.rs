@@ -321,12 +321,12 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
         ControlRequest::Reached { start } if core.reach.can_send(peer, start) => ControlReply::Done,
         ControlRequest::Reached { .. } => ControlReply::Refused,
         _ if !same_ring => ControlReply::Refused,
-        ControlRequest::Farewell if core.has_taken_over(peer) => ControlReply::Done,
-        ControlRequest::Farewell => ControlReply::Refused,
+        ControlRequest::HandedOver { incarnation } if core.has_taken_over(peer, incarnation) => ControlReply::Done,
+        ControlRequest::HandedOver { .. } => ControlReply::Refused,
         ControlRequest::InSync => ControlReply::InSync(core.sync.words()),
         ControlRequest::Digests { first, count } => {
-            let slots = Slot::all().skip(first.index()).take(usize::from(count));
-            ControlReply::Digests(DigestPage { first, digests: slots.map(|slot| core.store.digest(slot)).collect() })
+            let digests = core.store.digests().into_iter().skip(first.index()).take(usize::from(count)).collect();
+            ControlReply::Digests(DigestPage { first, digests })
         }
         ControlRequest::Versions { slots } => {
             let versions = slots.into_iter().map(|slot| (slot, core.store.versions(slot)));
@@ -375,7 +375,7 @@ impl Answered {
     fn write(answer: &WriteAnswer, version: Version) -> Self {
         let outcome = match answer {
             WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed => ServeOutcome::Applied,
-            WriteAnswer::Stale { .. } => ServeOutcome::Stale,
+            WriteAnswer::Stale { .. } | WriteAnswer::Collected { .. } => ServeOutcome::Stale,
             WriteAnswer::Drift { .. } | WriteAnswer::TooLarge => ServeOutcome::Refused,
             WriteAnswer::WrongRing(_) => ServeOutcome::WrongRing,
         };

@@ -9,6 +9,7 @@ use std::sync::{
 use mesh_proto::{KeyHash, Monotonic, Op, OpOutcome, OpRecord, TraceContext, Version};
 
 use crate::{
+    WriteError, Written,
     call::{Legs, ReadCall, WriteCall},
     core::Core,
 };
@@ -60,6 +61,18 @@ impl<'a> Underway<'a> {
 
     pub(crate) fn writes(&mut self, call: &Arc<WriteCall>) {
         self.attempt = Some(Attempt::Write(Arc::clone(call)));
+    }
+
+    /// Ends a write with its result.
+    pub(crate) fn written(self, result: Result<Written, WriteError>, legs: Legs) -> Result<Written, WriteError> {
+        let (outcome, version) = match result {
+            Ok(Written { version }) => (OpOutcome::Acknowledged, Some(version)),
+            Err(WriteError::Indeterminate { version, .. }) => (OpOutcome::Indeterminate, Some(version)),
+            Err(WriteError::Overloaded) => (OpOutcome::Overloaded, None),
+            Err(_) => (OpOutcome::Refused, None),
+        };
+        self.end(outcome, version, legs);
+        result
     }
 
     pub(crate) fn end(mut self, outcome: OpOutcome, version: Option<Version>, legs: Legs) {

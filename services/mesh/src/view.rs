@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use mesh_proto::{HintStats, MemberState, NodeId, StoreStats};
+use mesh_proto::{HintStats, MemberState, NodeId, Stage, StoreStats};
 use serde::Serialize;
 
 use crate::{FaultStats, FaultView, core::Core, peers::Peers, worker::Worker};
@@ -115,6 +115,12 @@ pub struct Stats {
     pub remote_reads: u64,
     /// Write legs that failed or timed out: their owners may lack a write until repaired.
     pub missed_writes: u64,
+    /// Writes that were sent a second time.
+    pub second_rounds: u64,
+    /// Sent more often, though all owners that answered were in sync and in one ring: there should be none.
+    pub further_rounds: u64,
+    /// Writes that were carried by a later one of the same key.
+    pub carried_writes: u64,
     /// Requests answered with the member list because the rings differed.
     pub wrong_ring: u64,
     /// Versions refused for being too far in the future.
@@ -143,7 +149,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: V
     let member_view = |member: &mesh_proto::Member| MemberView {
         id: member.id.to_string(),
         addr: member.addr.clone(),
-        state: state_name(member, member.id == core.id || rtt.contains_key(&member.id)),
+        state: state_name(member),
         incarnation: member.incarnation.get(),
         weight: member.weight.get(),
         slots_owned: ring.slots_owned(member.id),
@@ -205,13 +211,13 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     if owned == 0 && !alone && !core.is_joining() { Readiness::Ready } else { Readiness::Resyncing { done, owned } }
 }
 
-fn state_name(member: &mesh_proto::Member, is_there: bool) -> &'static str {
-    match member.state {
-        MemberState::Alive if member.joining => "joining",
-        MemberState::Alive => "alive",
-        MemberState::Suspect => "suspect",
-        MemberState::Dead => "dead",
-        MemberState::Left if is_there => "leaving",
-        MemberState::Left => "left",
+const fn state_name(member: &mesh_proto::Member) -> &'static str {
+    match (member.state, member.stage) {
+        (MemberState::Alive, Stage::Joining) => "joining",
+        (MemberState::Alive, Stage::Normal) => "alive",
+        (MemberState::Alive, Stage::Leaving) => "leaving",
+        (MemberState::Suspect, _) => "suspect",
+        (MemberState::Dead, _) => "dead",
+        (MemberState::Left, _) => "left",
     }
 }

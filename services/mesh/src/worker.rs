@@ -11,38 +11,30 @@ use std::{
 use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
-    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Slot, TraceContext,
-    Version, Write, WriteOutcome, encode_read,
+    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Round, Slot,
+    TraceContext, Version, Write, WriteOutcome, encode_read,
 };
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::oneshot;
 
 use crate::{
     GetError, GetOptions, Hit, Lookup, Ttl, WriteError, WriteOptions, Written,
     call::{Legs, ReadCall, WriteCall, renew},
     core::{Core, count},
+    group::{Entry, Groups, Told},
     link::Waiter,
     peers::{Peers, ReadLegs},
     trail::{Trail, refusal},
     underway::{Asked, Underway},
 };
 
-/// How long a read goes on trying when owners see another ring or are still catching up, with a pause of so long in between.
+/// How long a read goes on trying when owners see another ring or are still catching up.
 const RING_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The pause before a third attempt, and each one after it, at a read or a write.
 const RING_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long an owner may be silent when another one holds a newer version than a write's, before the write is stamped again.
+/// How long an owner may be silent when others have answered all that round 2 of a write needs, before that begins.
 const SILENCE_MAX: Duration = Duration::from_millis(5);
-
-/// How many keys can be fought over at the same time without standing in each other's way.
-const TURNS: usize = 64;
-
-/// A write that has been overtaken this often gives way for a moment each time, lest writers of one key push each other up
-/// for ever.
-const BACKOFF_AFTER: u32 = 2;
-
-/// The longest such moment, in microseconds for each attempt.
-const BACKOFF_US: u64 = 1000;
 
 /// How long an operation waits for connections that are just being made before it is refused.
 const CONNECTING: Duration = Duration::from_millis(8);
@@ -54,13 +46,12 @@ pub struct Worker {
     core: Arc<Core>,
     pub(crate) peers: Arc<Peers>,
     in_flight: Arc<AtomicUsize>,
-    turns: Arc<[Mutex<()>; TURNS]>,
+    groups: Arc<Groups>,
 }
 
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Self {
-        let turns = Arc::new(std::array::from_fn(|_| Mutex::default()));
-        Self { core, peers, in_flight: Arc::default(), turns }
+        Self { core, peers, in_flight: Arc::default(), groups: Groups::new() }
     }
 
     /// Operations in flight on this worker.
@@ -265,22 +256,43 @@ impl Worker {
             Body::Value(_) => self.expiry(options.ttl),
             Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
-        let version = core.tick();
         let hash = KeyHash::of(&key);
-        let record = Record { hash, key, version, expiry, body };
         let mut underway = Underway::new(core, &self.in_flight, Asked { op, started, hash, trace: options.trace });
-        let (result, legs) = self.replicate(record, options.trace, started, &mut underway).await;
-        let (outcome, version) = match result {
-            Ok(Written { version }) => (OpOutcome::Acknowledged, Some(version)),
-            Err(WriteError::Indeterminate { version, .. }) => (OpOutcome::Indeterminate, Some(version)),
-            Err(WriteError::Overloaded) => (OpOutcome::Overloaded, None),
-            Err(_) => (OpOutcome::Refused, None),
+        let lead = match self.groups.enter(hash, &key) {
+            Entry::Go(lead) => lead,
+            Entry::Wait(told) => match self.told(told, started).await {
+                Told::Go(lead) => Some(lead),
+                Told::Carried(result) => {
+                    count(&core.counters.carried_writes);
+                    return underway.written(result, Legs::new());
+                }
+            },
         };
-        underway.end(outcome, version, legs);
-        result
+        // Only now: above all that this node has met while the write waited.
+        let record = Record { hash, key, version: core.tick(), expiry, body };
+        let (result, legs) = self.replicate(record, options.trace, started, &mut underway).await;
+        if let Some(lead) = lead {
+            lead.end(result);
+        }
+        underway.written(result, legs)
     }
 
-    /// Sends a record to all its owners until WRITE_CONCERN of them have applied it.
+    /// Waits until a write of the same key, which is in flight, has ended.
+    async fn told(&self, told: oneshot::Receiver<Told>, started: Monotonic) -> Told {
+        let core = &*self.core;
+        let deadline = core.clock.instant(started + core.config.write_timeout);
+        match tokio::time::timeout_at(deadline, told).await {
+            Ok(Ok(told)) => told,
+            // Another write may be carrying it.
+            _ => Told::Carried(Err(WriteError::Indeterminate {
+                acks: 0,
+                needed: core.config.concern.get(),
+                version: core.tick(),
+            })),
+        }
+    }
+
+    /// Sends a record to all its owners, in two rounds at most, and starts again where owners see another ring or are not in sync.
     async fn replicate(
         &self,
         mut record: Record,
@@ -291,22 +303,25 @@ impl Worker {
         let (core, slot) = (&*self.core, Slot::of(record.hash));
         let deadline = started + core.config.write_timeout;
         let needed = core.config.concern.get();
-        let mut trail = Trail::default();
+        let mut trail = Trail::new();
         let mut legs = Legs::new();
-        let mut turn = None;
-        for attempt in 0.. {
-            if attempt == 1 {
-                // Overtaken: writers of one key that come through this worker now take turns.
-                turn = self.turn(record.hash, deadline).await;
-            } else if attempt >= BACKOFF_AFTER {
-                back_off(attempt, record.version).await;
+        for attempt in 0_u32.. {
+            if attempt > 1 {
+                tokio::time::sleep(RING_PAUSE).await;
             }
             let ring = Arc::clone(&core.ring());
             let reachable = self.reachable(&ring, slot).await;
             if reachable < needed {
                 return (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable, needed })), legs);
             }
-            let call = self.send_write(&ring, slot, record.clone(), trace, started, deadline);
+            let round = trail.next_round(ring.hash());
+            match attempt {
+                0 => {}
+                1 => count(&core.counters.second_rounds),
+                _ if trail.is_orderly => count(&core.counters.further_rounds),
+                _ => {}
+            }
+            let call = self.send_write(round, &ring, slot, record.clone(), trace, started, deadline);
             underway.writes(&call);
             let outcome = call.outcome(SILENCE_MAX).await;
             renew(&mut legs, call.finish(core.clock.now().since(started)));
@@ -314,11 +329,14 @@ impl Worker {
             call.with_machine(|machine| trail.add(machine));
             match outcome {
                 WriteOutcome::Acknowledged => return (Ok(Written { version }), legs),
-                WriteOutcome::Stale { newest } => {
+                WriteOutcome::Stale { newest, next } => {
                     if core.versions.load().observe(newest, core.clock.unix()).is_err() {
                         return (Err(trail.verdict(version, needed, WriteError::Drift)), legs);
                     }
                     record.version = core.tick();
+                    // A clock that has just been set back stamps lower.
+                    let is_above = record.version > version.max(newest);
+                    trail.next = if is_above { next } else { Round::First };
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
                 // Owners that have just taken over the slot are about to know.
@@ -332,20 +350,14 @@ impl Worker {
                 break;
             }
         }
-        drop(turn);
         (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable: 0, needed })), legs)
     }
 
-    /// Waits for the right to write a key that others are writing too; nothing if the time is up first.
-    async fn turn(&self, hash: KeyHash, deadline: Monotonic) -> Option<MutexGuard<'_, ()>> {
-        let place = usize::try_from(hash.get() % TURNS as u64).unwrap_or(0);
-        let deadline = self.core.clock.instant(deadline);
-        tokio::time::timeout_at(deadline, self.turns[place].lock()).await.ok()
-    }
-
     /// Puts one leg per owner on its way. This node's own replica is a leg like any other, but for its turn: see [`WriteCall`].
+    #[expect(clippy::too_many_arguments, reason = "the round and the request's parts; a struct would be used once")]
     fn send_write(
         &self,
+        round: Round,
         ring: &Ring,
         slot: Slot,
         record: Record,
@@ -357,9 +369,9 @@ impl Worker {
         let now = core.clock.now();
         let owners = ring.owners(slot);
         let (concern, replicas) = (core.config.concern, core.config.replicas);
-        let machine = Write::new(concern, concern.confirmations_needed(replicas), owners.len());
+        let machine = Write::new(round, concern, concern.confirmations_needed(replicas), owners.len());
         let own = owners.iter().position(|owner| *owner == core.id);
-        // If this clock was set since another owner last took a write that it stamped, one of them has to take this one first.
+        // If this clock was set since another owner last took a write that it stamped, one of them has to accept this one first.
         let last = own.filter(|_| owners.len() > 1 && !core.is_in_step());
         let stamped = (last, core.clock_offset_ms());
         let call = WriteCall::new(machine, (ring.hash(), owners), stamped, record, started, now);
@@ -461,10 +473,4 @@ fn version_of(answer: Option<&ReadAnswer>) -> Option<Version> {
         Some(ReadAnswer::Value { version, .. } | ReadAnswer::Gone { version }) => Some(*version),
         _ => None,
     }
-}
-
-/// Waits a moment that differs from writer to writer, since their versions do, and is the same in every replay.
-async fn back_off(attempt: u32, version: Version) {
-    let dice = KeyHash::of(&version.get().to_le_bytes()).get();
-    tokio::time::sleep(Duration::from_micros(dice % (BACKOFF_US * u64::from(attempt.min(16))))).await;
 }

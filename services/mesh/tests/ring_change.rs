@@ -248,3 +248,21 @@ fn who_no_longer_owns_a_slot_forgets_it() {
         load.check(&cluster).await
     });
 }
+
+/// Were there a timer for each slot, it would take seconds, however little is in them.
+#[tokio::test(start_paused = true)]
+async fn a_node_refills_many_slots_of_few_keys_at_once() {
+    let mut cluster = Cluster::start(1, 3, 3, 2).await;
+    let mut writes = JoinSet::new();
+    for key in 0..KEYS_MANY {
+        let node = cluster.node(key % 3).clone();
+        let (key, value) = (Bytes::from(format!("many{key}")), Bytes::from_static(b"v"));
+        writes.spawn(async move { node.set(key, value, WriteOptions::default()).await });
+    }
+    assert!(writes.join_all().await.iter().all(Result::is_ok), "the prefill");
+    assert!(cluster.nodes[2].take().unwrap().stop().await, "it went before all was handed over");
+    cluster.start_node(2);
+    let took = cluster.all_ready(Duration::from_secs(20)).await;
+    assert!(cluster.digests_agree());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}

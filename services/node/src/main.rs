@@ -9,7 +9,7 @@ use mesh::{
 };
 use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep, watch_memory};
 
-/// How long leaving the mesh may take once the others have had their time to take over (DRAIN_TIMEOUT_MS).
+/// How long it may take to close connections to the mesh.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// A tenth of a request's CPU went into the system's allocator.
@@ -31,7 +31,6 @@ fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     observability::init_logging(settings.log_format, &settings.log)?;
     let mesh = settings.mesh.clone();
-    let stop_max = mesh.drain_timeout + CLOSE_MAX;
     let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
     quic.listeners = settings.workers.get();
     let transport = QuicTransport::new(quic)?;
@@ -48,14 +47,19 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     shutdown.start_on_signals()?;
     let mut workers = Workers::start(&app, settings.http, listeners).await?;
     tokio::select! {
-        () = shutdown.reached(Phase::Draining) => {}
+        () = shutdown.reached(Phase::Leaving) => {}
         reason = node.refused() => anyhow::bail!(reason),
     }
-    tracing::info!("draining");
-    workers.drained().await;
-    if !tokio::time::timeout(stop_max, node.stop()).await.context("leaving the mesh took too long")? {
-        tracing::warn!("left before the others had taken over all that this node held");
+    tracing::info!("leaving");
+    if !node.leave().await {
+        tracing::warn!(
+            "no other member has taken over all that this node holds: what it alone holds is lost (DRAIN_TIMEOUT_MS)"
+        );
     }
+    tracing::info!("draining");
+    shutdown.drain();
+    workers.drained().await;
+    tokio::time::timeout(CLOSE_MAX, node.close()).await.context("closing connections to the mesh took too long")?;
     shutdown.finish();
     workers.join();
     tracing::info!("stopped");

@@ -1,4 +1,4 @@
-//! The way out, as all threads see it: running, draining, stopped.
+//! The way out, as all threads see it: running, leaving, draining, stopped.
 
 use std::{io, sync::Arc};
 
@@ -12,6 +12,8 @@ use tokio::{
 pub enum Phase {
     /// Serving.
     Running,
+    /// Serving still, while the mesh takes over what this node holds; not ready any more.
+    Leaving,
     /// No new connections; requests under way are answered.
     Draining,
     /// The mesh has been left; threads end.
@@ -37,7 +39,7 @@ impl Shutdown {
         *self.phase.borrow()
     }
 
-    /// From now on the first SIGTERM or SIGINT begins to drain, and the second ends the process at once.
+    /// From now on the first SIGTERM or SIGINT begins the way out, and the second ends the process at once.
     ///
     /// # Errors
     /// If the system refuses to hand signals over.
@@ -58,8 +60,13 @@ impl Shutdown {
         Ok(())
     }
 
-    /// Begins to drain.
+    /// Begins the way out.
     pub fn start(&self) {
+        self.advance(Phase::Leaving);
+    }
+
+    /// The others hold what this node held: it answers what is under way.
+    pub fn drain(&self) {
         self.advance(Phase::Draining);
     }
 

@@ -85,7 +85,7 @@ fn run(
                 let _ = started.send(Ok(()));
                 serve(listener, HttpWorker::new(app, mesh), settings).await;
                 let _ = drained.send(());
-                // The mesh needs this thread's connections until it has said good-bye.
+                // The mesh needs this thread's connections until it has left.
                 app.shutdown.reached(Phase::Stopped).await;
             }
             Err(error) => {

@@ -140,6 +140,15 @@ impl NodeProcess {
         status
     }
 
+    /// How it ended, if it has by itself.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child().try_wait().expect("a child can be waited for");
+        if status.is_some() {
+            self.child = None;
+        }
+        status
+    }
+
     /// Whether it was started and neither killed nor stopped since.
     pub const fn is_running(&self) -> bool {
         self.child.is_some()

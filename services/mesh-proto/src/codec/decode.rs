@@ -78,7 +78,10 @@ fn write_reply(cursor: &mut Cursor) -> Result<FrameBody, WireError> {
     let answer = match cursor.u8()? {
         write_tag::APPLIED => WriteAnswer::Applied,
         write_tag::APPLIED_UNCONFIRMED => WriteAnswer::AppliedUnconfirmed,
-        write_tag::STALE => WriteAnswer::Stale { newer: Version::new(cursor.u128()?) },
+        tag @ (write_tag::STALE | write_tag::STALE_UNCONFIRMED) => {
+            WriteAnswer::Stale { newer: Version::new(cursor.u128()?), in_sync: tag == write_tag::STALE }
+        }
+        write_tag::COLLECTED => WriteAnswer::Collected { newer: Version::new(cursor.u128()?) },
         write_tag::DRIFT => WriteAnswer::Drift { ahead_ms: cursor.u64()? },
         write_tag::TOO_LARGE => WriteAnswer::TooLarge,
         write_tag::WRONG_RING => WriteAnswer::WrongRing(members(cursor)?),
@@ -176,7 +179,7 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
         | ControlRequest::PullKeys { .. }
         | ControlRequest::CompareWithMe
         | ControlRequest::KeepTrace(_)
-        | ControlRequest::Farewell
+        | ControlRequest::HandedOver { .. }
         | ControlRequest::InSync
         | ControlRequest::Reached { .. } => {}
     }

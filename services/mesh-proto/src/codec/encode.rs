@@ -209,11 +209,11 @@ fn write_reply(out: &mut BytesMut, header: &Header, hash: KeyHash, answer: &Writ
             header.put(out, 8 + 1);
             put_tagged(out, hash, write_tag::APPLIED_UNCONFIRMED);
         }
-        WriteAnswer::Stale { newer } => {
-            header.put(out, 8 + 1 + 16);
-            put_tagged(out, hash, write_tag::STALE);
-            out.put_u128_le(newer.get());
+        WriteAnswer::Stale { newer, in_sync } => {
+            let tag = if *in_sync { write_tag::STALE } else { write_tag::STALE_UNCONFIRMED };
+            put_newer(out, header, hash, tag, *newer);
         }
+        WriteAnswer::Collected { newer } => put_newer(out, header, hash, write_tag::COLLECTED, *newer),
         WriteAnswer::Drift { ahead_ms } => {
             header.put(out, 8 + 1 + 8);
             put_tagged(out, hash, write_tag::DRIFT);
@@ -225,6 +225,12 @@ fn write_reply(out: &mut BytesMut, header: &Header, hash: KeyHash, answer: &Writ
         }
         WriteAnswer::WrongRing(members) => put_wrong_ring(out, header, hash, write_tag::WRONG_RING, members),
     }
+}
+
+fn put_newer(out: &mut BytesMut, header: &Header, hash: KeyHash, tag: u8, newer: Version) {
+    header.put(out, 8 + 1 + 16);
+    put_tagged(out, hash, tag);
+    out.put_u128_le(newer.get());
 }
 
 fn page(out: &mut BytesMut, header: &Header, page: &SlotPage) {

@@ -55,6 +55,9 @@ pub(super) mod write_tag {
     pub(in crate::codec) const WRONG_RING: u8 = 4;
     /// By an owner that is still catching up.
     pub(in crate::codec) const APPLIED_UNCONFIRMED: u8 = 5;
+    /// By an owner that is still catching up.
+    pub(in crate::codec) const STALE_UNCONFIRMED: u8 = 6;
+    pub(in crate::codec) const COLLECTED: u8 = 7;
 }
 
 pub(super) mod body_tag {

@@ -36,7 +36,7 @@ impl News {
         if self.items.is_empty() {
             return;
         }
-        let tellings_max = tellings_max(1 + roster.in_ring().count());
+        let tellings_max = tellings_max(1 + roster.present().count());
         self.items.sort_by_key(|item| item.tellings);
         for item in self.items.iter_mut().filter(|item| item.about != to) {
             let Some(claim) = roster.get(item.about) else {

@@ -1,5 +1,7 @@
 //! Whom to probe next, and what became of the probes under way. One round is: ping up to three members, after 2/5 of
-//! the interval ask others to ping those that did not answer, after 7/10 accuse those that nobody reached.
+//! the interval ask others to ping those that did not answer, after 7/10 accuse those that nobody reached. Where answers take
+//! longer than that, by the network or because this node is short of time, rounds stretch until the answers fit: otherwise all
+//! members would suspect each other for ever (Lifeguard's aim, Dadgar et al. 2017).
 //!
 //! The first of the three is always the next living member in the order of ids, the others come from a shuffled
 //! round-robin (SWIM, section 4.3). So everybody is probed by somebody in every interval, for certain and not just
@@ -11,13 +13,19 @@ use arrayvec::ArrayVec;
 use rand::{Rng, rngs::SmallRng, seq::SliceRandom};
 
 use super::{MemberState, roster::Roster};
-use crate::{Monotonic, NodeId};
+use crate::{Monotonic, Mutant, NodeId};
 
 /// Members probed per interval.
 pub(super) const PROBES_MAX: usize = 3;
 
 /// Pings under way for others; the oldest is dropped beyond that.
 const RELAYS_MAX: usize = 256;
+
+/// A round takes at most this many intervals, however slow the answers are.
+const STRETCH_MAX: u32 = 8;
+
+/// Probes without an answer that are remembered, to learn from an answer that comes late.
+const UNANSWERED_MAX: usize = 16;
 
 /// What a round does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +66,10 @@ pub(super) struct Prober {
     order: Vec<NodeId>,
     /// Those not answered yet.
     probes: ArrayVec<Probe, PROBES_MAX>,
+    /// Those of former rounds that nobody has answered, the oldest first.
+    unanswered: VecDeque<Probe>,
+    /// The slowest answer that came directly from the member probed; it fades within some rounds.
+    slowest: Duration,
     phase: Phase,
     due: Monotonic,
     began_at: Monotonic,
@@ -72,6 +84,8 @@ impl Prober {
             interval,
             order: Vec::new(),
             probes: ArrayVec::new(),
+            unanswered: VecDeque::new(),
+            slowest: Duration::ZERO,
             phase: Phase::Begin,
             due: now + interval.mul_f64(rng.random()),
             began_at: now,
@@ -87,6 +101,7 @@ impl Prober {
     /// Forgets what is under way and begins a new round now.
     pub(super) fn restart(&mut self, now: Monotonic) {
         self.probes.clear();
+        self.unanswered.clear();
         self.relays.clear();
         self.phase = Phase::Begin;
         self.due = now;
@@ -98,13 +113,16 @@ impl Prober {
             return None;
         }
         let phase = self.phase;
+        // An answer by way of others takes two round trips.
+        let direct = (self.interval * 2 / 5).max(self.patience());
+        let indirect = (self.interval * 3 / 10).max(self.patience() * 2);
         (self.phase, self.due) = match phase {
             Phase::Begin => {
                 self.began_at = now;
-                (Phase::AskOthers, now + self.interval * 2 / 5)
+                (Phase::AskOthers, now + direct)
             }
-            Phase::AskOthers => (Phase::Conclude, self.began_at + self.interval * 7 / 10),
-            Phase::Conclude => (Phase::Begin, self.began_at + self.interval),
+            Phase::AskOthers => (Phase::Conclude, self.began_at + direct + indirect),
+            Phase::Conclude => (Phase::Begin, now.max(self.began_at + self.interval)),
         };
         Some(phase)
     }
@@ -112,6 +130,7 @@ impl Prober {
     /// Chooses this round's targets and starts a probe of each.
     pub(super) fn begin(&mut self, now: Monotonic, me: NodeId, roster: &Roster, rng: &mut SmallRng) -> Vec<Probe> {
         self.probes.clear();
+        self.slowest -= self.slowest / 8;
         for target in self.targets(me, roster, rng) {
             let seq = self.next_seq();
             self.probes.push(Probe { seq, target, sent_at: now, indirect: false });
@@ -127,13 +146,28 @@ impl Prober {
 
     /// Ends the round: the probes that nobody answered.
     pub(super) fn conclude(&mut self) -> Vec<Probe> {
+        self.unanswered.extend(&self.probes);
+        self.unanswered.drain(..self.unanswered.len().saturating_sub(UNANSWERED_MAX));
         self.probes.drain(..).collect()
     }
 
-    /// Somebody reached `subject`: the probe that has ended, if it was one of ours.
-    pub(super) fn handle_ack(&mut self, seq: u32, subject: NodeId) -> Option<Probe> {
-        let at = self.probes.iter().position(|probe| probe.seq == seq && probe.target == subject)?;
-        Some(self.probes.remove(at))
+    /// `from` says that `subject` was reached: the probe that has ended by that, if it was one of this round.
+    pub(super) fn handle_ack(&mut self, now: Monotonic, from: NodeId, seq: u32, subject: NodeId) -> Option<Probe> {
+        let is_it = |probe: &Probe| probe.seq == seq && probe.target == subject;
+        let in_time = self.probes.iter().position(is_it).map(|at| self.probes.remove(at));
+        let late = self.unanswered.iter().position(is_it).and_then(|at| self.unanswered.remove(at));
+        // What came by way of others tells nothing of how long the member itself takes.
+        if let Some(probe) = in_time.or(late).filter(|_| from == subject) {
+            self.slowest = self.slowest.max(now.since(probe.sent_at));
+        }
+        in_time
+    }
+
+    /// How long a direct answer may take.
+    fn patience(&self) -> Duration {
+        let most =
+            if Mutant::RoundsNeverStretch.is_planted() { Duration::ZERO } else { self.interval * STRETCH_MAX / 3 };
+        (self.slowest * 3 / 2).min(most)
     }
 
     /// Starts a ping on behalf of `requester`; returns its number.
@@ -162,11 +196,11 @@ impl Prober {
                     break;
                 }
                 reshuffled = true;
-                self.order.extend(roster.in_ring().map(|member| member.id));
+                self.order.extend(roster.present().map(|member| member.id));
                 self.order.shuffle(rng);
                 continue;
             };
-            if !targets.contains(&id) && roster.get(id).is_some_and(|member| member.state.in_ring()) {
+            if !targets.contains(&id) && roster.get(id).is_some_and(|member| member.state.is_present()) {
                 targets.push(id);
             }
         }
@@ -176,5 +210,52 @@ impl Prober {
     const fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::{Incarnation, Stage, Weight, membership::Member};
+
+    /// Runs rounds in which every answer takes this long; how many of the probes had none in time.
+    fn unanswered(answer_takes: Duration, rounds: usize) -> usize {
+        let interval = Duration::from_millis(100);
+        let (mut rng, mut now) = (SmallRng::seed_from_u64(1), Monotonic::default());
+        let (me, member, mut roster) = (NodeId::new(1), NodeId::new(2), Roster::default());
+        let (incarnation, weight) = (Incarnation::new(1), Weight::MIN);
+        let (state, stage) = (MemberState::Alive, Stage::Normal);
+        roster.merge(now, &Member { id: member, addr: "b".to_owned(), incarnation, weight, state, stage }, interval);
+        let mut prober = Prober::new(interval, now, &mut rng);
+        let (mut under_way, mut begun, mut unanswered) = (VecDeque::<Probe>::new(), 0, 0);
+        while begun < rounds {
+            let answered_at = under_way.front().map(|probe| probe.sent_at + answer_takes);
+            now = answered_at.into_iter().fold(prober.next_deadline(), Ord::min);
+            if answered_at == Some(now) {
+                let probe = under_way.pop_front().unwrap();
+                prober.handle_ack(now, member, probe.seq, member);
+            }
+            match prober.handle_timeout(now) {
+                Some(Phase::Begin) => {
+                    begun += 1;
+                    under_way.extend(prober.begin(now, me, &roster, &mut rng));
+                }
+                Some(Phase::Conclude) => unanswered += prober.conclude().len(),
+                _ => {}
+            }
+        }
+        unanswered
+    }
+
+    #[test]
+    fn rounds_stretch_until_slow_answers_fit() {
+        assert_eq!(unanswered(Duration::from_millis(30), 100), 0);
+        assert!(unanswered(Duration::from_millis(72), 100) <= 1);
+        assert!(unanswered(Duration::from_millis(250), 100) <= 3);
+        assert!(unanswered(Duration::from_secs(5), 100) > 90, "a round has an end");
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Member, MemberState, roster::Roster};
-use crate::Monotonic;
+use crate::{Monotonic, Mutant};
 
 /// Seeds tried at once while this node is alone.
 const SEEDS_AT_ONCE_MAX: usize = 8;
@@ -36,28 +36,25 @@ impl Rejoin {
         self.due = self.due.max(now);
     }
 
-    /// The addresses to join now, or nothing if it is not time yet. One per two intervals, in turn a seed and a dead
-    /// member; while nobody else is in the ring, the seeds and a dead member per interval.
+    /// The addresses to join now, or nothing if it is not time yet: a seed and a dead member per two intervals, each kind in
+    /// turn; while nobody else is in the ring, the seeds and a dead member per interval.
     pub(super) fn handle_timeout(&mut self, now: Monotonic, me: &Member, roster: &Roster) -> Option<Vec<String>> {
         if now < self.due {
             return None;
         }
-        let alone = roster.in_ring().next().is_none();
-        self.due = now + self.interval * if alone { 1 } else { 2 };
-        let absent = |addr: &str| addr != me.addr && !roster.in_ring().any(|member| member.addr == addr);
+        let alone = roster.present().next().is_none();
+        let (intervals, seeds_count) = if alone { (1, SEEDS_AT_ONCE_MAX) } else { (2, 1) };
+        self.due = now + self.interval * intervals;
+        let absent = |addr: &str| addr != me.addr && !roster.present().any(|member| member.addr == addr);
         let seeds: Vec<&str> = self.seeds.iter().map(String::as_str).filter(|addr| absent(addr)).collect();
         let dead = roster.iter().filter(|member| member.state == MemberState::Dead);
         let dead: Vec<&str> = dead.map(|member| member.addr.as_str()).filter(|addr| absent(addr)).collect();
-        let seed_is_next = self.seeds_turn <= self.dead_turn;
-        let (seeds_count, dead_count) = match (alone, seeds.is_empty(), dead.is_empty()) {
-            (true, ..) => (SEEDS_AT_ONCE_MAX, 1),
-            (false, _, true) => (1, 0),
-            (false, true, false) => (0, 1),
-            (false, false, false) => (usize::from(seed_is_next), usize::from(!seed_is_next)),
-        };
         let mut chosen = take_turns(&seeds, &mut self.seeds_turn, seeds_count);
-        chosen
-            .extend(take_turns(&dead, &mut self.dead_turn, dead_count).into_iter().filter(|a| !seeds.contains(&&**a)));
+        let dead_count = usize::from(seeds.is_empty() || !Mutant::DeadUnsought.is_planted());
+        let dead = take_turns(&dead, &mut self.dead_turn, dead_count);
+        chosen.extend(dead);
+        chosen.sort_unstable();
+        chosen.dedup();
         Some(chosen)
     }
 }
@@ -68,4 +65,36 @@ fn take_turns(addrs: &[&str], turn: &mut usize, count: usize) -> Vec<String> {
     let first = turn.checked_rem(addrs.len()).unwrap_or(0);
     *turn = turn.wrapping_add(count);
     addrs.iter().cycle().skip(first).take(count).map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+    use super::*;
+    use crate::{Incarnation, NodeId, Stage, Weight};
+
+    fn claim(id: u64, state: MemberState) -> Member {
+        let (incarnation, weight) = (Incarnation::new(1), Weight::MIN);
+        Member { id: NodeId::new(id), addr: format!("node{id}"), incarnation, weight, state, stage: Stage::Normal }
+    }
+
+    /// A seed that never came has taken a thousand turns when another member, which is a seed, too, dies.
+    #[test]
+    fn a_dead_member_is_looked_for_at_once_however_long_a_seed_was_absent() {
+        let (interval, me) = (Duration::from_millis(500), claim(0, MemberState::Alive));
+        let seeds = ["node1", "node2", "node9"].map(str::to_owned).to_vec();
+        let mut now = Monotonic::default();
+        let mut rejoin = Rejoin::new(interval, seeds, now);
+        let mut roster = Roster::default();
+        for id in [1, 2] {
+            roster.merge(now, &claim(id, MemberState::Alive), interval);
+        }
+        for _ in 0..1000 {
+            assert_eq!(rejoin.handle_timeout(now, &me, &roster).unwrap(), ["node9"]);
+            now = rejoin.next_deadline();
+        }
+        roster.merge(now, &claim(2, MemberState::Dead), interval);
+        assert!(rejoin.handle_timeout(now, &me, &roster).unwrap().contains(&"node2".to_owned()));
+    }
 }

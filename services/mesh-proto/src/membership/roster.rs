@@ -64,9 +64,9 @@ impl Roster {
         self.members.values().map(|entry| &entry.claim)
     }
 
-    /// The others in the ring.
-    pub(super) fn in_ring(&self) -> impl Iterator<Item = &Member> {
-        self.iter().filter(|member| member.state.in_ring())
+    /// The others that are there, whatever stage they are in.
+    pub(super) fn present(&self) -> impl Iterator<Item = &Member> {
+        self.iter().filter(|member| member.state.is_present())
     }
 
     /// Everybody in the order of ids, beginning after `id` and wrapping around.
@@ -97,7 +97,7 @@ impl Roster {
         if self.members.len() + 1 < MEMBERS_MAX {
             return true;
         }
-        let gone = self.members.iter().filter(|(_, entry)| newcomer.in_ring() && !entry.claim.state.in_ring());
+        let gone = self.members.iter().filter(|(_, entry)| newcomer.is_present() && !entry.claim.state.is_present());
         let longest = gone.min_by_key(|(_, entry)| entry.changed_at).map(|(&id, _)| id);
         longest.is_some_and(|id| self.members.remove(&id).is_some())
     }

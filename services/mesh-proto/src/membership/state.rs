@@ -1,5 +1,5 @@
-//! What can be believed about a member. The order of the variants decides between two claims of one incarnation, so it stands
-//! for itself.
+//! What can be believed about a member, and where it stands between its start and its stop. The order of the variants decides
+//! between two claims of one incarnation.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,30 @@ use serde::{Deserialize, Serialize};
 pub enum MemberState {
     /// It answers.
     Alive,
-    /// It has not answered lately; still in the ring.
+    /// It has not answered lately; it still counts as present.
     Suspect,
-    /// It has not refuted the suspicion in time; not in the ring, but probed for ever.
+    /// It has not refuted the suspicion in time; probed for ever.
     Dead,
-    /// It said good-bye; not in the ring.
+    /// It has stopped gracefully, after it handed over what it held.
     Left,
 }
 
 impl MemberState {
-    /// Whether a member in this state is in the ring.
+    /// Whether a process in this state is believed to be there.
     #[must_use]
-    pub const fn in_ring(self) -> bool {
+    pub const fn is_present(self) -> bool {
         matches!(self, Self::Alive | Self::Suspect)
     }
+}
+
+/// Where a member that is present stands. Only one in `Normal` is in the ring; it alone says which it is in, each time with a
+/// higher incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Stage {
+    /// It catches up before it enters the ring: nobody has to do without an owner that knows all.
+    Joining,
+    /// It is in the ring.
+    Normal,
+    /// It has left the ring, and stays until others hold all that it holds.
+    Leaving,
 }

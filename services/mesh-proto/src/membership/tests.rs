@@ -1,9 +1,9 @@
 //! One machine at a time; whole clusters are in `tests/membership_sim.rs`.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use proptest::prelude::*;
-
 use super::*;
+
+mod properties;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 const SUSPICION: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ fn claim(id: u64, incarnation: u64, state: MemberState) -> Member {
         incarnation: Incarnation::new(incarnation),
         weight: Weight::MIN,
         state,
-        joining: false,
+        stage: Stage::Normal,
     }
 }
 
@@ -79,85 +79,23 @@ fn joins(outputs: &[MembershipOutput]) -> Vec<&str> {
     joins.collect()
 }
 
-fn state() -> impl Strategy<Value = MemberState> {
-    prop_oneof![Just(MemberState::Alive), Just(MemberState::Suspect), Just(MemberState::Dead), Just(MemberState::Left)]
-}
-
-prop_compose! {
-    fn any_claim()(id in 0u64..4, incarnation in 0u64..4, state in state(), weight in 1u8..=2, addr in 0u8..2,
-        joining: bool) -> Member {
-        Member {
-            addr: format!("node{id}:{addr}"),
-            weight: Weight::new(weight).unwrap(),
-            joining,
-            ..claim(id, incarnation, state)
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn merging_is_a_join_of_a_semilattice(
-        (claims, shuffled) in prop::collection::vec(any_claim(), 0..24)
-            .prop_flat_map(|claims| (Just(claims.clone()), Just(claims).prop_shuffle())),
-        split in any::<prop::sample::Index>(),
-    ) {
-        let (head, tail) = shuffled.split_at(split.index(shuffled.len() + 1));
-        let at_once = with(&claims);
-        let mut in_parts = with(head);
-        in_parts.handle_message(at(0), NodeId::new(77), message(77, GossipBody::Updates, tail));
-        in_parts.handle_members(at(0), head);
-        prop_assert_eq!(at_once.members(), in_parts.members());
-        let mut again = with(&at_once.members());
-        again.handle_members(at(0), &claims);
-        prop_assert_eq!(at_once.members(), again.members());
-    }
-
-    #[test]
-    fn no_sequence_of_inputs_breaks_it(
-        inputs in prop::collection::vec((0u64..5, prop::collection::vec(any_claim(), 0..4), 0u64..4000, 0u8..6), 0..60),
-    ) {
-        let mut machine = machine(&["node0:0", "node1:1", "elsewhere:1"]);
-        let mut ring = (machine.ring_members(), machine.joining_members());
-        let mut ms = 0;
-        for (from, mut claims, pause_ms, kind) in inputs {
-            ms += pause_ms;
-            claims.push(claim(ME, pause_ms % 30, MemberState::Dead));
-            let (seq, peer) = (pause_ms as u32, NodeId::new(from));
-            let body = match kind {
-                0 => GossipBody::Ping { seq },
-                1 => GossipBody::Ack { seq, subject: peer },
-                2 => GossipBody::PingRequest { seq, target: NodeId::new(pause_ms % 5) },
-                _ => GossipBody::Updates,
-            };
-            machine.handle_message(at(ms), peer, message(from, body, &claims));
-            let outputs = drain(&mut machine, ms);
-            let announced = outputs.contains(&MembershipOutput::RingChanged);
-            for output in outputs {
-                if let MembershipOutput::Send { message, .. } = output {
-                    prop_assert_eq!(GossipMessage::decode(&message.encode()), Some(message), "all of it fits");
-                }
-            }
-            let before = std::mem::replace(&mut ring, (machine.ring_members(), machine.joining_members()));
-            prop_assert_eq!(before != ring, announced, "the ring changes exactly when it says so");
-            prop_assert!(ring.0.iter().any(|(id, _)| *id == NodeId::new(ME)), "always in its own ring");
-            prop_assert!(machine.next_deadline() > at(ms));
-        }
-    }
+/// All that a ring is made of.
+fn rings(machine: &Membership) -> [Vec<(NodeId, Weight)>; 3] {
+    [machine.ring_members(), machine.others_in(Stage::Joining), machine.others_in(Stage::Leaving)]
 }
 
 #[test]
 fn who_joins_is_not_in_the_ring_until_it_has_caught_up() {
     let config = MembershipConfig { interval: INTERVAL, suspicion: SUSPICION, indirect_probes: 3, seeds: Vec::new() };
-    let me = Member { joining: true, ..claim(ME, 1, MemberState::Alive) };
+    let me = Member { stage: Stage::Joining, ..claim(ME, 1, MemberState::Alive) };
     let mut machine = Membership::new(config, me, at(0), 1);
     assert_eq!(machine.ring_members(), [(NodeId::new(ME), Weight::MIN)], "alone in its own");
-    let other = Member { joining: true, ..claim(2, 1, MemberState::Alive) };
+    let other = Member { stage: Stage::Joining, ..claim(2, 1, MemberState::Alive) };
     machine.handle_members(at(0), &[claim(1, 1, MemberState::Alive), other.clone()]);
     assert!(drain(&mut machine, 0).contains(&MembershipOutput::RingChanged));
     assert_eq!(machine.ring_members(), [(NodeId::new(1), Weight::MIN)]);
-    assert_eq!(machine.joining_members(), [(NodeId::new(2), Weight::MIN)]);
-    machine.handle_caught_up(at(0));
+    assert_eq!(machine.others_in(Stage::Joining), [(NodeId::new(2), Weight::MIN)]);
+    machine.handle_stage(at(0), Stage::Normal);
     assert!(drain(&mut machine, 0).contains(&MembershipOutput::RingChanged));
     assert_eq!(machine.ring_members().len(), 2);
     assert_eq!(machine.incarnation(), Incarnation::new(2), "so that everybody believes it");
@@ -265,10 +203,10 @@ fn a_death_heard_of_after_the_suspicion_was_refuted_is_reported_once() {
 }
 
 #[test]
-fn a_node_that_leaves_tells_everyone_and_refutes_nothing() {
+fn a_node_that_has_left_tells_everyone_and_refutes_nothing() {
     let others: Vec<_> = (0..40).map(|id| claim(id, 1, MemberState::Alive)).collect();
     let mut machine = with(&others);
-    machine.handle_leave(at(1));
+    machine.handle_left(at(1));
     let outputs = drain(&mut machine, 1);
     for id in 0..40 {
         assert_eq!(sent_to(&outputs, id)[0].updates[0].state, MemberState::Left, "{id}");
@@ -284,8 +222,25 @@ fn a_node_that_leaves_tells_everyone_and_refutes_nothing() {
 #[test]
 fn the_last_node_keeps_its_ring_when_it_leaves() {
     let mut machine = machine(&[]);
-    machine.handle_leave(at(0));
+    machine.handle_stage(at(0), Stage::Leaving);
     assert_eq!(machine.ring_members(), [(NodeId::new(ME), Weight::MIN)]);
+}
+
+#[test]
+fn a_leaving_member_is_present_and_not_in_the_ring_and_may_come_back_to_it() {
+    let mut machine = with(&[claim(1, 1, MemberState::Alive)]);
+    machine.handle_stage(at(0), Stage::Leaving);
+    assert!(drain(&mut machine, 0).contains(&MembershipOutput::RingChanged));
+    assert_eq!(machine.ring_members(), [(NodeId::new(1), Weight::MIN)]);
+    machine.handle_members(at(0), &[claim(ME, 11, MemberState::Suspect)]);
+    assert_eq!(machine.incarnation(), Incarnation::new(12), "it refutes what is not so");
+    machine.handle_stage(at(0), Stage::Normal);
+    assert_eq!(machine.ring_members().len(), 2);
+    let other = Member { stage: Stage::Leaving, ..claim(1, 2, MemberState::Alive) };
+    machine.handle_members(at(0), &[other]);
+    assert!(drain(&mut machine, 0).contains(&MembershipOutput::RingChanged));
+    assert_eq!(machine.ring_members(), [(NodeId::new(ME), Weight::MIN)]);
+    assert_eq!(machine.others_in(Stage::Leaving), [(NodeId::new(1), Weight::MIN)]);
 }
 
 #[test]
@@ -429,8 +384,8 @@ fn absent_seeds_and_the_dead_are_looked_for_in_turn_but_not_the_left_nor_the_liv
     }
     let joins = joins(&outputs);
     let expected = ["lost:1", "node2:1", "lost:1", "node3:1", "lost:1", "node4:1", "lost:1", "node2:1"];
-    assert_eq!(joins[..8], expected, "one per two intervals");
-    assert_eq!(joins.len(), 12, "{joins:?}");
+    assert_eq!(joins[..8], expected, "one of each kind per two intervals");
+    assert_eq!(joins.len(), 24, "{joins:?}");
 }
 
 #[test]

@@ -218,6 +218,11 @@ impl Shard {
         self.slots[slot.index() >> self.shard_bits].digest
     }
 
+    /// Those of all its slots, in order.
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.slots.iter().map(|slot| slot.digest)
+    }
+
     /// Looks at up to `budget` entries from where the last call stopped.
     pub(super) fn sweep(&mut self, now: UnixMillis, budget: usize) -> Swept {
         let mut swept = Swept::default();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, Hello, Incarnation, KeyHash,
-    Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, SLOTS, Slot, SlotPage,
+    Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, SLOTS, Slot, SlotPage, Stage,
     TraceContext, Version, Weight, WriteAnswer,
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -85,6 +85,10 @@ fn record() -> impl Strategy<Value = Record> {
     })
 }
 
+fn stage() -> impl Strategy<Value = Stage> {
+    prop_oneof![Just(Stage::Joining), Just(Stage::Normal), Just(Stage::Leaving)]
+}
+
 fn member() -> impl Strategy<Value = Member> {
     let state = prop_oneof![
         Just(MemberState::Alive),
@@ -92,14 +96,14 @@ fn member() -> impl Strategy<Value = Member> {
         Just(MemberState::Dead),
         Just(MemberState::Left)
     ];
-    (any::<u64>(), "[a-z0-9.]{0,20}:[0-9]{1,5}", any::<u64>(), 1..=16_u8, state, any::<bool>()).prop_map(
-        |(id, addr, incarnation, weight, state, joining)| Member {
+    (any::<u64>(), "[a-z0-9.]{0,20}:[0-9]{1,5}", any::<u64>(), 1..=16_u8, state, stage()).prop_map(
+        |(id, addr, incarnation, weight, state, stage)| Member {
             id: NodeId::new(id),
             addr,
             incarnation: Incarnation::new(incarnation),
             weight: Weight::new(weight).unwrap(),
             state,
-            joining,
+            stage,
         },
     )
 }
@@ -146,7 +150,8 @@ fn write_answer() -> impl Strategy<Value = WriteAnswer> {
     prop_oneof![
         Just(WriteAnswer::Applied),
         Just(WriteAnswer::AppliedUnconfirmed),
-        version().prop_map(|newer| WriteAnswer::Stale { newer }),
+        (version(), any::<bool>()).prop_map(|(newer, in_sync)| WriteAnswer::Stale { newer, in_sync }),
+        version().prop_map(|newer| WriteAnswer::Collected { newer }),
         any::<u64>().prop_map(|ahead_ms| WriteAnswer::Drift { ahead_ms }),
         Just(WriteAnswer::TooLarge),
         members().prop_map(WriteAnswer::WrongRing),
@@ -172,7 +177,7 @@ fn control() -> impl Strategy<Value = ControlRequest> {
             bytes_max
         }),
         Just(ControlRequest::CompareWithMe),
-        Just(ControlRequest::Farewell),
+        any::<u32>().prop_map(|n| ControlRequest::HandedOver { incarnation: Incarnation::new(n.into()) }),
         Just(ControlRequest::InSync),
         any::<u64>().prop_map(|start| ControlRequest::Reached { start }),
     ]

@@ -106,8 +106,8 @@ pub(super) struct MeshFlags {
     /// How often this node's share of the ring is sampled, in milliseconds
     #[arg(long, env = "WEIGHT_UPDATE_MS", default_value = "1000", value_name = "MS")]
     pub(super) weight_update_ms: String,
-    /// How long a graceful stop waits for the others to take over what this node holds, in milliseconds
-    #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value = "5000", value_name = "MS")]
+    /// How long a graceful stop waits for its turn, and for others to take over what this node holds, in milliseconds
+    #[arg(long, env = "DRAIN_TIMEOUT_MS", default_value = "8000", value_name = "MS")]
     pub(super) drain_timeout_ms: String,
 }
 

@@ -35,7 +35,7 @@ impl Shard {
         let floor = self.slots[self.slot_of(entry.hash)].collected.floor;
         match origin {
             _ if entry.version > floor || floor == Version::ZERO => None,
-            ApplyOrigin::Write => Some(Applied::Stale { newer: floor }),
+            ApplyOrigin::Write => Some(Applied::Collected { newer: floor }),
             ApplyOrigin::Repair if entry.is_live() => None,
             ApplyOrigin::Repair => Some(Applied::Skipped),
         }

@@ -82,8 +82,8 @@ fn what_was_collected_does_not_come_back() {
     assert_eq!(collect_five(&store, 10, 2), 2);
     let floor = at_ms(NOW.get() + 6, 6);
     let old = in_slot(value("5", at_ms(NOW.get() + 4, 4), b"old"));
-    assert_eq!(write(&store, &old), Applied::Stale { newer: floor }, "a hint, or a leg that was late");
-    assert_eq!(write(&store, &in_slot(tombstone("5", at_ms(NOW.get() + 5, 5)))), Applied::Stale { newer: floor });
+    assert_eq!(write(&store, &old), Applied::Collected { newer: floor }, "a hint, or a leg that was late");
+    assert_eq!(write(&store, &in_slot(tombstone("5", at_ms(NOW.get() + 5, 5)))), Applied::Collected { newer: floor });
     let again = in_slot(tombstone("6", floor));
     assert_eq!(repair(&store, &again), Applied::Skipped, "from an owner that has yet to collect it");
     assert_eq!(write(&store, &in_slot(value("5", at_ms(NOW.get() + 7, 7), b"new"))), Applied::Stored);
@@ -102,7 +102,7 @@ fn an_eviction_takes_the_floor_with_it() {
     write(&store, &in_slot(value("k", v(1), b"x")));
     delete_five(&store, 5..6);
     assert_eq!(collect_five(&store, 10, 2), 1);
-    assert!(matches!(write(&store, &in_slot(value("other", v(2), b"x"))), Applied::Stale { .. }));
+    assert!(matches!(write(&store, &in_slot(value("other", v(2), b"x"))), Applied::Collected { .. }));
     assert_eq!(write(&store, &in_slot(value("other", at_ms(NOW.get() + 6, 6), b"x"))), Applied::Stored);
     assert_eq!(store.stats().evictions, 1);
     assert_eq!(write(&store, &in_slot(value("k", v(1), b"x"))), Applied::Stored, "a read may bring it back");

@@ -1,0 +1,495 @@
+//! The drivers' rules, re-enacted literally on a state: each function names the one of `services/mesh/src` that it mirrors.
+
+use mesh_proto::{Mutant, Round, Stage, WriteOutcome, WriteStep};
+
+use crate::{
+    machines,
+    membership::{self, Believed},
+    replica,
+    state::{
+        Answer, Broken, Claim, Comparison, Late, Leg, Life, NODES, Node, Nodes, Progress, Reason, Seen, State, Status,
+        View, Write, each, has, only,
+    },
+    sync,
+};
+
+impl State {
+    /// `Core::with_membership`.
+    fn with_membership(&mut self, me: usize, input: membership::Input) {
+        let believed = membership::step(me, &self.nodes[me].view, input);
+        let before = std::mem::replace(&mut self.nodes[me].view, believed.view);
+        self.follow_leavers(me, &before);
+        if believed.ring_changed || believed.refuted {
+            self.build_ring(me, &believed, believed.refuted && !Mutant::DeathForgotten.is_planted());
+        }
+    }
+
+    /// `Core::follow_leavers`.
+    fn follow_leavers(&mut self, me: usize, before: &View) {
+        let node = &mut self.nodes[me];
+        for peer in 0..NODES {
+            let (old, new) = (before.claims[peer], node.view.claims[peer]);
+            let is_another = old.incarnation != new.incarnation && !Mutant::HandoverOutlivesLeaver.is_planted();
+            if new.status != Status::Leaving || is_another {
+                node.taken[peer] = 0;
+            }
+        }
+    }
+
+    /// `Core::build_ring`.
+    fn build_ring(&mut self, me: usize, believed: &Believed, distrust: bool) {
+        let node = &mut self.nodes[me];
+        let Believed { members, joining, leaving, .. } = *believed;
+        let is_joining = believed.view.claims[me].status == Status::Joining;
+        let asked = if Mutant::LeaversUnasked.is_planted() { 0 } else { leaving };
+        let holders = (members | asked) & !only(me);
+        let alone = members == only(me);
+        let entered = std::mem::replace(&mut node.is_joining, is_joining) && !is_joining;
+        let input = if alone {
+            sync::Input::Alone
+        } else if is_joining {
+            sync::Input::Ring { to_be: members | only(me), ring: members, holders, distrust }
+        } else {
+            sync::Input::Ring {
+                to_be: members,
+                ring: members,
+                holders,
+                distrust: distrust || (entered && !Mutant::EnteredAndTrusted.is_planted()),
+            }
+        };
+        node.sync = sync::step(me, node.sync, input);
+        node.ring = members;
+        node.joining = joining;
+        if !self.left.old_answers {
+            let is_old = |comparison: &&mut Comparison| comparison.ring != members;
+            node.comparisons.iter_mut().filter(is_old).for_each(|comparison| *comparison = Comparison::default());
+            node.taken.iter_mut().filter(|ring| **ring != members).for_each(|ring| *ring = 0);
+        }
+    }
+
+    /// `Core::handle_gossip`.
+    pub fn gossip(&mut self, me: usize, from: usize) {
+        self.with_membership(me, membership::Input::Members(self.nodes[from].view.claims));
+    }
+
+    /// `Core::handle_members`.
+    pub fn exchange_members(&mut self, me: usize, from: usize) {
+        self.gossip(me, from);
+        self.enter_small_ring(me);
+    }
+
+    /// `Core::enter_small_ring`.
+    fn enter_small_ring(&mut self, me: usize) {
+        let node = &self.nodes[me];
+        if !node.is_joining {
+            return;
+        }
+        let others = || (0..NODES).filter(|peer| *peer != me).map(|peer| node.view.claims[peer].status);
+        let in_ring = others().filter(|status| *status == Status::Normal).count();
+        if others().any(Status::is_present) && in_ring < NODES {
+            self.enter_ring(me);
+        }
+    }
+
+    /// `Core::enter_ring`.
+    pub fn enter_ring(&mut self, me: usize) {
+        self.enter_stage(me, Stage::Normal);
+    }
+
+    /// `handover::enter_stage`.
+    fn enter_stage(&mut self, me: usize, stage: Stage) {
+        self.with_membership(me, membership::Input::Stage(stage));
+    }
+
+    /// `Membership` declares a suspect dead.
+    pub fn declare_dead(&mut self, me: usize, peer: usize) {
+        let mut claims = [Claim::default(); NODES];
+        claims[peer] = Claim { status: Status::Dead, ..self.nodes[me].view.claims[peer] };
+        self.with_membership(me, membership::Input::Members(claims));
+    }
+
+    /// A new process in a place: `Core::new`, `Node::start_upkeep`.
+    pub fn start(&mut self, me: usize, incarnation: u8) {
+        let mut claims = [Claim::default(); NODES];
+        claims[me] = Claim { status: Status::Joining, incarnation };
+        let view = View { claims, gone_after: incarnation };
+        self.nodes[me] = Node { life: Life::Up, view, ring: only(me), is_joining: true, ..Node::default() };
+        self.nodes[me].sync = sync::step(me, self.nodes[me].sync, sync::Input::Alone);
+    }
+
+    /// The process in a place is gone, and with it what was on its way to it.
+    pub fn end(&mut self, me: usize) {
+        self.nodes[me] = Node::default();
+        for peer in self.nodes.iter_mut() {
+            peer.links &= !only(me);
+        }
+        for at in 0..self.writes.len() {
+            self.writes[at].late[me] = Late::default();
+            if self.writes[at].legs[me] == Leg::Sent {
+                self.writes[at].legs[me] = Leg::Lost;
+                self.conclude_write(at);
+            }
+            let write = &mut self.writes[at];
+            if usize::from(write.coordinator) == me && matches!(write.progress, Progress::Running | Progress::Again) {
+                self.end_write(at, Progress::Ended);
+            }
+        }
+        if self.read.progress == Progress::Running && usize::from(self.read.coordinator) == me {
+            self.end_read();
+        }
+    }
+
+    /// All connections of a node that is cut off are given up.
+    pub fn disconnect(&mut self, me: usize) {
+        for peer in (0..NODES).filter(|peer| *peer != me) {
+            self.nodes[peer].links &= !only(me);
+            self.nodes[peer].comparisons[me] = Comparison::default();
+            self.nodes[me].comparisons[peer] = Comparison::default();
+        }
+        self.nodes[me].links = 0;
+        for at in 0..self.writes.len() {
+            let coordinator = usize::from(self.writes[at].coordinator);
+            for owner in (0..NODES).filter(|owner| *owner != coordinator && (*owner == me || coordinator == me)) {
+                self.writes[at].late[owner] = Late::default();
+                if self.writes[at].legs[owner] == Leg::Sent {
+                    self.writes[at].legs[owner] = Leg::Lost;
+                }
+            }
+            self.conclude_write(at);
+        }
+    }
+
+    /// `Peers::keep_connected`: whoever is wanted and can be reached is connected to.
+    pub fn connect(&mut self) {
+        for me in 0..NODES {
+            for peer in 0..NODES {
+                let node = &self.nodes[me];
+                if node.view.claims[peer].status.is_present() && !has(node.links, peer) && self.connects(me, peer) {
+                    self.nodes[me].links |= only(peer);
+                    // What an earlier process has answered and has not come yet is not waited for.
+                    self.nodes[me].comparisons[peer] = Comparison::default();
+                }
+            }
+        }
+    }
+
+    // What replicas do.
+
+    /// `Core::write_replica_in`.
+    fn write_replica_in(&mut self, owner: usize, ring: Nodes, stamp: u8) -> Answer {
+        let node = &mut self.nodes[owner];
+        if node.ring != ring && !Mutant::RingUnchecked.is_planted() {
+            return Answer::WrongRing;
+        }
+        node.clock = node.clock.max(stamp >> 1);
+        node.held = replica::written(node.held, stamp);
+        let in_sync = node.sync.in_sync;
+        match node.held == stamp {
+            true if in_sync => Answer::Applied,
+            true => Answer::Unconfirmed,
+            false if Mutant::StaleWriteAcked.is_planted() => Answer::Applied,
+            false => Answer::Stale { newer: node.held, in_sync },
+        }
+    }
+
+    /// `Core::read_replica_in`.
+    fn read_replica_in(&self, owner: usize, ring: Nodes) -> Seen {
+        let Node { held, sync, ring: own, .. } = self.nodes[owner];
+        match (held, sync.in_sync) {
+            _ if own != ring && !Mutant::RingUnchecked.is_planted() => Seen::WrongRing,
+            (0, false) if !Mutant::MissWhenEmpty.is_planted() => Seen::Unknown,
+            (0, _) => Seen::Absent,
+            (stamp, in_sync) => Seen::Value { stamp, in_sync },
+        }
+    }
+
+    // Writes: `Worker::replicate`.
+
+    /// Whether a node would begin or repeat a write now: `Worker::reachable`.
+    pub fn is_reachable(&self, coordinator: usize) -> bool {
+        let Node { ring, links, .. } = self.nodes[coordinator];
+        (ring & (links | only(coordinator))).count_ones() as usize >= machines::concern_size()
+    }
+
+    /// `Worker::write`.
+    pub fn begin_write(&mut self, at: usize, coordinator: usize) {
+        self.left.writes -= 1;
+        self.writes[at].coordinator = coordinator as u8;
+        self.writes[at].floor = self.acknowledged;
+        self.writes[at].stamp = self.tick(coordinator, at);
+        self.send_write(at);
+    }
+
+    /// `Core::tick`: wall clocks may stand still, so a version is above all that its coordinator has met and no more.
+    fn tick(&mut self, coordinator: usize, at: usize) -> u8 {
+        let clock = &mut self.nodes[coordinator].clock;
+        *clock += 1;
+        *clock << 1 | at as u8
+    }
+
+    /// `Worker::send_write`.
+    pub fn send_write(&mut self, at: usize) {
+        let coordinator = usize::from(self.writes[at].coordinator);
+        let Node { ring, joining, links, .. } = self.nodes[coordinator];
+        let write = &mut self.writes[at];
+        let late = Late { stamp: write.stamp, ring };
+        // `Trail::next_round`.
+        write.is_second &= write.ring == ring;
+        write.ring = ring;
+        write.attempt += 1;
+        write.progress = Progress::Running;
+        for owner in each(ring) {
+            write.legs[owner] = if has(links, owner) || owner == coordinator { Leg::Sent } else { Leg::NotSent };
+        }
+        each(joining & links).for_each(|peer| write.late[peer] = late);
+        if has(ring, coordinator) {
+            self.deliver_leg(at, coordinator);
+        } else {
+            self.conclude_write(at);
+        }
+    }
+
+    /// An owner takes its leg, and the coordinator its answer. One that comes later makes the write end later, no more.
+    pub fn deliver_leg(&mut self, at: usize, owner: usize) {
+        let (ring, stamp) = (self.writes[at].ring, self.writes[at].stamp);
+        let answer = self.write_replica_in(owner, ring, stamp);
+        self.writes[at].legs[owner] = Leg::Answered(answer);
+        self.conclude_write(at);
+    }
+
+    /// A leg that nobody waits for any more arrives.
+    pub fn deliver_late(&mut self, at: usize, owner: usize) {
+        let late = std::mem::take(&mut self.writes[at].late[owner]);
+        self.write_replica_in(owner, late.ring, late.stamp);
+    }
+
+    /// `WriteCall::outcome` and what `Worker::replicate` makes of it.
+    fn conclude_write(&mut self, at: usize) {
+        let write = self.writes[at];
+        if write.progress != Progress::Running {
+            return;
+        }
+        match machines::write(write.is_second, write.ring, &write.legs).0 {
+            WriteStep::Wait => {}
+            WriteStep::Done(outcome) => self.settle_write(at, outcome),
+        }
+    }
+
+    /// What `Worker::replicate` makes of an outcome.
+    pub fn settle_write(&mut self, at: usize, outcome: WriteOutcome) {
+        let write = self.writes[at];
+        match outcome {
+            WriteOutcome::Acknowledged => {
+                if write.stamp < write.floor {
+                    self.broken = Broken::Order;
+                }
+                self.acknowledged = self.acknowledged.max(write.stamp);
+                self.end_write(at, Progress::Acknowledged);
+            }
+            WriteOutcome::Stale { newest, next } => {
+                let coordinator = usize::from(write.coordinator);
+                let clock = &mut self.nodes[coordinator].clock;
+                *clock = (*clock).max(machines::stamp(newest) >> 1);
+                self.end_write(at, Progress::Again);
+                if self.writes[at].progress == Progress::Again {
+                    self.writes[at].stamp = self.tick(coordinator, at);
+                    self.writes[at].is_second = next == Round::Second;
+                }
+            }
+            WriteOutcome::WrongRing | WriteOutcome::Unconfirmed => self.end_write(at, Progress::Again),
+            WriteOutcome::Refused { .. } | WriteOutcome::Indeterminate { .. } => self.end_write(at, Progress::Ended),
+        }
+    }
+
+    /// Nobody waits for this attempt's legs any more; those under way arrive nevertheless.
+    fn end_write(&mut self, at: usize, progress: Progress) {
+        let write = &mut self.writes[at];
+        let late = Late { stamp: write.stamp, ring: write.ring };
+        for owner in 0..NODES {
+            if write.legs[owner] == Leg::Sent && owner != usize::from(write.coordinator) {
+                write.late[owner] = late;
+            }
+        }
+        write.legs = [Leg::None; NODES];
+        let is_last = progress == Progress::Again && write.attempt >= self.left.attempts;
+        write.progress = if is_last { Progress::Ended } else { progress };
+        if matches!(write.progress, Progress::Acknowledged | Progress::Ended) {
+            *write = Write { progress: write.progress, late: write.late, ..Write::default() };
+        }
+    }
+
+    // Reads: `Worker::read`. One attempt: each further one is a read that began later.
+
+    pub fn begin_read(&mut self, coordinator: usize) {
+        self.left.reads -= 1;
+        let ring = self.nodes[coordinator].ring;
+        self.read.progress = Progress::Running;
+        self.read.coordinator = coordinator as u8;
+        self.read.ring = ring;
+        self.read.floor = self.acknowledged;
+        if has(ring, coordinator) {
+            self.answer_read(coordinator);
+        }
+    }
+
+    /// An owner answers. When the answer is taken makes no difference: the reader does nothing else meanwhile.
+    pub fn answer_read(&mut self, owner: usize) {
+        self.read.seen[owner] = self.read_replica_in(owner, self.read.ring);
+        let found = machines::read(self.read.ring, usize::from(self.read.coordinator), &self.read.seen);
+        if found.is_some_and(|found| found < self.read.floor) {
+            self.broken = Broken::Read;
+        }
+        let is_over = each(self.read.ring).all(|owner| self.read.seen[owner] != Seen::None);
+        if found.is_some() || is_over {
+            self.end_read();
+        }
+    }
+
+    fn end_read(&mut self) {
+        self.read = crate::state::Read { progress: Progress::Ended, ..crate::state::Read::default() };
+    }
+
+    /// Whether a quorum read that gets all its answers in this moment, through any node, misses an acknowledged write.
+    pub fn misses_now(&self) -> bool {
+        let may_miss = self.nodes.iter().any(|node| node.sync.in_sync && node.held < self.acknowledged);
+        may_miss
+            && (0..NODES).filter(|node| self.nodes[*node].life != Life::Down).any(|coordinator| {
+                let ring = self.nodes[coordinator].ring;
+                let answers = |owner| owner == coordinator || has(self.nodes[coordinator].links, owner);
+                let answers =
+                    |owner: &usize| answers(*owner) && (*owner == coordinator || self.connects(coordinator, *owner));
+                let mut seen = [Seen::None; NODES];
+                each(ring).filter(answers).for_each(|owner| seen[owner] = self.read_replica_in(owner, ring));
+                machines::read(ring, coordinator, &seen).is_some_and(|found| found < self.acknowledged)
+            })
+    }
+
+    // Anti-entropy.
+
+    /// `resync::fetch_digests`: a peer with the same ring shows what it holds. To be pulled it is looked at later, with the
+    /// ring compared again; that is a comparison which began later.
+    pub fn compare(&mut self, me: usize, peer: usize, reason: Reason) {
+        let shown = self.nodes[peer].held;
+        self.nodes[me].comparisons[peer] = Comparison { reason, ring: self.nodes[me].ring, shown };
+        if !self.left.late_answers {
+            self.take(me, peer);
+        }
+    }
+
+    /// What `resync::resync_from` and `handover::take_over` make of the answer.
+    pub fn take(&mut self, me: usize, peer: usize) {
+        let Comparison { reason, ring, shown } = std::mem::take(&mut self.nodes[me].comparisons[peer]);
+        let is_established = self.nodes[peer].is_established;
+        let node = &mut self.nodes[me];
+        let owns = if Mutant::AloneTakesNothing.is_planted() { node.sync.owned } else { has(node.ring, me) };
+        let is_whole = replica::is_settled(node.held, shown) || (reason == Reason::TakeOver && !owns);
+        if !is_whole {
+            node.clock = node.clock.max(shown >> 1);
+            node.held = replica::repaired(node.held, shown);
+        }
+        if !is_whole || reason == Reason::Resync {
+            node.sync = sync::step(me, node.sync, sync::Input::Confirmed { ring, peer: only(peer) });
+        }
+        // `Core::handle_taken_over`.
+        if reason == Reason::TakeOver && node.ring == ring {
+            node.taken[peer] = ring;
+            node.is_established |= self.left.established && has(ring, me) && is_established;
+            if self.asks(peer, me) {
+                self.ask(peer, me);
+            }
+        }
+    }
+
+    // Leaving.
+
+    /// The others that a node knows to be leaving: `handover::leavers`.
+    fn leavers(&self, me: usize) -> Nodes {
+        let is_leaving = |peer: &usize| *peer != me && self.nodes[me].view.claims[*peer].status == Status::Leaving;
+        (0..NODES).filter(is_leaving).map(only).sum()
+    }
+
+    /// How many other members the ring has.
+    pub fn others(&self, me: usize) -> usize {
+        (self.nodes[me].ring & !only(me)).count_ones() as usize
+    }
+
+    /// `handover::wait_for_turn`, with all answers given in this moment.
+    pub fn has_turn(&self, me: usize) -> bool {
+        if Mutant::LastLeaves.is_planted() {
+            return true;
+        }
+        let is_due = self.leavers(me) == 0 && self.are_in_sync(me);
+        (is_due && self.others(me) >= machines::concern_size()) || (self.left.impatient && self.others(me) >= 1)
+    }
+
+    /// `handover::is_in_sync`.
+    fn are_in_sync(&self, me: usize) -> bool {
+        let node = &self.nodes[me];
+        each(node.ring).all(|owner| {
+            let peer = &self.nodes[owner];
+            let answers = has(node.links, owner) && self.connects(me, owner) && peer.ring == node.ring;
+            if owner == me { node.sync.in_sync } else { answers && peer.sync.in_sync }
+        })
+    }
+
+    /// `handover::leave`, when its turn has come.
+    pub fn leave(&mut self, me: usize) {
+        self.nodes[me].life = Life::Leaving;
+        self.enter_stage(me, Stage::Leaving);
+    }
+
+    /// `handover::hand_over`: whether it has to come back, and whether it may stay out. Of several leavers the first by name stays
+    /// out; in the model any may.
+    pub fn is_too_few(&self, me: usize) -> (bool, bool) {
+        let others = self.others(me);
+        let is_few = others < machines::concern_size() && !Mutant::LastLeaves.is_planted();
+        let is_first = self.leavers(me) == 0;
+        let comes_back = is_few && (others == 0 || !is_first);
+        (comes_back, !is_few || others > 0)
+    }
+
+    /// It enters the ring again.
+    pub fn come_back(&mut self, me: usize) {
+        let node = &mut self.nodes[me];
+        (node.life, node.drain_ring, node.drained) = (Life::Up, 0, 0);
+        self.enter_stage(me, Stage::Normal);
+    }
+
+    /// `handover::is_taken_over`: whether a leaving node asks that member, and it understands.
+    pub fn asks(&self, me: usize, peer: usize) -> bool {
+        let Node { life, ring, links, view, .. } = self.nodes[me];
+        let asks = life == Life::Leaving && has(ring & links, peer) && self.connects(me, peer);
+        let known = self.nodes[peer].view.claims[me];
+        asks && self.nodes[peer].ring == ring
+            && (known == view.claims[me] || Mutant::HandoverOutlivesLeaver.is_planted())
+    }
+
+    /// The member answers, by `Core::has_taken_over`.
+    pub fn ask(&mut self, me: usize, peer: usize) {
+        let ring = self.nodes[me].ring;
+        if self.nodes[peer].taken[me] == ring {
+            let node = &mut self.nodes[me];
+            let drained = if node.drain_ring == ring { node.drained } else { 0 };
+            (node.drain_ring, node.drained) = (ring, drained | only(peer));
+        }
+    }
+
+    /// Whether a leaving node has handed over.
+    pub fn is_handed_over(&self, me: usize) -> bool {
+        let node = &self.nodes[me];
+        let others = node.ring & !only(me);
+        others == 0 || (node.drain_ring == node.ring && others & !node.drained == 0)
+    }
+
+    /// Whether it waits for legs of its own: `handover::say_that_it_has_left`, which waits for a second at most.
+    pub fn is_busy(&self, me: usize) -> bool {
+        let is_sent = |write: &Write| write.progress == Progress::Running && write.legs.contains(&Leg::Sent);
+        self.writes.iter().any(|write| usize::from(write.coordinator) == me && is_sent(write))
+    }
+
+    /// `Membership::handle_left`.
+    pub fn say_that_it_has_left(&mut self, me: usize) {
+        self.nodes[me].life = Life::Left;
+        self.with_membership(me, membership::Input::Left);
+    }
+}
