@@ -25,9 +25,9 @@ perf: ## Measures the targets as ratios against yardsticks on this machine; writ
 	cargo build --locked --release -p node -p runner -p direct-runner
 	python3 perf/perf.py --binaries $(TARGET_DIR)/release --output $(TARGET_DIR)/perf.md $(PERF)
 
-sim: ## Simulates clusters under faults: SEEDS=50000 new seeds (FROM=n), or SEED=n alone (SHRINK=1: as small as it still fails)
+sim: ## Simulates clusters under faults: SEEDS=50000 new seeds (FROM=n), SEED=n alone (SHRINK=1: as small as it still fails), MODEL=1
 	@.ci/need cc gcc
-	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked -p mesh-bench --test simulator seeds_keep_the_guarantee -- --nocapture
+	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked -p mesh-bench $(if $(MODEL),--test model,--test simulator seeds_keep_the_guarantee) -- --nocapture
 
 test: ## Everything that CI checks; ends with the number of passed, failed and skipped checks
 	@.ci/need cc gcc

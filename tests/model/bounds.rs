@@ -32,3 +32,23 @@ pub struct Bounds {
     /// Whether a new process may have a higher incarnation than the one before, and not only the lowest.
     pub high_start: bool,
 }
+
+impl Bounds {
+    /// Nothing happens.
+    pub const NONE: Self = Self {
+        crashes: 0,
+        leaves: 0,
+        returns: 0,
+        cuts: 0,
+        writes: 0,
+        attempts: 0,
+        reads: 0,
+        first: false,
+        impatient: false,
+        cut_short: false,
+        established: false,
+        late_answers: false,
+        old_answers: false,
+        high_start: false,
+    };
+}

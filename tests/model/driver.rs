@@ -29,7 +29,7 @@ impl State {
         let node = &mut self.nodes[me];
         for peer in 0..NODES {
             let (old, new) = (before.claims[peer], node.view.claims[peer]);
-            let is_another = old.incarnation != new.incarnation && !Mutant::HandoverOutlivesLeaver.is_planted();
+            let is_another = old.incarnation != new.incarnation;
             if new.status != Status::Leaving || is_another {
                 node.taken[peer] = 0;
             }
@@ -460,8 +460,7 @@ impl State {
         let Node { life, ring, links, view, .. } = self.nodes[me];
         let asks = life == Life::Leaving && has(ring & links, peer) && self.connects(me, peer);
         let known = self.nodes[peer].view.claims[me];
-        asks && self.nodes[peer].ring == ring
-            && (known == view.claims[me] || Mutant::HandoverOutlivesLeaver.is_planted())
+        asks && self.nodes[peer].ring == ring && known == view.claims[me]
     }
 
     /// The member answers, by `Core::has_taken_over`.

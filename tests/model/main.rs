@@ -1,43 +1,72 @@
-//! Every interleaving of a few writes and a read with a few faults, on three nodes.
+//! Every interleaving of a few faults, leaves and returns with a quorum read at every instant, on three nodes of which two must have
+//! applied a write: the real `RepairPlan`, `Write` and store under a literal model of membership and handover. `state` has what
+//! is modelled and `bounds` how much of it. `MODEL=1` takes the larger bounds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "the whole tree is private to this test")]
 
 mod action;
 mod bounds;
-mod diag;
 mod driver;
 mod machines;
 mod membership;
 mod memo;
 mod replica;
-mod rounds;
 mod search;
 mod state;
 mod symmetry;
 mod sync;
 
-#[test]
-fn run() {
-    if let Ok(name) = std::env::var("MESH_MUTANT") {
-        mesh_proto::Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name).unwrap().plant();
-    }
-    search::from_environment();
+use bounds::Bounds;
+use search::{Searched, search};
+
+/// One write is acknowledged by all at first, and a quorum reads it at every instant.
+const READ: Bounds = Bounds { first: true, reads: 1, attempts: 1, high_start: true, ..Bounds::NONE };
+
+/// As `READ`, with all who leave and return.
+const LEAVE_TWICE: Bounds = Bounds { leaves: 2, returns: 2, ..READ };
+
+fn holds(bounds: Bounds) {
+    let Searched { is_exhausted, broken } = search(bounds);
+    assert!(is_exhausted && broken.is_empty(), "{broken:?}");
+}
+
+fn is_large() -> bool {
+    std::env::var_os("MODEL").is_some()
 }
 
 #[test]
-fn rounds_run() {
-    use stateright::{Checker, HasDiscoveries, Model};
-    if let Ok(name) = std::env::var("MESH_MUTANT") {
-        mesh_proto::Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name).unwrap().plant();
+fn two_that_leave_and_return_in_turn_lose_nothing() {
+    holds(LEAVE_TWICE);
+}
+
+#[test]
+fn two_that_crash_and_return_one_after_the_other_lose_nothing() {
+    holds(Bounds { crashes: 2, returns: 2, ..READ });
+}
+
+#[test]
+fn a_cut_beside_a_crash_loses_nothing() {
+    holds(Bounds { cuts: 1, crashes: 1, returns: 1, ..READ });
+    if is_large() {
+        holds(Bounds { cuts: 1, leaves: 1, returns: 1, ..READ });
+        holds(Bounds { cuts: 2, ..READ });
     }
-    let started = std::time::Instant::now();
-    let checker = rounds::Rounds.checker().finish_when(HasDiscoveries::Any).target_state_count(20_000_000).spawn_bfs().join();
-    println!("{} {} {:?}", checker.unique_state_count(), checker.state_count(), started.elapsed());
-    for (name, path) in checker.discoveries() {
-        println!("{name}");
-        for (_, action) in path.into_vec() {
-            println!("{action:?}");
-        }
+}
+
+/// Newcomers that meet before they have heard of the member that holds everything take each other for a mesh: a known gap, see
+/// ARCHITECTURE.md. The rule that closes it, that newcomers alone are never in sync, does so in the model.
+#[test]
+fn newcomers_that_meet_first_are_in_sync_too_early() {
+    let crash_and_leave = Bounds { crashes: 1, leaves: 1, returns: 2, ..READ };
+    let found = search(crash_and_leave).broken;
+    assert_eq!(
+        found,
+        ["a quorum read sees what was acknowledged before"],
+        "if the gap is closed, this is the place to say so"
+    );
+    if is_large() {
+        holds(Bounds { established: true, ..crash_and_leave });
+        holds(Bounds { established: true, impatient: true, ..LEAVE_TWICE });
     }
 }

@@ -60,71 +60,28 @@ impl Model for Mesh {
     }
 }
 
-pub fn from_environment() {
-    let get = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u8>().ok()).unwrap_or(0);
-    let bounds = Bounds {
-        crashes: get("CRASHES"),
-        leaves: get("LEAVES"),
-        returns: get("RETURNS"),
-        cuts: get("CUTS"),
-        writes: get("WRITES"),
-        attempts: get("ATTEMPTS").max(1),
-        reads: get("READS"),
-        first: get("FIRST") > 0,
-        impatient: get("IMPATIENT") > 0,
-        cut_short: get("CUT_SHORT") > 0,
-        high_start: get("HIGH") > 0,
-        established: get("MEND_NEW") > 0,
-        late_answers: get("LATE") > 0,
-        old_answers: get("OLD") > 0,
-    };
-    println!("{bounds:?} {}", std::mem::size_of::<State>());
-    if get("DIAG") > 0 {
-        return crate::diag::run(Mesh { bounds }.first(), usize::from(get("DIAG")) * 100_000);
-    }
+/// What a search has found.
+pub struct Searched {
+    /// Whether all states within the bounds were visited.
+    pub is_exhausted: bool,
+    /// The promises that some history breaks.
+    pub broken: Vec<&'static str>,
+}
+
+/// Visits every state within the bounds, breadth first, until a promise is broken; prints how many there were, and the shortest
+/// history that breaks it.
+pub fn search(bounds: Bounds) -> Searched {
     let started = Instant::now();
-    let model = Mesh { bounds };
-    let builder = model
-        .checker()
-        .finish_when(HasDiscoveries::Any)
-        .target_state_count(1_000_000 * usize::from(get("MILLIONS").max(1)))
-        .threads(1.max(get("THREADS").into()))
-        .timeout(std::time::Duration::from_secs(u64::from(get("MINUTES").max(1)) * 60));
-    let checker = builder.spawn_bfs().join();
-    println!(
-        "{} states, {} generated, depth {}, done {}, {:?}",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        checker.is_done(),
-        started.elapsed()
-    );
-    if get("SHOW") > 0 {
-        let mut dice = 12345_usize;
-        let model = checker.model();
-        let mut state = model.first();
-        for _ in 0..200 {
-            let mut actions = Vec::new();
-            state.actions(&mut actions);
-            if actions.is_empty() {
-                break;
-            }
-            dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let action = actions[(dice >> 33) % actions.len()];
-            let next = state.after(action);
-            if next != state {
-                println!("{action:?} of {}", actions.len());
-            }
-            state = next;
-        }
-        for node in &state.nodes {
-            println!("{node:?}");
-        }
-    }
-    for (name, path) in checker.discoveries() {
-        println!("--- {name}");
+    let checker = Mesh { bounds }.checker().finish_when(HasDiscoveries::Any).spawn_bfs().join();
+    let (states, depth, took) = (checker.unique_state_count(), checker.max_depth(), started.elapsed());
+    println!("{bounds:?}: {states} states, {depth} steps, {:.1} s", took.as_secs_f64());
+    let discoveries = checker.discoveries();
+    let broken = discoveries.keys().copied().collect();
+    for (name, path) in discoveries {
+        println!("broken: {name}");
         tell(&path.into_vec());
     }
+    Searched { is_exhausted: checker.is_done(), broken }
 }
 
 /// Replays a path with nodes that keep their names.

@@ -160,12 +160,13 @@ fn a_handover_counts_for_one_process_only() {
         links.cut(&[0], &[1]);
         links.apply(&cluster.network, &ids);
         let is_theirs = |number: &usize| !ring.owns(ids[3], Slot::of(KeyHash::of(&key(*number))));
-        let numbers: Vec<usize> = (KEYS..).filter(is_theirs).take(20).collect();
+        let numbers: Vec<usize> = (KEYS..).filter(is_theirs).take(KEYS).collect();
         let node = cluster.node(0).unwrap();
         for number in &numbers {
             set(&node, *number, "v").await.unwrap();
         }
-        assert!(cluster.stop(2).await);
+        assert!(cluster.node(2).unwrap().leave().await);
+        cluster.crash(2);
         cluster.crash(0);
         let node = cluster.node(1).unwrap();
         for number in numbers {

@@ -10,11 +10,6 @@ use crate::{
     swarm::Swarm,
 };
 
-/// Whether the guarantee is kept while a link comes and goes in a mesh of more nodes than replicas. It is not yet: who was cut
-/// off brings back news of deaths that never were, rings collapse for a moment, and a write that is acknowledged in such a
-/// ring stays with nodes that are no owners afterwards. About one seed in a thousand shows it.
-const FLAPPING_IS_HARMLESS: bool = false;
-
 /// In how many per cent of the seeds nodes join and leave and get other shares.
 const CHANGES_PERCENT: u32 = 50;
 
@@ -249,9 +244,6 @@ impl Plan {
         if generation > 1 {
             plan.heat();
         }
-        if promise == Promise::Whole && !FLAPPING_IS_HARMLESS && plan.flaps() && plan.places as u64 > plan.replicas {
-            plan.promise = Promise::ValuesOnly;
-        }
         plan
     }
 
@@ -268,10 +260,6 @@ impl Plan {
     /// Whether nodes join or leave or get other shares.
     pub fn changes(&self) -> bool {
         self.steps.iter().any(|step| !step.changes.is_empty())
-    }
-
-    fn flaps(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.fault, Fault::Partition(_, Cut::Flapping { .. })))
     }
 
     fn victims(&self, present: &[usize], dice: &mut SmallRng) -> Vec<usize> {

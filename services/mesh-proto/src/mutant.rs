@@ -56,8 +56,6 @@ pub enum Mutant {
     LastLeaves,
     /// A member that is alone in the ring takes over nothing from those that leave.
     AloneTakesNothing,
-    /// What was taken over from a member counts when another process in its place leaves.
-    HandoverOutlivesLeaver,
     /// Who is to be in sync does not ask those that are leaving.
     LeaversUnasked,
     /// The dead are not looked for if a seed never came.
@@ -84,7 +82,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 36] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -110,7 +108,6 @@ impl Mutant {
         Self::LeavesAtOnce,
         Self::LastLeaves,
         Self::AloneTakesNothing,
-        Self::HandoverOutlivesLeaver,
         Self::LeaversUnasked,
         Self::DeadUnsought,
         Self::RoundsNeverStretch,

@@ -143,7 +143,7 @@ impl Core {
         for (id, _) in membership.others_in(Stage::Leaving) {
             let Some(incarnation) = claim(id).map(|claim| claim.incarnation) else { continue };
             let leaver = leavers.entry(id).or_insert(Leaver { incarnation, taken: None });
-            if leaver.incarnation != incarnation && !Mutant::HandoverOutlivesLeaver.is_planted() {
+            if leaver.incarnation != incarnation {
                 *leaver = Leaver { incarnation, taken: None };
             }
         }
@@ -154,8 +154,7 @@ impl Core {
         // A new claim of a member that was leaving already changes no ring.
         self.follow_leavers(&self.membership.lock());
         let leaver = self.change.leavers.lock().get(&peer).copied();
-        let is_known =
-            |leaver: &Leaver| leaver.incarnation == incarnation || Mutant::HandoverOutlivesLeaver.is_planted();
+        let is_known = |leaver: &Leaver| leaver.incarnation == incarnation;
         let is_done = leaver.filter(is_known).is_some_and(|leaver| leaver.taken == Some(self.ring_hash()));
         if !is_done {
             self.resync_wanted.notify_one();

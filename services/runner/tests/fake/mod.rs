@@ -204,6 +204,11 @@ impl FakeNode {
         if let Some(trace) = request.trace.split('-').nth(1) {
             self.traced.lock().unwrap().push((trace.to_owned(), format!("{} {}", request.line.trim(), request.body)));
         }
+        let is_load = matches!(path.split('?').next(), Some("/get" | "/set" | "/del"));
+        if let (Fault::Busy(time), true) = (fault, is_load) {
+            let _turn = self.busy.lock().unwrap();
+            thread::sleep(time);
+        }
         let response = self.answer_with(request, path, fault, sometimes)?;
         let times = match fault {
             Fault::Overcount => 2,
@@ -215,12 +220,7 @@ impl FakeNode {
     }
 
     fn answer_with(&self, request: &Request, path: &str, fault: Fault, sometimes: bool) -> Option<String> {
-        let path_only = path.split('?').next().unwrap_or_default();
-        if let (Fault::Busy(time), "/get" | "/set" | "/del") = (fault, path_only) {
-            let _turn = self.busy.lock().unwrap();
-            thread::sleep(time);
-        }
-        match path_only {
+        match path.split('?').next().unwrap_or_default() {
             "/trace/keep" => {
                 self.kept.lock().unwrap().extend(request.body.lines().map(str::to_owned));
                 Some(respond("204 No Content", "", ""))
