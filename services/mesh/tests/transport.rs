@@ -20,6 +20,9 @@ networks::conformance! {
     each_side_learns_who_the_other_is
     another_node_than_expected_is_refused
     bytes_go_both_ways_on_many_streams
+    parts_sent_apart_arrive_as_one_and_end
+    what_is_sent_apart_ends_with_its_reader
+    a_sound_network_loses_nothing_of_a_large_transfer
     a_slow_reader_holds_the_writer_back
     the_end_of_a_stream_is_seen
     datagrams_arrive
@@ -84,6 +87,66 @@ async fn bytes_go_both_ways_on_many_streams(harness: &impl Harness) {
     }
     near.close("done");
     echo.await.unwrap();
+}
+
+async fn parts_sent_apart_arrive_as_one_and_end(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let parts = [Bytes::from_static(b"head"), Bytes::from((0..=250).collect::<Vec<u8>>().repeat(8000))];
+    let expected = parts.concat();
+    let echo = async {
+        let (mut send, mut receive) = far.accept_stream().await.unwrap();
+        let mut received = Vec::new();
+        receive.read_to_end(&mut received).await.unwrap();
+        send.write_all(b"got it").await.unwrap();
+        send.shutdown().await.unwrap();
+        received
+    };
+    let send = async {
+        let mut reply = Vec::new();
+        near.send_apart(parts).await.unwrap().read_to_end(&mut reply).await.unwrap();
+        reply
+    };
+    let (received, reply) = tokio::join!(echo, send);
+    assert!(received == expected, "{} bytes came of {}", received.len(), expected.len());
+    assert_eq!(reply, b"got it");
+}
+
+async fn what_is_sent_apart_ends_with_its_reader(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    // More than any window.
+    let parts = [Bytes::from_static(b"head"), Bytes::from(vec![7; 48 << 20])];
+    let sending = tokio::spawn(async move { near.send_apart(parts).await.map(drop) });
+    let (send, mut receive) = far.accept_stream().await.unwrap();
+    receive.read_exact(&mut [0; 4]).await.unwrap();
+    drop((send, receive));
+    assert!(sending.await.unwrap().is_err(), "nobody read it");
+}
+
+async fn a_sound_network_loses_nothing_of_a_large_transfer(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let reader = tokio::spawn(async move {
+        let mut bytes = 0;
+        while let Ok((_send, mut receive)) = far.accept_stream().await {
+            bytes += tokio::io::copy(&mut receive, &mut tokio::io::sink()).await.unwrap();
+        }
+        bytes
+    });
+    // By and by, QUIC finds out how large packets may be: bursts of large ones are what the kernel does not always take.
+    for _ in 0..100 {
+        drop(near.send_apart([Bytes::from_static(b"x"), Bytes::new()]).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for _ in 0..8 {
+        let mut replies = near.send_apart([Bytes::new(), Bytes::from(vec![7; 2 << 20])]).await.unwrap();
+        replies.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+    let path = near.path();
+    near.close("done");
+    assert_eq!(reader.await.unwrap(), 100 + (16 << 20));
+    assert!(path.lost_packets <= path.sent_packets / 1000, "{path:?}");
 }
 
 async fn a_slow_reader_holds_the_writer_back(harness: &impl Harness) {

@@ -26,6 +26,10 @@ use super::{
 /// What the kernel may hold for a socket, in bytes, if it lets us: a burst from all peers at once.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
+/// What one send may carry, in bytes, however many datagrams it is cut into: IP's length has sixteen bits, for its own header
+/// and UDP's as well.
+const SEND_BYTES_MAX: usize = 65_507;
+
 /// Binds `count` sockets that share the port of `addr`, and says which port that is.
 ///
 /// # Errors
@@ -164,7 +168,7 @@ impl AsyncUdpSocket for SwitchedSocket {
         let inner = self.inner.read();
         let Some(inner) = inner.as_ref().filter(|_| !self.wire.is_silent()) else { return Ok(()) };
         match self.wire.fate(transmit.destination, Direction::Out) {
-            None => inner.try_send(transmit),
+            None => send_in_batches(&**inner, transmit),
             Some(fault) => self.send_faulty(&**inner, transmit, &fault),
         }
     }
@@ -212,6 +216,23 @@ impl AsyncUdpSocket for SwitchedSocket {
     fn may_fragment(&self) -> bool {
         self.may_fragment
     }
+}
+
+/// Sends as many datagrams at a time as the kernel takes. quinn hands over up to ten at once; where they are large the kernel
+/// refuses all of them, which quinn takes for an MTU probe that was too large: they would be lost without a word.
+fn send_in_batches(inner: &dyn AsyncUdpSocket, transmit: &Transmit<'_>) -> io::Result<()> {
+    let segment_size = transmit.segment_size.filter(|_| transmit.contents.len() > SEND_BYTES_MAX);
+    let Some(segment_size) = segment_size else { return inner.try_send(transmit) };
+    let batch_bytes = (SEND_BYTES_MAX / segment_size).max(1) * segment_size;
+    for (index, contents) in transmit.contents.chunks(batch_bytes).enumerate() {
+        let Transmit { destination, ecn, segment_size, src_ip, .. } = *transmit;
+        match inner.try_send(&Transmit { destination, ecn, contents, segment_size, src_ip }) {
+            // quinn would come again with all of it: what does not fit any more is lost, as if on the way.
+            Err(error) if index > 0 && error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            sent => sent?,
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the socket takes more. It holds on to the socket only while it waits, so that `detach` closes it.
