@@ -93,7 +93,9 @@ fn bodies() -> Vec<(&'static str, FrameBody)> {
     let tombstone = Record { body: Body::Tombstone, ..record.clone() };
     let expired = Record { body: Body::Expired, ..record.clone() };
     let (id, addr) = (NodeId::new(1), "node1:5011".to_owned());
-    let hello = Hello { protocol: Hello::PROTOCOL, id, addr, start: 2, replicas: 3, concern: 2 };
+    let limits = RecordLimits { key_bytes_max: 4096, value_bytes_max: 2 << 20 };
+    let mesh = "mesh".to_owned();
+    let hello = Hello { protocol: Hello::PROTOCOL, id, addr, start: 2, mesh, replicas: 3, concern: 2, limits };
     let read_reply = |answer| FrameBody::ReadReply { hash, answer };
     let write_reply = |answer| FrameBody::WriteReply { hash, answer };
     vec![

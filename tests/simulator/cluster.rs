@@ -32,6 +32,8 @@ static RINGS: LazyLock<Arc<Rings>> = LazyLock::new(|| Arc::new(Rings::new(256)))
 /// A node's place: it stays, whatever process is in it.
 struct Place {
     config: Config,
+    /// Where it really is, whatever it announces.
+    addr: String,
     running: Option<Running>,
     clock_ms: Arc<AtomicI64>,
     starts: u64,
@@ -68,7 +70,7 @@ impl Cluster {
             let mut config = config(plan, index);
             config.wall_clock = WallClock::Simulated { epoch, offset_ms: Arc::clone(&clock_ms) };
             config.store.bytes_max = (64 << 20) * if weighted { dice.random_range(1..=16) } else { 4 };
-            Place { config, running: None, clock_ms, starts: 0 }
+            Place { addr: config.public_addr.clone(), config, running: None, clock_ms, starts: 0 }
         };
         let places: Vec<Place> = (0..plan.places).map(place).collect();
         let network = SimulatedNetwork::new(plan.seed);
@@ -119,12 +121,18 @@ impl Cluster {
         place.starts += 1;
         let mut config = place.config.clone();
         config.seed = config.seed.wrapping_add(place.starts.wrapping_mul(7919));
-        let transport = self.network.transport(config.id(), &config.public_addr);
+        let transport = self.network.transport(config.id(), &place.addr);
         narrate(self.epoch, || format!("node {at} starts as {}", config.id()));
         let observer = Narrator::observer(at, place.starts, self.epoch, &self.tally);
         let node = Node::start(config, transport, observer).expect("a simulated node starts");
         let weight = Weight::from_capacity(place.config.store.bytes_max);
         place.running = Some(Running { node, life: Arc::default(), weight, leaves: false });
+    }
+
+    /// How processes in a place are configured from their next start on, and where they are.
+    pub fn configure(&self, at: usize, change: impl FnOnce(&mut Config, &mut String)) {
+        let place = &mut self.places()[at];
+        change(&mut place.config, &mut place.addr);
     }
 
     /// Kills the process in a place.

@@ -16,6 +16,7 @@ mod life;
 mod links;
 mod many;
 mod mutants;
+mod names;
 mod narrator;
 mod overlap;
 mod plan;

@@ -60,6 +60,8 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::AloneTakesNothing => "leaving::a_member_that_is_left_alone_takes_over_from_the_one_that_leaves",
         Mutant::LeaversUnasked => "leaving::a_new_owner_asks_those_that_are_leaving",
         Mutant::NewcomersSuffice => "leaving::newcomers_that_meet_first_do_not_speak_for_the_mesh",
+        Mutant::FirstAddressOnly => "names::a_name_that_stands_for_all_nodes_makes_one_mesh",
+        Mutant::MeshesMerge => "names::an_address_that_changes_hands_merges_no_meshes",
         Mutant::DeadUnsought => "leaving::the_dead_are_looked_for_though_no_seed_comes",
         Mutant::RoundsNeverStretch => "leaving::slow_answers_are_no_silence",
         Mutant::ForgetsTooEarly => "rings::slots_that_move_take_their_keys_along",

@@ -77,10 +77,37 @@ pub struct Hello {
     pub addr: String,
     /// Random per process start.
     pub start: u64,
+    /// CACHE_NAME: which mesh it belongs to.
+    pub mesh: String,
     /// REPLICATION_FACTOR: all nodes of a mesh must agree.
     pub replicas: u8,
     /// WRITE_CONCERN: all nodes of a mesh must agree.
     pub concern: u8,
+    /// KEY_BYTES_MAX and VALUE_BYTES_MAX: nothing larger is sent to it.
+    pub limits: RecordLimits,
+}
+
+/// The largest record that a node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordLimits {
+    /// The longest key, in bytes.
+    pub key_bytes_max: u64,
+    /// The largest value, in bytes.
+    pub value_bytes_max: u64,
+}
+
+impl RecordLimits {
+    /// Whether a record is within them.
+    #[must_use]
+    pub fn admit(&self, record: &Record) -> bool {
+        record.key.len() as u64 <= self.key_bytes_max && record.value_bytes() as u64 <= self.value_bytes_max
+    }
+
+    /// Whether all that `other` admits is within them.
+    #[must_use]
+    pub const fn cover(&self, other: Self) -> bool {
+        self.key_bytes_max >= other.key_bytes_max && self.value_bytes_max >= other.value_bytes_max
+    }
 }
 
 impl Hello {
@@ -96,6 +123,12 @@ pub enum RejectReason {
     Protocol {
         /// The accepter's.
         theirs: u16,
+    },
+    /// The accepter belongs to another mesh, whose name this is.
+    #[error("it belongs to mesh {name:?}: CACHE_NAME differs, or the address has changed hands")]
+    Mesh {
+        /// The accepter's.
+        name: String,
     },
     /// The dialler's id belongs to a live node at another address.
     #[error("node id is already used by the live node at {addr}: give each node its own CACHE_PUBLIC or NODE_ID")]

@@ -50,8 +50,8 @@ pub use fault::{
     FaultOrder, FaultPeer, FaultRule, FaultRules, LinkFault, LinkForm, LinkOrder, Partition, TooManyFaults,
 };
 pub use frame::{
-    ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RejectReason, RequestId, SlotPage,
-    WriteAnswer,
+    ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RecordLimits, RejectReason,
+    RequestId, SlotPage, WriteAnswer,
 };
 pub use gossip::{GossipBody, GossipMessage, MemberUpdate};
 pub use handoff::{

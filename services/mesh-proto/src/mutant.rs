@@ -60,6 +60,10 @@ pub enum Mutant {
     LeaversUnasked,
     /// Newcomers that know only each other take each other's word for what the mesh holds.
     NewcomersSuffice,
+    /// Of the addresses that a seed's name stands for only the first is asked.
+    FirstAddressOnly,
+    /// Nodes of another mesh are let in.
+    MeshesMerge,
     /// The dead are not looked for if a seed never came.
     DeadUnsought,
     /// Who answers later than a round takes is suspected for ever.
@@ -84,7 +88,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -112,6 +116,8 @@ impl Mutant {
         Self::AloneTakesNothing,
         Self::LeaversUnasked,
         Self::NewcomersSuffice,
+        Self::FirstAddressOnly,
+        Self::MeshesMerge,
         Self::DeadUnsought,
         Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_proto::{
-    HintLimits, KEY_BYTES_MAX, NodeId, ReplicationFactor, Rings, StoreConfig, VALUE_BYTES_MAX, WriteConcern,
+    HintLimits, KEY_BYTES_MAX, NodeId, RecordLimits, ReplicationFactor, Rings, StoreConfig, VALUE_BYTES_MAX,
+    WriteConcern,
 };
 
 use crate::WallClock;
@@ -13,6 +14,8 @@ use crate::WallClock;
 pub struct Config {
     /// The node's name (NODE_ID, by default CACHE_PUBLIC). Its hash is the [`NodeId`].
     pub name: String,
+    /// Which mesh it belongs to (CACHE_NAME): nodes of others are not let in.
+    pub mesh: String,
     /// Where peers reach it over UDP, `host:port` (CACHE_PUBLIC).
     pub public_addr: String,
     /// Where to look for the mesh (CACHE_SEEDS). Only itself, or nothing: it is the first node.
@@ -74,6 +77,7 @@ impl Config {
         let replicas = ReplicationFactor::new(3).expect("3 is between 1 and 8");
         Self {
             name: public_addr.to_owned(),
+            mesh: "mesh".to_owned(),
             public_addr: public_addr.to_owned(),
             seeds: Vec::new(),
             replicas,
@@ -104,6 +108,12 @@ impl Config {
             rings: Arc::default(),
             seed: 0,
         }
+    }
+
+    /// The largest record that it takes.
+    #[must_use]
+    pub const fn record_limits(&self) -> RecordLimits {
+        RecordLimits { key_bytes_max: self.key_bytes_max as u64, value_bytes_max: self.value_bytes_max as u64 }
     }
 
     /// The identity that follows from the name.

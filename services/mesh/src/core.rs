@@ -61,6 +61,10 @@ pub(crate) struct Core {
     pub(crate) paused: Arc<Announced<bool>>,
     /// Whether there has been a connection to every living member since this node was last alone.
     pub(crate) has_joined: AtomicBool,
+    /// Since when this node has been turned away because another one has its name.
+    pub(crate) duplicate_since: Mutex<Option<Monotonic>>,
+    /// Whether some peer takes only smaller records than this node does.
+    pub(crate) has_smaller_peer: AtomicBool,
     /// Why the mesh has turned this node away for good.
     pub(crate) refused: watch::Sender<Option<String>>,
     /// All members, for those who keep connections to them.
@@ -157,6 +161,8 @@ impl Core {
             stopped: CancellationToken::new(),
             paused: Announced::new(false),
             has_joined: AtomicBool::new(false),
+            duplicate_since: Mutex::default(),
+            has_smaller_peer: AtomicBool::new(false),
             refused: watch::Sender::new(None),
             members: Announced::new(Arc::new(vec![me])),
             membership_moved: Notify::new(),

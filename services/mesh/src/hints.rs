@@ -127,10 +127,10 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
     if batch.is_empty() {
         return None;
     }
-    let sent: Vec<(Record, Option<oneshot::Receiver<WriteAnswer>>)> = batch
+    let sent: Vec<(Record, Option<Option<oneshot::Receiver<WriteAnswer>>>)> = batch
         .into_iter()
         .map(|record| {
-            let reply = link.write(&record);
+            let reply = link.limits.admit(&record).then(|| link.write(&record));
             (record, reply)
         })
         .collect();
@@ -138,8 +138,10 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
     let mut wrong_ring = false;
     for (record, reply) in sent {
         let answer = match reply {
-            Some(reply) => reply.await.ok(),
-            None => None,
+            Some(Some(reply)) => reply.await.ok(),
+            Some(None) => None,
+            // The peer has been started anew, with lower limits than this node.
+            None => Some(WriteAnswer::TooLarge),
         };
         let (key, version) = (&record.key, record.version);
         let mut hints = core.hints.lock();

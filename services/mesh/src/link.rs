@@ -12,8 +12,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
-    ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record, RequestId,
-    RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
+    ControlRequest, Decoder, Event, Frame, FrameBody, Hello, KeyHash, LegFailure, Monotonic, ReadAnswer, Record,
+    RecordLimits, RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
 };
 use parking_lot::Mutex;
 use slab::Slab;
@@ -100,6 +100,8 @@ pub(crate) struct Link {
     pub(crate) connection: Arc<dyn Connection>,
     /// Which process of the peer it leads to.
     pub(crate) start: u64,
+    /// What the peer takes.
+    pub(crate) limits: RecordLimits,
     state: Mutex<LinkState>,
     in_flight: AtomicUsize,
     apart_bytes: AtomicUsize,
@@ -107,7 +109,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>, start: u64) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>, hello: &Hello) -> Arc<Self> {
         let state = LinkState {
             outbox: BytesMut::with_capacity(READ_BYTES),
             writer: None,
@@ -119,7 +121,8 @@ impl Link {
             core,
             peer,
             connection,
-            start,
+            start: hello.start,
+            limits: hello.limits,
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
             apart_bytes: AtomicUsize::new(0),

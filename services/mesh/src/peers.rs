@@ -229,14 +229,15 @@ impl Peers {
             // Packets to a process that is gone are repeated at ever longer intervals. The next one is there already.
             () = restarted(starts, peer.id, known) => return true,
         };
-        let Greeted { connection, send, receive, start } = match greeted {
+        let Greeted { connection, send, receive, hello } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
                 self.refused(addr, error);
                 return false;
             }
         };
-        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection), start);
+        let start = hello.start;
+        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection), &hello);
         peer.link.store(Some(Arc::clone(&link)));
         if self.purpose == Purpose::Upkeep {
             self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
@@ -277,6 +278,11 @@ impl Peers {
         }
     }
 
+    /// All addresses that a name stands for now.
+    pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<String>, DialError> {
+        self.endpoint.resolve(name).await
+    }
+
     /// Connects to an address and greets whoever is there.
     pub(crate) async fn dial(&self, addr: &str, expect: Option<NodeId>) -> Result<Greeted, GreetError> {
         let connection = self.endpoint.dial(addr, expect).await?;
@@ -288,16 +294,16 @@ impl Peers {
             send.write_all(&frame).await.map_err(|error| GreetError::Broken(error.to_string()))?;
             let reply = read_frame(&mut receive, frame_bytes_max(&self.core.config)).await;
             match reply.map(|frame| frame.body) {
-                Some(FrameBody::HelloReply(Ok(hello))) => Ok((send, receive, hello.start)),
+                Some(FrameBody::HelloReply(Ok(hello))) => Ok((send, receive, hello)),
                 Some(FrameBody::HelloReply(Err(reason))) => Err(GreetError::Rejected(reason)),
                 _ => Err(GreetError::Broken("no greeting came back".to_owned())),
             }
         };
         let greeted = timeout(GREETING_TIMEOUT, greeting).await;
         match greeted.unwrap_or_else(|_| Err(GreetError::Broken("no greeting in time".to_owned()))) {
-            Ok((send, receive, start)) => {
-                self.core.handle_greeting(connection.peer(), start);
-                Ok(Greeted { connection, send, receive, start })
+            Ok((send, receive, hello)) => {
+                self.core.handle_greeting(connection.peer(), &hello);
+                Ok(Greeted { connection, send, receive, hello })
             }
             Err(error) => {
                 connection.close("greeting failed");
@@ -311,6 +317,9 @@ impl Peers {
         match &error {
             GreetError::Dial(DialError::Untrusted { .. }) => {}
             GreetError::Rejected(RejectReason::Itself) => return,
+            GreetError::Rejected(RejectReason::Mesh { .. }) => {}
+            // The process before this one may have had another address, and is not given up yet.
+            GreetError::Rejected(RejectReason::DuplicateId { .. }) if !self.core.is_duplicate_for_long() => return,
             GreetError::Rejected(reason) => self.core.refuse(format!("{addr} turned this node away: {reason}")),
             GreetError::Dial(_) | GreetError::Broken(_) => return,
         }
@@ -390,8 +399,8 @@ pub(crate) struct Greeted {
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) send: SendHalf,
     pub(crate) receive: ReceiveHalf,
-    /// Which process of the peer it leads to.
-    pub(crate) start: u64,
+    /// Who answered.
+    pub(crate) hello: Hello,
 }
 
 /// Why a peer could not be greeted.
@@ -415,9 +424,19 @@ impl Core {
             id: self.id,
             addr: self.config.public_addr.clone(),
             start: self.start,
+            mesh: self.config.mesh.clone(),
             replicas: u8::try_from(self.config.replicas.get()).unwrap_or(u8::MAX),
             concern: u8::try_from(self.config.concern.get()).unwrap_or(u8::MAX),
+            limits: self.config.record_limits(),
         }
+    }
+
+    /// Another member has been taken for this node, and this one turned away for that, for longer than it takes to give up a process
+    /// that is gone.
+    fn is_duplicate_for_long(&self) -> bool {
+        let now = self.clock.now();
+        let since = *self.duplicate_since.lock().get_or_insert(now);
+        now.since(since) > self.config.suspicion * 2 + self.config.gossip_interval * 8
     }
 
     /// A frame that expects no reply.

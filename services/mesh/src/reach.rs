@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{ControlReply, ControlRequest, FrameBody, NodeId};
+use mesh_proto::{ControlReply, ControlRequest, FrameBody, Hello, NodeId};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -68,7 +68,12 @@ impl Reach {
 
 impl Core {
     /// A peer has greeted, or answered a greeting.
-    pub(crate) fn handle_greeting(&self, peer: NodeId, start: u64) {
+    pub(crate) fn handle_greeting(&self, peer: NodeId, hello: &Hello) {
+        let start = hello.start;
+        *self.duplicate_since.lock() = None;
+        if !hello.limits.cover(self.config.record_limits()) {
+            self.has_smaller_peer.store(true, Ordering::Relaxed);
+        }
         let members = Arc::clone(&self.members.borrow());
         self.reach.starts.send_modify(|starts| {
             if starts.get(&peer) == Some(&start) {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
     ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, KeyHash, MemberState, Monotonic,
-    NodeId, ReadAnswer, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage, TraceContext, Version,
-    WriteAnswer, encode_into, encode_read_reply, encode_read_reply_head, encode_write_reply,
+    Mutant, NodeId, ReadAnswer, RecordLimits, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage,
+    TraceContext, Version, WriteAnswer, encode_into, encode_read_reply, encode_read_reply_head, encode_write_reply,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -85,14 +85,14 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
     let (violated, mut violation) = tokio::sync::mpsc::channel(1);
     let greeting = timeout(GREETING_TIMEOUT, greet(core, connection)).await;
     let Ok(greeting) = greeting else { return Err("no greeting in time".to_owned()) };
-    let Some(stream) = greeting? else { return Ok(()) };
-    let mut next = Some(stream);
+    let Some((send, receive, decoder, limits)) = greeting? else { return Ok(()) };
+    let mut next = Some((send, receive, decoder));
     loop {
         if let Some((send, receive, decoder)) = next.take() {
             let apart = Arc::new(Semaphore::new(REPLIES_APART_MAX));
             let apart_turns = Arc::new(Semaphore::new(APART_AT_ONCE_MAX));
             let stream =
-                Stream { core: Arc::clone(core), connection: Arc::clone(connection), send, apart, apart_turns };
+                Stream { core: Arc::clone(core), connection: Arc::clone(connection), limits, send, apart, apart_turns };
             let violated = violated.clone();
             tokio::spawn(async move {
                 if let Err(reason) = stream.serve(receive, decoder).await {
@@ -118,7 +118,7 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
 async fn greet(
     core: &Arc<Core>,
     connection: &Arc<dyn Connection>,
-) -> Result<Option<(SendHalf, ReceiveHalf, Decoder)>, String> {
+) -> Result<Option<(SendHalf, ReceiveHalf, Decoder, RecordLimits)>, String> {
     let Ok((mut send, mut receive)) = connection.accept_stream().await else { return Ok(None) };
     let mut decoder = Decoder::new(frame_bytes_max(&core.config));
     let hello = loop {
@@ -142,8 +142,8 @@ async fn greet(
         return Ok(None);
     }
     let Some(reason) = refused else {
-        core.handle_greeting(hello.id, hello.start);
-        return Ok(Some((send, receive, decoder)));
+        core.handle_greeting(hello.id, &hello);
+        return Ok(Some((send, receive, decoder, hello.limits)));
     };
     count(&core.counters.peers_refused);
     core.observer.event(&Event::PeerRefused { addr: hello.addr, reason });
@@ -160,6 +160,9 @@ fn judge(core: &Core, authenticated: NodeId, hello: &Hello) -> Result<Hello, Rej
     }
     if hello.id != authenticated {
         return Err(RejectReason::Identity);
+    }
+    if hello.mesh != ours.mesh && !Mutant::MeshesMerge.is_planted() {
+        return Err(RejectReason::Mesh { name: ours.mesh });
     }
     if hello.id == core.id {
         let itself = hello.start == core.start;
@@ -182,6 +185,8 @@ fn judge(core: &Core, authenticated: NodeId, hello: &Hello) -> Result<Hello, Rej
 struct Stream {
     core: Arc<Core>,
     connection: Arc<dyn Connection>,
+    /// What the peer takes.
+    limits: RecordLimits,
     send: SendHalf,
     /// A permit for each large reply under way.
     apart: Arc<Semaphore>,
@@ -228,7 +233,13 @@ impl Stream {
         let traced = frame.trace.map(|trace| (trace, core.clock.now()));
         match frame.body {
             FrameBody::Read { hash, key } => {
-                let answer = core.read_replica_in(theirs, Slot::of(hash), hash, &key);
+                let answer = match core.read_replica_in(theirs, Slot::of(hash), hash, &key) {
+                    // It would break the connection. What no quorum of owners could take was never acknowledged.
+                    ReadAnswer::Value { value, .. } if value.len() as u64 > self.limits.value_bytes_max => {
+                        ReadAnswer::Unknown
+                    }
+                    answer => answer,
+                };
                 match &answer {
                     ReadAnswer::Value { value, .. }
                         if value.len() > INLINE_VALUE_BYTES_MAX
@@ -252,7 +263,10 @@ impl Stream {
                 }
             }
             FrameBody::Control(control) => {
-                let body = answer_control(core, self.connection.peer(), theirs == ring.hash(), control);
+                let mut body = answer_control(core, self.connection.peer(), theirs == ring.hash(), control);
+                if let FrameBody::Page(page) = &mut body {
+                    page.records.retain(|record| self.limits.admit(record));
+                }
                 if request != RequestId::default() {
                     encode_into(&Frame { request, ring: core.ring_hash(), trace: None, body }, replies);
                 }

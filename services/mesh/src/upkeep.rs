@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use mesh_proto::{ControlReply, ControlRequest, FrameBody, Weight, WeightSampler};
+use mesh_proto::{ControlReply, ControlRequest, FrameBody, Mutant, RejectReason, Weight, WeightSampler};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     core::Core,
     link::Link,
     peer::Peer,
-    peers::{Greeted, Peers},
+    peers::{GreetError, Greeted, Peers},
 };
 
 /// How often a part of the store is looked through for what has expired.
@@ -22,7 +22,10 @@ const SWEEP_ENTRIES: usize = 1000;
 /// How long a join may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many addresses are tried at the same time.
+/// How many addresses of one name are tried.
+const ADDRS_MAX: usize = 64;
+
+/// How many names are tried at the same time.
 const JOINS_AT_ONCE_MAX: usize = 16;
 
 /// Starts upkeep on the current runtime.
@@ -76,7 +79,7 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
         if underway.insert(addr.clone()) {
             let (core, peers) = (Arc::clone(&core), Arc::clone(&peers));
             attempts.spawn(async move {
-                let exchanged = tokio::time::timeout(JOIN_TIMEOUT, exchange_members(&core, &peers, &addr)).await;
+                let exchanged = tokio::time::timeout(JOIN_TIMEOUT, exchange_with_all(&core, &peers, &addr)).await;
                 // At first a peer may not be there yet, or its name not be known.
                 if exchanged == Ok(true) || core.clock.now().since_start() >= JOIN_TIMEOUT {
                     core.with_membership(|membership, _| membership.handle_tried(&addr));
@@ -88,17 +91,32 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
     }
 }
 
+/// Exchanges member lists with whoever is at any of the addresses that a name stands for, this node among them perhaps. Whether all
+/// have answered.
+async fn exchange_with_all(core: &Arc<Core>, peers: &Arc<Peers>, name: &str) -> bool {
+    let Ok(mut addrs) = peers.resolve(name).await else { return false };
+    if Mutant::FirstAddressOnly.is_planted() {
+        addrs.truncate(1);
+    }
+    let exchanges = addrs.into_iter().take(ADDRS_MAX).map(|addr| {
+        let (core, peers) = (Arc::clone(core), Arc::clone(peers));
+        async move { exchange_members(&core, &peers, &addr).await }
+    });
+    exchanges.collect::<JoinSet<bool>>().join_all().await.into_iter().all(|answered| answered)
+}
+
 /// Whether the member list of whoever is at this address has come.
 async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> bool {
-    let Greeted { connection, send, receive, start } = match peers.dial(addr, None).await {
+    let Greeted { connection, send, receive, hello } = match peers.dial(addr, None).await {
         Ok(greeted) => greeted,
         Err(error) => {
+            let is_itself = matches!(error, GreetError::Rejected(RejectReason::Itself));
             peers.refused(addr.to_owned(), error);
-            return false;
+            return is_itself;
         }
     };
     let peer = Peer::new(connection.peer(), addr.to_owned(), core.clock.now());
-    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), start);
+    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), &hello);
     let request = ControlRequest::Members(core.members());
     let reply = tokio::select! {
         biased;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
     Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Round, Slot,
-    TraceContext, Version, Write, WriteOutcome, encode_read,
+    TraceContext, Version, Write, WriteAnswer, WriteOutcome, encode_read,
 };
 use tokio::sync::oneshot;
 
@@ -314,6 +314,9 @@ impl Worker {
             if reachable < needed {
                 return (Err(trail.verdict(record.version, needed, WriteError::NoQuorum { reachable, needed })), legs);
             }
+            if core.has_smaller_peer.load(Ordering::Relaxed) && self.admitting(&ring, &record) < needed {
+                return (Err(trail.verdict(record.version, needed, WriteError::TooLarge)), legs);
+            }
             let round = trail.next_round(ring.hash());
             match attempt {
                 0 => {}
@@ -378,9 +381,14 @@ impl Worker {
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
             let (trace, write) = (trace.map(|trace| trace.of_leg(leg)), (ring.hash(), &call.record));
-            let sent = self.peers.with_link(*owner, |link| link.send_write(waiter, now, deadline, trace, write));
-            if let Err(failure) = sent {
-                call.handle_failure(core, now, leg, failure);
+            let sent = self.peers.with_link(*owner, |link| match link.limits.admit(&call.record) {
+                true => link.send_write(waiter, now, deadline, trace, write).map(Some),
+                false => Ok(None),
+            });
+            match sent {
+                Ok(Some(_)) => {}
+                Ok(None) => call.handle_answer(core, now, leg, &WriteAnswer::TooLarge),
+                Err(failure) => call.handle_failure(core, now, leg, failure),
             }
         }
         if let Some(leg) = own.filter(|_| last.is_none()) {
@@ -389,9 +397,18 @@ impl Worker {
         for peer in ring.joining(slot) {
             // It will be compared with before it counts, so it does not matter if this comes to nothing.
             let write = (ring.hash(), &call.record);
-            let _ = self.peers.with_link(peer, |link| link.send_write(Waiter::Joining, now, deadline, None, write));
+            let _ = self.peers.with_link(peer, |link| match link.limits.admit(&call.record) {
+                true => link.send_write(Waiter::Joining, now, deadline, None, write).map(drop),
+                false => Ok(()),
+            });
         }
         call
+    }
+
+    /// How many owners take a record of this size, as far as that is known.
+    fn admitting(&self, ring: &Ring, record: &Record) -> usize {
+        let admits = |owner: NodeId| self.peers.link(owner).is_none_or(|link| link.limits.admit(record));
+        ring.owners(Slot::of(record.hash)).iter().filter(|owner| admits(**owner)).count()
     }
 
     /// How many owners can be sent to, this node included. If they are too few only because a connection is just being

@@ -13,8 +13,8 @@ use mesh::{
     },
 };
 use mesh_proto::{
-    Decoder, Frame, FrameBody, Hello, KeyHash, NodeId, RejectReason, ReplicationFactor, RequestId, RingHash,
-    WriteConcern, encode_into,
+    Decoder, Frame, FrameBody, Hello, KeyHash, NodeId, RecordLimits, RejectReason, ReplicationFactor, RequestId,
+    RingHash, WriteConcern, encode_into,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -60,7 +60,9 @@ async fn connect(to: SocketAddr, name: &str) -> Arc<dyn Connection> {
 
 fn hello(id: NodeId) -> FrameBody {
     let addr = "127.0.0.1:1".to_owned();
-    FrameBody::Hello(Hello { protocol: Hello::PROTOCOL, id, addr, start: 1, replicas: 1, concern: 1 })
+    let limits = RecordLimits { key_bytes_max: 4096, value_bytes_max: 2 << 20 };
+    let mesh = "mesh".to_owned();
+    FrameBody::Hello(Hello { protocol: Hello::PROTOCOL, id, addr, start: 1, mesh, replicas: 1, concern: 1, limits })
 }
 
 fn frame(request: u32, ring: RingHash, body: FrameBody) -> BytesMut {

@@ -113,14 +113,19 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (any::<u16>(), any::<u64>(), "[a-z0-9]{0,20}:[0-9]{1,5}", any::<u64>(), any::<u8>(), any::<u8>()).prop_map(
-        |(protocol, id, addr, start, replicas, concern)| Hello {
+    let limits = (any::<u64>(), any::<u64>())
+        .prop_map(|(key_bytes_max, value_bytes_max)| RecordLimits { key_bytes_max, value_bytes_max });
+    let names = ("[a-z0-9]{0,20}:[0-9]{1,5}", ".{0,20}");
+    (any::<u16>(), any::<u64>(), names, any::<u64>(), any::<(u8, u8)>(), limits).prop_map(
+        |(protocol, id, (addr, mesh), start, (replicas, concern), limits)| Hello {
             protocol,
             id: NodeId::new(id),
             addr,
             start,
+            mesh,
             replicas,
             concern,
+            limits,
         },
     )
 }
@@ -129,6 +134,7 @@ fn reject() -> impl Strategy<Value = RejectReason> {
     prop_oneof![
         any::<u16>().prop_map(|theirs| RejectReason::Protocol { theirs }),
         ".{0,20}".prop_map(|addr| RejectReason::DuplicateId { addr }),
+        ".{0,20}".prop_map(|name| RejectReason::Mesh { name }),
         Just(RejectReason::Itself),
         any::<(u8, u8)>().prop_map(|(replicas, concern)| RejectReason::Concern { replicas, concern }),
         Just(RejectReason::Identity),

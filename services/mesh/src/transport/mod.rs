@@ -46,7 +46,13 @@ pub trait Transport: Send + Sync {
 
 /// One runtime's sockets.
 pub trait Endpoint: Send + Sync {
-    /// Connects and authenticates both ways. `expect` is who must be there, if that is known.
+    /// All addresses that a name stands for now, as `dial` takes them.
+    ///
+    /// # Errors
+    /// [`DialError::Resolve`] if there is none.
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<String>, DialError>>;
+
+    /// Connects and authenticates both ways, with the first of the name's addresses at which that succeeds. `expect` is who must be there, if that is known.
     fn dial<'a>(
         &'a self,
         addr: &'a str,

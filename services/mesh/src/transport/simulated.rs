@@ -66,6 +66,11 @@ impl SimulatedNetwork {
         }
     }
 
+    /// From now on a name stands for these addresses; whoever is at one of them finds that one first.
+    pub fn set_name(&self, name: &str, addrs: Vec<String>) {
+        self.network.set_name(name, addrs);
+    }
+
     /// What faults have done to datagrams so far: those that ran into a cut, were lost, doubled, and overtaken.
     #[must_use]
     pub fn traces(&self) -> FaultTraces {

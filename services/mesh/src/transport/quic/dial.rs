@@ -50,7 +50,7 @@ pub(super) async fn dial(
 }
 
 /// The addresses that the socket can reach, those of its own family first.
-async fn resolve(addr: &str, bound: SocketAddr, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+pub(super) async fn resolve(addr: &str, bound: SocketAddr, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     let unresolved = |reason: String| DialError::Resolve { addr: addr.to_owned(), reason };
     let found = timeout_at(deadline, tokio::net::lookup_host(addr))
         .await

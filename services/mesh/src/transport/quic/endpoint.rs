@@ -10,11 +10,16 @@ use std::{
 use mesh_proto::NodeId;
 use tokio::{
     sync::{Semaphore, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
-    accept::AcceptQueue, config::QuinnConfigs, connection::CLOSED, dial::dial, socket::SwitchedSocket, wire::Wire,
+    accept::AcceptQueue,
+    config::QuinnConfigs,
+    connection::CLOSED,
+    dial::{HANDSHAKE_TIMEOUT, dial, resolve},
+    socket::SwitchedSocket,
+    wire::Wire,
 };
 use crate::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
 
@@ -82,6 +87,13 @@ impl QuicEndpoint {
 }
 
 impl Endpoint for QuicEndpoint {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<String>, DialError>> {
+        Box::pin(async move {
+            let found = resolve(name, self.client_addr, Instant::now() + HANDSHAKE_TIMEOUT).await?;
+            Ok(found.iter().map(ToString::to_string).collect())
+        })
+    }
+
     fn dial<'a>(
         &'a self,
         addr: &'a str,

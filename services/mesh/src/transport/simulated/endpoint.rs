@@ -120,6 +120,10 @@ impl SimulatedEndpoint {
 }
 
 impl Endpoint for SimulatedEndpoint {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<String>, DialError>> {
+        Box::pin(std::future::ready(Ok(self.network.resolve(name, &self.addr))))
+    }
+
     fn dial<'a>(
         &'a self,
         addr: &'a str,

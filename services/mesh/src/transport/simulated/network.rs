@@ -42,6 +42,8 @@ struct State {
     /// The rules that nodes have for their own traffic.
     switches: BTreeMap<NodeId, Arc<FaultSwitch>>,
     hosts: BTreeMap<String, Host>,
+    /// Names that stand for several addresses.
+    names: BTreeMap<String, Vec<String>>,
 }
 
 struct Host {
@@ -85,6 +87,7 @@ impl Network {
             silent: BTreeSet::new(),
             switches: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            names: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), changed: Arc::default(), traces: Traces::default() }
     }
@@ -102,6 +105,17 @@ impl Network {
     pub(super) fn heal(&self) {
         self.state.lock().faults.clear();
         self.changed.notify_waiters();
+    }
+
+    pub(super) fn set_name(&self, name: &str, addrs: Vec<String>) {
+        self.state.lock().names.insert(name.to_owned(), addrs);
+    }
+
+    /// The addresses that a name stands for, the asker's own first, as a resolver may have it.
+    pub(super) fn resolve(&self, name: &str, asker: &str) -> Vec<String> {
+        let mut addrs = self.state.lock().names.get(name).cloned().unwrap_or_else(|| vec![name.to_owned()]);
+        addrs.sort_by_key(|addr| addr != asker);
+        addrs
     }
 
     pub(super) fn set_silent(&self, id: NodeId, silent: bool) {
