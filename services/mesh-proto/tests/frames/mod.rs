@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, Hello, Incarnation, KeyHash,
-    Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, SLOTS, Slot, SlotPage, Stage,
-    TraceContext, Version, Weight, WriteAnswer,
+    Member, MemberState, NodeId, ReadAnswer, Record, RecordLimits, RejectReason, RequestId, RingHash, SLOTS, Slot,
+    SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer,
 };
 use proptest::{collection::vec, option, prelude::*};
 
