@@ -282,3 +282,25 @@ fn slow_answers_are_no_silence() {
         assert!(suspects * 50 <= looks, "{suspects} of {looks} members were not seen alive");
     });
 }
+
+/// A newcomer takes nearly as long to connect to the others as a gossip round takes.
+#[test]
+fn who_is_being_connected_to_is_not_suspected() {
+    let mut plan = scene(5, 3, 2);
+    plan.suspicion = Duration::from_millis(300);
+    play(&plan, async |cluster| {
+        slow(cluster, Duration::from_millis(70));
+        let mut suspects = 0;
+        for _ in 0..10 {
+            cluster.crash(4);
+            sleep(Duration::from_secs(5)).await;
+            cluster.start(4);
+            for _ in 0..150 {
+                sleep(Duration::from_millis(10)).await;
+                let members = cluster.node(4).unwrap().view().members;
+                suspects += members.iter().filter(|member| matches!(member.state, "suspect" | "dead")).count();
+            }
+        }
+        assert_eq!(suspects, 0, "looks at suspects");
+    });
+}

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::{WriteError, WriteOptions};
+use mesh::{Readiness, WriteError, WriteOptions};
 use mesh_proto::NodeId;
 use tokio::time::sleep;
 
@@ -74,6 +74,35 @@ fn a_member_that_comes_back_elsewhere_is_let_in_again() {
 async fn ready(cluster: &Arc<Cluster>, what: &str) {
     let ready = cluster.wait(Duration::from_secs(20), Cluster::is_ready).await;
     assert!(ready.is_ok(), "not ready {what}: {:?}", cluster.unsettled());
+}
+
+/// As when CACHE_PUBLIC is copied from CACHE_BIND: all start together, and again beside those that run already.
+#[test]
+fn a_member_that_nobody_can_reach_holds_nothing_and_nobody_up() {
+    play(&scene(3, 3, 2), async |cluster| {
+        for together in [true, false] {
+            if together {
+                (0..3).for_each(|at| cluster.crash(at));
+                [0, 1].into_iter().for_each(|at| cluster.start(at));
+            } else {
+                cluster.crash(2);
+                sleep(Duration::from_secs(5)).await;
+            }
+            cluster.configure(2, |config, _| config.public_addr = "nowhere:5011".to_owned());
+            cluster.start(2);
+            sleep(Duration::from_secs(12)).await;
+            for at in [0, 1] {
+                let node = cluster.node(at).unwrap();
+                assert_eq!(node.readiness(), Readiness::Ready, "node {at}, together: {together}");
+                for number in 0..50 {
+                    set(&node, number, "v").await.unwrap();
+                }
+                assert_eq!(node.stats().missed_writes, 0, "node {at}, together: {together}");
+            }
+            let lost = cluster.node(2).unwrap();
+            assert_eq!(lost.readiness(), Readiness::Unreachable { addr: "nowhere:5011".to_owned() });
+        }
+    });
 }
 
 /// As in the middle of a rolling change of VALUE_BYTES_MAX.

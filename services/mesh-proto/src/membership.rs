@@ -181,6 +181,11 @@ impl Membership {
         }
     }
 
+    /// Nothing was sent to these, because they are being connected to for the first time: that they do not answer is no wonder.
+    pub fn handle_unsent(&mut self, to: &[NodeId]) {
+        self.prober.spare(to);
+    }
+
     /// A seed was asked for its member list, or could not be.
     pub fn handle_tried(&mut self, addr: &str) {
         self.rejoin.handle_tried(addr);
@@ -408,7 +413,9 @@ impl Membership {
             self.hear_about_self(now, claim);
             return;
         }
-        let Merged::News { before } = self.roster.merge(now, claim, self.config.suspicion) else { return };
+        // Who answers late, or is late itself, gives others more time to be heard, too.
+        let suspicion = self.config.suspicion + self.prober.patience() * 4;
+        let Merged::News { before } = self.roster.merge(now, claim, suspicion) else { return };
         let from = before.as_ref().map(|before| before.state);
         self.ring_stale = true;
         self.news.announce(claim.id);

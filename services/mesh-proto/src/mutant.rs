@@ -62,10 +62,14 @@ pub enum Mutant {
     NewcomersSuffice,
     /// Of the addresses that a seed's name stands for only the first is asked.
     FirstAddressOnly,
+    /// A node that nobody can reach enters the ring.
+    UnreachableCounts,
     /// Nodes of another mesh are let in.
     MeshesMerge,
     /// The dead are not looked for if a seed never came.
     DeadUnsought,
+    /// A member that is being connected to for the first time is suspected for its silence.
+    DialledAreAccused,
     /// Who answers later than a round takes is suspected for ever.
     RoundsNeverStretch,
     /// A node forgets the slots that it no longer owns before their owners have them.
@@ -88,7 +92,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -117,8 +121,10 @@ impl Mutant {
         Self::LeaversUnasked,
         Self::NewcomersSuffice,
         Self::FirstAddressOnly,
+        Self::UnreachableCounts,
         Self::MeshesMerge,
         Self::DeadUnsought,
+        Self::DialledAreAccused,
         Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,
         Self::AsksOwnersOnly,

@@ -17,16 +17,24 @@ use mesh_proto::{
     Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Observer, Stats, announced::Announced, clock::Clock, collect, gossip_routes::GossipRoutes, reach::Reach,
+    Config, Observer, Stats,
+    announced::Announced,
+    clock::Clock,
+    collect,
+    gossip_routes::{GossipRoutes, Sent},
+    reach::Reach,
     ring_change::RingChange,
 };
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
 pub(crate) const JOINS_WAITING_MAX: usize = 64;
+
+/// How many connections a node dials at a time. More would only make all of them slower, until they time out and are dialled again.
+const DIALS_AT_ONCE_MAX: usize = 16;
 
 /// A clock that moves by no more than this is not taken to have been set.
 const CLOCK_STEP_MAX_MS: u64 = 100;
@@ -54,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) compare_wanted: Mutex<BTreeSet<NodeId>>,
     pub(crate) counters: Counters,
     pub(crate) routes: GossipRoutes,
+    /// A permit for each dial of all runtimes.
+    pub(crate) dials: Semaphore,
     pub(crate) reach: Reach,
     /// Cancelled when the node stops or crashes: every task of it ends.
     pub(crate) stopped: CancellationToken,
@@ -157,6 +167,7 @@ impl Core {
             compare_wanted: Mutex::default(),
             counters: Counters::default(),
             routes: GossipRoutes::default(),
+            dials: Semaphore::new(DIALS_AT_ONCE_MAX),
             reach: Reach::default(),
             stopped: CancellationToken::new(),
             paused: Announced::new(false),
@@ -315,9 +326,14 @@ impl Core {
         let mut ring_changed = false;
         let mut refuted = false;
         let mut members_changed = false;
+        let mut dialled = Vec::new();
         for output in outputs {
             match output {
-                MembershipOutput::Send { to, message, .. } => self.routes.send(to, Bytes::from(message.encode())),
+                MembershipOutput::Send { to, message, .. } => {
+                    if self.routes.send(to, Bytes::from(message.encode()), now) == Sent::StillDialled {
+                        dialled.push(to);
+                    }
+                }
                 // A full queue loses nothing: seeds and the dead are tried again for ever.
                 MembershipOutput::Join { addr } => drop(self.joins.try_send(addr)),
                 MembershipOutput::RingChanged => ring_changed = true,
@@ -327,6 +343,9 @@ impl Core {
                     self.observer.event(&event);
                 }
             }
+        }
+        if !dialled.is_empty() && !Mutant::DialledAreAccused.is_planted() {
+            self.membership.lock().handle_unsent(&dialled);
         }
         if ring_changed || refuted {
             self.build_ring(refuted && !Mutant::DeathForgotten.is_planted());
@@ -349,7 +368,7 @@ impl Core {
     /// Merges a member list that came in a frame.
     pub(crate) fn handle_members(&self, members: &[Member]) {
         self.with_membership(|membership, now| membership.handle_members(now, members));
-        self.enter_small_ring();
+        self.handle_list();
     }
 
     pub(crate) fn members(&self) -> Vec<Member> {

@@ -1,10 +1,10 @@
 //! Which connection a gossip datagram leaves by: upkeep's own to that peer, or else the one the peer last spoke on. Apart
 //! from data connections, so that gossip never waits behind data.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::NodeId;
+use mesh_proto::{Monotonic, NodeId};
 use parking_lot::Mutex;
 
 use crate::transport::Connection;
@@ -19,22 +19,48 @@ pub(crate) struct GossipRoutes {
 struct Route {
     dialled: Option<Arc<dyn Connection>>,
     accepted: Option<Arc<dyn Connection>>,
+    /// Since when it is dialled for the first time, if it is.
+    first_dialled: Option<Monotonic>,
+}
+
+/// How long a member that was never connected to may take for that before its silence counts.
+const FIRST_DIAL_MAX: Duration = Duration::from_secs(10);
+
+/// What has become of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is on its way, or there is none.
+    Away,
+    /// There is no way yet, because many nodes are connecting at the same time: that says nothing about the peer.
+    StillDialled,
 }
 
 impl GossipRoutes {
     /// Sends if there is a way; drops the datagram otherwise, as a network would.
-    pub(crate) fn send(&self, to: NodeId, datagram: Bytes) {
+    pub(crate) fn send(&self, to: NodeId, datagram: Bytes, now: Monotonic) -> Sent {
         let connection = {
             let routes = self.routes.lock();
-            routes.get(&to).and_then(|route| route.dialled.clone().or_else(|| route.accepted.clone()))
+            let Some(route) = routes.get(&to) else { return Sent::Away };
+            match (route.dialled.clone().or_else(|| route.accepted.clone()), route.first_dialled) {
+                (Some(connection), _) => connection,
+                (None, Some(since)) if now.since(since) < FIRST_DIAL_MAX => return Sent::StillDialled,
+                (None, _) => return Sent::Away,
+            }
         };
-        if let Some(connection) = connection {
-            connection.send_datagram(datagram);
-        }
+        connection.send_datagram(datagram);
+        Sent::Away
+    }
+
+    /// A new member is about to be dialled.
+    pub(crate) fn begin_dialling(&self, peer: NodeId, now: Monotonic) {
+        self.routes.lock().entry(peer).or_default().first_dialled = Some(now);
     }
 
     pub(crate) fn set_dialled(&self, peer: NodeId, connection: Option<Arc<dyn Connection>>) {
-        self.routes.lock().entry(peer).or_default().dialled = connection;
+        let mut routes = self.routes.lock();
+        let route = routes.entry(peer).or_default();
+        route.dialled = connection;
+        route.first_dialled = None;
     }
 
     /// The peer has spoken on this connection, which it has dialled.

@@ -43,12 +43,13 @@ pub(crate) const APART_AT_ONCE_MAX: usize = 4;
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
-/// How much room a reader offers at a time.
-pub(crate) const READ_BYTES: usize = 64 << 10;
+/// How much room a reader offers at a time, at first and at most.
+const READ_BYTES_FIRST: usize = 2 << 10;
+const READ_BYTES: usize = 64 << 10;
 
-/// A reader asks for new room once less than this is left. Values that callers still hold keep a buffer from being used
+/// A reader asks for new room once less than this part of it is left. Values that callers still hold keep a buffer from being used
 /// again, so asking for all of it each time would allocate all of it each time.
-const READ_BYTES_MIN: usize = 4 << 10;
+const NEW_ROOM_BELOW: usize = 16;
 
 /// Values larger than this travel on a stream of their own, so that small ones do not wait behind them.
 pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
@@ -110,13 +111,8 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>, hello: &Hello) -> Arc<Self> {
-        let state = LinkState {
-            outbox: BytesMut::with_capacity(READ_BYTES),
-            writer: None,
-            pending: Slab::new(),
-            generation: 0,
-            closed: false,
-        };
+        let state =
+            LinkState { outbox: BytesMut::new(), writer: None, pending: Slab::new(), generation: 0, closed: false };
         Arc::new(Self {
             core,
             peer,
@@ -262,7 +258,7 @@ impl Link {
 
     /// Writes what is queued until the connection breaks: all that has gathered goes out in one write.
     pub(crate) async fn write_requests(&self, mut stream: SendHalf) {
-        let mut batch = BytesMut::with_capacity(READ_BYTES);
+        let mut batch = BytesMut::new();
         loop {
             let open = std::future::poll_fn(|context| {
                 let mut state = self.state.lock();
@@ -287,7 +283,7 @@ impl Link {
             }
             batch.clear();
             if batch.capacity() > BUFFER_BYTES_KEPT {
-                batch = BytesMut::with_capacity(READ_BYTES);
+                batch = BytesMut::new();
             }
         }
     }
@@ -316,11 +312,12 @@ impl Link {
 
     async fn read_frames(&self, mut stream: ReceiveHalf, is_wanted: impl Fn(RequestId) -> bool) {
         let mut decoder = Decoder::new(crate::peer::frame_bytes_max(&self.core.config));
+        let mut room = Room::new();
         loop {
-            make_room(&mut decoder);
+            room.make(&mut decoder);
             match stream.read_buf(decoder.buffer()).await {
                 Ok(0) | Err(_) => return,
-                Ok(_) => {}
+                Ok(bytes) => room.handle_read(bytes),
             }
             if decoder.missing_bytes() > 0 && decoder.next_request().is_some_and(|id| !is_wanted(id)) {
                 return;
@@ -444,13 +441,29 @@ impl Link {
     }
 }
 
-/// Sees to it that there is room to read into: for all of a large frame at once, lest it is copied as it grows.
-pub(crate) fn make_room(decoder: &mut Decoder) {
-    let missing = decoder.missing_bytes();
-    let buffer = decoder.buffer();
-    let room = buffer.capacity() - buffer.len();
-    if room < READ_BYTES_MIN.max(missing) {
-        buffer.reserve(READ_BYTES.max(missing));
+/// How much room a reader offers: little at first, as most streams carry little, and more as reads fill it.
+pub(crate) struct Room(usize);
+
+impl Room {
+    pub(crate) const fn new() -> Self {
+        Self(READ_BYTES_FIRST)
+    }
+
+    /// Makes room for the next read.
+    pub(crate) fn make(&self, decoder: &mut Decoder) {
+        let missing = decoder.missing_bytes();
+        let buffer = decoder.buffer();
+        let left = buffer.capacity() - buffer.len();
+        if left < (self.0 / NEW_ROOM_BELOW).max(missing) {
+            buffer.reserve(self.0.max(missing));
+        }
+    }
+
+    /// So much was read.
+    pub(crate) fn handle_read(&mut self, bytes: usize) {
+        if bytes * 2 >= self.0 {
+            self.0 = (self.0 * 4).min(READ_BYTES);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use mesh_proto::{
     Event, Frame, FrameBody, HedgeBudget, Hello, LatencyWindow, LegFailure, Member, MemberState, Monotonic, NodeId,
-    RejectReason, RequestId,
+    RejectReason, RequestId, Stage,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     announced::Follower,
     core::{Core, count},
-    link::{Link, make_room},
+    link::{Link, Room},
     peer::{Peer, frame_bytes_max},
     reach::{Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
@@ -137,10 +137,10 @@ impl Peers {
     /// Whether there is a connection to every living member.
     pub(crate) fn all_up(&self) -> bool {
         let members = self.core.members.borrow();
-        members
-            .iter()
-            .filter(|member| member.state == MemberState::Alive && member.id != self.core.id)
-            .all(|member| self.is_up(member.id))
+        // Who is joining is not in the ring before somebody has reached it.
+        let is_needed = |member: &&Member| member.state == MemberState::Alive && member.stage != Stage::Joining;
+        let mut needed = members.iter().filter(|member| member.id != self.core.id).filter(is_needed);
+        needed.all(|member| self.is_up(member.id))
     }
 
     /// Every peer's link, for sweeping and for people.
@@ -177,6 +177,9 @@ impl Peers {
                 Ok(index) => table[index].addr.lock().clone_from(&member.addr),
                 Err(index) => {
                     let peer = Peer::new(member.id, member.addr.clone(), self.core.clock.now());
+                    if self.purpose == Purpose::Upkeep && member.state == MemberState::Alive {
+                        self.core.routes.begin_dialling(member.id, self.core.clock.now());
+                    }
                     table.insert(index, Arc::clone(&peer));
                     tokio::spawn(Arc::clone(self).keep_connected(peer));
                 }
@@ -225,7 +228,7 @@ impl Peers {
         let known = self.core.start_of(peer.id);
         let greeted = tokio::select! {
             biased;
-            greeted = self.dial(&addr, Some(peer.id)) => greeted,
+            greeted = self.dial(&addr, peer.id) => greeted,
             // Packets to a process that is gone are repeated at ever longer intervals. The next one is there already.
             () = restarted(starts, peer.id, known) => return true,
         };
@@ -283,8 +286,15 @@ impl Peers {
         self.endpoint.resolve(name).await
     }
 
+    /// [`Self::greet`], when there is a permit for it.
+    async fn dial(&self, addr: &str, expect: NodeId) -> Result<Greeted, GreetError> {
+        // Never closed.
+        let _permit = self.core.dials.acquire().await;
+        self.greet(addr, Some(expect)).await
+    }
+
     /// Connects to an address and greets whoever is there.
-    pub(crate) async fn dial(&self, addr: &str, expect: Option<NodeId>) -> Result<Greeted, GreetError> {
+    pub(crate) async fn greet(&self, addr: &str, expect: Option<NodeId>) -> Result<Greeted, GreetError> {
         let connection = self.endpoint.dial(addr, expect).await?;
         let greeting = async {
             let (mut send, mut receive) =
@@ -452,7 +462,7 @@ async fn read_frame(stream: &mut ReceiveHalf, frame_bytes_max: usize) -> Option<
         if let Some(frame) = decoder.next_frame().ok()? {
             return Some(frame);
         }
-        make_room(&mut decoder);
+        Room::new().make(&mut decoder);
         if stream.read_buf(decoder.buffer()).await.ok()? == 0 {
             return None;
         }

@@ -1,10 +1,10 @@
 //! Who can reach whom. Connections go one way: that a node has found all others does not mean that they have found it. Until
 //! they have, it counts for nothing in their writes and quorums, and the next crash would leave them one owner short. So a node
-//! asks them before it calls itself ready; and whoever hears from a new process of a peer dials it at once, instead of waiting
+//! asks them before it enters the ring, which takes one that can reach it, and before it calls itself ready, which takes all; and whoever hears from a new process of a peer dials it at once, instead of waiting
 //! for a dial to the old one to fail.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{ControlReply, ControlRequest, FrameBody, Hello, NodeId};
+use mesh_proto::{ControlReply, ControlRequest, FrameBody, Hello, Member, Mutant, NodeId, Stage};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -27,7 +27,7 @@ use crate::{
 /// How often a node that starts asks whether the others have a connection to it.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long it goes on asking. Who cannot be reached by somebody for longer is of more use to clients than nobody.
+/// How long it waits for all of them. A node that one cannot reach for longer is of more use to clients than none.
 const ASK_MAX: Duration = Duration::from_secs(10);
 
 /// The latest process start that each peer has greeted with.
@@ -38,13 +38,23 @@ pub(crate) struct Reach {
     pub(crate) starts: Arc<Announced<Starts>>,
     /// Each runtime's connections.
     peers: Mutex<Vec<Weak<Peers>>>,
-    /// Whether all living members have said that they can send to this node.
+    /// Whether a member has said that it can send to this node.
+    is_reachable: AtomicBool,
+    /// Whether all living members have said so.
     is_reached: AtomicBool,
+    /// Whether not all have, and this node does not wait for them any more.
+    has_waited: AtomicBool,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Self { starts: Announced::new(Starts::new()), peers: Mutex::default(), is_reached: AtomicBool::new(false) }
+        Self {
+            starts: Announced::new(Starts::new()),
+            peers: Mutex::default(),
+            is_reachable: AtomicBool::new(false),
+            is_reached: AtomicBool::new(false),
+            has_waited: AtomicBool::new(false),
+        }
     }
 }
 
@@ -59,10 +69,20 @@ impl Reach {
         all.iter().filter_map(Weak::upgrade).all(|peers| peers.link(peer).is_some_and(|link| link.start == start))
     }
 
+    /// Whether some member could send to this node, since it was last alone.
+    pub(crate) fn is_reachable(&self) -> bool {
+        // Relaxed, here and below: whoever asks a moment too early is told to wait a moment longer.
+        self.is_reachable.load(Ordering::Relaxed) || Mutant::UnreachableCounts.is_planted()
+    }
+
     /// Whether all living members could send to this node, since it was last alone.
     pub(crate) fn is_reached(&self) -> bool {
-        // Relaxed, here and below: whoever asks a moment too early is told to wait a moment longer.
         self.is_reached.load(Ordering::Relaxed)
+    }
+
+    /// Whether some could not for so long that this node goes on without them.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.has_waited.load(Ordering::Relaxed)
     }
 }
 
@@ -98,7 +118,7 @@ pub(crate) async fn restarted(starts: &mut Follower<Starts>, peer: NodeId, known
     starts.wait_for(|starts| starts.get(&peer).is_some_and(|start| *start != known)).await;
 }
 
-/// Asks the others until all can send to this node, and again after it was alone. Runs until the node stops.
+/// Asks the others until all that are in the ring can send to this node, and again after it was alone. Runs until the node stops.
 pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
     let mut asking_since = None;
     loop {
@@ -108,31 +128,43 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             () = tokio::time::sleep(ASK_INTERVAL) => {}
         }
         core.unpaused().await;
-        let others: Vec<NodeId> = {
-            let members = core.members.borrow();
-            // Whom this node suspects is there until it is declared dead.
-            let present = members.iter().filter(|member| member.state.is_present() && member.id != core.id);
-            present.map(|member| member.id).collect()
+        // Whom this node suspects is there until it is declared dead.
+        let (joining, others): (Vec<NodeId>, Vec<NodeId>) = {
+            let members = core.members();
+            let present = members.into_iter().filter(|member| member.state.is_present() && member.id != core.id);
+            let (joining, others): (Vec<_>, Vec<_>) = present.partition(|member| member.stage == Stage::Joining);
+            let ids = |members: Vec<Member>| members.into_iter().map(|member| member.id).collect();
+            (ids(joining), ids(others))
         };
-        if others.is_empty() {
+        if joining.is_empty() && others.is_empty() {
             core.reach.is_reached.store(core.is_seed(), Ordering::Relaxed);
+            core.reach.is_reachable.store(core.is_seed(), Ordering::Relaxed);
+            core.reach.has_waited.store(false, Ordering::Relaxed);
             asking_since = None;
         } else if !core.reach.is_reached() {
             let since = *asking_since.get_or_insert_with(|| core.clock.now());
-            let is_reached = ask(&core, &peers, others).await || core.clock.now().since(since) > ASK_MAX;
-            core.reach.is_reached.store(is_reached, Ordering::Relaxed);
+            let has_waited = core.clock.now().since(since) > ASK_MAX;
+            let yes = ask(&core, &peers, others.iter().chain(&joining)).await;
+            let is_reached = !others.is_empty() && others.iter().all(|other| yes.contains(other));
+            if !yes.is_empty() {
+                core.reach.is_reachable.store(true, Ordering::Relaxed);
+                core.enter_small_ring();
+            }
+            // One that nobody can reach goes on asking.
+            core.reach.is_reached.store(is_reached || (has_waited && core.reach.is_reachable()), Ordering::Relaxed);
+            core.reach.has_waited.store(has_waited && !is_reached, Ordering::Relaxed);
         }
     }
 }
 
-/// Asks all of them at once. Those that cannot be asked have not said yes.
-async fn ask(core: &Arc<Core>, peers: &Peers, others: Vec<NodeId>) -> bool {
+/// Asks all of them at once; who has said yes. Those that cannot be asked have not.
+async fn ask(core: &Arc<Core>, peers: &Peers, others: impl Iterator<Item = &NodeId>) -> BTreeSet<NodeId> {
     let mut asked = JoinSet::new();
-    for other in others {
-        let Some(link) = peers.link(other) else { return false };
-        asked.spawn(has_reached(link, core.start));
+    for link in others.filter_map(|other| peers.link(*other)) {
+        let start = core.start;
+        asked.spawn(async move { has_reached(Arc::clone(&link), start).await.then_some(link.peer.id) });
     }
-    asked.join_all().await.into_iter().all(|yes| yes)
+    asked.join_all().await.into_iter().flatten().collect()
 }
 
 async fn has_reached(link: Arc<Link>, start: u64) -> bool {

@@ -58,7 +58,10 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         }
         core.unpaused().await;
         resync(&core, &peers).await;
-        if core.is_joining() && (core.sync.is_complete() || Mutant::EntersEmpty.is_planted()) {
+        if core.is_joining()
+            && core.reach.is_reachable()
+            && (core.sync.is_complete() || Mutant::EntersEmpty.is_planted())
+        {
             core.enter_ring();
             continue;
         }

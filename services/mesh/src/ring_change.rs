@@ -28,6 +28,8 @@ pub(crate) struct RingChange {
     building: Mutex<()>,
     /// Whether this node is not in the ring yet.
     joining: AtomicBool,
+    /// Whether a whole member list has come.
+    has_list: AtomicBool,
     /// The newest first. Looked at only by reads that came to nothing.
     former: ArcSwap<Vec<Arc<Ring>>>,
     /// The other members that are leaving: as many as there are at most.
@@ -92,6 +94,13 @@ impl Core {
         self.change.joining.load(Ordering::Acquire)
     }
 
+    /// A whole member list has come.
+    pub(crate) fn handle_list(&self) {
+        // Relaxed: if this is not seen now it is in a moment, when somebody is asked again.
+        self.change.has_list.store(true, Ordering::Relaxed);
+        self.enter_small_ring();
+    }
+
     /// Enters the ring.
     pub(crate) fn enter_ring(&self) {
         self.with_membership(|membership, now| membership.handle_stage(now, Stage::Syncing));
@@ -105,10 +114,10 @@ impl Core {
     }
 
     /// Enters the ring at once if that has fewer members than a key is to have owners: then nobody has to make way, and every
-    /// owner counts. It may have none, if all others are leaving: they wait for somebody to hand over to. To be asked after a
-    /// whole member list has come, not only some news.
+    /// owner counts. It may have none, if all others are leaving: they wait for somebody to hand over to. Only once a whole
+    /// member list has come, and not only some news, and somebody can reach this node.
     pub(crate) fn enter_small_ring(&self) {
-        if !self.is_joining() {
+        if !self.is_joining() || !self.reach.is_reachable() || !self.change.has_list.load(Ordering::Relaxed) {
             return;
         }
         let (in_ring, all) = {

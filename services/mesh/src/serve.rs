@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     core::{Core, count},
-    link::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, READ_BYTES, make_room},
+    link::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, Room},
     peer::frame_bytes_max,
     resync::PAGE_BYTES_MAX,
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
@@ -127,7 +127,7 @@ async fn greet(
             Some(_) => return Err("the first frame is not a greeting".to_owned()),
             None => {}
         }
-        make_room(&mut decoder);
+        Room::new().make(&mut decoder);
         match receive.read_buf(decoder.buffer()).await {
             Ok(0) | Err(_) => return Ok(None),
             Ok(_) => {}
@@ -197,7 +197,7 @@ struct Stream {
 impl Stream {
     /// Answers until the stream ends; an error is a violation of the protocol.
     async fn serve(mut self, mut receive: ReceiveHalf, mut decoder: Decoder) -> Result<(), String> {
-        let mut replies = BytesMut::with_capacity(READ_BYTES);
+        let (mut replies, mut room) = (BytesMut::new(), Room::new());
         loop {
             while let Some(frame) = decoder.next_frame().map_err(|error| error.to_string())? {
                 self.answer(frame, &mut replies)?;
@@ -208,11 +208,12 @@ impl Stream {
             if !replies.is_empty() && !self.write(&mut replies).await? {
                 return Ok(());
             }
-            make_room(&mut decoder);
+            room.make(&mut decoder);
             match receive.read_buf(decoder.buffer()).await {
                 Ok(0) | Err(_) => return Ok(()),
-                Ok(_) => self.core.unpaused().await,
+                Ok(bytes) => room.handle_read(bytes),
             }
+            self.core.unpaused().await;
         }
     }
 

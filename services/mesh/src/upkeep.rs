@@ -107,7 +107,7 @@ async fn exchange_with_all(core: &Arc<Core>, peers: &Arc<Peers>, name: &str) -> 
 
 /// Whether the member list of whoever is at this address has come.
 async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> bool {
-    let Greeted { connection, send, receive, hello } = match peers.dial(addr, None).await {
+    let Greeted { connection, send, receive, hello } = match peers.greet(addr, None).await {
         Ok(greeted) => greeted,
         Err(error) => {
             let is_itself = matches!(error, GreetError::Rejected(RejectReason::Itself));

@@ -87,6 +87,18 @@ pub enum Readiness {
     Ready,
     /// No other member has been reached yet.
     Joining,
+    /// No other member can reach this node.
+    Unreachable {
+        /// Where it says it is.
+        addr: String,
+    },
+    /// Fewer members than writes have to reach.
+    TooFew {
+        /// Members of the ring, this node included.
+        members: usize,
+        /// WRITE_CONCERN.
+        needed: usize,
+    },
     /// Joined, but still refilling.
     Resyncing {
         /// Slots in sync.
@@ -196,13 +208,22 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     // Relaxed: whoever asks a moment too early is told to wait a moment longer.
     if alone && !core.is_seed() {
         core.has_joined.store(false, Ordering::Relaxed);
-    } else if !workers.is_empty() && core.reach.is_reached() && workers.iter().all(|worker| worker.peers.all_up()) {
+    } else if !workers.is_empty()
+        && core.reach.is_reached()
+        && (core.reach.has_waited() || workers.iter().all(|worker| worker.peers.all_up()))
+    {
         core.has_joined.store(true, Ordering::Relaxed);
     }
     // Only at first does it take a connection to everyone, and from everyone: later a peer that is lost is no reason to turn
     // clients away.
     if !core.has_joined.load(Ordering::Relaxed) {
-        return Readiness::Joining;
+        let is_unreachable = core.reach.has_waited() && !core.reach.is_reachable();
+        let addr = core.config.public_addr.clone();
+        return if is_unreachable { Readiness::Unreachable { addr } } else { Readiness::Joining };
+    }
+    let (members, needed) = (core.ring().members().len(), core.config.concern.get());
+    if members < needed {
+        return Readiness::TooFew { members, needed };
     }
     if core.sync.is_complete() && !core.is_joining() {
         return Readiness::Ready;

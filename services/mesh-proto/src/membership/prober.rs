@@ -113,6 +113,8 @@ impl Prober {
             return None;
         }
         let phase = self.phase;
+        // If this node is late it reads answers as late.
+        self.slowest = self.slowest.max(now.since(self.due) * 2);
         // An answer by way of others takes two round trips.
         let direct = (self.interval * 2 / 5).max(self.patience());
         let indirect = (self.interval * 3 / 10).max(self.patience() * 2);
@@ -163,8 +165,13 @@ impl Prober {
         in_time
     }
 
+    /// These were not probed after all.
+    pub(super) fn spare(&mut self, targets: &[NodeId]) {
+        self.probes.retain(|probe| !targets.contains(&probe.target));
+    }
+
     /// How long a direct answer may take.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let most =
             if Mutant::RoundsNeverStretch.is_planted() { Duration::ZERO } else { self.interval * STRETCH_MAX / 3 };
         (self.slowest * 3 / 2).min(most)

@@ -22,6 +22,14 @@ fn not_ready(readiness: Readiness) -> Option<Problem> {
     Some(match readiness {
         Readiness::Ready => return None,
         Readiness::Joining => Problem::unavailable("joining", "no other member has been reached yet"),
+        Readiness::Unreachable { addr } => {
+            let detail = format!("no other member can reach this node at {addr}: set CACHE_PUBLIC to where they can");
+            Problem::unavailable("unreachable", detail)
+        }
+        Readiness::TooFew { members, needed } => {
+            let detail = format!("this node knows {members} of the {needed} members that WRITE_CONCERN needs");
+            Problem::unavailable("too-few-members", detail)
+        }
         Readiness::Resyncing { done, owned } => {
             Problem::unavailable("resyncing", format!("{done} of {owned} slots are in sync"))
         }
@@ -39,6 +47,8 @@ mod tests {
         assert!(not_ready(Readiness::Ready).is_none());
         let reasons = [
             (Readiness::Joining, "joining"),
+            (Readiness::Unreachable { addr: "0.0.0.0:1".to_owned() }, "CACHE_PUBLIC"),
+            (Readiness::TooFew { members: 1, needed: 2 }, "1 of the 2"),
             (Readiness::Resyncing { done: 1, owned: 2 }, "1 of 2 slots"),
             (Readiness::Stopping, "stopping"),
             (Readiness::Refused("another secret".to_owned()), "another secret"),

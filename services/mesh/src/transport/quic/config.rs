@@ -18,10 +18,15 @@ use crate::transport::{
 
 /// The largest UDP payload to try for, and to accept: on loopback it saves a good part of the CPU. The *initial* one
 /// stays at QUIC's minimum, since a first flight of this size is lost on most networks.
-const MTU_MAX: u16 = 16_384;
+pub(super) const MTU_MAX: u16 = 16_384;
 
-/// A guess that suits a local network; quinn's own 333 ms would make the first lost packet cost a second.
-const INITIAL_RTT: Duration = Duration::from_millis(5);
+/// How close to the largest possible payload the search for it ends, in bytes. Each probe costs its receiver as many steps as it has
+/// bytes, and there are probes on every connection.
+const MTU_STEP_MIN: u16 = 256;
+
+/// A guess that suits a local network with busy nodes: quinn's own 333 ms would make the first lost packet cost a second, and a much
+/// shorter one would send everything twice where handshakes wait for a thread.
+const INITIAL_RTT: Duration = Duration::from_millis(20);
 
 /// What may be under way before the first acknowledgements, in bytes. QUIC's own ten packets are filled by a single
 /// probe for a larger MTU, and then nothing else leaves, not even the word that the connection is closed.
@@ -94,7 +99,9 @@ impl QuinnConfigs {
     pub(super) fn new(config: &QuicConfig) -> Result<Self, TlsError> {
         let tls = TlsSetup::new(&config.credentials, config.id)?;
         let no_cipher = |e: quinn::crypto::rustls::NoInitialCipherSuite| TlsError { reason: e.to_string() };
-        let transport = Arc::new(transport_config(config));
+        // The dialling side keeps a connection alive: one ping keeps both ends awake.
+        let (transport, mut dialling) = (Arc::new(transport_config(config)), transport_config(config));
+        dialling.keep_alive_interval(Some(config.keep_alive));
 
         let crypto = QuicServerConfig::try_from(tls.server).map_err(no_cipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
@@ -105,7 +112,7 @@ impl QuinnConfigs {
 
         let crypto = QuicClientConfig::try_from(tls.client).map_err(no_cipher)?;
         let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(transport);
+        client.transport_config(Arc::new(dialling));
 
         let mut endpoint = EndpointConfig::new(tls.reset_key);
         endpoint.cid_generator(|| Box::new(RandomCids));
@@ -117,12 +124,11 @@ impl QuinnConfigs {
 fn transport_config(config: &QuicConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MTU_MAX);
+    mtu.upper_bound(MTU_MAX).minimum_change(MTU_STEP_MIN);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_CWND_BYTES);
     transport
         .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
-        .keep_alive_interval(Some(config.keep_alive))
         .initial_rtt(INITIAL_RTT)
         .max_concurrent_bidi_streams(VarInt::from_u32(config.streams_max))
         // One, for the accepting side's welcome.

@@ -19,12 +19,16 @@ use quinn::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
+    config::MTU_MAX,
     held::{HeldPackets, OutgoingPacket, Packet},
     wire::Wire,
 };
 
 /// What the kernel may hold for a socket, in bytes, if it lets us: a burst from all peers at once.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// What one receive brings at most, in bytes, however many datagrams the kernel has put together.
+const RECEIVE_BYTES_MAX: usize = 1 << 16;
 
 /// What one send may carry, in bytes, however many datagrams it is cut into: IP's length has sixteen bits, for its own header
 /// and UDP's as well.
@@ -82,7 +86,9 @@ impl SwitchedSocket {
             held: Arc::default(),
             local_addr: inner.local_addr()?,
             max_transmit_segments: inner.max_transmit_segments(),
-            max_receive_segments: inner.max_receive_segments(),
+            // quinn keeps room for so many of the largest datagrams, 32 times over. The kernel never gives more than an IP packet
+            // holds.
+            max_receive_segments: inner.max_receive_segments().min(RECEIVE_BYTES_MAX.div_ceil(MTU_MAX.into())),
             may_fragment: inner.may_fragment(),
             inner: Arc::new(RwLock::new(Some(inner))),
         })
