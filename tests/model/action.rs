@@ -101,7 +101,7 @@ impl State {
                 self.beliefs(by, peer, actions);
                 self.repairs(by, peer, actions);
             }
-            if self.nodes[by].is_joining && self.nodes[by].sync.in_sync {
+            if (self.nodes[by].is_joining && self.nodes[by].sync.in_sync) || self.enters_small_ring(by) {
                 actions.push(Action::Enter(by));
             }
             if self.nodes[by].sync.in_sync && self.nodes[by].view.claims[by].status == Status::Syncing {

@@ -76,7 +76,7 @@ impl State {
     pub fn exchange_members(&mut self, me: usize, from: usize) {
         self.gossip(me, from);
         self.try_seed(me, from);
-        self.enter_small_ring(me);
+        self.nodes[me].has_list = self.nodes[me].is_joining;
     }
 
     /// What `upkeep::join` makes of an exchange of member lists, or of one that came to nothing. Of one that can catch up nobody
@@ -99,23 +99,23 @@ impl State {
         }
     }
 
-    /// `Core::enter_small_ring`.
-    fn enter_small_ring(&mut self, me: usize) {
+    /// Whether `Core::enter_small_ring` would enter the ring.
+    pub fn enters_small_ring(&self, me: usize) -> bool {
         let node = &self.nodes[me];
-        if !node.is_joining {
-            return;
+        let is_reachable = (0..NODES).any(|peer| has(self.nodes[peer].links, me) && self.connects(peer, me));
+        if !node.is_joining || !node.has_list || !is_reachable {
+            return false;
         }
         let others = || (0..NODES).filter(|peer| *peer != me).map(|peer| node.view.claims[peer].status);
         let is_in_ring = |status: &Status| matches!(status, Status::Syncing | Status::Normal);
         let in_ring = others().filter(is_in_ring).count();
-        if others().any(Status::is_present) && in_ring < NODES {
-            self.enter_ring(me);
-        }
+        others().any(Status::is_present) && in_ring < NODES
     }
 
     /// `Core::enter_ring`.
     pub fn enter_ring(&mut self, me: usize) {
         self.enter_stage(me, Stage::Syncing);
+        self.nodes[me].has_list = false;
     }
 
     /// `handover::enter_stage`.

@@ -137,6 +137,8 @@ pub struct Node {
     /// `RingChange::joining`.
     pub is_joining: bool,
     pub sync: Sync,
+    /// `RingChange::has_list`, while it is joining.
+    pub has_list: bool,
     /// `Rejoin::tried`, as long as that matters.
     pub tried: Nodes,
     pub held: Stamp,
