@@ -209,9 +209,9 @@ impl Telemetry {
         self.tracer.as_ref().map(|tracer| tracer.begin(caller))
     }
 
-    /// A request ended, on the thread where its operation ended just before.
-    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Fate {
-        self.tracer.as_ref().map(|tracer| tracer.end(trace, ended)).unwrap_or_default()
+    /// A request ended, with the record of its operation if it got as far as the mesh.
+    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> Fate {
+        self.tracer.as_ref().map(|tracer| tracer.end(trace, ended, record)).unwrap_or_default()
     }
 
     /// Whether traces are recorded at all.

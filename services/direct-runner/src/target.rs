@@ -185,14 +185,15 @@ impl Target for DirectTarget {
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
         let (key, value, ttl) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), self.ttl);
-        let set =
-            async |worker: &Worker| worker.set(key.clone(), value.clone(), WriteOptions { ttl, trace: None }).await;
+        let set = async |worker: &Worker| {
+            worker.set(key.clone(), value.clone(), WriteOptions { ttl, trace: None }, &mut None).await
+        };
         self.write(set).await
     }
 
     async fn delete(&mut self, key: &[u8]) -> Answer {
         let key = Bytes::copy_from_slice(key);
-        self.write(async |worker: &Worker| worker.delete(key.clone(), WriteOptions::default()).await).await
+        self.write(async |worker: &Worker| worker.delete(key.clone(), WriteOptions::default(), &mut None).await).await
     }
 }
 
@@ -203,7 +204,7 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value
         Freshness::Quorum => Consistency::Quorum,
     };
     let mut gone = None;
-    let (outcome, hit) = match worker.get(key, GetOptions { consistency, trace: None }).await {
+    let (outcome, hit) = match worker.get(key, GetOptions { consistency, trace: None }, &mut None).await {
         Ok(Lookup::Local(hit)) => (Outcome::HitLocal, Some(hit)),
         Ok(Lookup::Remote(hit)) => (Outcome::HitRemote, Some(hit)),
         Ok(Lookup::Miss { version }) => {

@@ -24,11 +24,16 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Tells the observer how it ended.
-    pub(crate) fn record(self, core: &Core, outcome: OpOutcome, version: Option<Version>, legs: Legs) {
+    /// Fills the caller's `slot` with how it ended, and reports it to the observer.
+    pub(crate) fn record(
+        self,
+        core: &Core,
+        slot: &mut Option<OpRecord>,
+        (outcome, version, legs): (OpOutcome, Option<Version>, Legs),
+    ) {
         let Self { op, started, hash, trace } = self;
         let took = core.clock.now().since(started);
-        core.observer.operation(&OpRecord { op, outcome, took, started, hash, version, trace, legs });
+        core.observer.operation(slot.insert(OpRecord { op, outcome, took, started, hash, version, trace, legs }));
     }
 }
 
@@ -37,6 +42,7 @@ pub(crate) struct Underway<'a> {
     core: &'a Core,
     in_flight: &'a AtomicUsize,
     asked: Asked,
+    slot: &'a mut Option<OpRecord>,
     attempt: Option<Attempt>,
     is_over: bool,
 }
@@ -49,10 +55,15 @@ enum Attempt {
 
 impl<'a> Underway<'a> {
     /// It counts as in flight until it ends or is dropped.
-    pub(crate) fn new(core: &'a Core, in_flight: &'a AtomicUsize, asked: Asked) -> Self {
+    pub(crate) fn new(
+        core: &'a Core,
+        in_flight: &'a AtomicUsize,
+        asked: Asked,
+        slot: &'a mut Option<OpRecord>,
+    ) -> Self {
         // Relaxed here and below: a figure that orders nothing.
         in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { core, in_flight, asked, attempt: None, is_over: false }
+        Self { core, in_flight, asked, slot, attempt: None, is_over: false }
     }
 
     pub(crate) fn reads(&mut self, call: &Arc<ReadCall>) {
@@ -77,7 +88,7 @@ impl<'a> Underway<'a> {
 
     pub(crate) fn end(mut self, outcome: OpOutcome, version: Option<Version>, legs: Legs) {
         self.is_over = true;
-        self.asked.record(self.core, outcome, version, legs);
+        self.asked.record(self.core, self.slot, (outcome, version, legs));
     }
 }
 
@@ -96,6 +107,6 @@ impl Drop for Underway<'_> {
             }
             None => (Legs::new(), None),
         };
-        self.asked.record(self.core, OpOutcome::Abandoned, version, legs);
+        self.asked.record(self.core, self.slot, (OpOutcome::Abandoned, version, legs));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use mesh_proto::{
     Body, Consistency, ControlRequest, Expiry, FrameBody, KeyHash, LegFailure, LegOutcome, Monotonic, Mutant, NodeId,
-    Op, OpOutcome, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Round, Slot,
+    Op, OpOutcome, OpRecord, Read, ReadAnswer, ReadConfig, ReadOutcome, Record, RequestId, Ring, RingHash, Round, Slot,
     TraceContext, Version, Write, WriteOutcome, encode_read,
 };
 use tokio::sync::oneshot;
@@ -61,11 +61,16 @@ impl Worker {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Reads a key.
+    /// Reads a key. `record` is filled at the end, and also if this future is dropped before it.
     ///
     /// # Errors
     /// [`GetError`]; nothing was changed.
-    pub async fn get(&self, key: &Bytes, options: GetOptions) -> Result<Lookup, GetError> {
+    pub async fn get(
+        &self,
+        key: &Bytes,
+        options: GetOptions,
+        record: &mut Option<OpRecord>,
+    ) -> Result<Lookup, GetError> {
         let core = &*self.core;
         let started = core.clock.now();
         let hash = KeyHash::of(key);
@@ -76,11 +81,11 @@ impl Worker {
         let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key)));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
-            asked.record(core, OpOutcome::HitLocal, Some(*version), Legs::new());
+            asked.record(core, record, (OpOutcome::HitLocal, Some(*version), Legs::new()));
             return Ok(Lookup::Local(hit));
         }
         drop(ring);
-        let mut underway = Underway::new(core, &self.in_flight, asked);
+        let mut underway = Underway::new(core, &self.in_flight, asked, record);
         let (result, legs) = self.read(key, hash, (ring_hash, local), options, started, &mut underway).await;
         let outcome = match &result {
             Ok(Lookup::Local(_)) => OpOutcome::HitLocal,
@@ -99,20 +104,31 @@ impl Worker {
         result
     }
 
-    /// Writes a value.
+    /// Writes a value. `record` is filled at the end, and also if this future is dropped before it.
     ///
     /// # Errors
     /// [`WriteError`]; each variant says whether anything was written.
-    pub async fn set(&self, key: Bytes, value: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
-        self.write(Op::Set, key, Body::Value(value), options).await
+    pub async fn set(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        options: WriteOptions,
+        record: &mut Option<OpRecord>,
+    ) -> Result<Written, WriteError> {
+        self.write(Op::Set, (key, Body::Value(value)), options, record).await
     }
 
-    /// Deletes a key, whether or not it is there.
+    /// Deletes a key, whether or not it is there. `record` is filled at the end, and also if this future is dropped before it.
     ///
     /// # Errors
     /// [`WriteError`]; each variant says whether anything was written.
-    pub async fn delete(&self, key: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
-        self.write(Op::Delete, key, Body::Tombstone, options).await
+    pub async fn delete(
+        &self,
+        key: Bytes,
+        options: WriteOptions,
+        record: &mut Option<OpRecord>,
+    ) -> Result<Written, WriteError> {
+        self.write(Op::Delete, (key, Body::Tombstone), options, record).await
     }
 
     async fn read(
@@ -248,7 +264,13 @@ impl Worker {
         }
     }
 
-    async fn write(&self, op: Op, key: Bytes, body: Body, options: WriteOptions) -> Result<Written, WriteError> {
+    async fn write(
+        &self,
+        op: Op,
+        (key, body): (Bytes, Body),
+        options: WriteOptions,
+        slot: &mut Option<OpRecord>,
+    ) -> Result<Written, WriteError> {
         let core = &*self.core;
         let started = core.clock.now();
         self.admit().await.ok_or(WriteError::Stopped)?;
@@ -257,7 +279,8 @@ impl Worker {
             Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
         let hash = KeyHash::of(&key);
-        let mut underway = Underway::new(core, &self.in_flight, Asked { op, started, hash, trace: options.trace });
+        let asked = Asked { op, started, hash, trace: options.trace };
+        let mut underway = Underway::new(core, &self.in_flight, asked, slot);
         let lead = match self.groups.enter(hash, &key) {
             Entry::Go(lead) => lead,
             Entry::Wait(told) => match self.told(told, started).await {
