@@ -34,7 +34,7 @@ const SERVICE_NAME: &str = "mesh-node";
 
 const OPS: [(Op, &str); 3] = [(Op::Get, "get"), (Op::Set, "set"), (Op::Delete, "delete")];
 
-const OUTCOMES: [(OpOutcome, &str); 9] = [
+const OUTCOMES: [(OpOutcome, &str); 8] = [
     (OpOutcome::HitLocal, "hit_local"),
     (OpOutcome::HitRemote, "hit_remote"),
     (OpOutcome::Miss, "miss"),
@@ -42,7 +42,6 @@ const OUTCOMES: [(OpOutcome, &str); 9] = [
     (OpOutcome::Refused, "refused"),
     (OpOutcome::Unavailable, "unavailable"),
     (OpOutcome::Indeterminate, "indeterminate"),
-    (OpOutcome::Overloaded, "overloaded"),
     (OpOutcome::Abandoned, "abandoned"),
 ];
 

@@ -147,14 +147,7 @@ impl SpanWriter {
 
 /// Whether an operation ended without what it was for.
 pub(super) const fn is_failure(outcome: OpOutcome) -> bool {
-    matches!(
-        outcome,
-        OpOutcome::Refused
-            | OpOutcome::Unavailable
-            | OpOutcome::Indeterminate
-            | OpOutcome::Overloaded
-            | OpOutcome::Abandoned
-    )
+    matches!(outcome, OpOutcome::Refused | OpOutcome::Unavailable | OpOutcome::Indeterminate | OpOutcome::Abandoned)
 }
 
 pub(super) fn failure(has_failed: bool, why: &'static str) -> Status {

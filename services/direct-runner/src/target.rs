@@ -212,7 +212,6 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value
             (Outcome::Miss, None)
         }
         Err(GetError::Unavailable { .. }) => (Outcome::Error(ErrorKind::Unavailable), None),
-        Err(GetError::Overloaded) => (Outcome::Error(ErrorKind::Overloaded), None),
         Err(GetError::TimedOut) => (Outcome::Error(ErrorKind::TimedOut), None),
         Err(GetError::Stopped) => (Outcome::Error(ErrorKind::Closed), None),
     };
@@ -230,7 +229,6 @@ fn written(node: usize, result: Result<Written, WriteError>) -> Answer {
         Err(error) => {
             let kind = match error {
                 WriteError::NoQuorum { .. } => ErrorKind::Unavailable,
-                WriteError::Overloaded => ErrorKind::Overloaded,
                 WriteError::Indeterminate { .. } => ErrorKind::Indeterminate,
                 WriteError::Stopped => ErrorKind::Closed,
                 WriteError::TooLarge => ErrorKind::Status(413),

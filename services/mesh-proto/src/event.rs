@@ -159,8 +159,6 @@ pub enum OpOutcome {
     Unavailable,
     /// The time was up, or the outcome of a write is unknown.
     Indeterminate,
-    /// Turned away because too much was in flight.
-    Overloaded,
     /// Its caller went away before it ended. A write may or may not have been made.
     Abandoned,
 }

@@ -43,8 +43,6 @@ pub enum LegFailure {
     Disconnected,
     /// No answer in time: whether it was applied is unknown.
     TimedOut,
-    /// The peer refused it for good, such as for its clock being too far off.
-    Refused,
 }
 
 /// What to do next.
@@ -92,8 +90,6 @@ pub struct Refusals {
     pub too_large: usize,
     /// How many owners found the version too far ahead of their clock.
     pub drift: usize,
-    /// The furthest ahead of these, in milliseconds.
-    pub ahead_ms_max: u64,
 }
 
 /// One round of a write as a state machine: one leg per owner, this node's own replica being a leg like any other.
@@ -167,10 +163,7 @@ impl Write {
             WriteAnswer::Stale { newer, .. } | WriteAnswer::Collected { newer } => {
                 self.newest = self.newest.max(Some(*newer));
             }
-            WriteAnswer::Drift { ahead_ms } => {
-                self.refusals.drift += 1;
-                self.refusals.ahead_ms_max = self.refusals.ahead_ms_max.max(*ahead_ms);
-            }
+            WriteAnswer::Drift { .. } => self.refusals.drift += 1,
             WriteAnswer::TooLarge => self.refusals.too_large += 1,
             WriteAnswer::WrongRing(_) => self.wrong_ring = true,
         }
@@ -202,7 +195,7 @@ impl Write {
         let Some(state) = self.legs.get_mut(leg) else { return };
         if *state == LegState::InFlight {
             *state = match failure {
-                LegFailure::NotSent | LegFailure::Refused => LegState::Failed,
+                LegFailure::NotSent => LegState::Failed,
                 LegFailure::Disconnected | LegFailure::TimedOut => LegState::Unknown,
             };
         }

@@ -79,7 +79,6 @@ impl<'a> Underway<'a> {
         let (outcome, version) = match result {
             Ok(Written { version }) => (OpOutcome::Acknowledged, Some(version)),
             Err(WriteError::Indeterminate { version, .. }) => (OpOutcome::Indeterminate, Some(version)),
-            Err(WriteError::Overloaded) => (OpOutcome::Overloaded, None),
             Err(_) => (OpOutcome::Refused, None),
         };
         self.end(outcome, version, legs);

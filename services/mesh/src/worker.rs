@@ -92,7 +92,6 @@ impl Worker {
             Ok(Lookup::Remote(_)) => OpOutcome::HitRemote,
             Ok(Lookup::Miss { .. }) => OpOutcome::Miss,
             Err(GetError::TimedOut) => OpOutcome::Indeterminate,
-            Err(GetError::Overloaded) => OpOutcome::Overloaded,
             Err(GetError::Unavailable { .. } | GetError::Stopped) => OpOutcome::Unavailable,
         };
         let version = match &result {
