@@ -198,6 +198,13 @@ pub struct LegRecord {
     pub ended: Duration,
 }
 
+impl LegRecord {
+    /// A leg that was sent at this time, and is in flight.
+    pub(crate) const fn sent(peer: NodeId, at: Duration) -> Self {
+        Self { peer, hedged: false, outcome: LegOutcome::Pending, started: at, ended: at }
+    }
+}
+
 /// The flight record of one operation: what the request path pays for telemetry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpRecord {

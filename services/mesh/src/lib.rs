@@ -15,11 +15,10 @@ mod link;
 mod peer;
 mod peers;
 mod reach;
+mod recorder;
 mod resync;
 mod ring_change;
 mod serve;
-mod trail;
-mod underway;
 mod upkeep;
 
 mod clock;

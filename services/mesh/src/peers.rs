@@ -353,38 +353,6 @@ impl Peers {
     }
 }
 
-/// One read's legs under way. A caller who goes away drops them, and they are cancelled.
-pub(crate) struct ReadLegs<'a> {
-    peers: &'a Peers,
-    sent: ArrayVec<(NodeId, RequestId), 8>,
-}
-
-impl<'a> ReadLegs<'a> {
-    pub(crate) fn new(peers: &'a Peers) -> Self {
-        Self { peers, sent: ArrayVec::new() }
-    }
-
-    pub(crate) fn push(&mut self, peer: NodeId, id: RequestId) {
-        // One entry per owner, and there are at most eight.
-        let _ = self.sent.try_push((peer, id));
-    }
-
-    /// The read is over: forgets the legs, and cancels those at the peers that have not answered.
-    pub(crate) fn cancel(&mut self, is_open: impl Fn(NodeId) -> bool) {
-        for (peer, id) in self.sent.drain(..).filter(|(peer, _)| is_open(*peer)) {
-            if let Some(link) = self.peers.link(peer) {
-                link.cancel(id);
-            }
-        }
-    }
-}
-
-impl Drop for ReadLegs<'_> {
-    fn drop(&mut self) {
-        self.cancel(|_| true);
-    }
-}
-
 /// A connection whose other end has answered the greeting.
 pub(crate) struct Greeted {
     pub(crate) connection: Arc<dyn Connection>,
