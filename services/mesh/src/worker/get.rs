@@ -163,7 +163,7 @@ impl Request<'_> {
         self.worker.peers.with_link(peer, |link| {
             let waiter = Waiter::Read { call: Arc::clone(call), leg };
             link.request(waiter, now, deadline, |outbox, id| {
-                encode_read(outbox, id, ring.hash(), trace.map(|trace| trace.of_leg(leg)), hash, self.key);
+                encode_read(outbox, id, ring.hash(), trace.map(|trace| trace.of_leg(leg)), (hash, self.key));
             })
         })
     }
