@@ -4,7 +4,8 @@
 use std::{cell::RefCell, net::Ipv4Addr, panic::RefUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::{Config, Node, WriteOptions, transport::SimulatedNetwork};
+use mesh::{Config, Node, WriteOptions};
+use mesh_sim::SimulatedNetwork;
 use node::{App, Connections, Seen, Settings, Shutdown};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},

@@ -5,7 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::{Node, WriteOptions, transport::SimulatedNetwork};
+use mesh::{Node, WriteOptions};
+use mesh_sim::SimulatedNetwork;
 use node::{App, Connections, Seen, Settings, Shutdown};
 use observability::{Exposition, Telemetry};
 use tokio::{
