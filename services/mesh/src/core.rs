@@ -12,16 +12,16 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
-    MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
+    Agreement, Applied, ApplyOrigin, Event, Found, Frame, FrameBody, GossipMessage, Hello, Hints, HybridClock, KeyHash,
+    Member, Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan,
+    RequestId, Ring, RingHash, Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Observer, Stats, announced::Announced, clock::Clock, collect, gossip_routes::GossipRoutes, reach::Reach,
+    Config, Observer, Stats, announced::Announced, clock::Clock, gossip_routes::GossipRoutes, reach::Reach,
     ring_change::RingChange,
 };
 
@@ -147,7 +147,7 @@ impl Core {
             store: Store::new(&config.store),
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
-            agreement: Mutex::new(Agreement::new(collect::margin(&config))),
+            agreement: Mutex::new(Agreement::new(config.tombstone_margin())),
             observer,
             hints: Mutex::new(Hints::new(config.hints)),
             compare_wanted: Mutex::default(),
@@ -176,6 +176,22 @@ impl Core {
 
     pub(crate) fn ring_hash(&self) -> RingHash {
         self.ring.load().hash()
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            protocol: Hello::PROTOCOL,
+            id: self.id,
+            addr: self.config.public_addr.clone(),
+            start: self.start,
+            replicas: u8::try_from(self.config.replicas.get()).unwrap_or(u8::MAX),
+            concern: u8::try_from(self.config.concern.get()).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// A frame that expects no reply.
+    pub(crate) fn frame(&self, body: FrameBody) -> Frame {
+        Frame { request: RequestId::default(), ring: self.ring_hash(), trace: None, body }
     }
 
     /// Whether this node is meant to be the first of its mesh: it was told of no other.
@@ -344,6 +360,12 @@ impl Core {
     pub(crate) fn handle_members(&self, members: &[Member]) {
         self.with_membership(|membership, now| membership.handle_members(now, members));
         self.enter_small_ring();
+    }
+
+    /// A peer has greeted, or answered a greeting.
+    pub(crate) fn handle_greeting(&self, peer: NodeId, start: u64) {
+        let members = Arc::clone(&self.members.borrow());
+        self.reach.handle_greeting(peer, start, &members);
     }
 
     pub(crate) fn members(&self) -> Vec<Member> {

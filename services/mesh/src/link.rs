@@ -24,10 +24,10 @@ use tokio::{
 };
 
 use crate::{
+    bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, READ_BYTES, UNREAD_MAX, frame_bytes_max, make_room},
     call::{ReadCall, WriteCall},
     core::{Core, count},
-    peer::Peer,
-    serve::UNREAD_MAX,
+    health::Health,
     transport::{Connection, ReceiveHalf, SendHalf},
 };
 
@@ -37,21 +37,8 @@ const OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// The most bytes of large values that may be under way to one peer on streams of their own; beyond it legs fail at once.
 const APART_BYTES_MAX: usize = 64 << 20;
 
-/// Large values that are sent to one peer, or back to it, at one time: enough to fill the path. All at once would all end last.
-pub(crate) const APART_AT_ONCE_MAX: usize = 4;
-
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
-
-/// How much room a reader offers at a time.
-pub(crate) const READ_BYTES: usize = 64 << 10;
-
-/// A reader asks for new room once less than this is left. Values that callers still hold keep a buffer from being used
-/// again, so asking for all of it each time would allocate all of it each time.
-const READ_BYTES_MIN: usize = 4 << 10;
-
-/// Values larger than this travel on a stream of their own, so that small ones do not wait behind them.
-pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 
 const INDEX_BITS: u32 = 16;
 
@@ -96,10 +83,8 @@ struct LinkState {
 /// A live connection to a peer.
 pub(crate) struct Link {
     core: Arc<Core>,
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) peer: Arc<Health>,
     pub(crate) connection: Arc<dyn Connection>,
-    /// Which process of the peer it leads to.
-    pub(crate) start: u64,
     state: Mutex<LinkState>,
     in_flight: AtomicUsize,
     apart_bytes: AtomicUsize,
@@ -107,7 +92,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>, start: u64) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, peer: Arc<Health>, connection: Arc<dyn Connection>) -> Arc<Self> {
         let state = LinkState {
             outbox: BytesMut::with_capacity(READ_BYTES),
             writer: None,
@@ -119,7 +104,6 @@ impl Link {
             core,
             peer,
             connection,
-            start,
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
             apart_bytes: AtomicUsize::new(0),
@@ -312,7 +296,7 @@ impl Link {
     }
 
     async fn read_frames(&self, mut stream: ReceiveHalf, is_wanted: impl Fn(RequestId) -> bool) {
-        let mut decoder = Decoder::new(crate::peer::frame_bytes_max(&self.core.config));
+        let mut decoder = Decoder::new(frame_bytes_max(&self.core.config));
         loop {
             make_room(&mut decoder);
             match stream.read_buf(decoder.buffer()).await {
@@ -438,16 +422,6 @@ impl Link {
         count(&self.core.counters.protocol_violations);
         self.connection.close(&reason);
         self.core.observer.event(&Event::ProtocolViolation { peer: self.peer.id, reason });
-    }
-}
-
-/// Sees to it that there is room to read into: for all of a large frame at once, lest it is copied as it grows.
-pub(crate) fn make_room(decoder: &mut Decoder) {
-    let missing = decoder.missing_bytes();
-    let buffer = decoder.buffer();
-    let room = buffer.capacity() - buffer.len();
-    if room < READ_BYTES_MIN.max(missing) {
-        buffer.reserve(READ_BYTES.max(missing));
     }
 }
 

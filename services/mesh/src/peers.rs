@@ -11,8 +11,8 @@ use std::{
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use mesh_proto::{
-    Event, Frame, FrameBody, HedgeBudget, Hello, LatencyWindow, LegFailure, Member, MemberState, Monotonic, NodeId,
-    RejectReason, RequestId,
+    Event, Frame, FrameBody, HedgeBudget, LatencyWindow, LegFailure, Member, MemberState, Monotonic, NodeId,
+    RejectReason,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -22,10 +22,11 @@ use tokio::{
 
 use crate::{
     announced::Follower,
+    bounds::{frame_bytes_max, make_room},
     core::{Core, count},
-    link::{Link, make_room},
-    peer::{Peer, frame_bytes_max},
-    reach::{Starts, restarted},
+    link::Link,
+    peer::Peer,
+    reach::{Connected, Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -55,6 +56,7 @@ pub(crate) struct Peers {
     core: Arc<Core>,
     endpoint: Arc<dyn Endpoint>,
     purpose: Purpose,
+    connected: Arc<Connected>,
     /// Sorted by id.
     table: ArcSwap<Vec<Arc<Peer>>>,
     pub(crate) hedge_budget: Mutex<HedgeBudget>,
@@ -69,13 +71,13 @@ impl Peers {
             core: Arc::clone(core),
             endpoint,
             purpose,
+            connected: core.reach.add_runtime(),
             table: ArcSwap::default(),
             hedge_budget: Mutex::new(HedgeBudget::default()),
             hedge_delay_ns: AtomicU64::new(0),
             read_per_try_ns: AtomicU64::new(0),
         });
         peers.refresh_delays();
-        core.reach.add(&peers);
         tokio::spawn(Arc::clone(&peers).follow_members());
         tokio::spawn(Arc::clone(&peers).sweep());
         peers
@@ -183,6 +185,7 @@ impl Peers {
             }
         }
         self.table.store(Arc::new(table));
+        self.connected.lock().retain(|peer, _| members.iter().any(|member| member.id == *peer));
     }
 
     /// Keeps a connection to one peer until it is no member any more or the node stops.
@@ -222,7 +225,7 @@ impl Peers {
     /// One connection from dial to end. Whether it ever came up, or could have if it had been dialled later.
     async fn connect(self: &Arc<Self>, peer: &Arc<Peer>, starts: &mut Follower<Starts>) -> bool {
         let addr = peer.addr.lock().clone();
-        let known = self.core.start_of(peer.id);
+        let known = self.core.reach.start_of(peer.id);
         let greeted = tokio::select! {
             biased;
             greeted = self.dial(&addr, Some(peer.id)) => greeted,
@@ -236,8 +239,9 @@ impl Peers {
                 return false;
             }
         };
-        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection), start);
+        let link = Link::new(Arc::clone(&self.core), Arc::clone(&peer.health), Arc::clone(&connection));
         peer.link.store(Some(Arc::clone(&link)));
+        self.set_connected(peer, Some(start));
         if self.purpose == Purpose::Upkeep {
             self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
             self.core.resync_wanted.notify_one();
@@ -254,6 +258,7 @@ impl Peers {
             () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
         };
         peer.link.store(None);
+        self.set_connected(peer, None);
         link.close();
         connection.close("done");
         if self.purpose == Purpose::Upkeep {
@@ -261,6 +266,18 @@ impl Peers {
         }
         self.core.observer.event(&Event::PeerDown { peer: peer.id, reason });
         true
+    }
+
+    /// A connection to this process of a peer came up, or it broke.
+    fn set_connected(&self, peer: &Arc<Peer>, start: Option<u64>) {
+        // A member that was forgotten and came back has another entry, which counts.
+        if self.get(peer.id).is_some_and(|known| Arc::ptr_eq(&known, peer)) {
+            let mut connected = self.connected.lock();
+            match start {
+                Some(start) => connected.insert(peer.id, start),
+                None => connected.remove(&peer.id),
+            };
+        }
     }
 
     /// Large values come back on streams that the peer opens.
@@ -336,14 +353,14 @@ impl Peers {
             }
             if sweeps.is_multiple_of(SWEEPS_PER_DELAY * 10) {
                 for peer in self.table.load().iter() {
-                    peer.ease_breaker();
+                    peer.health.ease_breaker();
                 }
             }
         }
     }
 
     fn refresh_delays(&self) {
-        let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.p95()).collect();
+        let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.health.p95()).collect();
         let hedge = self.core.config.hedge_delay.unwrap_or_else(|| LatencyWindow::hedge_delay(&mut p95_by_peer));
         let per_try = LatencyWindow::per_try(&mut p95_by_peer, self.core.config.read_per_try);
         // Relaxed: figures of their own.
@@ -374,24 +391,6 @@ pub(crate) enum GreetError {
     /// The connection broke, or what came back was no greeting.
     #[error("the greeting failed: {0}")]
     Broken(String),
-}
-
-impl Core {
-    pub(crate) fn hello(&self) -> Hello {
-        Hello {
-            protocol: Hello::PROTOCOL,
-            id: self.id,
-            addr: self.config.public_addr.clone(),
-            start: self.start,
-            replicas: u8::try_from(self.config.replicas.get()).unwrap_or(u8::MAX),
-            concern: u8::try_from(self.config.concern.get()).unwrap_or(u8::MAX),
-        }
-    }
-
-    /// A frame that expects no reply.
-    pub(crate) fn frame(&self, body: FrameBody) -> Frame {
-        Frame { request: RequestId::default(), ring: self.ring_hash(), trace: None, body }
-    }
 }
 
 /// Reads exactly one frame; nothing if the stream ends or holds anything else.

@@ -7,9 +7,10 @@ use mesh_proto::{ControlReply, ControlRequest, FrameBody, Weight, WeightSampler}
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
+    collect::collect_tombstones,
     core::Core,
+    health::Health,
     link::Link,
-    peer::Peer,
     peers::{Greeted, Peers},
 };
 
@@ -31,7 +32,7 @@ pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<
     tokio::spawn(join(Arc::clone(core), Arc::clone(peers), joins));
     tokio::spawn(sweep(Arc::clone(core)));
     tokio::spawn(publish_weight(Arc::clone(core)));
-    tokio::spawn(crate::reach::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::reached::run(Arc::clone(core), Arc::clone(peers)));
     tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
     tokio::spawn(crate::hints::run(Arc::clone(core), Arc::clone(peers)));
 }
@@ -90,15 +91,15 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
 
 /// Whether the member list of whoever is at this address has come.
 async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> bool {
-    let Greeted { connection, send, receive, start } = match peers.dial(addr, None).await {
+    let Greeted { connection, send, receive, .. } = match peers.dial(addr, None).await {
         Ok(greeted) => greeted,
         Err(error) => {
             peers.refused(addr.to_owned(), error);
             return false;
         }
     };
-    let peer = Peer::new(connection.peer(), addr.to_owned(), core.clock.now());
-    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), start);
+    let peer = Health::new(connection.peer(), core.clock.now());
+    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection));
     let request = ControlRequest::Members(core.members());
     let reply = tokio::select! {
         biased;
@@ -127,7 +128,7 @@ async fn sweep(core: Arc<Core>) {
         }
         core.store.sweep(core.clock.unix(), SWEEP_ENTRIES);
         core.follow_wall_clock();
-        core.collect_tombstones(SWEEP_INTERVAL);
+        collect_tombstones(&core, SWEEP_INTERVAL);
     }
 }
 
