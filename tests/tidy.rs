@@ -73,6 +73,11 @@ fn functions_are_short() {
 }
 
 #[test]
+fn functions_take_few_parameters() {
+    nothing_to_say(&size::parameters(&Sources::of_repository()));
+}
+
+#[test]
 fn files_say_what_they_are() {
     nothing_to_say(&modules::headers(&Sources::of_repository()));
 }

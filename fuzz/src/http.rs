@@ -4,7 +4,8 @@
 use std::{cell::RefCell, net::Ipv4Addr, panic::RefUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::{Config, Node, WriteOptions, transport::SimulatedNetwork};
+use mesh::{Config, Node, WriteOptions};
+use mesh_sim::SimulatedNetwork;
 use node::{App, Connections, Seen, Settings, Shutdown};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
@@ -71,7 +72,10 @@ impl InMemoryNode {
             let node = Node::start_upkeep(config, transport, Arc::new(Seen(Arc::clone(&telemetry)))).expect("started");
             let worker = node.add_worker().expect("the address is free");
             let key = Bytes::from_static(b"k");
-            worker.set(key, Bytes::from_static(b"v"), WriteOptions::default()).await.expect("an owner of its own");
+            worker
+                .set(key, Bytes::from_static(b"v"), WriteOptions::default(), &mut None)
+                .await
+                .expect("an owner of its own");
             let app = Arc::new(App::new(node.clone(), telemetry, &settings, Shutdown::default()));
             (node, Connections::new(&app, worker, &settings.http))
         });

@@ -34,7 +34,7 @@ const SERVICE_NAME: &str = "mesh-node";
 
 const OPS: [(Op, &str); 3] = [(Op::Get, "get"), (Op::Set, "set"), (Op::Delete, "delete")];
 
-const OUTCOMES: [(OpOutcome, &str); 9] = [
+const OUTCOMES: [(OpOutcome, &str); 8] = [
     (OpOutcome::HitLocal, "hit_local"),
     (OpOutcome::HitRemote, "hit_remote"),
     (OpOutcome::Miss, "miss"),
@@ -42,7 +42,6 @@ const OUTCOMES: [(OpOutcome, &str); 9] = [
     (OpOutcome::Refused, "refused"),
     (OpOutcome::Unavailable, "unavailable"),
     (OpOutcome::Indeterminate, "indeterminate"),
-    (OpOutcome::Overloaded, "overloaded"),
     (OpOutcome::Abandoned, "abandoned"),
 ];
 
@@ -209,9 +208,9 @@ impl Telemetry {
         self.tracer.as_ref().map(|tracer| tracer.begin(caller))
     }
 
-    /// A request ended, on the thread where its operation ended just before.
-    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Fate {
-        self.tracer.as_ref().map(|tracer| tracer.end(trace, ended)).unwrap_or_default()
+    /// A request ended, with the record of its operation if it got as far as the mesh.
+    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> Fate {
+        self.tracer.as_ref().map(|tracer| tracer.end(trace, ended, record)).unwrap_or_default()
     }
 
     /// Whether traces are recorded at all.

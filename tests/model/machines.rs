@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_proto::{
     Consistency, Expiry, HedgeBudget, LegFailure, Monotonic, ReadAnswer, ReadConfig, ReadOutcome, ReadStep,
-    ReplicationFactor, Round, Version, WriteAnswer, WriteConcern, WriteOutcome, WriteStep,
+    ReplicationFactor, Round, Version, WriteAnswer, WriteConcern, WriteConfig, WriteOutcome, WriteStep,
 };
 
 use crate::{
@@ -30,14 +30,17 @@ pub fn concern_size() -> usize {
 pub fn write(is_second: bool, owners: Nodes, legs: &[Leg; NODES]) -> (WriteStep, Option<WriteOutcome>) {
     let round = if is_second { Round::Second } else { Round::First };
     let confirmations = concern().confirmations_needed(replicas());
-    let mut machine = mesh_proto::Write::new(round, concern(), confirmations, owners.count_ones() as usize);
+    let now = Monotonic::new(Duration::ZERO);
+    let config = WriteConfig { round, concern: concern(), confirmations };
+    let ids: Vec<_> = each(owners).map(id).collect();
+    let mut machine = mesh_proto::Write::new(config, &ids, now, now);
     for (leg, owner) in each(owners).enumerate() {
         match legs[owner] {
             Leg::None => unreachable!("each owner has a leg"),
             Leg::Sent => {}
-            Leg::Answered(answer) => drop(machine.handle_answer(leg, &said(answer))),
-            Leg::NotSent => machine.handle_failure(leg, LegFailure::NotSent),
-            Leg::Lost => machine.handle_failure(leg, LegFailure::Disconnected),
+            Leg::Answered(answer) => machine.handle_answer(now, leg, &said(answer)),
+            Leg::NotSent => machine.handle_failure(now, leg, LegFailure::NotSent),
+            Leg::Lost => machine.handle_failure(now, leg, LegFailure::Disconnected),
         }
     }
     let step = machine.poll();

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use mesh::{Config, Node, Readiness, WallClock, transport::SimulatedNetwork};
+use mesh::{Config, Node, Readiness, WallClock};
 use mesh_proto::{NodeId, ReplicationFactor, Ring, Rings, Slot, Weight, WriteConcern};
+use mesh_sim::SimulatedNetwork;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 

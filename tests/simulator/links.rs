@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use mesh::transport::{LinkFault, SimulatedNetwork};
+use mesh::transport::LinkFault;
 use mesh_proto::NodeId;
+use mesh_sim::SimulatedNetwork;
 
 /// What a healthy link takes one way, and up to how much more.
 const DELAY: Duration = Duration::from_micros(200);

@@ -15,6 +15,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("mesh-bench", &[]),
     ("mesh-proto", &[]),
     ("mesh", &["mesh-proto"]),
+    ("mesh-sim", &["mesh", "mesh-proto"]),
     ("observability", &["mesh-proto"]),
     ("load", &[]),
     ("node", &["mesh", "mesh-proto", "observability"]),

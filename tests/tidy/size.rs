@@ -1,4 +1,4 @@
-//! How long a file and a function may be.
+//! How long a file and a function may be, and how many parameters a function may take.
 
 use std::ops::RangeInclusive;
 
@@ -12,6 +12,12 @@ use super::sources::{SourceFile, Sources};
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
+
+/// `self` is not one of them. What belongs together travels together.
+const PARAMETERS_MAX: usize = 5;
+
+/// Crates in which some functions still take more.
+const MORE_PARAMETERS: &[&str] = &["services/load/", "services/runner/", "services/direct-runner/"];
 
 /// Files that are too long, their inline tests not counted.
 pub(crate) fn files(sources: &Sources) -> Vec<String> {
@@ -29,6 +35,16 @@ pub(crate) fn functions(sources: &Sources) -> Vec<String> {
     for file in sources.rust() {
         let mut lengths = Lengths { file: &file.path, complaints: &mut complaints };
         lengths.visit_file(&file.syntax());
+    }
+    complaints
+}
+
+/// Functions that take too many parameters.
+pub(crate) fn parameters(sources: &Sources) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for file in sources.rust().filter(|file| !MORE_PARAMETERS.iter().any(|exempt| file.path.starts_with(exempt))) {
+        let mut parameters = Parameters { file: &file.path, complaints: &mut complaints };
+        parameters.visit_file(&file.syntax());
     }
     complaints
 }
@@ -83,6 +99,23 @@ impl<'ast> Visit<'ast> for Lengths<'_> {
     }
 }
 
+struct Parameters<'a> {
+    file: &'a str,
+    complaints: &'a mut Vec<String>,
+}
+
+impl<'ast> Visit<'ast> for Parameters<'_> {
+    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
+        let count = signature.inputs.iter().filter(|input| matches!(input, syn::FnArg::Typed(_))).count();
+        if count > PARAMETERS_MAX {
+            let (name, line) = (&signature.ident, signature.span().start().line);
+            self.complaints
+                .push(format!("{}:{line}: `{name}` takes {count} parameters, at most {PARAMETERS_MAX}", self.file));
+        }
+        visit::visit_signature(self, signature);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +130,16 @@ mod tests {
         assert!(file(&tested).is_empty());
         let untested = format!("{}#[cfg(unix)]\nmod posix {{\n{}}}\n", body(FILE_LINES_MAX), body(100));
         assert_eq!(file(&untested).len(), 1);
+    }
+
+    #[test]
+    fn a_sixth_parameter_is_seen_wherever_it_stands_and_self_is_none() {
+        let sample = |text: String| parameters(&Sources::sample(&[("a.rs", &text)])).len();
+        for (head, tail) in [("fn f(", ") {}"), ("impl A { fn f(&self, ", ") {} }"), ("trait A { fn f(&self, ", "); }")]
+        {
+            let some = |count: usize| sample(format!("{head}{}{tail}", "_: u8, ".repeat(count)));
+            assert_eq!((some(PARAMETERS_MAX), some(PARAMETERS_MAX + 1)), (0, 1), "{head}");
+        }
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl ClientTracer {
             _ => &names::RUNNER_DELETE,
         };
         let times = (self.spans.clock.date(request.intended), self.spans.clock.date(request.ended));
-        self.spans.span(place, name.name, SpanKind::Client, times, attributes, status(request.is_error))
+        self.spans.span(place, (name.name, SpanKind::Client), times, attributes, status(request.is_error))
     }
 
     /// `runner.retry`, the parent of what the second node did.
@@ -207,7 +207,13 @@ impl ClientTracer {
         let attributes = [("target", tried.target), ("result", tried.result)];
         let attributes = attributes.map(|(key, value)| KeyValue::new(key, value.to_owned())).to_vec();
         let times = (self.spans.clock.date(tried.started), self.spans.clock.date(request.ended));
-        self.spans.span(place, names::RUNNER_RETRY.name, SpanKind::Client, times, attributes, status(request.is_error))
+        self.spans.span(
+            place,
+            (names::RUNNER_RETRY.name, SpanKind::Client),
+            times,
+            attributes,
+            status(request.is_error),
+        )
     }
 }
 

@@ -59,13 +59,13 @@ impl RareSpans {
             _ => return Vec::new(),
         };
         let start = now.checked_sub(took).unwrap_or(now);
-        vec![writer.span(root(), name.name, SpanKind::Internal, (start, now), attributes, Status::Unset)]
+        vec![writer.span(root(), (name.name, SpanKind::Internal), (start, now), attributes, Status::Unset)]
     }
 
     /// A fault of this node's own that was ordered and strikes after a while.
     pub(super) fn fault(writer: &SpanWriter, mode: &'static str, after: Duration, now: SystemTime) -> SpanData {
         let attributes = vec![KeyValue::new("mode", mode)];
-        writer.span(root(), names::FAULT_KILL.name, SpanKind::Internal, (now, now + after), attributes, Status::Unset)
+        writer.span(root(), (names::FAULT_KILL.name, SpanKind::Internal), (now, now + after), attributes, Status::Unset)
     }
 
     /// Faults of this node's own that were ordered and last for a while: one span each.
@@ -78,7 +78,7 @@ impl RareSpans {
         let clock = (off_ms != 0).then(|| (names::FAULT_CLOCK, KeyValue::new("offset_ms", off_ms)));
         let times = (now, now + order.time);
         let span = |(name, what): (SpanName, KeyValue)| {
-            writer.span(root(), name.name, SpanKind::Internal, times, vec![what], Status::Unset)
+            writer.span(root(), (name.name, SpanKind::Internal), times, vec![what], Status::Unset)
         };
         links.chain(slow).chain(clock).map(span).collect()
     }
@@ -112,7 +112,7 @@ impl RareSpans {
         let status = failure(rtt.is_none(), "nobody reached it");
         let place = Place { span: ids::span_id(), parent: round.place.span, ..round.place };
         let name = names::GOSSIP_PROBE.name;
-        round.probes.push(writer.span(place, name, SpanKind::Client, (start, end), attributes, status));
+        round.probes.push(writer.span(place, (name, SpanKind::Client), (start, end), attributes, status));
         round.ended = round.ended.max(end);
         round.answered += u64::from(rtt.is_some());
         before.map(|round| round.spans(writer)).unwrap_or_default()
@@ -125,7 +125,7 @@ impl Round {
         let times = (writer.clock.mesh_date(self.began), self.ended);
         let name = names::GOSSIP_ROUND.name;
         let mut spans = self.probes;
-        spans.push(writer.span(self.place, name, SpanKind::Internal, times, attributes, Status::Unset));
+        spans.push(writer.span(self.place, (name, SpanKind::Internal), times, attributes, Status::Unset));
         spans
     }
 }

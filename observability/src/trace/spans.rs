@@ -54,7 +54,7 @@ impl SpanWriter {
         let status = failure(ended.has_failed(), "the request was not answered as it should be");
         let name = format!("{} {}", ended.method, ended.route);
         let times = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
-        self.span(place, name, SpanKind::Server, times, attributes, status)
+        self.span(place, (name, SpanKind::Server), times, attributes, status)
     }
 
     /// `mesh.get` and its like, and its legs.
@@ -74,7 +74,7 @@ impl SpanWriter {
         attributes.extend(key_attributes(record.hash, record.version));
         let status = failure(is_failure(record.outcome), "too few owners answered in time");
         let times = (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
-        let operation = self.span(place, name, SpanKind::Internal, times, attributes, status);
+        let operation = self.span(place, (name, SpanKind::Internal), times, attributes, status);
         let legs = record.legs.iter().enumerate().map(move |(index, leg)| self.leg(record, context, index, leg));
         std::iter::once(operation).chain(legs)
     }
@@ -97,7 +97,7 @@ impl SpanWriter {
         let start = record.started + leg.started;
         let times = (self.clock.mesh_date(start), self.clock.mesh_date(record.started + leg.ended.max(leg.started)));
         let status = failure(has_failed, "the peer did not do its part");
-        self.span(place, names::MESH_LEG.name, SpanKind::Client, times, attributes, status)
+        self.span(place, (names::MESH_LEG.name, SpanKind::Client), times, attributes, status)
     }
 
     /// `mesh.serve`, the other end of a leg.
@@ -112,14 +112,13 @@ impl SpanWriter {
         ];
         attributes.extend(key_attributes(record.hash, record.version));
         let times = (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
-        self.span(place, names::MESH_SERVE.name, SpanKind::Server, times, attributes, Status::Unset)
+        self.span(place, (names::MESH_SERVE.name, SpanKind::Server), times, attributes, Status::Unset)
     }
 
     pub(super) fn span(
         &self,
         place: Place,
-        name: impl Into<Cow<'static, str>>,
-        span_kind: SpanKind,
+        (name, span_kind): (impl Into<Cow<'static, str>>, SpanKind),
         (start_time, end_time): (SystemTime, SystemTime),
         attributes: Vec<KeyValue>,
         status: Status,
@@ -147,14 +146,7 @@ impl SpanWriter {
 
 /// Whether an operation ended without what it was for.
 pub(super) const fn is_failure(outcome: OpOutcome) -> bool {
-    matches!(
-        outcome,
-        OpOutcome::Refused
-            | OpOutcome::Unavailable
-            | OpOutcome::Indeterminate
-            | OpOutcome::Overloaded
-            | OpOutcome::Abandoned
-    )
+    matches!(outcome, OpOutcome::Refused | OpOutcome::Unavailable | OpOutcome::Indeterminate | OpOutcome::Abandoned)
 }
 
 pub(super) fn failure(has_failed: bool, why: &'static str) -> Status {

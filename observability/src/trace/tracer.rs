@@ -1,7 +1,6 @@
 //! What is kept. A request's trace context is made at its start; its fate is decided at its end, from its flight record.
 
 use std::{
-    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,17 +19,6 @@ use super::{
     served::Served,
     spans::{SpanWriter, is_failure},
 };
-
-thread_local! {
-    /// The operation that ended last on this thread. The request that it was for ends right behind it, without another in
-    /// between: from the record to the end of the request nothing is awaited.
-    static LAST: RefCell<Option<Ended>> = const { RefCell::new(None) };
-}
-
-struct Ended {
-    record: OpRecord,
-    is_kept: bool,
-}
 
 /// An HTTP request's place in a trace.
 #[derive(Clone, Copy, Debug)]
@@ -139,42 +127,42 @@ impl Tracer {
 
     /// An operation ended. Gives the id of its trace if that is kept.
     pub(crate) fn operation(&self, record: &OpRecord) -> Option<u128> {
-        let context = record.trace?;
-        let is_kept = context.is_sampled()
-            || record.took > self.slow
-            || is_failure(record.outcome)
-            || record.legs.iter().any(|leg| leg.hedged);
-        if is_kept {
-            self.keep_operation(record, context);
-        }
-        LAST.set(Some(Ended { record: record.clone(), is_kept }));
-        is_kept.then(|| context.trace_id())
+        let context = record.trace.filter(|_| self.is_kept(record))?;
+        self.keep_operation(record, context);
+        Some(context.trace_id())
     }
 
-    /// A request ended. If its trace is kept and that was not known when its legs were sent, others must be told.
-    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest) -> Fate {
+    /// Whether an operation is reason enough to keep its trace.
+    fn is_kept(&self, record: &OpRecord) -> bool {
+        record.trace.is_some_and(TraceContext::is_sampled)
+            || record.took > self.slow
+            || is_failure(record.outcome)
+            || record.legs.iter().any(|leg| leg.hedged)
+    }
+
+    /// A request ended, with the record of its operation if there was one. If its trace is kept and that was not known when its
+    /// legs were sent, their peers must be told.
+    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> Fate {
         let context = trace.context;
-        let operation = LAST.take().filter(|last| last.record.trace == Some(context));
         // Only who brought the trace can ask for it.
         let may_be_asked_for = trace.parent != 0 && !context.is_sampled();
         let is_kept = context.is_sampled()
             || ended.took > self.slow
             || ended.has_failed()
-            || operation.as_ref().is_some_and(|last| last.is_kept)
+            || record.is_some_and(|record| self.is_kept(record))
             || (may_be_asked_for && self.answered.is_awaited(context.trace_id(), ended.started + ended.took));
         if may_be_asked_for {
-            let record = operation.as_ref().map(|last| &last.record);
             self.answered.push(AnsweredRequest::new(*trace, *ended, record, is_kept));
         }
         if !is_kept {
             return Fate::default();
         }
         self.pipeline.submit(self.spans.request(trace, ended));
-        let Some(Ended { record, is_kept }) = operation else { return Fate { is_kept: true, tell: None } };
-        if !is_kept {
-            self.keep_operation(&record, context);
+        let Some(record) = record else { return Fate { is_kept: true, tell: None } };
+        if !self.is_kept(record) {
+            self.keep_operation(record, context);
         }
-        let tell = if context.is_sampled() { None } else { self.whom_to_tell(&record, context) };
+        let tell = if context.is_sampled() { None } else { self.whom_to_tell(record, context) };
         Fate { is_kept: true, tell }
     }
 

@@ -86,7 +86,7 @@ async fn ready(node: &Node) -> bool {
         match node.readiness() {
             Readiness::Ready => return true,
             Readiness::Stopping | Readiness::Refused(_) => return false,
-            Readiness::Joining | Readiness::Resyncing { .. } => tokio::time::sleep(POLL).await,
+            _ => tokio::time::sleep(POLL).await,
         }
     }
 }
@@ -185,14 +185,15 @@ impl Target for DirectTarget {
 
     async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
         let (key, value, ttl) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), self.ttl);
-        let set =
-            async |worker: &Worker| worker.set(key.clone(), value.clone(), WriteOptions { ttl, trace: None }).await;
+        let set = async |worker: &Worker| {
+            worker.set(key.clone(), value.clone(), WriteOptions { ttl, trace: None }, &mut None).await
+        };
         self.write(set).await
     }
 
     async fn delete(&mut self, key: &[u8]) -> Answer {
         let key = Bytes::copy_from_slice(key);
-        self.write(async |worker: &Worker| worker.delete(key.clone(), WriteOptions::default()).await).await
+        self.write(async |worker: &Worker| worker.delete(key.clone(), WriteOptions::default(), &mut None).await).await
     }
 }
 
@@ -203,7 +204,7 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value
         Freshness::Quorum => Consistency::Quorum,
     };
     let mut gone = None;
-    let (outcome, hit) = match worker.get(key, GetOptions { consistency, trace: None }).await {
+    let (outcome, hit) = match worker.get(key, GetOptions { consistency, trace: None }, &mut None).await {
         Ok(Lookup::Local(hit)) => (Outcome::HitLocal, Some(hit)),
         Ok(Lookup::Remote(hit)) => (Outcome::HitRemote, Some(hit)),
         Ok(Lookup::Miss { version }) => {
@@ -211,7 +212,6 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value
             (Outcome::Miss, None)
         }
         Err(GetError::Unavailable { .. }) => (Outcome::Error(ErrorKind::Unavailable), None),
-        Err(GetError::Overloaded) => (Outcome::Error(ErrorKind::Overloaded), None),
         Err(GetError::TimedOut) => (Outcome::Error(ErrorKind::TimedOut), None),
         Err(GetError::Stopped) => (Outcome::Error(ErrorKind::Closed), None),
     };
@@ -229,7 +229,6 @@ fn written(node: usize, result: Result<Written, WriteError>) -> Answer {
         Err(error) => {
             let kind = match error {
                 WriteError::NoQuorum { .. } => ErrorKind::Unavailable,
-                WriteError::Overloaded => ErrorKind::Overloaded,
                 WriteError::Indeterminate { .. } => ErrorKind::Indeterminate,
                 WriteError::Stopped => ErrorKind::Closed,
                 WriteError::TooLarge => ErrorKind::Status(413),

@@ -25,7 +25,7 @@ fn main() {
     let (request, ring) = (RequestId(1), RingHash::new(2));
 
     measure("write", |out| encode_write(out, request, ring, None, black_box(&record)));
-    measure("read", |out| encode_read(out, request, ring, None, hash, black_box(&key)));
+    measure("read", |out| encode_read(out, request, ring, None, (hash, black_box(&key))));
     measure("read reply", |out| encode_read_reply(out, request, ring, hash, black_box(&answer)));
 }
 

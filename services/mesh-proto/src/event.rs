@@ -159,8 +159,6 @@ pub enum OpOutcome {
     Unavailable,
     /// The time was up, or the outcome of a write is unknown.
     Indeterminate,
-    /// Turned away because too much was in flight.
-    Overloaded,
     /// Its caller went away before it ended. A write may or may not have been made.
     Abandoned,
 }
@@ -198,6 +196,13 @@ pub struct LegRecord {
     pub started: Duration,
     /// When it answered or failed; the operation's own duration if it is still pending.
     pub ended: Duration,
+}
+
+impl LegRecord {
+    /// A leg that was sent at this time, and is in flight.
+    pub(crate) const fn sent(peer: NodeId, at: Duration) -> Self {
+        Self { peer, hedged: false, outcome: LegOutcome::Pending, started: at, ended: at }
+    }
 }
 
 /// The flight record of one operation: what the request path pays for telemetry.

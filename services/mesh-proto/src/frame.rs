@@ -209,6 +209,14 @@ pub enum WriteAnswer {
     WrongRing(Vec<Member>),
 }
 
+impl WriteAnswer {
+    /// Whether the owner has compared the write with what it holds: it has then found nothing wrong with its version.
+    #[must_use]
+    pub const fn is_compared(&self) -> bool {
+        matches!(self, Self::Applied | Self::AppliedUnconfirmed | Self::Stale { .. } | Self::Collected { .. })
+    }
+}
+
 /// Low-rate requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ControlRequest {

@@ -20,6 +20,7 @@ mod gossip;
 mod membership;
 mod weight;
 
+mod attempt;
 mod concern;
 mod latency;
 mod read;
@@ -39,6 +40,8 @@ mod mutant;
 mod trace;
 
 pub use agreement::Agreement;
+pub use attempt::LegFailure;
+pub(crate) use attempt::RETRY_PAUSE;
 pub use codec::{
     Decoder, WIRE_KEY_BYTES_MAX, WIRE_MEMBERS_MAX, WireError, encode_into, encode_read, encode_read_reply,
     encode_read_reply_head, encode_write, encode_write_head, encode_write_reply,
@@ -62,7 +65,7 @@ pub use key::{KEY_BYTES_MAX, KeyHash, VALUE_BYTES_MAX};
 pub use latency::{HedgeBudget, LatencyWindow, PeakEwma};
 pub use membership::{Member, MemberState, Membership, MembershipConfig, MembershipOutput, Stage};
 pub use mutant::Mutant;
-pub use read::{Consistency, Read, ReadConfig, ReadOutcome, ReadStep};
+pub use read::{Consistency, Read, ReadAttempts, ReadConfig, ReadOutcome, ReadStep};
 pub use record::{Body, Expiry, Record};
 pub use repair::{RepairPlan, SlotSync, Sources, keys_to_pull};
 pub use ring::{Ring, RingHash};
@@ -74,4 +77,4 @@ pub use time::{Monotonic, UnixMillis};
 pub use trace::TraceContext;
 pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
 pub use weight::{Weight, WeightSampler};
-pub use write::{LegFailure, Refusals, Round, Write, WriteOutcome, WriteStep};
+pub use write::{Refusals, Round, Write, WriteConfig, WriteOutcome, WriteRounds, WriteStep};

@@ -5,7 +5,14 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 
-use crate::{Expiry, HedgeBudget, LegFailure, Monotonic, Mutant, NodeId, ReadAnswer, ReplicationFactor, Version};
+use crate::{
+    Expiry, HedgeBudget, LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, Mutant, NodeId, ReadAnswer,
+    ReplicationFactor, Version,
+};
+
+mod attempts;
+
+pub use attempts::ReadAttempts;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +104,7 @@ pub enum ReadOutcome {
 #[derive(Debug)]
 pub struct Read {
     config: ReadConfig,
+    started: Monotonic,
     legs: ArrayVec<Leg, { ReplicationFactor::MAX }>,
     /// Owners before this one have been asked.
     next: usize,
@@ -119,9 +127,11 @@ pub struct Read {
 
 #[derive(Clone, Copy, Debug)]
 struct Leg {
-    peer: NodeId,
     state: LegState,
+    record: LegRecord,
 }
+
+const _: () = assert!(ReplicationFactor::MAX <= LEGS_MAX, "a record for each leg");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LegState {
@@ -150,10 +160,11 @@ impl Read {
     /// `WrongRing`).
     #[must_use]
     pub fn new(config: ReadConfig, owners: &[NodeId], local: Option<ReadAnswer>, now: Monotonic) -> Self {
-        let legs = owners.iter().take(ReplicationFactor::MAX).map(|&peer| Leg { peer, state: LegState::Unsent });
+        let unsent = |peer: &NodeId| Leg { state: LegState::Unsent, record: LegRecord::sent(*peer, Duration::ZERO) };
         let mut read = Self {
             config,
-            legs: legs.collect(),
+            started: now,
+            legs: owners.iter().take(ReplicationFactor::MAX).map(unsent).collect(),
             next: 0,
             deadline: now + config.timeout,
             hedge_at: now + config.hedge_delay,
@@ -173,15 +184,15 @@ impl Read {
     }
 
     /// A leg answered. An answer to a leg that is not in flight changes nothing.
-    pub fn handle_answer(&mut self, _now: Monotonic, leg: usize, answer: ReadAnswer) {
-        if self.settle(leg) && self.outcome.is_none() {
+    pub fn handle_answer(&mut self, now: Monotonic, leg: usize, answer: ReadAnswer) {
+        if self.settle(now, leg, LegOutcome::Lost) && self.outcome.is_none() {
             self.take(Some(leg), answer);
         }
     }
 
     /// A leg failed: the next owner is asked at once.
-    pub fn handle_failure(&mut self, _now: Monotonic, leg: usize, _failure: LegFailure) {
-        self.settle(leg);
+    pub fn handle_failure(&mut self, now: Monotonic, leg: usize, failure: LegFailure) {
+        self.settle(now, leg, failure.outcome());
     }
 
     /// What to do now. A hedge takes a token from `budget`; without one the read waits for the legs it has.
@@ -218,19 +229,32 @@ impl Read {
         self.catching_up
     }
 
-    /// Legs that were sent and have neither answered nor failed, to be cancelled after `Done`.
+    /// The legs sent, as they stand if the read ends now: those that have neither answered nor failed are to be cancelled.
     #[must_use]
-    pub fn in_flight(&self) -> ArrayVec<usize, 8> {
-        let is_open = |state| matches!(state, LegState::InFlight(_) | LegState::Overdue);
-        self.legs.iter().enumerate().filter(|(_, leg)| is_open(leg.state)).map(|(index, _)| index).collect()
+    pub fn legs(&self, now: Monotonic) -> ArrayVec<LegRecord, LEGS_MAX> {
+        let won = if let Some(ReadOutcome::Value { leg, .. }) = &self.outcome { *leg } else { None };
+        let ended = now.since(self.started);
+        let legs = self.legs[..self.next].iter().enumerate().map(|(index, leg)| match leg.record.outcome {
+            LegOutcome::Pending => LegRecord { outcome: LegOutcome::Cancelled, ended, ..leg.record },
+            _ if won == Some(index) => LegRecord { outcome: LegOutcome::Won, ..leg.record },
+            _ => leg.record,
+        });
+        legs.collect()
+    }
+
+    /// The result, after `Done`.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<&ReadOutcome> {
+        self.outcome.as_ref()
     }
 
     /// Marks a leg as answered or failed; whether it was in flight.
-    fn settle(&mut self, leg: usize) -> bool {
+    fn settle(&mut self, now: Monotonic, leg: usize, outcome: LegOutcome) -> bool {
         let Some(leg) = self.legs.get_mut(leg) else { return false };
         let was_open = matches!(leg.state, LegState::InFlight(_) | LegState::Overdue);
         if was_open {
             leg.state = LegState::Settled;
+            (leg.record.outcome, leg.record.ended) = (outcome, now.since(self.started));
         }
         was_open
     }
@@ -310,11 +334,12 @@ impl Read {
         let index = self.next;
         let leg = &mut self.legs[index];
         leg.state = LegState::InFlight(now + self.config.per_try);
+        leg.record = LegRecord { hedged, ..LegRecord::sent(leg.record.peer, now.since(self.started)) };
         self.next += 1;
         self.has_hedged |= hedged;
         let pause = if self.has_hedged { self.config.hedge_interval } else { self.config.hedge_delay };
         self.hedge_at = now + pause;
-        ReadStep::Send { leg: index, peer: leg.peer, hedged }
+        ReadStep::Send { leg: index, peer: leg.record.peer, hedged }
     }
 
     /// Everyone was asked, and nobody is left to wait for.
@@ -436,6 +461,13 @@ mod tests {
         }
     }
 
+    /// Legs that would be cancelled.
+    fn in_flight(read: &Read, ms: u64) -> Vec<usize> {
+        let legs = read.legs(at(ms));
+        let open = legs.iter().enumerate().filter(|(_, leg)| leg.outcome == LegOutcome::Cancelled);
+        open.map(|(index, _)| index).collect()
+    }
+
     fn hit(version: u128, leg: Option<usize>) -> ReadStep {
         let value = Bytes::from_static(b"v");
         ReadStep::Done(ReadOutcome::Value { version: Version::new(version), value, expiry: Expiry::NEVER, leg })
@@ -458,7 +490,10 @@ mod tests {
         assert_eq!(run(&mut read, HEDGE_DELAY), (vec![(1, true)], ReadStep::Wait(at(PER_TRY))));
         read.handle_answer(at(12), 1, value(5));
         assert_eq!(run(&mut read, 12), (vec![], hit(5, Some(1))));
-        assert_eq!(read.in_flight().as_slice(), [0], "the loser is to be cancelled");
+        let legs: Vec<_> = read.legs(at(12)).iter().map(|leg| (leg.hedged, leg.outcome, leg.ended)).collect();
+        let ended = Duration::from_millis(12);
+        let lost = (false, LegOutcome::Cancelled, ended);
+        assert_eq!(legs, [lost, (true, LegOutcome::Won, ended)], "the loser is to be cancelled");
     }
 
     #[test]
@@ -606,7 +641,7 @@ mod tests {
         assert_eq!(run(&mut read, PER_TRY), (vec![(2, false)], ReadStep::Wait(at(2 * PER_TRY))));
         read.handle_answer(at(201), 2, value(5));
         assert_eq!(run(&mut read, 201), (vec![], ReadStep::Wait(at(TIMEOUT))));
-        assert_eq!(read.in_flight().as_slice(), [0, 1]);
+        assert_eq!(in_flight(&read, 201), [0, 1]);
         read.handle_answer(at(900), 1, ReadAnswer::Absent);
         assert_eq!(run(&mut read, 900).1, hit(5, Some(2)));
     }
@@ -638,7 +673,7 @@ mod tests {
         assert_eq!(run(&mut read, TIMEOUT).1, ReadStep::Done(ReadOutcome::TimedOut));
         read.handle_answer(at(TIMEOUT), 0, value(5));
         assert_eq!(run(&mut read, TIMEOUT).1, ReadStep::Done(ReadOutcome::TimedOut), "once done, always the same");
-        assert!(read.in_flight().is_empty());
+        assert!(in_flight(&read, 1).is_empty());
     }
 
     #[test]

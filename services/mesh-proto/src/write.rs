@@ -23,7 +23,14 @@
 
 use arrayvec::ArrayVec;
 
-use crate::{Mutant, ReplicationFactor, Version, WriteAnswer, WriteConcern};
+use crate::{
+    LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, Mutant, NodeId, ReplicationFactor, Version, WriteAnswer,
+    WriteConcern,
+};
+
+mod rounds;
+
+pub use rounds::WriteRounds;
 
 /// Which round of a write: see the proof above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +41,15 @@ pub enum Round {
     Second,
 }
 
-/// Why a leg brought no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LegFailure {
-    /// There was no connection, or the peer's queue was full: the request was certainly not sent.
-    NotSent,
-    /// The connection broke after the request was sent: whether it was applied is unknown.
-    Disconnected,
-    /// No answer in time: whether it was applied is unknown.
-    TimedOut,
-    /// The peer refused it for good, such as for its clock being too far off.
-    Refused,
+/// The bounds of one round.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteConfig {
+    /// Which round it is.
+    pub round: Round,
+    /// How many owners have to hold the write.
+    pub concern: WriteConcern,
+    /// How many of them have to be in sync.
+    pub confirmations: usize,
 }
 
 /// What to do next.
@@ -92,25 +97,45 @@ pub struct Refusals {
     pub too_large: usize,
     /// How many owners found the version too far ahead of their clock.
     pub drift: usize,
-    /// The furthest ahead of these, in milliseconds.
-    pub ahead_ms_max: u64,
 }
 
 /// One round of a write as a state machine: one leg per owner, this node's own replica being a leg like any other.
 ///
-/// Poll once before anything is sent; then feed every answer and failure to `handle_*` and poll again. A write goes on
-/// after `Done` until [`Write::is_settled`]: the legs that are still in flight decide whom to leave a hint for.
+/// Poll once before anything is sent; then feed every answer and failure to `handle_*`, poll again, and ask
+/// [`Write::take_own_leg`] and [`Write::take_missed`]. A write goes on after `Done`: the legs that are still in flight decide
+/// whom to leave a hint for.
 #[derive(Debug)]
 pub struct Write {
     round: Round,
     concern: usize,
     /// How many of them have to be in sync.
     confirmations: usize,
-    legs: ArrayVec<LegState, { ReplicationFactor::MAX }>,
+    started: Monotonic,
+    legs: ArrayVec<Leg, { ReplicationFactor::MAX }>,
+    own: OwnLeg,
     newest: Option<Version>,
     wrong_ring: bool,
     refusals: Refusals,
     outcome: Option<WriteOutcome>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leg {
+    state: LegState,
+    record: LegRecord,
+    /// Whether its owner may lack the write and has not been reported yet.
+    is_missed: bool,
+}
+
+/// This node's own leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnLeg {
+    /// It does not wait for others, or there is none.
+    Free,
+    /// It waits until another owner has compared the write with what it holds.
+    Waits(usize),
+    /// Another owner has.
+    Due(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,50 +156,128 @@ enum LegState {
 }
 
 impl Write {
-    /// Starts with one leg in flight per owner, of which `confirmations` have to be in sync. With fewer owners than `concern`, the first `poll` says `Refused`.
+    /// Starts with one leg in flight per owner since `now`; the operation itself began at `started`. With fewer owners than the concern, the
+    /// first `poll` says `Refused`.
     #[must_use]
-    pub fn new(round: Round, concern: WriteConcern, confirmations: usize, owners: usize) -> Self {
-        assert!(owners <= ReplicationFactor::MAX, "{owners} owners, more than replicas can be");
+    pub fn new(config: WriteConfig, owners: &[NodeId], started: Monotonic, now: Monotonic) -> Self {
+        assert!(owners.len() <= ReplicationFactor::MAX, "{} owners, more than replicas can be", owners.len());
+        let at = now.since(started);
+        let sent =
+            |peer: &NodeId| Leg { state: LegState::InFlight, record: LegRecord::sent(*peer, at), is_missed: false };
         let mut write = Self {
-            round,
-            concern: concern.get() - usize::from(Mutant::AckTooEarly.is_planted()),
-            confirmations: confirmations.saturating_sub(usize::from(Mutant::AckTooEarly.is_planted())),
-            legs: (0..owners).map(|_| LegState::InFlight).collect(),
+            round: config.round,
+            concern: config.concern.get() - usize::from(Mutant::AckTooEarly.is_planted()),
+            confirmations: config.confirmations.saturating_sub(usize::from(Mutant::AckTooEarly.is_planted())),
+            started,
+            legs: owners.iter().map(sent).collect(),
+            own: OwnLeg::Free,
             newest: None,
             wrong_ring: false,
             refusals: Refusals::default(),
             outcome: None,
         };
-        if owners < write.concern {
+        if owners.len() < write.concern {
             // Decided before anything is sent, so that a write without enough owners leaves no trace.
             write.outcome = Some(WriteOutcome::Refused { acks: 0 });
         }
         write
     }
 
-    /// A leg answered: whether it is an acknowledgement. A second answer to the same leg changes nothing.
-    pub fn handle_answer(&mut self, leg: usize, answer: &WriteAnswer) -> bool {
-        let state = self.state_after(answer);
-        let Some(before) = self.legs.get_mut(leg) else { return false };
-        if !matches!(before, LegState::InFlight | LegState::Unknown) {
-            return false;
+    /// This node's own leg is to wait until another owner has compared the write with what it holds: a clock that is ahead then leaves nothing
+    /// behind that all others refuse.
+    pub const fn hold_back(&mut self, own: usize) {
+        self.own = OwnLeg::Waits(own);
+    }
+
+    /// This node's own leg, once it has waited for long enough: it is to be applied now.
+    pub const fn take_own_leg(&mut self) -> Option<usize> {
+        let OwnLeg::Due(own) = self.own else { return None };
+        self.own = OwnLeg::Free;
+        Some(own)
+    }
+
+    /// Owners that may lack the write, each once: none as long as it may turn out that nothing was written, or that the write is
+    /// tried again, because a hint would then bring about what the caller was told did not happen.
+    pub fn take_missed(&mut self) -> ArrayVec<NodeId, { ReplicationFactor::MAX }> {
+        let mut missed = ArrayVec::new();
+        if self.legs.iter().any(|leg| leg.is_missed)
+            && let WriteStep::Done(WriteOutcome::Acknowledged | WriteOutcome::Indeterminate { .. }) = self.poll()
+        {
+            for leg in self.legs.iter_mut().filter(|leg| leg.is_missed) {
+                leg.is_missed = false;
+                missed.push(leg.record.peer);
+            }
         }
-        *before = state;
+        missed
+    }
+
+    /// An owner answered.
+    pub fn handle_answer(&mut self, now: Monotonic, leg: usize, answer: &WriteAnswer) {
+        self.settle(now, leg, answer);
+        if answer.is_compared()
+            && let OwnLeg::Waits(own) = self.own
+        {
+            self.own = OwnLeg::Due(own);
+        }
+        self.give_up_own(now);
+    }
+
+    fn settle(&mut self, now: Monotonic, leg: usize, answer: &WriteAnswer) {
+        let state = self.state_after(answer);
+        let ended = now.since(self.started);
+        let Some(leg) = self.legs.get_mut(leg) else { return };
+        if !matches!(leg.state, LegState::InFlight | LegState::Unknown) {
+            return;
+        }
         let is_ack = matches!(state, LegState::Held | LegState::HeldUnconfirmed);
+        leg.state = state;
+        leg.record.outcome = if is_ack { LegOutcome::Won } else { LegOutcome::Failed };
+        leg.record.ended = ended;
+        // If the others suffice nobody tries again, and an owner that sees another ring goes without the write.
+        leg.is_missed = matches!(answer, WriteAnswer::WrongRing(_));
         match answer {
             WriteAnswer::Applied | WriteAnswer::AppliedUnconfirmed => {}
             WriteAnswer::Stale { .. } if is_ack => {}
             WriteAnswer::Stale { newer, .. } | WriteAnswer::Collected { newer } => {
                 self.newest = self.newest.max(Some(*newer));
             }
-            WriteAnswer::Drift { ahead_ms } => {
-                self.refusals.drift += 1;
-                self.refusals.ahead_ms_max = self.refusals.ahead_ms_max.max(*ahead_ms);
-            }
+            WriteAnswer::Drift { .. } => self.refusals.drift += 1,
             WriteAnswer::TooLarge => self.refusals.too_large += 1,
             WriteAnswer::WrongRing(_) => self.wrong_ring = true,
         }
-        is_ack
+    }
+
+    /// A leg failed.
+    pub fn handle_failure(&mut self, now: Monotonic, leg: usize, failure: LegFailure) {
+        if Mutant::HintIsAck.is_planted() {
+            self.settle(now, leg, &WriteAnswer::Applied);
+        }
+        self.fail(now, leg, failure);
+        if let Some(leg) = self.legs.get_mut(leg) {
+            leg.is_missed |=
+                matches!(leg.state, LegState::Failed | LegState::Unknown) || Mutant::HintIsAck.is_planted();
+        }
+        self.give_up_own(now);
+    }
+
+    fn fail(&mut self, now: Monotonic, leg: usize, failure: LegFailure) {
+        let ended = now.since(self.started);
+        let Some(leg) = self.legs.get_mut(leg).filter(|leg| leg.state == LegState::InFlight) else { return };
+        leg.state = match failure {
+            LegFailure::NotSent => LegState::Failed,
+            LegFailure::Disconnected | LegFailure::TimedOut => LegState::Unknown,
+        };
+        (leg.record.outcome, leg.record.ended) = (failure.outcome(), ended);
+    }
+
+    /// If no other owner has taken the write, nor is to be heard from any more, this node does not take it either.
+    fn give_up_own(&mut self, now: Monotonic) {
+        if let OwnLeg::Waits(own) = self.own
+            && self.count(LegState::InFlight) == 1
+        {
+            self.own = OwnLeg::Free;
+            self.fail(now, own, LegFailure::NotSent);
+        }
     }
 
     fn state_after(&self, answer: &WriteAnswer) -> LegState {
@@ -194,24 +297,6 @@ impl Write {
             | WriteAnswer::Drift { .. }
             | WriteAnswer::TooLarge
             | WriteAnswer::WrongRing(_) => LegState::TurnedDown,
-        }
-    }
-
-    /// A leg failed.
-    pub fn handle_failure(&mut self, leg: usize, failure: LegFailure) {
-        let Some(state) = self.legs.get_mut(leg) else { return };
-        if *state == LegState::InFlight {
-            *state = match failure {
-                LegFailure::NotSent | LegFailure::Refused => LegState::Failed,
-                LegFailure::Disconnected | LegFailure::TimedOut => LegState::Unknown,
-            };
-        }
-    }
-
-    /// The time is up: whatever is in flight counts as unknown.
-    pub fn handle_timeout(&mut self) {
-        for state in self.legs.iter_mut().filter(|state| **state == LegState::InFlight) {
-            *state = LegState::Unknown;
         }
     }
 
@@ -238,18 +323,6 @@ impl Write {
         self.outcome.map_or(WriteStep::Wait, WriteStep::Done)
     }
 
-    /// How many legs have neither answered nor failed.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.count(LegState::InFlight)
-    }
-
-    /// Whether every leg has answered or failed.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.count(LegState::InFlight) == 0
-    }
-
     /// How many owners certainly have it, or in round 2 something newer, also after `Done`.
     #[must_use]
     pub fn acks(&self) -> usize {
@@ -259,14 +332,14 @@ impl Write {
     /// Whether any owner has applied it, or may have.
     #[must_use]
     pub fn may_be_written(&self) -> bool {
-        self.legs.iter().any(|state| !matches!(state, LegState::Stale | LegState::TurnedDown | LegState::Failed))
+        self.legs.iter().any(|leg| !matches!(leg.state, LegState::Stale | LegState::TurnedDown | LegState::Failed))
     }
 
     /// Whether all owners that have answered are in sync and compared the write with what they hold, and none has failed. If that is
     /// so in all its rounds, a write ends in the second at the latest.
     #[must_use]
     pub fn is_orderly(&self) -> bool {
-        self.legs.iter().all(|state| matches!(state, LegState::InFlight | LegState::Held | LegState::Stale))
+        self.legs.iter().all(|leg| matches!(leg.state, LegState::InFlight | LegState::Held | LegState::Stale))
     }
 
     /// Why owners turned the write down, as far as that can be mended by the caller.
@@ -275,11 +348,21 @@ impl Write {
         self.refusals
     }
 
-    /// Legs that failed or whose outcome is unknown: their owners may lack the write and are due a hint. Complete once
-    /// the write is settled.
-    pub fn missed_legs(&self) -> impl Iterator<Item = usize> + '_ {
-        let missed = |state: &LegState| matches!(state, LegState::Failed | LegState::Unknown);
-        self.legs.iter().enumerate().filter(move |(_, state)| missed(state)).map(|(leg, _)| leg)
+    /// The legs as they stand if the caller is answered now; those without an answer are pending.
+    #[must_use]
+    pub fn legs(&self, now: Monotonic) -> ArrayVec<LegRecord, LEGS_MAX> {
+        let ended = now.since(self.started);
+        let legs = self.legs.iter().map(|leg| match leg.record.outcome {
+            LegOutcome::Pending => LegRecord { ended, ..leg.record },
+            _ => leg.record,
+        });
+        legs.collect()
+    }
+
+    /// Whose leg it is.
+    #[must_use]
+    pub fn owner(&self, leg: usize) -> Option<NodeId> {
+        self.legs.get(leg).map(|leg| leg.record.peer)
     }
 
     fn decide(&self) -> Option<WriteOutcome> {
@@ -328,7 +411,7 @@ impl Write {
     }
 
     fn count(&self, wanted: LegState) -> usize {
-        self.legs.iter().filter(|state| **state == wanted).count()
+        self.legs.iter().filter(|leg| leg.state == wanted).count()
     }
 }
 

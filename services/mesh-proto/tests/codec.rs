@@ -208,7 +208,7 @@ fn borrowed_encoders_write_what_encode_into_writes() {
         in_sync: true,
     };
     let mut out = BytesMut::new();
-    encode_read(&mut out, REQUEST, RING, trace, hash, b"key");
+    encode_read(&mut out, REQUEST, RING, trace, (hash, b"key"));
     encode_write(&mut out, REQUEST, RING, trace, &write);
     encode_read_reply(&mut out, REQUEST, RING, hash, &read_answer);
     encode_write_reply(&mut out, REQUEST, RING, hash, &WriteAnswer::Applied);

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use mesh_proto::{
-    Consistency, Expiry, HedgeBudget, LegFailure, Monotonic, NodeId, Read, ReadAnswer, ReadConfig, ReadOutcome,
-    ReadStep, Version,
+    Consistency, Expiry, HedgeBudget, LegFailure, LegOutcome, Monotonic, NodeId, Read, ReadAnswer, ReadConfig,
+    ReadOutcome, ReadStep, Version,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -163,8 +163,10 @@ fn run(mesh: &Mesh) -> ReadOutcome {
                 assert_eq!(sent_at[leg], None, "an owner was asked twice");
                 assert!(!hedged || mesh.has_tokens, "a hedge without a token");
                 sent_at[leg] = Some(now_ms);
+                let legs = read.legs(at(now_ms));
+                let is_open = |leg: &usize| legs[*leg].outcome == LegOutcome::Cancelled;
                 let in_time = |leg: &usize| now_ms < sent_at[*leg].unwrap() + PER_TRY_MS;
-                let in_flight = read.in_flight().iter().filter(|leg| in_time(leg)).count();
+                let in_flight = (0..legs.len()).filter(|leg| is_open(leg) && in_time(leg)).count();
                 let fanout = if hedged { mesh.fanout_max } else { mesh.fanout_max.max(mesh.answers_needed()) };
                 assert!(in_flight <= fanout, "{in_flight} legs in flight, {fanout} allowed");
                 match mesh.owners[leg + offset].1 {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use mesh_proto::{Agreement, DRIFT_MAX, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, UnixMillis};
+use mesh_proto::{Agreement, Digest, MemberState, Monotonic, NodeId, Ring, SLOTS, Slot, UnixMillis};
 
-use crate::{Config, core::Core};
+use crate::core::Core;
 
 /// A slot's turn comes this often in the time that tombstones are kept at least.
 const TURNS_PER_AGE: u32 = 32;
@@ -13,15 +13,6 @@ const TURNS_PER_AGE: u32 = 32;
 /// All nodes collect up to the same moments, of which there are so many in the time that tombstones are kept at least. So
 /// what one has collected and another has not is rare, and easy to recognise.
 const STEPS_PER_AGE: u32 = 16;
-
-/// How much less than the time in an entry may have passed, which is kept in whole seconds.
-const ROUNDING: Duration = Duration::from_secs(2);
-
-/// How long whatever is older than a tombstone may be under way when it comes.
-pub(crate) fn margin(config: &Config) -> Duration {
-    let hinted = config.hints.age_max + config.write_timeout;
-    hinted.max(config.store.tombstone_age_min) + DRIFT_MAX * 2 + ROUNDING
-}
 
 /// The slots whose turn it is, of those that come round every [`TURNS_PER_AGE`]: the same at all nodes, by the wall clock.
 fn slots_in_turn(margin: Duration, interval: Duration, unix: UnixMillis) -> impl Iterator<Item = Slot> {
@@ -32,66 +23,67 @@ fn slots_in_turn(margin: Duration, interval: Duration, unix: UnixMillis) -> impl
     (turn..SLOTS).step_by(turns).filter_map(|number| Slot::new(u16::try_from(number).ok()?))
 }
 
-impl Core {
-    /// Tells the time, and collects what may be collected in the slots whose turn it is. To be called every `interval`.
-    pub(crate) fn collect_tombstones(&self, interval: Duration) {
-        let (now, unix) = (self.clock.now(), self.clock.unix());
-        self.store.handle_time(now);
-        let ring = self.ring();
-        let is_time_doubtful = self.agreement.lock().handle_time(now, unix);
-        if is_time_doubtful {
-            self.plan.lock().handle_clock_set();
-        }
-        let mut agreement = self.agreement.lock();
-        if self.agree_on_ring(&mut agreement, &ring, now) || is_time_doubtful {
-            self.store.forget_collected();
-        }
-        if self.members.borrow().iter().any(|m| {
-            m.id != self.id && (m.state == MemberState::Dead || (m.state.is_present() && !m.stage.is_in_ring()))
-        }) {
-            agreement.handle_absence(now);
-        }
-        let margin = margin(&self.config);
-        let step_ms = u64::try_from((margin / STEPS_PER_AGE).as_millis()).unwrap_or(u64::MAX).max(1);
-        let margin_ms = u64::try_from(margin.as_millis()).unwrap_or(u64::MAX);
-        let ended_until = UnixMillis::new(unix.get().saturating_sub(margin_ms + step_ms) / step_ms * step_ms);
-        let owned = ring.slots_of(self.id);
-        for slot in slots_in_turn(margin, interval, unix).filter(|slot| owned.contains(*slot)) {
-            if let Some(before) = agreement.collectable_before(slot, now) {
-                self.store.collect(slot, unix, ended_until, before);
-            }
+/// Tells the time, and collects what may be collected in the slots whose turn it is. To be called every `interval`.
+pub(crate) fn collect_tombstones(core: &Core, interval: Duration) {
+    let (now, unix) = (core.clock.now(), core.clock.unix());
+    core.store.handle_time(now);
+    let ring = core.ring();
+    let is_time_doubtful = core.agreement.lock().handle_time(now, unix);
+    if is_time_doubtful {
+        core.plan.lock().handle_clock_set();
+    }
+    let mut agreement = core.agreement.lock();
+    if agree_on_ring(core, &mut agreement, &ring, now) || is_time_doubtful {
+        core.store.forget_collected();
+    }
+    if core
+        .members
+        .borrow()
+        .iter()
+        .any(|m| m.id != core.id && (m.state == MemberState::Dead || (m.state.is_present() && !m.stage.is_in_ring())))
+    {
+        agreement.handle_absence(now);
+    }
+    let margin = core.config.tombstone_margin();
+    let step_ms = u64::try_from((margin / STEPS_PER_AGE).as_millis()).unwrap_or(u64::MAX).max(1);
+    let margin_ms = u64::try_from(margin.as_millis()).unwrap_or(u64::MAX);
+    let ended_until = UnixMillis::new(unix.get().saturating_sub(margin_ms + step_ms) / step_ms * step_ms);
+    let owned = ring.slots_of(core.id);
+    for slot in slots_in_turn(margin, interval, unix).filter(|slot| owned.contains(*slot)) {
+        if let Some(before) = agreement.collectable_before(slot, now) {
+            core.store.collect(slot, unix, ended_until, before);
         }
     }
+}
 
-    /// Before a comparison: what comes from now on is not part of it.
-    pub(crate) fn begin_comparison(&self, ring: &Ring) -> Monotonic {
-        let now = self.clock.now();
-        self.store.handle_time(now);
-        if self.agree_on_ring(&mut self.agreement.lock(), ring, now) {
-            self.store.forget_collected();
-        }
-        now
+/// Before a comparison: what comes from now on is not part of it.
+pub(crate) fn begin_comparison(core: &Core, ring: &Ring) -> Monotonic {
+    let now = core.clock.now();
+    core.store.handle_time(now);
+    if agree_on_ring(core, &mut core.agreement.lock(), ring, now) {
+        core.store.forget_collected();
     }
+    now
+}
 
-    /// After it: a peer's digests, which it gave while this ring was in force there.
-    pub(crate) fn end_comparison(&self, ring: &Ring, peer: NodeId, began: Monotonic, theirs: &[Digest]) {
-        if self.ring_hash() != ring.hash() {
-            return;
-        }
-        let (ours, of_peer) = (self.store.digests(), ring.slots_of(peer));
-        let agreed = ring.slots_of(self.id).iter().filter(|slot| {
-            let Some(theirs) = theirs.get(slot.index()) else { return false };
-            // Who does not own the slot any more keeps what it has until the owners have taken it.
-            let is_empty = !of_peer.contains(*slot) && *theirs == Digest::default();
-            is_empty || ours[slot.index()] == *theirs
-        });
-        self.agreement.lock().handle_agreed(ring.hash(), peer, agreed, began);
+/// After it: a peer's digests, which it gave while this ring was in force there.
+pub(crate) fn end_comparison(core: &Core, ring: &Ring, peer: NodeId, began: Monotonic, theirs: &[Digest]) {
+    if core.ring_hash() != ring.hash() {
+        return;
     }
+    let (ours, of_peer) = (core.store.digests(), ring.slots_of(peer));
+    let agreed = ring.slots_of(core.id).iter().filter(|slot| {
+        let Some(theirs) = theirs.get(slot.index()) else { return false };
+        // Who does not own the slot any more keeps what it has until the owners have taken it.
+        let is_empty = !of_peer.contains(*slot) && *theirs == Digest::default();
+        is_empty || ours[slot.index()] == *theirs
+    });
+    core.agreement.lock().handle_agreed(ring.hash(), peer, agreed, began);
+}
 
-    fn agree_on_ring(&self, agreement: &mut Agreement, ring: &Ring, now: Monotonic) -> bool {
-        let others = || ring.members().iter().map(|(id, _)| *id).filter(|id| *id != self.id).collect();
-        agreement.handle_ring(now, ring.hash(), others)
-    }
+fn agree_on_ring(core: &Core, agreement: &mut Agreement, ring: &Ring, now: Monotonic) -> bool {
+    let others = || ring.members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect();
+    agreement.handle_ring(now, ring.hash(), others)
 }
 
 #[cfg(test)]

@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_proto::{
-    HintLimits, KEY_BYTES_MAX, NodeId, RecordLimits, ReplicationFactor, Rings, StoreConfig, VALUE_BYTES_MAX,
+    DRIFT_MAX, HintLimits, KEY_BYTES_MAX, NodeId, RecordLimits, ReplicationFactor, Rings, StoreConfig, VALUE_BYTES_MAX,
     WriteConcern,
 };
 
 use crate::WallClock;
+
+/// How much less than the time in an entry may have passed, which is kept in whole seconds.
+const ROUNDING: Duration = Duration::from_secs(2);
 
 /// A node's configuration.
 #[derive(Clone, Debug)]
@@ -120,6 +123,12 @@ impl Config {
     #[must_use]
     pub fn id(&self) -> NodeId {
         NodeId::from_name(&self.name)
+    }
+
+    /// How long whatever is older than a tombstone may be under way when it comes.
+    pub(crate) fn tombstone_margin(&self) -> Duration {
+        let hinted = self.hints.age_max + self.write_timeout;
+        hinted.max(self.store.tombstone_age_min) + DRIFT_MAX * 2 + ROUNDING
     }
 }
 

@@ -12,9 +12,9 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Agreement, Applied, ApplyOrigin, Event, Found, GossipMessage, Hints, HybridClock, KeyHash, Member, Membership,
-    MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, Ring, RingHash,
-    Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
+    Agreement, Applied, ApplyOrigin, Event, Found, Frame, FrameBody, GossipMessage, Hello, Hints, HybridClock, KeyHash,
+    Member, Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan,
+    RequestId, Ring, RingHash, Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -24,7 +24,6 @@ use crate::{
     Config, Observer, Stats,
     announced::Announced,
     clock::Clock,
-    collect,
     gossip_routes::{GossipRoutes, Sent},
     reach::Reach,
     ring_change::RingChange,
@@ -161,7 +160,7 @@ impl Core {
             store: Store::new(&config.store),
             sync: SlotSync::default(),
             plan: Mutex::new(RepairPlan::default()),
-            agreement: Mutex::new(Agreement::new(collect::margin(&config))),
+            agreement: Mutex::new(Agreement::new(config.tombstone_margin())),
             observer,
             hints: Mutex::new(Hints::new(config.hints)),
             compare_wanted: Mutex::default(),
@@ -193,6 +192,24 @@ impl Core {
 
     pub(crate) fn ring_hash(&self) -> RingHash {
         self.ring.load().hash()
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            protocol: Hello::PROTOCOL,
+            id: self.id,
+            addr: self.config.public_addr.clone(),
+            start: self.start,
+            mesh: self.config.mesh.clone(),
+            replicas: u8::try_from(self.config.replicas.get()).unwrap_or(u8::MAX),
+            concern: u8::try_from(self.config.concern.get()).unwrap_or(u8::MAX),
+            limits: self.config.record_limits(),
+        }
+    }
+
+    /// A frame that expects no reply.
+    pub(crate) fn frame(&self, body: FrameBody) -> Frame {
+        Frame { request: RequestId::default(), ring: self.ring_hash(), trace: None, body }
     }
 
     /// Whether this node is meant to be the first of its mesh: it was told of no other.
@@ -369,6 +386,25 @@ impl Core {
     pub(crate) fn handle_members(&self, members: &[Member]) {
         self.with_membership(|membership, now| membership.handle_members(now, members));
         self.handle_list();
+    }
+
+    /// A peer has greeted, or answered a greeting.
+    pub(crate) fn handle_greeting(&self, peer: NodeId, hello: &Hello) {
+        *self.duplicate_since.lock() = None;
+        if !hello.limits.cover(self.config.record_limits()) {
+            // Relaxed: until it is seen, peers refuse what they do not take.
+            self.has_smaller_peer.store(true, Ordering::Relaxed);
+        }
+        let members = Arc::clone(&self.members.borrow());
+        self.reach.handle_greeting(peer, hello.start, &members);
+    }
+
+    /// Another member has been taken for this node, and this one turned away for that, for longer than it takes to give up a process
+    /// that is gone.
+    pub(crate) fn is_duplicate_for_long(&self) -> bool {
+        let now = self.clock.now();
+        let since = *self.duplicate_since.lock().get_or_insert(now);
+        now.since(since) > self.config.suspicion * 2 + self.config.gossip_interval * 8
     }
 
     pub(crate) fn members(&self) -> Vec<Member> {

@@ -16,10 +16,11 @@ use tokio::{
 };
 
 use crate::{
+    bounds::CONTROL_TIMEOUT,
     core::Core,
     link::Link,
     peers::Peers,
-    resync::{CONTROL_TIMEOUT, Pace, exchange_views, fetch_digests, pull_all},
+    pull::{Pace, exchange_views, fetch_digests, pull_all},
     worker::Worker,
 };
 

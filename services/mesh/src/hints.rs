@@ -8,12 +8,7 @@ use mesh_proto::{
 };
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{
-    core::Core,
-    link::Link,
-    peers::Peers,
-    resync::{CONTROL_TIMEOUT, exchange_views},
-};
+use crate::{bounds::CONTROL_TIMEOUT, core::Core, link::Link, peers::Peers, pull::exchange_views};
 
 /// How often it is looked whether a peer with hints can be reached.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

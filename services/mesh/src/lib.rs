@@ -4,22 +4,25 @@ mod node;
 mod worker;
 
 mod announced;
+mod bounds;
 mod call;
 mod core;
 mod faults;
 mod gossip_routes;
 mod group;
 mod handover;
+mod health;
 mod hints;
 mod link;
 mod peer;
 mod peers;
+mod pull;
 mod reach;
+mod reached;
+mod recorder;
 mod resync;
 mod ring_change;
 mod serve;
-mod trail;
-mod underway;
 mod upkeep;
 
 mod clock;

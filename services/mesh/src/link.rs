@@ -12,8 +12,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
-    ControlRequest, Decoder, Event, Frame, FrameBody, Hello, KeyHash, LegFailure, Monotonic, ReadAnswer, Record,
-    RecordLimits, RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
+    ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record, RecordLimits,
+    RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
 };
 use parking_lot::Mutex;
 use slab::Slab;
@@ -24,10 +24,10 @@ use tokio::{
 };
 
 use crate::{
+    bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     call::{ReadCall, WriteCall},
     core::{Core, count},
-    peer::Peer,
-    serve::UNREAD_MAX,
+    health::Health,
     transport::{Connection, ReceiveHalf, SendHalf},
 };
 
@@ -37,22 +37,8 @@ const OUTBOX_BYTES_MAX: usize = 16 << 20;
 /// The most bytes of large values that may be under way to one peer on streams of their own; beyond it legs fail at once.
 const APART_BYTES_MAX: usize = 64 << 20;
 
-/// Large values that are sent to one peer, or back to it, at one time: enough to fill the path. All at once would all end last.
-pub(crate) const APART_AT_ONCE_MAX: usize = 4;
-
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
-
-/// How much room a reader offers at a time, at first and at most.
-const READ_BYTES_FIRST: usize = 2 << 10;
-const READ_BYTES: usize = 64 << 10;
-
-/// A reader asks for new room once less than this part of it is left. Values that callers still hold keep a buffer from being used
-/// again, so asking for all of it each time would allocate all of it each time.
-const NEW_ROOM_BELOW: usize = 16;
-
-/// Values larger than this travel on a stream of their own, so that small ones do not wait behind them.
-pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 
 const INDEX_BITS: u32 = 16;
 
@@ -97,10 +83,8 @@ struct LinkState {
 /// A live connection to a peer.
 pub(crate) struct Link {
     core: Arc<Core>,
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) peer: Arc<Health>,
     pub(crate) connection: Arc<dyn Connection>,
-    /// Which process of the peer it leads to.
-    pub(crate) start: u64,
     /// What the peer takes.
     pub(crate) limits: RecordLimits,
     state: Mutex<LinkState>,
@@ -110,15 +94,19 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(core: Arc<Core>, peer: Arc<Peer>, connection: Arc<dyn Connection>, hello: &Hello) -> Arc<Self> {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        peer: Arc<Health>,
+        connection: Arc<dyn Connection>,
+        limits: RecordLimits,
+    ) -> Arc<Self> {
         let state =
             LinkState { outbox: BytesMut::new(), writer: None, pending: Slab::new(), generation: 0, closed: false };
         Arc::new(Self {
             core,
             peer,
             connection,
-            start: hello.start,
-            limits: hello.limits,
+            limits,
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
             apart_bytes: AtomicUsize::new(0),
@@ -311,8 +299,7 @@ impl Link {
     }
 
     async fn read_frames(&self, mut stream: ReceiveHalf, is_wanted: impl Fn(RequestId) -> bool) {
-        let mut decoder = Decoder::new(crate::peer::frame_bytes_max(&self.core.config));
-        let mut room = Room::new();
+        let (mut decoder, mut room) = (Decoder::new(frame_bytes_max(&self.core.config)), Room::new());
         loop {
             room.make(&mut decoder);
             match stream.read_buf(decoder.buffer()).await {
@@ -438,32 +425,6 @@ impl Link {
         count(&self.core.counters.protocol_violations);
         self.connection.close(&reason);
         self.core.observer.event(&Event::ProtocolViolation { peer: self.peer.id, reason });
-    }
-}
-
-/// How much room a reader offers: little at first, as most streams carry little, and more as reads fill it.
-pub(crate) struct Room(usize);
-
-impl Room {
-    pub(crate) const fn new() -> Self {
-        Self(READ_BYTES_FIRST)
-    }
-
-    /// Makes room for the next read.
-    pub(crate) fn make(&self, decoder: &mut Decoder) {
-        let missing = decoder.missing_bytes();
-        let buffer = decoder.buffer();
-        let left = buffer.capacity() - buffer.len();
-        if left < (self.0 / NEW_ROOM_BELOW).max(missing) {
-            buffer.reserve(self.0.max(missing));
-        }
-    }
-
-    /// So much was read.
-    pub(crate) fn handle_read(&mut self, bytes: usize) {
-        if bytes * 2 >= self.0 {
-            self.0 = (self.0 * 4).min(READ_BYTES);
-        }
     }
 }
 

@@ -134,7 +134,7 @@ impl Node {
     /// As there; [`GetError::Stopped`] without a worker.
     pub async fn get(&self, key: &Bytes, options: GetOptions) -> Result<Lookup, GetError> {
         let Some(worker) = self.worker() else { return Err(GetError::Stopped) };
-        worker.get(key, options).await
+        worker.get(key, options, &mut None).await
     }
 
     /// [`Worker::set`] on the first worker.
@@ -143,7 +143,7 @@ impl Node {
     /// As there; [`WriteError::Stopped`] without a worker.
     pub async fn set(&self, key: Bytes, value: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
         let Some(worker) = self.worker() else { return Err(WriteError::Stopped) };
-        worker.set(key, value, options).await
+        worker.set(key, value, options, &mut None).await
     }
 
     /// [`Worker::delete`] on the first worker.
@@ -152,7 +152,7 @@ impl Node {
     /// As there; [`WriteError::Stopped`] without a worker.
     pub async fn delete(&self, key: Bytes, options: WriteOptions) -> Result<Written, WriteError> {
         let Some(worker) = self.worker() else { return Err(WriteError::Stopped) };
-        worker.delete(key, options).await
+        worker.delete(key, options, &mut None).await
     }
 
     /// The zero of the [`Monotonic`] times that the observer is told.

@@ -63,9 +63,6 @@ pub enum GetError {
     /// READ_TIMEOUT_MS passed.
     #[error("no owner answered in time")]
     TimedOut,
-    /// Too many requests are in flight.
-    #[error("too many requests in flight: try again shortly")]
-    Overloaded,
     /// The node is stopping or paused.
     #[error("the node is stopping")]
     Stopped,
@@ -105,9 +102,6 @@ pub enum WriteError {
     /// This node's clock is too far behind the others'. Nothing was written.
     #[error("this node's clock differs too much from the other owners': check the clocks; nothing was written")]
     Drift,
-    /// Too many requests are in flight. Nothing was written.
-    #[error("too many requests in flight: nothing was written, try again shortly")]
-    Overloaded,
     /// The node is stopping or paused. Nothing was written.
     #[error("the node is stopping: nothing was written")]
     Stopped,

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use mesh_proto::{
     Event, Frame, FrameBody, HedgeBudget, Hello, LatencyWindow, LegFailure, Member, MemberState, Monotonic, NodeId,
-    RejectReason, RequestId, Stage,
+    RejectReason, Stage,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -22,10 +22,11 @@ use tokio::{
 
 use crate::{
     announced::Follower,
+    bounds::{Room, frame_bytes_max},
     core::{Core, count},
-    link::{Link, Room},
-    peer::{Peer, frame_bytes_max},
-    reach::{Starts, restarted},
+    link::Link,
+    peer::Peer,
+    reach::{Connected, Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -55,6 +56,7 @@ pub(crate) struct Peers {
     core: Arc<Core>,
     endpoint: Arc<dyn Endpoint>,
     purpose: Purpose,
+    connected: Arc<Connected>,
     /// Sorted by id.
     table: ArcSwap<Vec<Arc<Peer>>>,
     pub(crate) hedge_budget: Mutex<HedgeBudget>,
@@ -69,13 +71,13 @@ impl Peers {
             core: Arc::clone(core),
             endpoint,
             purpose,
+            connected: core.reach.add_runtime(),
             table: ArcSwap::default(),
             hedge_budget: Mutex::new(HedgeBudget::default()),
             hedge_delay_ns: AtomicU64::new(0),
             read_per_try_ns: AtomicU64::new(0),
         });
         peers.refresh_delays();
-        core.reach.add(&peers);
         tokio::spawn(Arc::clone(&peers).follow_members());
         tokio::spawn(Arc::clone(&peers).sweep());
         peers
@@ -186,6 +188,7 @@ impl Peers {
             }
         }
         self.table.store(Arc::new(table));
+        self.connected.lock().retain(|peer, _| members.iter().any(|member| member.id == *peer));
     }
 
     /// Keeps a connection to one peer until it is no member any more or the node stops.
@@ -225,7 +228,7 @@ impl Peers {
     /// One connection from dial to end. Whether it ever came up, or could have if it had been dialled later.
     async fn connect(self: &Arc<Self>, peer: &Arc<Peer>, starts: &mut Follower<Starts>) -> bool {
         let addr = peer.addr.lock().clone();
-        let known = self.core.start_of(peer.id);
+        let known = self.core.reach.start_of(peer.id);
         let greeted = tokio::select! {
             biased;
             greeted = self.dial(&addr, peer.id) => greeted,
@@ -240,8 +243,9 @@ impl Peers {
             }
         };
         let start = hello.start;
-        let link = Link::new(Arc::clone(&self.core), Arc::clone(peer), Arc::clone(&connection), &hello);
+        let link = Link::new(Arc::clone(&self.core), Arc::clone(&peer.health), Arc::clone(&connection), hello.limits);
         peer.link.store(Some(Arc::clone(&link)));
+        self.set_connected(peer, Some(start));
         if self.purpose == Purpose::Upkeep {
             self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
             self.core.resync_wanted.notify_one();
@@ -258,6 +262,7 @@ impl Peers {
             () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
         };
         peer.link.store(None);
+        self.set_connected(peer, None);
         link.close();
         connection.close("done");
         if self.purpose == Purpose::Upkeep {
@@ -265,6 +270,18 @@ impl Peers {
         }
         self.core.observer.event(&Event::PeerDown { peer: peer.id, reason });
         true
+    }
+
+    /// A connection to this process of a peer came up, or it broke.
+    fn set_connected(&self, peer: &Arc<Peer>, start: Option<u64>) {
+        // A member that was forgotten and came back has another entry, which counts.
+        if self.get(peer.id).is_some_and(|known| Arc::ptr_eq(&known, peer)) {
+            let mut connected = self.connected.lock();
+            match start {
+                Some(start) => connected.insert(peer.id, start),
+                None => connected.remove(&peer.id),
+            };
+        }
     }
 
     /// Large values come back on streams that the peer opens.
@@ -355,52 +372,20 @@ impl Peers {
             }
             if sweeps.is_multiple_of(SWEEPS_PER_DELAY * 10) {
                 for peer in self.table.load().iter() {
-                    peer.ease_breaker();
+                    peer.health.ease_breaker();
                 }
             }
         }
     }
 
     fn refresh_delays(&self) {
-        let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.p95()).collect();
+        let mut p95_by_peer: Vec<Duration> = self.table.load().iter().filter_map(|peer| peer.health.p95()).collect();
         let hedge = self.core.config.hedge_delay.unwrap_or_else(|| LatencyWindow::hedge_delay(&mut p95_by_peer));
         let per_try = LatencyWindow::per_try(&mut p95_by_peer, self.core.config.read_per_try);
         // Relaxed: figures of their own.
         for (cell, delay) in [(&self.hedge_delay_ns, hedge), (&self.read_per_try_ns, per_try)] {
             cell.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-    }
-}
-
-/// One read's legs under way. A caller who goes away drops them, and they are cancelled.
-pub(crate) struct ReadLegs<'a> {
-    peers: &'a Peers,
-    sent: ArrayVec<(NodeId, RequestId), 8>,
-}
-
-impl<'a> ReadLegs<'a> {
-    pub(crate) fn new(peers: &'a Peers) -> Self {
-        Self { peers, sent: ArrayVec::new() }
-    }
-
-    pub(crate) fn push(&mut self, peer: NodeId, id: RequestId) {
-        // One entry per owner, and there are at most eight.
-        let _ = self.sent.try_push((peer, id));
-    }
-
-    /// The read is over: forgets the legs, and cancels those at the peers that have not answered.
-    pub(crate) fn cancel(&mut self, is_open: impl Fn(NodeId) -> bool) {
-        for (peer, id) in self.sent.drain(..).filter(|(peer, _)| is_open(*peer)) {
-            if let Some(link) = self.peers.link(peer) {
-                link.cancel(id);
-            }
-        }
-    }
-}
-
-impl Drop for ReadLegs<'_> {
-    fn drop(&mut self) {
-        self.cancel(|_| true);
     }
 }
 
@@ -425,34 +410,6 @@ pub(crate) enum GreetError {
     /// The connection broke, or what came back was no greeting.
     #[error("the greeting failed: {0}")]
     Broken(String),
-}
-
-impl Core {
-    pub(crate) fn hello(&self) -> Hello {
-        Hello {
-            protocol: Hello::PROTOCOL,
-            id: self.id,
-            addr: self.config.public_addr.clone(),
-            start: self.start,
-            mesh: self.config.mesh.clone(),
-            replicas: u8::try_from(self.config.replicas.get()).unwrap_or(u8::MAX),
-            concern: u8::try_from(self.config.concern.get()).unwrap_or(u8::MAX),
-            limits: self.config.record_limits(),
-        }
-    }
-
-    /// Another member has been taken for this node, and this one turned away for that, for longer than it takes to give up a process
-    /// that is gone.
-    fn is_duplicate_for_long(&self) -> bool {
-        let now = self.clock.now();
-        let since = *self.duplicate_since.lock().get_or_insert(now);
-        now.since(since) > self.config.suspicion * 2 + self.config.gossip_interval * 8
-    }
-
-    /// A frame that expects no reply.
-    pub(crate) fn frame(&self, body: FrameBody) -> Frame {
-        Frame { request: RequestId::default(), ring: self.ring_hash(), trace: None, body }
-    }
 }
 
 /// Reads exactly one frame; nothing if the stream ends or holds anything else.

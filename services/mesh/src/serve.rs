@@ -15,10 +15,8 @@ use tokio::{
 };
 
 use crate::{
+    bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     core::{Core, count},
-    link::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, Room},
-    peer::frame_bytes_max,
-    resync::PAGE_BYTES_MAX,
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -30,10 +28,6 @@ const VERSION_BYTES: usize = 8 + 16;
 
 /// How long a peer may take from its connection to its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a peer may leave unread what it is sent. A peer that is well reads at once; one that does not would keep a
-/// stream's buffers for ever.
-pub(crate) const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 /// How many large replies may be under way on streams of their own, for one stream of requests. Further ones go where the
 /// small ones go, and hold back whoever asks for them without reading.

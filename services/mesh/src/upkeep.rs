@@ -7,9 +7,10 @@ use mesh_proto::{ControlReply, ControlRequest, FrameBody, Mutant, RejectReason, 
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
+    collect::collect_tombstones,
     core::Core,
+    health::Health,
     link::Link,
-    peer::Peer,
     peers::{GreetError, Greeted, Peers},
 };
 
@@ -34,7 +35,7 @@ pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<
     tokio::spawn(join(Arc::clone(core), Arc::clone(peers), joins));
     tokio::spawn(sweep(Arc::clone(core)));
     tokio::spawn(publish_weight(Arc::clone(core)));
-    tokio::spawn(crate::reach::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::reached::run(Arc::clone(core), Arc::clone(peers)));
     tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
     tokio::spawn(crate::hints::run(Arc::clone(core), Arc::clone(peers)));
 }
@@ -115,8 +116,8 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> b
             return is_itself;
         }
     };
-    let peer = Peer::new(connection.peer(), addr.to_owned(), core.clock.now());
-    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), &hello);
+    let peer = Health::new(connection.peer(), core.clock.now());
+    let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), hello.limits);
     let request = ControlRequest::Members(core.members());
     let reply = tokio::select! {
         biased;
@@ -145,7 +146,7 @@ async fn sweep(core: Arc<Core>) {
         }
         core.store.sweep(core.clock.unix(), SWEEP_ENTRIES);
         core.follow_wall_clock();
-        core.collect_tombstones(SWEEP_INTERVAL);
+        collect_tombstones(&core, SWEEP_INTERVAL);
     }
 }
 

@@ -7,15 +7,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use mesh::{
     Config, NoObserver, Node, Stats, WriteOptions,
-    transport::{
-        ClusterSecret, Connection, Credentials, QuicConfig, QuicTransport, ReceiveHalf, SendHalf, SimulatedNetwork,
-        Transport,
-    },
+    transport::{ClusterSecret, Connection, Credentials, QuicConfig, QuicTransport, ReceiveHalf, SendHalf, Transport},
 };
 use mesh_proto::{
     Decoder, Frame, FrameBody, Hello, KeyHash, NodeId, RecordLimits, RejectReason, ReplicationFactor, RequestId,
     RingHash, WriteConcern, encode_into,
 };
+use mesh_sim::SimulatedNetwork;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout},

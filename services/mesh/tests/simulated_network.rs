@@ -5,8 +5,9 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::transport::{Accepted, Connection, Endpoint, LinkFault, ReceiveHalf, SendHalf, SimulatedNetwork};
+use mesh::transport::{Accepted, Connection, Endpoint, LinkFault, ReceiveHalf, SendHalf};
 use mesh_proto::NodeId;
+use mesh_sim::SimulatedNetwork;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, timeout},

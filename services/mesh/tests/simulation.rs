@@ -365,7 +365,7 @@ async fn chaos(seed: u64) {
     tokio::time::sleep(Duration::from_secs(10)).await;
     for (key, known) in &known {
         for via in cluster.running() {
-            check(&cluster, known, via, key, Consistency::One, &format!("seed {seed}, at the end")).await;
+            check(&cluster, known, (via, key), Consistency::One, &format!("seed {seed}, at the end")).await;
         }
     }
 }
@@ -388,11 +388,11 @@ async fn operate(cluster: &Cluster, known: &mut HashMap<String, Known>, random: 
             Err(_) => {}
         }
     } else {
-        check(cluster, known, via, &key, Consistency::Quorum, &format!("seed {seed}, step {step}")).await;
+        check(cluster, known, (via, &key), Consistency::Quorum, &format!("seed {seed}, step {step}")).await;
     }
 }
 
-async fn check(cluster: &Cluster, known: &Known, via: usize, key: &str, consistency: Consistency, when: &str) {
+async fn check(cluster: &Cluster, known: &Known, (via, key): (usize, &str), consistency: Consistency, when: &str) {
     let Ok(lookup) = cluster.get(via, key, consistency).await else { return };
     let acknowledged = known.acknowledged.as_ref();
     match lookup {

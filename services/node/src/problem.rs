@@ -129,7 +129,6 @@ impl From<GetError> for Problem {
         match error {
             GetError::Unavailable { .. } => Self::unavailable("unavailable", detail),
             GetError::TimedOut => Self::new(StatusCode::GATEWAY_TIMEOUT, "timed-out", detail),
-            GetError::Overloaded => Self::unavailable("overloaded", detail),
             GetError::Stopped => Self::unavailable("stopped", detail),
         }
     }
@@ -146,7 +145,6 @@ impl From<WriteError> for Problem {
             }
             WriteError::TooLarge => Self::too_large("store-too-small", detail),
             WriteError::Drift => Self::unavailable("clock-drift", detail),
-            WriteError::Overloaded => Self::unavailable("overloaded", detail),
             WriteError::Stopped => Self::unavailable("stopped", detail),
         }
     }
@@ -185,10 +183,8 @@ mod tests {
         let refused = [
             Problem::from(WriteError::NoQuorum { reachable: 1, needed: 2 }),
             WriteError::Drift.into(),
-            WriteError::Overloaded.into(),
             WriteError::Stopped.into(),
             GetError::Unavailable { answers: 0, needed: 2 }.into(),
-            GetError::Overloaded.into(),
             GetError::Stopped.into(),
         ];
         for problem in refused {

@@ -1,52 +1,31 @@
-//! `Server-Timing` (W3C): where a request's time went on this node, for whoever measured all of it from outside. The mesh tells
-//! of every operation on the thread that answers it, so what it said last waits here for the answer to be made.
+//! `Server-Timing` (W3C): where a request's time went on this node, for a client that measured all of it from outside.
 
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use axum::http::HeaderValue;
 use mesh_proto::{LEGS_MAX, LegOutcome, LegRecord, OpRecord};
 
-/// An operation that took longer tells of its legs, too. Below it they would cost more than they explain.
+/// The legs of an operation that took longer are listed, too. Below it they would cost more than they explain.
 const LEGS_FROM: Duration = Duration::from_millis(1);
 
 /// Two figures and `LEGS_MAX` legs fit.
 const BYTES_MAX: usize = 80 + 64 * LEGS_MAX;
 
-thread_local! {
-    static LAST: RefCell<Last> = const { RefCell::new(Last { took: None, legs: ArrayVec::new_const() }) };
-}
-
-struct Last {
-    took: Option<Duration>,
-    legs: ArrayVec<LegRecord, LEGS_MAX>,
-}
-
-/// An operation has ended on this thread. Its answer is made right behind it, with nothing awaited in between.
-pub(crate) fn note(record: &OpRecord) {
-    LAST.with_borrow_mut(|last| {
-        last.took = Some(record.took);
-        last.legs.clear();
-        if record.took > LEGS_FROM {
-            last.legs.clone_from(&record.legs);
-        }
-    });
-}
-
 /// `mesh;dur=…` for the mesh's part, if there was one, `handler;dur=…` for all from a request's head to its answer, and
 /// `leg;dur=…;desc="peer outcome"` for each leg of a slow operation; in milliseconds.
-pub(crate) fn header(handler: Duration) -> HeaderValue {
+pub(crate) fn header(handler: Duration, record: Option<&OpRecord>) -> HeaderValue {
     let mut out = ArrayVec::new();
-    LAST.with_borrow_mut(|last| {
-        if let Some(took) = last.took.take().filter(|took| *took <= handler) {
-            push(&mut out, b"mesh;dur=");
-            push_millis(&mut out, took);
-            push(&mut out, b", ");
-        }
-        push(&mut out, b"handler;dur=");
-        push_millis(&mut out, handler);
-        last.legs.drain(..).for_each(|leg| push_leg(&mut out, &leg));
-    });
+    if let Some(record) = record {
+        push(&mut out, b"mesh;dur=");
+        push_millis(&mut out, record.took);
+        push(&mut out, b", ");
+    }
+    push(&mut out, b"handler;dur=");
+    push_millis(&mut out, handler);
+    if let Some(record) = record.filter(|record| record.took > LEGS_FROM) {
+        record.legs.iter().for_each(|leg| push_leg(&mut out, leg));
+    }
     HeaderValue::from_bytes(&out).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -133,30 +112,26 @@ mod tests {
             (3_045_600, "handler;dur=3045.600"),
             (u64::MAX, "handler;dur=999999999.999"),
         ] {
-            assert_eq!(header(Duration::from_micros(micros)), expected);
+            assert_eq!(header(Duration::from_micros(micros), None), expected);
         }
     }
 
     #[test]
-    fn what_the_mesh_did_is_told_once() {
+    fn a_fast_operation_shows_its_duration_and_no_legs() {
         let handler = Duration::from_micros(500);
-        note(&record(Duration::from_micros(400), 1));
-        assert_eq!(header(handler), "mesh;dur=0.400, handler;dur=0.500");
-        assert_eq!(header(handler), "handler;dur=0.500");
-        note(&record(Duration::from_micros(501), 0));
-        assert_eq!(header(handler), "handler;dur=0.500", "another request's");
+        let of_mesh = record(Duration::from_micros(400), 1);
+        assert_eq!(header(handler, Some(&of_mesh)), "mesh;dur=0.400, handler;dur=0.500");
+        assert_eq!(header(handler, None), "handler;dur=0.500");
     }
 
     #[test]
-    fn slow_operations_tell_of_their_legs_and_all_fit() {
-        note(&record(Duration::from_millis(2), 1));
-        let told = header(Duration::from_secs(3));
+    fn a_slow_operation_shows_its_legs_and_all_fit() {
+        let shown = header(Duration::from_secs(3), Some(&record(Duration::from_millis(2), 1)));
         let expected =
             "mesh;dur=2.000, handler;dur=3000.000, leg;dur=999999999.999;desc=\"0000000000000abc hedge cancelled\"";
-        assert_eq!(told, expected);
-        note(&record(Duration::MAX, LEGS_MAX));
-        let told = header(Duration::MAX);
-        assert_eq!(told.to_str().unwrap().matches("leg;").count(), LEGS_MAX);
-        assert!(told.to_str().unwrap().ends_with('"'));
+        assert_eq!(shown, expected);
+        let shown = header(Duration::MAX, Some(&record(Duration::MAX, LEGS_MAX)));
+        assert_eq!(shown.to_str().unwrap().matches("leg;").count(), LEGS_MAX);
+        assert!(shown.to_str().unwrap().ends_with('"'));
     }
 }

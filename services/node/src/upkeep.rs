@@ -9,7 +9,7 @@ use observability::Telemetry;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use crate::{App, Settings, process, timing};
+use crate::{App, Settings, process};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -29,7 +29,6 @@ impl Observer for Seen {
     }
 
     fn operation(&self, record: &OpRecord) {
-        timing::note(record);
         self.0.operation(record);
     }
 

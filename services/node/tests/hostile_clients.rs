@@ -5,7 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh::{Node, WriteOptions, transport::SimulatedNetwork};
+use mesh::{Node, WriteOptions};
+use mesh_sim::SimulatedNetwork;
 use node::{App, Connections, Seen, Settings, Shutdown};
 use observability::{Exposition, Telemetry};
 use tokio::{
@@ -134,7 +135,7 @@ async fn a_body_that_does_not_come_is_answered_408() {
 async fn an_answer_that_is_not_read_ends_the_connection() {
     let node = InMemoryNode::start(&["--answer-timeout-ms", "2000"]);
     let value = Bytes::from(vec![b'v'; 1 << 20]);
-    node.worker.set(Bytes::from_static(b"big"), value, WriteOptions::default()).await.unwrap();
+    node.worker.set(Bytes::from_static(b"big"), value, WriteOptions::default(), &mut None).await.unwrap();
     let mut client = node.connect(4096);
     client.write_all(b"GET /get?k=big HTTP/1.1\r\nhost: n\r\n\r\n").await.unwrap();
     let start = Instant::now();

@@ -41,8 +41,7 @@ pub fn encode_read(
     request: RequestId,
     ring: RingHash,
     trace: Option<TraceContext>,
-    hash: KeyHash,
-    key: &[u8],
+    (hash, key): (KeyHash, &[u8]),
 ) {
     read(out, &Header { kind: kind::READ, request, ring, trace }, hash, key);
 }

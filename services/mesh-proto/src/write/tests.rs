@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Duration;
+
 use super::*;
 use crate::{ReplicationFactor, WriteConcern};
+
+const NOW: Monotonic = Monotonic::new(Duration::ZERO);
 
 #[derive(Clone, Debug)]
 enum Input {
@@ -25,14 +29,15 @@ fn inputs() -> Vec<Input> {
         Input::Failure(LegFailure::NotSent),
         Input::Failure(LegFailure::Disconnected),
         Input::Failure(LegFailure::TimedOut),
-        Input::Failure(LegFailure::Refused),
     ]
 }
 
 fn write_of(round: Round, (replicas, concern): (u64, u64), owners: usize) -> Write {
     let replicas = ReplicationFactor::new(replicas).unwrap();
     let concern = WriteConcern::new(concern, replicas).unwrap();
-    Write::new(round, concern, concern.confirmations_needed(replicas), owners)
+    let config = WriteConfig { round, concern, confirmations: concern.confirmations_needed(replicas) };
+    let owners: Vec<NodeId> = (0..owners as u64).map(NodeId::new).collect();
+    Write::new(config, &owners, NOW, NOW)
 }
 
 fn write(concern: u64, owners: usize) -> Write {
@@ -41,8 +46,8 @@ fn write(concern: u64, owners: usize) -> Write {
 
 fn feed(write: &mut Write, leg: usize, input: &Input) {
     match input {
-        Input::Answer(answer) => drop(write.handle_answer(leg, answer)),
-        Input::Failure(failure) => write.handle_failure(leg, *failure),
+        Input::Answer(answer) => write.handle_answer(NOW, leg, answer),
+        Input::Failure(failure) => write.handle_failure(NOW, leg, *failure),
     }
 }
 
@@ -97,6 +102,7 @@ fn check_sequence(round: Round, concern: u64, sequence: &[(usize, Input)]) {
     let mut write = write_of(round, (3, concern), 3);
     let mut expected = WriteStep::Wait;
     assert_eq!(write.poll(), expected);
+    let mut missed = Vec::new();
     for seen in 1..=sequence.len() {
         let (leg, input) = &sequence[seen - 1];
         feed(&mut write, *leg, input);
@@ -111,13 +117,18 @@ fn check_sequence(round: Round, concern: u64, sequence: &[(usize, Input)]) {
             assert_eq!(other.poll(), impatient, "impatient after {:?}", &sequence[..seen]);
         }
         assert_eq!(write.poll(), expected, "{round:?}, concern {concern}, after {:?}", &sequence[..seen]);
-        assert_eq!(write.is_settled(), seen == 3);
+        missed.extend(write.take_missed());
     }
     assert_ne!(write.poll(), WriteStep::Wait, "settled without an outcome: {sequence:?}");
-    let mut failed: Vec<usize> =
-        sequence.iter().filter(|(_, input)| matches!(input, Input::Failure(_))).map(|(leg, _)| *leg).collect();
-    failed.sort_unstable();
-    assert_eq!(write.missed_legs().collect::<Vec<_>>(), failed);
+    // Owners that may lack it are reported once, and only if it may have been written and is not tried again.
+    let lacks = |input: &Input| matches!(input, Input::Failure(_) | Input::Answer(WriteAnswer::WrongRing(_)));
+    let is_final = |outcome| matches!(outcome, WriteOutcome::Acknowledged | WriteOutcome::Indeterminate { .. });
+    let is_reported = matches!(write.poll(), WriteStep::Done(outcome) if is_final(outcome));
+    let lacking = sequence.iter().filter(|(_, input)| is_reported && lacks(input));
+    let mut lacking: Vec<NodeId> = lacking.map(|(leg, _)| NodeId::new(*leg as u64)).collect();
+    lacking.sort_unstable();
+    missed.sort_unstable();
+    assert_eq!(missed, lacking, "{sequence:?}");
 }
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
@@ -168,6 +179,7 @@ fn neither_an_acknowledged_version_nor_that_of_round_two_is_below_what_was_ackno
                     let (held, in_sync) = owners[leg];
                     let newer = Version::new(held.into());
                     write.handle_answer(
+                        NOW,
                         leg,
                         &match (held > own, in_sync) {
                             (true, _) => WriteAnswer::Stale { newer, in_sync },
@@ -208,46 +220,74 @@ fn too_few_owners_are_refused_before_anything_is_sent() {
     assert_eq!(write(2, 1).poll(), WriteStep::Done(WriteOutcome::Refused { acks: 0 }));
     assert_eq!(write(2, 2).poll(), WriteStep::Wait);
     let mut of_two = write(2, 2);
-    of_two.handle_answer(0, &WriteAnswer::Stale { newer: Version::new(5), in_sync: true });
+    of_two.handle_answer(NOW, 0, &WriteAnswer::Stale { newer: Version::new(5), in_sync: true });
     assert_eq!(of_two.poll(), WriteStep::Wait, "the other one's answer is what round 2 needs");
-    assert!(write(1, 0).is_settled());
 }
 
 #[test]
-fn a_timeout_makes_what_is_in_flight_unknown_and_a_late_answer_settles_it() {
+fn a_timeout_makes_a_leg_unknown_and_a_late_answer_settles_it() {
     let mut write = write(2, 3);
-    write.handle_answer(0, &WriteAnswer::Applied);
-    write.handle_timeout();
+    write.handle_answer(NOW, 0, &WriteAnswer::Applied);
+    write.handle_failure(NOW, 1, LegFailure::TimedOut);
+    assert!(write.take_missed().is_empty(), "the third owner decides");
+    write.handle_failure(NOW, 2, LegFailure::TimedOut);
     assert_eq!(write.poll(), WriteStep::Done(WriteOutcome::Indeterminate { acks: 1 }));
-    assert_eq!(write.missed_legs().collect::<Vec<_>>(), [1, 2]);
-    write.handle_answer(2, &WriteAnswer::Applied);
+    write.handle_answer(NOW, 2, &WriteAnswer::Applied);
     assert_eq!(write.poll(), WriteStep::Done(WriteOutcome::Indeterminate { acks: 1 }), "once done, always the same");
-    assert_eq!((write.acks(), write.missed_legs().collect::<Vec<_>>()), (2, vec![1]));
+    assert_eq!((write.acks(), write.take_missed().as_slice()), (2, &[NodeId::new(1)][..]));
+    assert!(write.take_missed().is_empty(), "each is reported once");
+}
+
+#[test]
+fn the_own_leg_waits_for_an_owner_that_compares_the_write() {
+    let refusals = [WriteAnswer::Drift { ahead_ms: 900 }, WriteAnswer::TooLarge, WriteAnswer::WrongRing(Vec::new())];
+    for refusal in refusals {
+        let mut write = write(2, 3);
+        write.hold_back(0);
+        write.handle_answer(NOW, 1, &refusal);
+        assert_eq!(write.take_own_leg(), None, "{refusal:?}");
+        write.handle_answer(NOW, 2, &WriteAnswer::Stale { newer: Version::new(5), in_sync: true });
+        assert_eq!((write.take_own_leg(), write.take_own_leg()), (Some(0), None), "once, after {refusal:?}");
+        assert_eq!(write.legs(NOW)[0].outcome, LegOutcome::Pending);
+    }
+}
+
+#[test]
+fn the_own_leg_is_given_up_once_no_other_owner_is_to_be_heard_from() {
+    let mut write = write(2, 3);
+    write.hold_back(1);
+    write.handle_failure(NOW, 0, LegFailure::NotSent);
+    write.handle_answer(NOW, 2, &WriteAnswer::Drift { ahead_ms: 900 });
+    assert_eq!(write.take_own_leg(), None);
+    assert_eq!(write.poll(), WriteStep::Done(WriteOutcome::Refused { acks: 0 }));
+    let outcomes: Vec<_> = write.legs(NOW).iter().map(|leg| leg.outcome).collect();
+    assert_eq!(outcomes, [LegOutcome::Failed; 3]);
+    assert!(write.take_missed().is_empty(), "nothing was written");
 }
 
 #[test]
 fn a_leg_counts_once() {
     let mut write = write(2, 3);
-    write.handle_answer(0, &WriteAnswer::Applied);
-    write.handle_answer(0, &WriteAnswer::Applied);
-    write.handle_failure(0, LegFailure::Disconnected);
-    write.handle_answer(9, &WriteAnswer::Applied);
+    write.handle_answer(NOW, 0, &WriteAnswer::Applied);
+    write.handle_answer(NOW, 0, &WriteAnswer::Applied);
+    write.handle_failure(NOW, 0, LegFailure::Disconnected);
+    write.handle_answer(NOW, 9, &WriteAnswer::Applied);
     assert_eq!((write.poll(), write.acks()), (WriteStep::Wait, 1));
 }
 
 #[test]
 fn the_newest_version_and_the_reasons_of_refusals_are_kept() {
     let mut write = write(2, 3);
-    write.handle_answer(0, &WriteAnswer::Stale { newer: Version::new(5), in_sync: true });
-    write.handle_answer(1, &WriteAnswer::Stale { newer: Version::new(3), in_sync: true });
+    write.handle_answer(NOW, 0, &WriteAnswer::Stale { newer: Version::new(5), in_sync: true });
+    write.handle_answer(NOW, 1, &WriteAnswer::Stale { newer: Version::new(3), in_sync: true });
     let stale = WriteOutcome::Stale { newest: Version::new(5), next: Round::Second };
     assert_eq!(write.poll(), WriteStep::Done(stale));
 
     let mut write = self::write(2, 3);
-    write.handle_answer(0, &WriteAnswer::TooLarge);
-    write.handle_answer(1, &WriteAnswer::Drift { ahead_ms: 900 });
+    write.handle_answer(NOW, 0, &WriteAnswer::TooLarge);
+    write.handle_answer(NOW, 1, &WriteAnswer::Drift { ahead_ms: 900 });
     assert_eq!(write.poll(), WriteStep::Wait, "the third owner may apply it");
-    write.handle_answer(2, &WriteAnswer::Drift { ahead_ms: 700 });
+    write.handle_answer(NOW, 2, &WriteAnswer::Drift { ahead_ms: 700 });
     assert_eq!(write.poll(), WriteStep::Done(WriteOutcome::Refused { acks: 0 }));
-    assert_eq!(write.refusals(), Refusals { too_large: 1, drift: 2, ahead_ms_max: 900 });
+    assert_eq!(write.refusals(), Refusals { too_large: 1, drift: 2 });
 }

@@ -44,7 +44,8 @@ pub struct FaultCounts {
 
 impl FaultSwitch {
     /// No faults. `changed` is told of those to come.
-    pub(crate) fn new(changed: Arc<Notify>) -> Self {
+    #[must_use]
+    pub fn new(changed: Arc<Notify>) -> Self {
         Self {
             start: Instant::now(),
             is_on: AtomicBool::new(false),
@@ -99,13 +100,15 @@ impl FaultSwitch {
     }
 
     /// Whether there are rules at all.
-    pub(super) fn is_on(&self) -> bool {
+    #[must_use]
+    pub fn is_on(&self) -> bool {
         // Relaxed: a packet more or less before a fault begins does not matter.
         self.is_on.load(Ordering::Relaxed)
     }
 
     /// What happens now to a packet from or to `peer`.
-    pub(super) fn fate(&self, peer: Option<NodeId>, way: Direction) -> LinkFault {
+    #[must_use]
+    pub fn fate(&self, peer: Option<NodeId>, way: Direction) -> LinkFault {
         if !self.is_on() {
             return LinkFault::default();
         }
@@ -113,7 +116,7 @@ impl FaultSwitch {
     }
 
     /// Notes what became of a packet: how long each of its copies is under way.
-    pub(super) fn note(&self, copies: &[Duration]) {
+    pub fn note(&self, copies: &[Duration]) {
         let happened = [
             (&self.dropped, copies.is_empty()),
             (&self.delayed, copies.iter().any(|delay| !delay.is_zero())),

@@ -1,4 +1,4 @@
-//! What the mesh needs of a network, and its two forms: QUIC, and a simulated network for tests. Both pass the same
+//! What the mesh needs of a network, and QUIC as one. The simulated network of tests, `mesh-sim`, is another; both pass the same
 //! conformance suite, `tests/transport.rs`.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -10,13 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 mod fault_switch;
 mod quic;
-mod simulated;
 mod tls;
 
 pub use fault_switch::{FaultCounts, FaultSwitch};
 pub use mesh_proto::LinkFault;
 pub use quic::{QuicConfig, QuicTransport};
-pub use simulated::{FaultTraces, SimulatedNetwork};
 pub use tls::{ClusterSecret, Credentials, TlsError};
 
 /// A boxed future, so that transports can be chosen at run time. None of them is on the request path.

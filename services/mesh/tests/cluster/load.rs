@@ -158,7 +158,6 @@ impl Shared {
                 // Between them everything that may be seen: a write acknowledged meanwhile is in one of the two.
                 Ok(found) => before.merged(&after).judge_with(&found, consistency, &key, seed),
                 Err(GetError::Unavailable { .. } | GetError::TimedOut | GetError::Stopped) => {}
-                Err(error) => panic!("seed {seed}: {key}: {error}"),
             }
             tokio::time::sleep(Duration::from_millis(random.random_range(2..10))).await;
         }

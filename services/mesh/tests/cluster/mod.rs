@@ -14,9 +14,10 @@ use std::{
 use bytes::Bytes;
 use mesh::{
     Config, GetError, GetOptions, Lookup, Node, Observer, Readiness, WallClock, WriteError, WriteOptions, Written,
-    transport::{LinkFault, SimulatedNetwork},
+    transport::LinkFault,
 };
 use mesh_proto::{Consistency, Event, NodeId, OpRecord, ReplicationFactor, WriteConcern};
+use mesh_sim::SimulatedNetwork;
 use tokio::time::Instant;
 
 /// Counts operations and their legs over all nodes.

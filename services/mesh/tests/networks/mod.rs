@@ -6,9 +6,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh::transport::{
     Accepted, ClusterSecret, Connection, Credentials, Endpoint, QuicConfig, QuicTransport, ReceiveHalf, SendHalf,
-    SimulatedNetwork, Transport,
+    Transport,
 };
 use mesh_proto::NodeId;
+use mesh_sim::SimulatedNetwork;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -82,7 +83,7 @@ macro_rules! conformance {
         mod simulated {
             $(#[tokio::test(start_paused = true)]
             async fn $test() {
-                let harness = crate::networks::Simulated(mesh::transport::SimulatedNetwork::new(1));
+                let harness = crate::networks::Simulated(mesh_sim::SimulatedNetwork::new(1));
                 let test = super::$test(&harness);
                 tokio::time::timeout(std::time::Duration::from_secs(30), test).await.expect("it hangs");
             })*

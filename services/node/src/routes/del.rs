@@ -8,21 +8,21 @@ use axum::{
 };
 use mesh::WriteOptions;
 
-use super::{Asked, set::answer};
+use super::{MeshRequest, set::answer};
 use crate::{app::HttpWorker, query};
 
-/// See the file's head.
+/// Deletes a key, whether or not it is there.
 pub(super) async fn del(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     let app = &*http.app;
     let (parts, _) = request.into_parts();
-    let asked = Asked::new(&http, "DELETE", "/del", &parts.headers);
+    let mut request = MeshRequest::new(&http, "DELETE", "/del", &parts.headers);
     let key = query::parameters(parts.uri.query(), ["k"]).and_then(|[key]| query::key(key, &app.limits));
     let response = match key {
         Ok(key) => {
-            let options = WriteOptions { trace: asked.trace.context(), ..WriteOptions::default() };
-            answer(&http, http.mesh.delete(key, options).await)
+            let options = WriteOptions { trace: request.trace.context(), ..WriteOptions::default() };
+            answer(&http, http.mesh.delete(key, options, &mut request.record).await)
         }
         Err(problem) => problem.respond(&app.telemetry),
     };
-    asked.finish(response)
+    request.finish(response)
 }

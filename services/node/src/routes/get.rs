@@ -13,7 +13,7 @@ use bytes::Bytes;
 use mesh::{GetOptions, Hit, Lookup};
 use mesh_proto::{Consistency, DRIFT_MAX, UnixMillis, Version};
 
-use super::Asked;
+use super::MeshRequest;
 use crate::{
     app::{App, HttpWorker},
     headers::{self, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
@@ -22,15 +22,15 @@ use crate::{
     query,
 };
 
-/// See the file's head.
+/// Reads a key.
 pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     let app = &*http.app;
     let (parts, _) = request.into_parts();
-    let asked = Asked::new(&http, "GET", "/get", &parts.headers);
+    let mut request = MeshRequest::new(&http, "GET", "/get", &parts.headers);
     let response = match parse(&parts, app) {
         Ok((key, consistency)) => {
-            let options = GetOptions { consistency, trace: asked.trace.context() };
-            match http.mesh.get(&key, options).await {
+            let options = GetOptions { consistency, trace: request.trace.context() };
+            match http.mesh.get(&key, options, &mut request.record).await {
                 Ok(Lookup::Local(hit)) => found(hit, HeaderValue::from_static("HIT_LOCAL"), app.id_header.clone()),
                 Ok(Lookup::Remote(hit)) => {
                     let node = headers::node(hit.served_by);
@@ -46,7 +46,7 @@ pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -
         }
         Err(problem) => problem.respond(&app.telemetry),
     };
-    asked.finish(response)
+    request.finish(response)
 }
 
 fn parse(parts: &Parts, app: &App) -> Result<(Bytes, Consistency), Problem> {

@@ -25,6 +25,7 @@ use axum::{
     routing,
 };
 
+use mesh_proto::OpRecord;
 use observability::EndedRequest;
 
 use crate::{
@@ -67,30 +68,31 @@ async fn method_not_allowed(State(http): State<Arc<HttpWorker>>) -> Response {
 }
 
 /// A request to the mesh, from its start to its answer.
-struct Asked<'a> {
+struct MeshRequest<'a> {
     http: &'a HttpWorker,
     method: &'static str,
     route: &'static str,
     started: Instant,
     trace: Trace,
+    /// What the mesh did for it: filled when its operation ends, also if its caller goes away.
+    record: Option<OpRecord>,
     is_answered: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> MeshRequest<'a> {
     fn new(http: &'a HttpWorker, method: &'static str, route: &'static str, headers: &HeaderMap) -> Self {
         let started = Instant::now();
         let trace = Trace::of(headers, &http.app.telemetry);
-        Self { http, method, route, started, trace, is_answered: false }
+        Self { http, method, route, started, trace, record: None, is_answered: false }
     }
 
-    /// Adds what every answer of the mesh has, and ends the request's trace. Nothing may be awaited between the mesh's answer
-    /// and this, because the trace finds the operation's record on this thread.
+    /// Adds what every answer of the mesh has, and ends the request's trace.
     fn finish(mut self, mut response: Response) -> Response {
         self.is_answered = true;
         let took = self.started.elapsed();
         let is_kept = self.end_trace(response.status().as_u16(), took);
         let headers = response.headers_mut();
-        headers.insert(SERVER_TIMING, timing::header(took));
+        headers.insert(SERVER_TIMING, timing::header(took, self.record.as_ref()));
         self.trace.returned(is_kept).map(|header| headers.insert(TRACEPARENT, header));
         response
     }
@@ -99,7 +101,8 @@ impl<'a> Asked<'a> {
     fn end_trace(&self, status: u16, took: Duration) -> bool {
         let Self { http, method, route, started, .. } = *self;
         let Some(request) = &self.trace.request else { return false };
-        let fate = http.app.telemetry.end(request, &EndedRequest { method, route, status, started, took });
+        let ended = EndedRequest { method, route, status, started, took };
+        let fate = http.app.telemetry.end(request, &ended, self.record.as_ref());
         if let Some(keep) = fate.tell {
             http.mesh.keep_trace(keep.trace, keep.peers);
         }
@@ -107,8 +110,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Its caller went away. What the mesh was doing for it has been dropped just before, and recorded.
-impl Drop for Asked<'_> {
+/// Its caller went away. The mesh's future, which borrows the record, was dropped and has filled it just before.
+impl Drop for MeshRequest<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.end_trace(EndedRequest::GONE, self.started.elapsed());

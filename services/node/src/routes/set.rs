@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh::{Ttl, WriteError, WriteOptions, Written};
 use serde::Deserialize;
 
-use super::Asked;
+use super::MeshRequest;
 use crate::{
     app::{HttpWorker, Limits},
     body::Payload,
@@ -48,18 +48,18 @@ struct JsonEntry<'a> {
     ttl_ms: i64,
 }
 
-/// See the file's head.
+/// Writes a key.
 pub(crate) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let asked = Asked::new(&http, "POST", "/set", &parts.headers);
+    let mut request = MeshRequest::new(&http, "POST", "/set", &parts.headers);
     let response = match read(&http, &parts, body).await {
         Ok(entry) => {
-            let options = WriteOptions { ttl: entry.ttl, trace: asked.trace.context() };
-            answer(&http, http.mesh.set(entry.key, entry.value, options).await)
+            let options = WriteOptions { ttl: entry.ttl, trace: request.trace.context() };
+            answer(&http, http.mesh.set(entry.key, entry.value, options, &mut request.record).await)
         }
         Err(problem) => problem.respond(&http.app.telemetry),
     };
-    asked.finish(response)
+    request.finish(response)
 }
 
 /// `OK`, or why not.

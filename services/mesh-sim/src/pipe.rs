@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::connection::{Handle, IncomingStream, Pair, Side};
+use crate::connection::{Handle, IncomingStream, Pair, Side};
 
 /// What may be on its way and unread, in bytes; a writer waits beyond it.
 const WINDOW_BYTES: usize = 4 << 20;
@@ -27,7 +27,7 @@ const WINDOW_BYTES: usize = 4 << 20;
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// One direction of a stream.
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     pair: Arc<Pair>,
     from: Side,
     state: Mutex<PipeState>,
@@ -47,7 +47,7 @@ struct PipeState {
 }
 
 impl Pipe {
-    pub(super) fn new(pair: Arc<Pair>, from: Side, slot: Arc<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn new(pair: Arc<Pair>, from: Side, slot: Arc<OwnedSemaphorePermit>) -> Self {
         let state = PipeState {
             pieces: VecDeque::new(),
             unread_bytes: 0,
@@ -61,7 +61,7 @@ impl Pipe {
     }
 
     /// Lets both halves look again.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let mut state = self.state.lock();
         let wakers = [state.reader.take(), state.writer.take()];
         drop(state);
@@ -155,7 +155,7 @@ impl Pipe {
 }
 
 /// The half that writes. Dropping it ends the stream in order.
-pub(super) struct SimulatedSend {
+pub(crate) struct SimulatedSend {
     pipe: Arc<Pipe>,
     /// What the other side is told with the first bytes, if it is we who opened the stream.
     announcement: Option<IncomingStream>,
@@ -164,7 +164,7 @@ pub(super) struct SimulatedSend {
 }
 
 impl SimulatedSend {
-    pub(super) const fn new(pipe: Arc<Pipe>, announcement: Option<IncomingStream>, handle: Arc<Handle>) -> Self {
+    pub(crate) const fn new(pipe: Arc<Pipe>, announcement: Option<IncomingStream>, handle: Arc<Handle>) -> Self {
         Self { pipe, announcement, _handle: handle }
     }
 
@@ -208,14 +208,14 @@ impl Drop for SimulatedSend {
 }
 
 /// The half that reads. Dropping it makes further writes fail.
-pub(super) struct SimulatedReceive {
+pub(crate) struct SimulatedReceive {
     pipe: Arc<Pipe>,
     arrival: Option<Pin<Box<Sleep>>>,
     _handle: Arc<Handle>,
 }
 
 impl SimulatedReceive {
-    pub(super) const fn new(pipe: Arc<Pipe>, handle: Arc<Handle>) -> Self {
+    pub(crate) const fn new(pipe: Arc<Pipe>, handle: Arc<Handle>) -> Self {
         Self { pipe, arrival: None, _handle: handle }
     }
 }

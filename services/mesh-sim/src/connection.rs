@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use mesh::transport::{BoxFuture, Connection, ConnectionLost, PathStats, ReceiveHalf, SendHalf};
 use mesh_proto::NodeId;
 use parking_lot::Mutex;
 use tokio::{
@@ -14,13 +15,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    IDLE_TIMEOUT,
+use crate::{
+    IDLE_TIMEOUT, count,
     network::Network,
     pipe::{Pipe, SimulatedReceive, SimulatedSend},
 };
-use crate::core::count;
-use crate::transport::{BoxFuture, Connection, ConnectionLost, PathStats, ReceiveHalf, SendHalf};
 
 /// The most streams that one end may have open.
 const STREAMS_MAX: usize = 64;
@@ -30,13 +29,13 @@ const DATAGRAMS_MAX: usize = 1024;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Dialler = 0,
     Accepter = 1,
 }
 
 impl Side {
-    pub(super) const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Dialler => Self::Accepter,
             Self::Accepter => Self::Dialler,
@@ -45,11 +44,11 @@ impl Side {
 }
 
 /// A stream as its acceptor gets it: what it writes to, and what it reads from.
-pub(super) type IncomingStream = (Arc<Pipe>, Arc<Pipe>);
+pub(crate) type IncomingStream = (Arc<Pipe>, Arc<Pipe>);
 
 /// What the two ends share.
-pub(super) struct Pair {
-    pub(super) network: Arc<Network>,
+pub(crate) struct Pair {
+    pub(crate) network: Arc<Network>,
     ends: [End; 2],
     pipes: Mutex<Vec<Weak<Pipe>>>,
     /// Wakes `watch`.
@@ -77,7 +76,7 @@ struct EndState {
 }
 
 impl Pair {
-    pub(super) fn new(network: Arc<Network>, ends: [(NodeId, String); 2]) -> Arc<Self> {
+    pub(crate) fn new(network: Arc<Network>, ends: [(NodeId, String); 2]) -> Arc<Self> {
         let ends = ends.map(|(id, addr)| End {
             id,
             addr,
@@ -92,20 +91,20 @@ impl Pair {
         &self.ends[side as usize]
     }
 
-    pub(super) fn is_cut(&self, from: Side) -> bool {
+    pub(crate) fn is_cut(&self, from: Side) -> bool {
         self.network.is_cut(self.end(from).id, self.end(from.other()).id)
     }
 
-    pub(super) fn stream_delay(&self, from: Side) -> std::time::Duration {
+    pub(crate) fn stream_delay(&self, from: Side) -> std::time::Duration {
         self.network.stream_delay(self.end(from).id, self.end(from.other()).id)
     }
 
-    pub(super) fn lost(&self, side: Side) -> Option<ConnectionLost> {
+    pub(crate) fn lost(&self, side: Side) -> Option<ConnectionLost> {
         self.end(side).state.lock().lost.clone()
     }
 
     /// Tells the end `to` of a stream; it sees it at `due`.
-    pub(super) fn announce(&self, to: Side, due: Instant, stream: IncomingStream) {
+    pub(crate) fn announce(&self, to: Side, due: Instant, stream: IncomingStream) {
         let mut state = self.end(to).state.lock();
         if state.lost.is_none() {
             state.streams.push_back((due, stream));
@@ -115,7 +114,7 @@ impl Pair {
     }
 
     /// Closes the end `side`, and tells the other one if that is possible.
-    pub(super) fn close(&self, side: Side, reason: &str) {
+    pub(crate) fn close(&self, side: Side, reason: &str) {
         if self.lost(side).is_some() {
             return;
         }
@@ -127,7 +126,7 @@ impl Pair {
     }
 
     /// Takes the end `side` away without a word to the other one.
-    pub(super) fn vanish(&self, side: Side) {
+    pub(crate) fn vanish(&self, side: Side) {
         self.lose(side, "closed here".to_owned());
         self.doom(side.other(), Instant::now() + IDLE_TIMEOUT, "the peer is silent".to_owned());
     }
@@ -171,7 +170,7 @@ impl Pair {
 
     /// Breaks the ends when their time has come, and wakes everybody when a fault came or went. It ends with the
     /// connection, which is over at the latest when nobody holds either end.
-    pub(super) async fn watch(self: Arc<Self>) {
+    pub(crate) async fn watch(self: Arc<Self>) {
         let mut cut_since = None;
         loop {
             let mut network_changed = pin!(self.network.changed.notified());
@@ -262,9 +261,9 @@ impl Pair {
 }
 
 /// Keeps one end alive: the connection and each half of its streams hold it, and when the last one goes, it is closed.
-pub(super) struct Handle {
-    pub(super) pair: Arc<Pair>,
-    pub(super) side: Side,
+pub(crate) struct Handle {
+    pub(crate) pair: Arc<Pair>,
+    pub(crate) side: Side,
 }
 
 impl Drop for Handle {
@@ -274,11 +273,11 @@ impl Drop for Handle {
 }
 
 /// One end's view of a connection.
-pub(super) struct SimulatedConnection(Arc<Handle>);
+pub(crate) struct SimulatedConnection(Arc<Handle>);
 
 impl SimulatedConnection {
     /// The views of the dialler and of the accepter.
-    pub(super) fn both(pair: &Arc<Pair>) -> [Arc<Self>; 2] {
+    pub(crate) fn both(pair: &Arc<Pair>) -> [Arc<Self>; 2] {
         [Side::Dialler, Side::Accepter].map(|side| Arc::new(Self(Arc::new(Handle { pair: Arc::clone(pair), side }))))
     }
 

@@ -7,32 +7,32 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
+use mesh::transport::FaultSwitch;
 use mesh_proto::{Direction, LinkFault, NodeId};
 use parking_lot::Mutex;
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::Notify;
 
-use super::endpoint::EndpointCore;
-use crate::{core::count, transport::FaultSwitch};
+use crate::{count, endpoint::EndpointCore};
 
 /// What a lost packet of a stream costs on top of a round trip.
 const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
 
 /// The network's state. Its lock is the innermost one: nothing else is locked under it.
-pub(super) struct Network {
+pub(crate) struct Network {
     state: Mutex<State>,
     /// Wakes all connections when a fault came or went. Not a `watch`, whose waiters wake in random order.
-    pub(super) changed: Arc<Notify>,
-    pub(super) traces: Traces,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) traces: Traces,
 }
 
 /// What faults have done to datagrams.
 #[derive(Debug, Default)]
-pub(super) struct Traces {
-    pub(super) cut: AtomicU64,
-    pub(super) lost: AtomicU64,
-    pub(super) duplicated: AtomicU64,
-    pub(super) overtaken: AtomicU64,
+pub(crate) struct Traces {
+    pub(crate) cut: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) duplicated: AtomicU64,
+    pub(crate) overtaken: AtomicU64,
 }
 
 struct State {
@@ -80,7 +80,7 @@ impl State {
 }
 
 impl Network {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let state = State {
             rng: SmallRng::seed_from_u64(seed),
             faults: BTreeMap::new(),
@@ -92,33 +92,33 @@ impl Network {
         Self { state: Mutex::new(state), changed: Arc::default(), traces: Traces::default() }
     }
 
-    pub(super) fn set_fault(&self, from: NodeId, to: NodeId, fault: LinkFault) {
+    pub(crate) fn set_fault(&self, from: NodeId, to: NodeId, fault: LinkFault) {
         self.state.lock().faults.insert((from, to), fault);
         self.changed.notify_waiters();
     }
 
-    pub(super) fn cut(&self, from: NodeId, to: NodeId) {
+    pub(crate) fn cut(&self, from: NodeId, to: NodeId) {
         self.state.lock().faults.entry((from, to)).or_default().cut = true;
         self.changed.notify_waiters();
     }
 
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.state.lock().faults.clear();
         self.changed.notify_waiters();
     }
 
-    pub(super) fn set_name(&self, name: &str, addrs: Vec<String>) {
+    pub(crate) fn set_name(&self, name: &str, addrs: Vec<String>) {
         self.state.lock().names.insert(name.to_owned(), addrs);
     }
 
     /// The addresses that a name stands for, the asker's own first, as a resolver may have it.
-    pub(super) fn resolve(&self, name: &str, asker: &str) -> Vec<String> {
+    pub(crate) fn resolve(&self, name: &str, asker: &str) -> Vec<String> {
         let mut addrs = self.state.lock().names.get(name).cloned().unwrap_or_else(|| vec![name.to_owned()]);
         addrs.sort_by_key(|addr| addr != asker);
         addrs
     }
 
-    pub(super) fn set_silent(&self, id: NodeId, silent: bool) {
+    pub(crate) fn set_silent(&self, id: NodeId, silent: bool) {
         let mut state = self.state.lock();
         if silent {
             state.silent.insert(id)
@@ -130,25 +130,25 @@ impl Network {
     }
 
     /// A new process's rules for its own traffic; those of the process before are gone with it.
-    pub(super) fn fault_switch(&self, id: NodeId) -> Arc<FaultSwitch> {
+    pub(crate) fn fault_switch(&self, id: NodeId) -> Arc<FaultSwitch> {
         let switch = Arc::new(FaultSwitch::new(Arc::clone(&self.changed)));
         self.state.lock().switches.insert(id, Arc::clone(&switch));
         switch
     }
 
     /// Whether nothing gets from `from` to `to`.
-    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+    pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.state.lock().fault(from, to).cut
     }
 
     /// How long one way takes, without jitter.
-    pub(super) fn mean_delay(&self, from: NodeId, to: NodeId) -> Duration {
+    pub(crate) fn mean_delay(&self, from: NodeId, to: NodeId) -> Duration {
         let fault = self.state.lock().fault(from, to);
         fault.delay + fault.jitter / 2
     }
 
     /// How long a piece of a stream is under way.
-    pub(super) fn stream_delay(&self, from: NodeId, to: NodeId) -> Duration {
+    pub(crate) fn stream_delay(&self, from: NodeId, to: NodeId) -> Duration {
         let mut state = self.state.lock();
         let fault = state.fault(from, to);
         let delay = fault.delay(&mut state.rng);
@@ -156,7 +156,7 @@ impl Network {
     }
 
     /// How long each copy of a datagram is under way; none if it is lost.
-    pub(super) fn datagram_delays(&self, from: NodeId, to: NodeId) -> ArrayVec<Duration, 2> {
+    pub(crate) fn datagram_delays(&self, from: NodeId, to: NodeId) -> ArrayVec<Duration, 2> {
         let mut state = self.state.lock();
         let fault = state.fault(from, to);
         let copies = fault.copies(&mut state.rng);
@@ -174,7 +174,7 @@ impl Network {
     }
 
     /// Enters a listener. An error if another transport's listener is open at `addr`.
-    pub(super) fn listen(&self, addr: &str, id: NodeId, transport: u64, core: &Arc<EndpointCore>) -> Result<(), ()> {
+    pub(crate) fn listen(&self, addr: &str, id: NodeId, transport: u64, core: &Arc<EndpointCore>) -> Result<(), ()> {
         let mut state = self.state.lock();
         let host = state.hosts.entry(addr.to_owned()).or_insert_with(|| Host {
             id,
@@ -195,7 +195,7 @@ impl Network {
     }
 
     /// Who listens at `addr`, and which of its listeners has the next turn.
-    pub(super) fn find(&self, addr: &str) -> Option<(NodeId, Arc<EndpointCore>)> {
+    pub(crate) fn find(&self, addr: &str) -> Option<(NodeId, Arc<EndpointCore>)> {
         let mut state = self.state.lock();
         let host = state.hosts.get_mut(addr)?;
         let listeners = host.open_listeners();

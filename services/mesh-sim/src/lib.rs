@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
+use mesh::transport::{Endpoint, FaultSwitch, Transport, TransportError};
 use mesh_proto::{LinkFault, NodeId, Partition};
-
-use super::{Endpoint, FaultSwitch, Transport, TransportError};
 
 mod connection;
 mod endpoint;
@@ -130,4 +129,9 @@ impl Transport for SimulatedTransport {
     fn faults(&self) -> &Arc<FaultSwitch> {
         &self.faults
     }
+}
+
+/// Adds one. Relaxed: counters order nothing.
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }

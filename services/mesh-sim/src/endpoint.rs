@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use mesh::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
 use mesh_proto::NodeId;
 use parking_lot::Mutex;
 use tokio::{
@@ -15,18 +16,17 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{
+use crate::{
     IDLE_TIMEOUT,
     connection::{Pair, Side, SimulatedConnection},
     network::Network,
 };
-use crate::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
 
 /// Connections that wait to be accepted; more are refused.
 const ACCEPT_QUEUE_MAX: usize = 256;
 
 /// What the network knows of an endpoint.
-pub(super) struct EndpointCore {
+pub(crate) struct EndpointCore {
     accepted: mpsc::Sender<Accepted>,
     connections: Mutex<Vec<(Weak<Pair>, Side)>>,
     is_closed: AtomicBool,
@@ -34,7 +34,7 @@ pub(super) struct EndpointCore {
 }
 
 impl EndpointCore {
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
     }
 
@@ -46,7 +46,7 @@ impl EndpointCore {
 }
 
 /// A simulated node's sockets.
-pub(super) struct SimulatedEndpoint {
+pub(crate) struct SimulatedEndpoint {
     network: Arc<Network>,
     id: NodeId,
     addr: String,
@@ -56,7 +56,7 @@ pub(super) struct SimulatedEndpoint {
 }
 
 impl SimulatedEndpoint {
-    pub(super) fn new(network: Arc<Network>, id: NodeId, addr: &str) -> Self {
+    pub(crate) fn new(network: Arc<Network>, id: NodeId, addr: &str) -> Self {
         let (sender, accepted) = mpsc::channel(ACCEPT_QUEUE_MAX);
         let core = EndpointCore {
             accepted: sender,
@@ -67,7 +67,7 @@ impl SimulatedEndpoint {
         Self { network, id, addr: addr.to_owned(), core: Arc::new(core), accepted: accepted.into() }
     }
 
-    pub(super) const fn core(&self) -> &Arc<EndpointCore> {
+    pub(crate) const fn core(&self) -> &Arc<EndpointCore> {
         &self.core
     }
 
