@@ -70,7 +70,7 @@ pub struct MemberSeen {
 }
 
 /// What a node has for a key: a version, or nothing.
-pub type Seen = Option<Version>;
+pub(crate) type Seen = Option<Version>;
 
 /// Control over the nodes under load. Every error is a sentence.
 pub trait Cluster {

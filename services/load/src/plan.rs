@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use rand::Rng;
 
-use crate::{Consistency, KeySpace, NodeIndex, Op, PlannedFault, ValueSizes, run::EXPIRY_ALLOWANCE};
+use crate::{
+    NodeIndex, Op, PlannedFault,
+    exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
+    target::Consistency,
+};
 
 /// A run, decided.
 #[derive(Clone, Debug)]

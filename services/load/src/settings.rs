@@ -8,8 +8,10 @@ use clap::{
 };
 
 use crate::{
-    Consistency, KeySpace, Kill, NodeIndex, Plan, ValueSizes,
-    keys::{Distribution, KEYS_MAX},
+    NodeIndex,
+    exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
+    plan::{Kill, Plan},
+    target::Consistency,
 };
 
 /// The load.

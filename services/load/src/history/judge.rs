@@ -10,7 +10,7 @@ use super::{
     key::{Floor, KeyState, may_expire},
     open::{Fate, Mark, OpenWrites},
 };
-use crate::{Consistency, Proof, Stamp, Version};
+use crate::{Proof, Stamp, Version, target::Consistency};
 
 /// A read, and what it is judged by.
 pub(super) struct Reading<'a> {

@@ -22,8 +22,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use self::{
-    finding::{Finding, Integrity, Judgement, Violation},
+pub use self::finding::Violation;
+pub(crate) use self::{
+    finding::{Finding, Integrity, Judgement},
     key::Floor,
     session::Session,
 };
@@ -32,7 +33,7 @@ use self::{
     key::KeyState,
     open::{Fate, OpenWrite, OpenWrites},
 };
-use crate::{Consistency, KeyIndex, Proof, Stamp, Version, Writer};
+use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
 
 /// Lists of open writes; a key's is found by its number. More than one, so that threads rarely meet.
 const LISTS: usize = 64;

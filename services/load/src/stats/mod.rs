@@ -1,0 +1,36 @@
+//! What is measured: one recorder per thread, merged by counts at the end, and what is read live while the load runs.
+
+mod aftermath;
+mod errors;
+mod failures;
+mod flight;
+mod gap;
+mod kept;
+mod latency;
+mod live;
+mod parts;
+mod recorder;
+mod served;
+mod slowest;
+mod tries;
+
+#[cfg(test)]
+pub(crate) use self::errors::ErrorWindow;
+pub(crate) use self::{
+    errors::ErrorSummary,
+    failures::FailedRequest,
+    gap::P99Reconciled,
+    kept::{KeptFor, TraceReport},
+    latency::{Distribution, Series},
+    recorder::{Recorder, SweepTally},
+    served::{Cover, ServedOp, during},
+    slowest::SlowRequest,
+    tries::{OpTries, Tries},
+};
+pub use self::{
+    flight::{Ended, Kept, LegPart, Parts, Way},
+    kept::SpanFates,
+    latency::OutcomeClass,
+    live::{Counter, Live, Snapshot},
+    served::Served,
+};
