@@ -42,10 +42,11 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let set_ttl_ms = settings.node.set_ttl_ms;
-    let mut plan = load.plan(Vec::new(), Some(NodeIndex(0)), cores, set_ttl_ms);
+    let mut plan = load.plan(Vec::new(), cores, set_ttl_ms);
     let (trio, questions) = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
     plan.targets = trio.names();
     plan.nodes_within = true;
+    plan.add_kills(load, NodeIndex(0), false);
     let mut questions = Some(questions);
     let client = |thread| DirectClient {
         nodes: trio.nodes(),

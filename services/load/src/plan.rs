@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use rand::Rng;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    NodeIndex, Op, PlannedFault,
+    Op, PlannedFault,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
     target::Consistency,
 };
@@ -61,25 +61,8 @@ pub struct Plan {
     pub reconcile: bool,
     /// Where the machine-readable results go.
     pub results: Option<PathBuf>,
-    /// Kills.
-    pub kill: Option<Kill>,
-    /// Other faults, each at its time.
+    /// Faults, each at its time or in its turn.
     pub faults: Vec<PlannedFault>,
-}
-
-/// A node is killed.
-#[derive(Clone, Copy, Debug)]
-pub struct Kill {
-    /// Which.
-    pub victim: NodeIndex,
-    /// When, after the load began.
-    pub after: Duration,
-    /// How many kills there are, one after the other. After the last of several the load ends, DURATION or not.
-    pub count: u32,
-    /// The least time from one kill to the next; each also waits until every node is ready again.
-    pub every: Duration,
-    /// The victim is drawn anew for each kill after the first.
-    pub anew: bool,
 }
 
 /// Values that live no longer than this have all expired when the final sweep begins.
@@ -110,6 +93,11 @@ impl Plan {
         // A moment beyond the allowance, so that whatever is still there has no excuse.
         let expired = self.ttl.filter(|ttl| *ttl <= EXPIRY_AWAITED_MAX).map(|ttl| ttl + 2 * EXPIRY_ALLOWANCE);
         self.quiescence.max(expired.unwrap_or_default())
+    }
+
+    /// Random numbers for one task.
+    pub(crate) fn dice(&self, thread: usize, task: usize) -> SmallRng {
+        SmallRng::seed_from_u64(self.seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
     }
 
     /// Thread `index`'s share of the operations in flight.

@@ -45,7 +45,7 @@ impl Comparisons {
 
 /// Compares a random key every `every`, until dropped.
 pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: Duration, found: &RefCell<Comparisons>) {
-    let mut dice = run.dice(usize::from(u8::MAX), 0);
+    let mut dice = run.plan.dice(usize::from(u8::MAX), 0);
     loop {
         tokio::time::sleep(every).await;
         let key = run.plan.keys.choose(Op::Get, &mut dice).name();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::Rng;
 
 use crate::{
     Live, Phase,
@@ -43,9 +43,9 @@ pub struct Run {
     created: Instant,
     load_began: OnceLock<Instant>,
     p99_ns: AtomicU64,
-    troubles: AtomicU32,
-    /// When the last of them was over, in milliseconds after the load began; 0 before.
-    calm_since_ms: AtomicU64,
+    faults_in_force: AtomicU32,
+    /// When a fault was last recovered from, in milliseconds after the load began; 0 before.
+    last_fault_ended_ms: AtomicU64,
     stopping: AtomicBool,
     complete: AtomicBool,
     abandoned: AtomicBool,
@@ -72,8 +72,8 @@ impl Run {
             created: Instant::now(),
             load_began: OnceLock::new(),
             p99_ns: AtomicU64::new(0),
-            troubles: AtomicU32::new(0),
-            calm_since_ms: AtomicU64::new(0),
+            faults_in_force: AtomicU32::new(0),
+            last_fault_ended_ms: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -98,6 +98,11 @@ impl Run {
         self.load_began.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
+    /// The same in seconds, as results give it.
+    pub(crate) fn load_s(&self) -> f64 {
+        self.load_elapsed().as_secs_f64()
+    }
+
     /// How long after the load began `at` was.
     pub(crate) fn load_time(&self, at: Instant) -> Duration {
         self.load_began.get().map_or(Duration::ZERO, |began| at.saturating_duration_since(*began))
@@ -119,26 +124,26 @@ impl Run {
         self.p99_ns.store(u64::try_from(p99.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// A fault of FAULTS begins.
-    pub(crate) fn trouble_begins(&self) {
-        self.troubles.fetch_add(1, Ordering::Relaxed);
+    /// A fault starts.
+    pub(crate) fn fault_started(&self) {
+        self.faults_in_force.fetch_add(1, Ordering::Relaxed);
         self.phase.set(Phase::InFault);
     }
 
-    /// The mesh is whole again after one.
-    pub(crate) fn trouble_ends(&self) {
+    /// The mesh has recovered from one.
+    pub(crate) fn fault_ended(&self) {
         let now_ms = u64::try_from(self.load_elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.calm_since_ms.store(now_ms, Ordering::Relaxed);
-        if self.troubles.fetch_sub(1, Ordering::Relaxed) == 1 {
+        self.last_fault_ended_ms.store(now_ms, Ordering::Relaxed);
+        if self.faults_in_force.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.phase.set(Phase::Recovered);
         }
     }
 
-    /// Whether nodes may differ by a fault of FAULTS: it is in force, or they have not had the time to catch up.
+    /// Whether replicas may differ because of a fault: one is in force, or they have not had the time to catch up.
     pub(crate) fn may_differ(&self) -> bool {
-        let calm_since = Duration::from_millis(self.calm_since_ms.load(Ordering::Relaxed));
-        let catching_up = !calm_since.is_zero() && self.load_elapsed() < calm_since + CONVERGES_WITHIN;
-        catching_up || self.troubles.load(Ordering::Relaxed) > 0
+        let last_ended = Duration::from_millis(self.last_fault_ended_ms.load(Ordering::Relaxed));
+        let catching_up = !last_ended.is_zero() && self.load_elapsed() < last_ended + CONVERGES_WITHIN;
+        catching_up || self.faults_in_force.load(Ordering::Relaxed) > 0
     }
 
     /// Whether no more operations may begin.
@@ -178,10 +183,5 @@ impl Run {
     /// Whether [`Run::abandon`] was called.
     pub(crate) fn abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
-    }
-
-    /// Dice for one task.
-    pub(crate) fn dice(&self, thread: usize, task: usize) -> SmallRng {
-        SmallRng::seed_from_u64(self.plan.seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, Op, Phase, Served, Snapshot,
-    faults::{FaultRecord, Timeline, inject, keep_faults, mend, unix_ms},
+    faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
     report::{Report, numbers},
 };
@@ -41,9 +41,8 @@ pub(crate) struct Observed {
     pub(crate) comparisons: Option<Comparisons>,
     /// When the load began, by the clock that nodes tell the time of their start from.
     pub(crate) load_began_unix_ms: u64,
-    pub(crate) kills: Vec<Timeline>,
     pub(crate) faults: Vec<FaultRecord>,
-    /// Why the mesh was not whole again after the faults.
+    /// Why the mesh had not recovered from the faults.
     pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
@@ -66,10 +65,10 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.stats_before_load = all_stats(&run, cluster).await;
     observed.served_before_load = all_served(&run, cluster).await;
     let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
-    let mended = tokio::select! {
+    let healed = tokio::select! {
         // Without faults it is done at once, and an interrupt is for the sweep.
         biased;
-        mended = mend(&run, cluster, &mut observed.faults) => Some(mended),
+        healed = heal_all(&run, cluster, &mut observed.faults) => Some(healed),
         () = interrupts.next() => None,
     };
     loaded?;
@@ -77,8 +76,8 @@ pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl 
     observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(&run, cluster).await;
     observed.interrupted = run.interrupted();
-    observed.not_whole = mended.as_ref().and_then(|mended| mended.clone().err());
-    if run.plan.sweeps() && mended.is_some() {
+    observed.not_whole = healed.as_ref().and_then(|healed| healed.clone().err());
+    if run.plan.sweeps() && healed.is_some() {
         observed.swept = tokio::select! {
             result = sweep(&run, &mut stages) => result.map(|()| true)?,
             () = interrupts.next() => false,
@@ -127,7 +126,7 @@ async fn load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
-    let (samples, kills) = (RefCell::default(), RefCell::default());
+    let samples = RefCell::default();
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
@@ -140,8 +139,7 @@ async fn load(
             end_warmup(run),
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
-            when(run.plan.kill, |kill| inject(run, cluster, kill, &kills)),
-            when((!run.plan.faults.is_empty()).then_some(()), |()| keep_faults(run, cluster, &faults)),
+            when((!run.plan.faults.is_empty()).then_some(()), |()| inject(run, cluster, &faults)),
         )
     };
     let loaded = tokio::select! {
@@ -154,7 +152,6 @@ async fn load(
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
-    observed.kills = kills.into_inner();
     observed.comparisons = Some(comparisons.into_inner());
     Ok(())
 }

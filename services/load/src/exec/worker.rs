@@ -131,7 +131,7 @@ pub(crate) struct Worker<T> {
 
 impl<T: Target> Worker<T> {
     pub(crate) fn new(thread: Rc<Thread>, target: T, task: usize) -> Self {
-        let dice = thread.run.dice(thread.index, task);
+        let dice = thread.run.plan.dice(thread.index, task);
         Self { thread, target, dice, value: Vec::new() }
     }
 

@@ -5,17 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-/// The action that begins all others.
-pub(crate) const KILL: &str = "kill";
-
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// `kill`, `silent`, `dead`, `back`, `ready` or `recovered`; of a fault of FAULTS `begun`, `healed` or `recovered`.
+    /// `begun`, `healed` or `recovered`; of a crash and a stop also `silent`, `dead`, `back` and `ready`.
     pub action: &'static str,
-    /// The fault: `kill`, or a word of FAULTS.
+    /// The fault, by its word in FAULTS.
     pub kind: &'static str,
-    /// The node, as in TARGETS, or the place of a fault, as in FAULTS.
+    /// The place of the fault, as in FAULTS; a node that KILL_MODE chose as in TARGETS.
     pub target: String,
     /// When, in milliseconds of the Unix clock.
     pub unix_ms: u64,
@@ -29,19 +26,8 @@ pub struct FaultLog {
 }
 
 impl FaultLog {
-    /// Notes that it happened now. The first time after each kill counts: a second survivor that calls a node dead adds
-    /// nothing.
-    pub(crate) fn note(&self, action: &'static str, target: &str) {
-        let mut moments = self.moments.lock();
-        let of_target = moments.iter().rev().filter(|moment| moment.kind == KILL && moment.target == target);
-        let mut since_kill = of_target.take_while(|moment| moment.action != KILL);
-        if action == KILL || !since_kill.any(|moment| moment.action == action) {
-            moments.push(Moment { action, kind: KILL, target: target.to_owned(), unix_ms: unix_ms() });
-        }
-    }
-
-    /// Notes that a fault of FAULTS has come so far now.
-    pub(crate) fn note_fault(&self, action: &'static str, kind: &'static str, target: &str) {
+    /// Notes that a fault has come so far now.
+    pub(crate) fn note(&self, action: &'static str, kind: &'static str, target: &str) {
         self.moments.lock().push(Moment { action, kind, target: target.to_owned(), unix_ms: unix_ms() });
     }
 
@@ -71,41 +57,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_time_counts() {
+    fn the_latest_of_each_action_and_place_is_given() {
         let log = FaultLog::default();
-        log.note("dead", "a");
-        let first = log.latest();
-        log.note("dead", "a");
-        log.note("dead", "b");
-        assert_eq!(log.latest()[..1], first);
-        assert_eq!(log.latest().len(), 2);
-    }
-
-    #[test]
-    fn every_fault_counts_and_none_is_taken_for_a_kill() {
-        let log = FaultLog::default();
-        log.note(KILL, "a");
-        log.note("recovered", "a");
-        for action in ["begun", "healed", "recovered", "begun"] {
-            log.note_fault(action, "pause", "a");
+        for (action, kind) in [("begun", "crash"), ("begun", "pause"), ("healed", "pause"), ("begun", "pause")] {
+            log.note(action, kind, "a");
         }
-        assert_eq!(log.moments.lock().len(), 6);
+        assert_eq!(log.moments.lock().len(), 4);
         let latest: Vec<_> = log.latest().into_iter().map(|moment| (moment.kind, moment.action)).collect();
-        let pause = [("pause", "begun"), ("pause", "healed"), ("pause", "recovered")];
-        assert_eq!(latest, [&[(KILL, KILL), (KILL, "recovered")][..], &pause].concat());
-    }
-
-    #[test]
-    fn every_kill_counts_anew() {
-        let log = FaultLog::default();
-        for _ in 0..3 {
-            log.note(KILL, "a");
-            log.note("dead", "a");
-            log.note("dead", "a");
-        }
-        assert_eq!(log.moments.lock().len(), 6);
-        let latest: Vec<_> = log.latest().into_iter().map(|moment| moment.action).collect();
-        assert_eq!(latest, [KILL, "dead"]);
-        assert_eq!(log.latest()[1], log.moments.lock()[5]);
+        assert_eq!(latest, [("crash", "begun"), ("pause", "begun"), ("pause", "healed")]);
     }
 }

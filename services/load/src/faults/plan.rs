@@ -129,6 +129,19 @@ pub struct PlannedFault {
     pub entry: FaultEntry,
     /// The nodes of its place, in the same order.
     pub nodes: Vec<NodeIndex>,
+    /// One of several crashes in a row (KILL_COUNT), and not at a time of its own.
+    pub turn: Option<Turn>,
+}
+
+/// The place of a crash in a row of crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// It starts this long after the fault before it in the plan at the earliest, and once the mesh has recovered from that.
+    pub every: Duration,
+    /// There is none before it.
+    pub is_first: bool,
+    /// The load ends after it.
+    pub is_last: bool,
 }
 
 /// What is wrong with an entry.
@@ -166,7 +179,7 @@ impl FaultPlan {
         let resolve = |(index, entry): (usize, &FaultEntry)| {
             let nodes = entry.nodes(targets, load, &find);
             let nodes = nodes.map_err(|expected| format!("FAULTS: entry {} `{entry}`: {expected}", index + 1))?;
-            Ok(PlannedFault { entry: entry.clone(), nodes })
+            Ok(PlannedFault { entry: entry.clone(), nodes, turn: None })
         };
         self.0.iter().enumerate().map(resolve).collect()
     }

@@ -1,5 +1,5 @@
-//! The faults of FAULTS, each at its time: laid on the nodes, seen to have an effect, and over. What the nodes themselves say
-//! is the evidence: packets that they dropped, what their clock shows, how long they were silent, how old their process is.
+//! Injects the planned faults, each at its time or in its turn: orders it, collects the evidence of its effect, and waits until
+//! the mesh has recovered. The evidence is what nodes report: packets dropped, their clock, their silence, the age of their process.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -9,30 +9,34 @@ use super::{
     log::unix_ms,
     order::Ids,
     plan::{FaultKind, PlannedFault},
-    record::{Effect, FaultRecord},
+    record::{Evidence, FaultRecord},
 };
 use crate::{Cluster, Counter, NodeIndex, NodeStats, Run, Snapshot, all_of, say};
 
 /// How often nodes are asked.
 const POLL: Duration = Duration::from_millis(25);
-const WHOLE_POLL: Duration = Duration::from_millis(100);
+const RECOVERY_POLL: Duration = Duration::from_millis(100);
 
-/// How long before a fault the load is looked at.
+/// The load around a fault counts from this long before it.
 const LOAD_BEFORE: Duration = Duration::from_secs(2);
 
-/// A node that was told to die and still answers after this was not killed; one that drains takes its time.
-const DIES_WITHIN: Duration = Duration::from_secs(15);
+/// A node that still answers this long after it was told to end has not ended. One that stops hands over first.
+const CRASHES_WITHIN: Duration = Duration::from_secs(3);
+const STOPS_WITHIN: Duration = Duration::from_secs(15);
 
-/// Before and after a fault a node has to tell its counters within this time.
-const TOLD_WITHIN: Duration = Duration::from_secs(10);
+/// How long the load goes on after the last of several crashes, so that the time after it is measured too.
+const RECOVERED_FOR: Duration = Duration::from_secs(2);
 
-/// After the load, faults have to be healed and the mesh whole within this time; a node that nobody may start again is waited
-/// for less long.
-const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+/// Before and after a fault a node has to report its counters within this time.
+const REPORTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// After the load, faults have to be healed and the mesh recovered within this time; the wait for a node that nothing may
+/// restart is shorter.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
-/// A schedule that is being kept.
-struct Keeper<'a, C> {
+/// The faults of a run that are being injected.
+struct Injector<'a, C> {
     run: &'a Run,
     cluster: &'a C,
     records: &'a RefCell<Vec<FaultRecord>>,
@@ -40,64 +44,92 @@ struct Keeper<'a, C> {
     members: Vec<String>,
 }
 
-/// Keeps the schedule, and writes what happens into `records`, which has one for each fault, as it happens.
-pub(crate) async fn keep_faults(run: &Run, cluster: &impl Cluster, records: &RefCell<Vec<FaultRecord>>) {
+/// Injects all planned faults, and writes what happens into `records`, which has one for each fault, as it happens.
+pub(crate) async fn inject(run: &Run, cluster: &impl Cluster, records: &RefCell<Vec<FaultRecord>>) {
     let views = all_of((0..run.plan.targets.len()).map(|node| cluster.view(NodeIndex(node)))).await;
     let mut members: Vec<_> =
         views.iter().flatten().flat_map(|view| &view.members).map(|seen| seen.id.clone()).collect();
     members.sort();
     members.dedup();
     let ids = views.into_iter().map(|view| view.ok().map(|view| view.id)).collect();
-    let keeper = Keeper { run, cluster, records, ids, members };
-    all_of(run.plan.faults.iter().enumerate().map(|(index, fault)| keeper.keep(index, fault))).await;
+    let injector = Injector { run, cluster, records, ids, members };
+    all_of(run.plan.faults.iter().enumerate().map(|(index, fault)| injector.inject(index, fault))).await;
 }
 
-impl<C: Cluster> Keeper<'_, C> {
-    async fn keep(&self, index: usize, fault: &PlannedFault) {
+impl<C: Cluster> Injector<'_, C> {
+    async fn inject(&self, index: usize, fault: &PlannedFault) {
         let (run, entry) = (self.run, &fault.entry);
-        self.until(entry.at.saturating_sub(LOAD_BEFORE)).await;
-        let (ops, since) = (operations(run), run.load_elapsed());
-        self.until(entry.at).await;
-        let place = entry.place.to_string();
+        let load = self.due(index, fault).await;
         let result = match entry.kind {
             FaultKind::Pause => self.pause(index, fault).await,
             FaultKind::Clock { offset_ms } => self.clock(index, fault, offset_ms).await,
             kind if kind.ends_by_itself() => self.lay(index, fault).await,
-            kind => self.deaths(index, fault, kind, (ops, since)).await,
+            kind => self.end_processes(index, fault, kind, load).await,
         };
-        let rate = rate_since(run, ops, since);
+        let rate = rate_since(run, load);
         self.update(index, |record| {
-            record.ended_at_s.get_or_insert_with(|| run.load_elapsed().as_secs_f64());
+            record.ended_at_s.get_or_insert_with(|| run.load_s());
             record.ops_per_s_around.get_or_insert(rate);
             match result {
-                Ok(effect) => record.effect = Some(effect),
+                Ok(evidence) => record.effect = Some(evidence),
                 Err(reason) => {
                     say(&format!("[FAULT] {entry} had no effect: {reason}"));
                     record.failure = Some(reason);
                 }
             }
         });
-        run.faults.note_fault("healed", entry.kind.name(), &place);
-        say(&format!("[HEALED] t={:.1}s {entry}", run.load_elapsed().as_secs_f64()));
-        while whole(run, self.cluster, &self.ids).await.is_err() {
-            tokio::time::sleep(WHOLE_POLL).await;
+        self.note("healed", fault);
+        say(&format!("[HEALED] t={:.1}s {entry}", run.load_s()));
+        while recovered(run, self.cluster, &self.ids).await.is_err() {
+            self.watch_return(index, fault).await;
+            tokio::time::sleep(RECOVERY_POLL).await;
         }
-        self.update(index, |record| record.recovered_at_s = Some(run.load_elapsed().as_secs_f64()));
-        run.trouble_ends();
-        run.faults.note_fault("recovered", entry.kind.name(), &place);
-        say(&format!("[RECOVERED] t={:.1}s from {entry}", run.load_elapsed().as_secs_f64()));
+        self.watch_return(index, fault).await;
+        self.update(index, |record| record.recovered_at_s = Some(run.load_s()));
+        run.fault_ended();
+        self.note("recovered", fault);
+        say(&format!("[RECOVERED] t={:.1}s from {entry}", run.load_s()));
+        if fault.turn.is_some_and(|turn| turn.is_last) {
+            tokio::time::sleep(RECOVERED_FOR).await;
+            run.end_load();
+        }
     }
 
-    /// It begins now.
+    /// Waits until the fault is due. Gives the operations and the time from which the load around it counts.
+    async fn due(&self, index: usize, fault: &PlannedFault) -> (u64, Duration) {
+        let now = || (operations(self.run), self.run.load_elapsed());
+        let Some(turn) = fault.turn.filter(|turn| !turn.is_first) else {
+            self.until(fault.entry.at.saturating_sub(LOAD_BEFORE)).await;
+            let load = now();
+            self.until(fault.entry.at).await;
+            return load;
+        };
+        let before = |field: fn(&FaultRecord) -> Option<f64>| {
+            self.records.borrow().get(index - 1).filter(|record| record.failure.is_none()).and_then(field)
+        };
+        while before(|record| record.begun_at_s).is_none() {
+            tokio::time::sleep(POLL).await;
+        }
+        let load = now();
+        // If the one before had no effect, this never ends: the run is void.
+        while before(|record| record.recovered_at_s).is_none() {
+            tokio::time::sleep(POLL).await;
+        }
+        let begun_s = before(|record| record.begun_at_s).unwrap_or_default();
+        self.until(Duration::from_secs_f64(begun_s) + turn.every).await;
+        load
+    }
+
+    /// It starts now.
     fn begin(&self, index: usize, fault: &PlannedFault) {
         let (run, entry) = (self.run, &fault.entry);
         self.update(index, |record| {
-            record.begun_at_s = Some(run.load_elapsed().as_secs_f64());
+            record.begun_at_s = Some(run.load_s());
             record.begun_at_unix_ms = Some(unix_ms());
         });
-        run.trouble_begins();
-        run.faults.note_fault("begun", entry.kind.name(), &entry.place.to_string());
-        say(&format!("[FAULT] t={:.1}s {entry}", run.load_elapsed().as_secs_f64()));
+        run.fault_started();
+        self.note("begun", fault);
+        say(&format!("[FAULT] t={:.1}s {entry}", run.load_s()));
     }
 
     /// Tells the nodes, and waits until it is over.
@@ -107,18 +139,18 @@ impl<C: Cluster> Keeper<'_, C> {
         }
         let lasts = fault.entry.lasts;
         tokio::time::sleep(lasts).await;
-        self.update(index, |record| record.ended_at_s = Some(self.run.load_elapsed().as_secs_f64()));
+        self.update(index, |record| record.ended_at_s = Some(self.run.load_s()));
         Ok(())
     }
 
     /// Faults of links and of speed: the nodes count what they do to packets.
-    async fn lay(&self, index: usize, fault: &PlannedFault) -> Result<Effect, String> {
-        let (counter, effect): (_, fn(u64) -> Effect) = match fault.entry.kind {
+    async fn lay(&self, index: usize, fault: &PlannedFault) -> Result<Evidence, String> {
+        let (counter, effect): (_, fn(u64) -> Evidence) = match fault.entry.kind {
             FaultKind::Delay { .. } | FaultKind::Reorder { .. } | FaultKind::Slow { .. } => {
-                ("fault_packets_delayed", Effect::PacketsDelayed)
+                ("fault_packets_delayed", Evidence::PacketsDelayed)
             }
-            FaultKind::Duplicate { .. } => ("fault_packets_duplicated", Effect::PacketsDuplicated),
-            _ => ("fault_packets_dropped", Effect::PacketsDropped),
+            FaultKind::Duplicate { .. } => ("fault_packets_duplicated", Evidence::PacketsDuplicated),
+            _ => ("fault_packets_dropped", Evidence::PacketsDropped),
         };
         let before = all_of(fault.nodes.iter().map(|node| self.stats_of(*node))).await;
         self.begin(index, fault);
@@ -135,7 +167,7 @@ impl<C: Cluster> Keeper<'_, C> {
     }
 
     /// A clock must be seen to have moved, at least half as far as it should.
-    async fn clock(&self, index: usize, fault: &PlannedFault, offset_ms: i64) -> Result<Effect, String> {
+    async fn clock(&self, index: usize, fault: &PlannedFault, offset_ms: i64) -> Result<Evidence, String> {
         let (node, asked) = (fault.nodes[0], offset_ms as f64);
         let before = self.clock_of(node, asked.abs() / 2.0).await;
         self.begin(index, fault);
@@ -153,7 +185,7 @@ impl<C: Cluster> Keeper<'_, C> {
             let _ = tokio::time::timeout(fault.entry.lasts, watch).await;
         });
         ordered?;
-        let moved = seen.into_inner().map(Effect::ClockOffMs);
+        let moved = seen.into_inner().map(Evidence::ClockOffMs);
         moved.ok_or_else(|| "its clock was not seen to move".to_owned())
     }
 
@@ -166,7 +198,7 @@ impl<C: Cluster> Keeper<'_, C> {
     }
 
     /// A node that is paused must be silent for at least half of the time.
-    async fn pause(&self, index: usize, fault: &PlannedFault) -> Result<Effect, String> {
+    async fn pause(&self, index: usize, fault: &PlannedFault) -> Result<Evidence, String> {
         let (node, lasts) = (fault.nodes[0], fault.entry.lasts);
         self.begin(index, fault);
         self.cluster.pause(node, lasts).await?;
@@ -176,7 +208,7 @@ impl<C: Cluster> Keeper<'_, C> {
             let is_over = told.elapsed() >= lasts;
             if is_over {
                 self.update(index, |record| {
-                    record.ended_at_s.get_or_insert_with(|| self.run.load_elapsed().as_secs_f64());
+                    record.ended_at_s.get_or_insert_with(|| self.run.load_s());
                 });
             }
             if self.cluster.ready(node).await.is_ok() {
@@ -185,7 +217,7 @@ impl<C: Cluster> Keeper<'_, C> {
                 if is_over {
                     break;
                 }
-            } else if told.elapsed() >= lasts + TOLD_WITHIN {
+            } else if told.elapsed() >= lasts + REPORTS_WITHIN {
                 silence = silence.max(answered.elapsed());
                 break;
             }
@@ -193,75 +225,110 @@ impl<C: Cluster> Keeper<'_, C> {
         }
         let seconds = silence.as_secs_f64();
         if silence * 2 >= lasts {
-            Ok(Effect::SilentS(seconds))
+            Ok(Evidence::SilentS(seconds))
         } else {
             Err(format!("it went on answering, and was never silent for longer than {seconds:.2} s"))
         }
     }
 
-    /// Kills a node, or stops it, as often as asked; each time it must fall silent, and who answers then must be younger.
-    async fn deaths(
+    /// Kills a node, or stops it, as often as planned. Each time it must fall silent, and a younger process must answer.
+    async fn end_processes(
         &self,
         index: usize,
         fault: &PlannedFault,
         kind: FaultKind,
-        (ops, since): (u64, Duration),
-    ) -> Result<Effect, String> {
-        let node = fault.nodes[0];
+        load: (u64, Duration),
+    ) -> Result<Evidence, String> {
+        let (run, node) = (self.run, fault.nodes[0]);
         self.begin(index, fault);
         for restarts in 0..kind.deaths() {
             let told = Instant::now();
-            match kind {
-                FaultKind::Stop => self.cluster.stop(node).await?,
-                _ => self.cluster.kill(node).await?,
+            let within = match kind {
+                FaultKind::Stop => self.cluster.stop(node).await.map(|()| STOPS_WITHIN)?,
+                _ => self.cluster.kill(node).await.map(|()| CRASHES_WITHIN)?,
+            };
+            let mut is_silent = false;
+            while !self.is_renewed(node, told, within, &mut is_silent).await? {
+                if is_silent {
+                    self.update(index, |record| {
+                        record.effect = Some(Evidence::Restarts(restarts));
+                        if record.silent_at_s.is_none() {
+                            record.silent_at_s = Some(run.load_s());
+                            self.note("silent", fault);
+                        }
+                        // The load may end before the node is back.
+                        record.ops_per_s_around.get_or_insert_with(|| rate_since(run, load));
+                    });
+                }
+                self.watch_return(index, fault).await;
+                tokio::time::sleep(POLL).await;
             }
-            self.renewed(node, told, || {
-                self.update(index, |record| {
-                    record.effect = Some(Effect::Restarts(restarts));
-                    // Nobody knows whether it will be back before the load ends.
-                    record.ops_per_s_around.get_or_insert_with(|| rate_since(self.run, ops, since));
-                });
-            })
-            .await?;
         }
-        self.update(index, |record| record.ended_at_s = Some(self.run.load_elapsed().as_secs_f64()));
-        Ok(Effect::Restarts(kind.deaths()))
+        self.update(index, |record| record.ended_at_s = Some(run.load_s()));
+        self.note("back", fault);
+        Ok(Evidence::Restarts(kind.deaths()))
     }
 
-    /// Waits until a new process answers in place of the one that was told to die; tells when there is none.
-    async fn renewed(&self, node: NodeIndex, told: Instant, gone: impl Fn()) -> Result<(), String> {
-        let mut is_gone = false;
-        loop {
-            match self.cluster.stats(node).await {
-                Ok(stats) => {
-                    let age = stats.own("uptime_ms").map(Duration::from_millis);
-                    if age.map_or(is_gone, |age| age < told.elapsed()) {
-                        return Ok(());
-                    }
-                    if told.elapsed() >= DIES_WITHIN {
-                        return Err(format!("it still answers {} s after it was told to die", DIES_WITHIN.as_secs()));
-                    }
+    /// Whether a new process answers in place of the one that was told to end. Sets `is_silent` once none answers.
+    async fn is_renewed(
+        &self,
+        node: NodeIndex,
+        told: Instant,
+        within: Duration,
+        is_silent: &mut bool,
+    ) -> Result<bool, String> {
+        let Ok(stats) = self.cluster.stats(node).await else {
+            *is_silent = true;
+            return Ok(false);
+        };
+        let age = stats.own("uptime_ms").map(Duration::from_millis);
+        if age.map_or(*is_silent, |age| age < told.elapsed()) {
+            return Ok(true);
+        }
+        if told.elapsed() < within {
+            return Ok(false);
+        }
+        Err(format!("it still answers {} s after it was told to end", within.as_secs()))
+    }
+
+    /// Notes what survivors see of a crash or a stop, and when the node's new process is ready.
+    async fn watch_return(&self, index: usize, fault: &PlannedFault) {
+        if fault.entry.kind.deaths() != 1 {
+            return;
+        }
+        let (run, node) = (self.run, fault.nodes[0]);
+        let survivors = (0..run.plan.targets.len()).filter(|other| *other != node.0).map(NodeIndex);
+        for (at, survivor) in survivors.enumerate() {
+            let view = self.cluster.view(survivor).await.unwrap_or_default();
+            let id = self.ids[node.0].as_ref();
+            let Some(seen) = view.members.iter().find(|member| Some(&member.id) == id) else { continue };
+            self.update(index, |record| {
+                if record.seen(at, &seen.state, run.load_s()) {
+                    self.note("dead", fault);
                 }
-                Err(_) if is_gone => {}
-                Err(_) => {
-                    is_gone = true;
-                    gone();
+            });
+        }
+        let is_back = self.records.borrow()[index].ended_at_s.is_some();
+        if is_back && self.cluster.ready(node).await == Ok(true) {
+            self.update(index, |record| {
+                if record.ready_at_s.is_none() {
+                    record.ready_at_s = Some(run.load_s());
+                    self.note("ready", fault);
                 }
-            }
-            tokio::time::sleep(POLL).await;
+            });
         }
     }
 
-    /// A node's counters, as soon as it tells them.
+    /// A node's counters, as soon as it reports them.
     async fn stats_of(&self, node: NodeIndex) -> Result<NodeStats, String> {
-        let deadline = Instant::now() + TOLD_WITHIN;
+        let deadline = Instant::now() + REPORTS_WITHIN;
         loop {
             match self.cluster.stats(node).await {
                 Ok(stats) => return Ok(stats),
                 Err(reason) if Instant::now() >= deadline => {
-                    return Err(format!("{} did not tell its counters: {reason}", self.name(node)));
+                    return Err(format!("{} did not report its counters: {reason}", self.name(node)));
                 }
-                Err(_) => tokio::time::sleep(WHOLE_POLL).await,
+                Err(_) => tokio::time::sleep(RECOVERY_POLL).await,
             }
         }
     }
@@ -277,21 +344,25 @@ impl<C: Cluster> Keeper<'_, C> {
         }
     }
 
+    fn note(&self, action: &'static str, fault: &PlannedFault) {
+        self.run.faults.note(action, fault.entry.kind.name(), &fault.entry.place.to_string());
+    }
+
     fn name(&self, node: NodeIndex) -> &str {
         &self.run.plan.targets[node.0]
     }
 }
 
-/// After the load, however it ended: ends what is still in force, and waits until the mesh is whole again.
+/// After the load, however it ended: ends what is still in force, and waits until the mesh has recovered.
 ///
 /// # Errors
-/// Why it is not.
-pub(crate) async fn mend(run: &Run, cluster: &impl Cluster, records: &mut [FaultRecord]) -> Result<(), String> {
+/// Why it has not.
+pub(crate) async fn heal_all(run: &Run, cluster: &impl Cluster, records: &mut [FaultRecord]) -> Result<(), String> {
     let begun = |record: &FaultRecord| record.begun_at_s.is_some() && record.recovered_at_s.is_none();
     if !records.iter().any(begun) {
         return Ok(());
     }
-    say("[HEAL] ending the faults that are left, and waiting until the mesh is whole");
+    say("[HEAL] ending the faults that are left, and waiting until the mesh has recovered");
     let left = run.plan.faults.iter().zip(records.iter()).filter(|(_, record)| record.may_be_on());
     let mut unhealed: Vec<_> = left.flat_map(|(fault, _)| fault.nodes.clone()).collect();
     unhealed.sort_by_key(|node| node.0);
@@ -300,7 +371,7 @@ pub(crate) async fn mend(run: &Run, cluster: &impl Cluster, records: &mut [Fault
         true if run.plan.sweeps() => BACK_WITHIN,
         // Only the sweep would have asked it.
         true => Duration::ZERO,
-        false => WHOLE_WITHIN,
+        false => RECOVERED_WITHIN,
     };
     let (deadline, mut ids) = (Instant::now() + within, vec![None; run.plan.targets.len()]);
     loop {
@@ -312,30 +383,33 @@ pub(crate) async fn mend(run: &Run, cluster: &impl Cluster, records: &mut [Fault
         }
         let state = match healed.into_iter().find_map(Result::err) {
             Some(reason) => Err(reason),
-            None => whole(run, cluster, &ids).await,
+            None => recovered(run, cluster, &ids).await,
         };
         match state {
             Ok(()) => break,
             Err(reason) if Instant::now() >= deadline => {
-                return Err(format!("the mesh was not whole {} s after the last fault: {reason}", within.as_secs()));
+                return Err(format!(
+                    "the mesh had not recovered {} s after the last fault: {reason}",
+                    within.as_secs()
+                ));
             }
-            Err(_) => tokio::time::sleep(WHOLE_POLL).await,
+            Err(_) => tokio::time::sleep(RECOVERY_POLL).await,
         }
     }
-    let now_s = run.load_elapsed().as_secs_f64();
+    let now_s = run.load_s();
     for (fault, record) in run.plan.faults.iter().zip(records).filter(|(_, record)| begun(record)) {
         let (kind, place) = (record.kind, fault.entry.place.to_string());
         if record.ended_at_s.is_none() {
-            run.faults.note_fault("healed", kind, &place);
+            run.faults.note("healed", kind, &place);
         }
-        run.faults.note_fault("recovered", kind, &place);
+        run.faults.note("recovered", kind, &place);
         record.recovered_at_s = Some(now_s);
     }
     Ok(())
 }
 
 /// Whether every target is ready, and none sees another one that is not alive.
-async fn whole(run: &Run, cluster: &impl Cluster, ids: &[Option<String>]) -> Result<(), String> {
+async fn recovered(run: &Run, cluster: &impl Cluster, ids: &[Option<String>]) -> Result<(), String> {
     for (node, name) in run.plan.targets.iter().enumerate() {
         match cluster.ready(NodeIndex(node)).await {
             Ok(true) => {}
@@ -357,7 +431,7 @@ fn operations(run: &Run) -> u64 {
     Snapshot::of(&run.live).get(Counter::Ops)
 }
 
-fn rate_since(run: &Run, ops: u64, since: Duration) -> f64 {
+fn rate_since(run: &Run, (ops, since): (u64, Duration)) -> f64 {
     let seconds = run.load_elapsed().saturating_sub(since).as_secs_f64();
     if seconds > 0.0 { operations(run).saturating_sub(ops) as f64 / seconds } else { 0.0 }
 }

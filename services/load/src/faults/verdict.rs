@@ -1,10 +1,7 @@
 //! What a run's faults allow to be said about it: whether they happened at all and under load, and whether operations failed
-//! only while the mesh could not know better.
+//! only while a fault explains it.
 
-use super::{
-    kill::Timeline,
-    record::{Effect, FaultRecord},
-};
+use super::record::{Evidence, FaultRecord};
 use crate::stats::ErrorSummary;
 
 /// A fault under less load than this, in operations per second, proves nothing.
@@ -15,32 +12,8 @@ const LOAD_MIN_OPS_PER_S: f64 = 100.0;
 const UNDER_WAY_S: f64 = 6.0;
 const ROUNDING_S: f64 = 0.1;
 
-/// Why these kills prove nothing, though `planned` were asked for.
-pub(crate) fn voids(kills: &[Timeline], planned: u32) -> Vec<String> {
-    let mut voids = Vec::new();
-    for reason in kills.iter().filter_map(|kill| kill.failure.as_ref()) {
-        voids.push(format!("the kill had no effect: {reason}"));
-    }
-    match kills {
-        [] => voids.push("the run ended before the kill".to_owned()),
-        [first, ..] => {
-            let ops_per_s = if first.killed_at_s > 0.0 { first.ops_before as f64 / first.killed_at_s } else { 0.0 };
-            if ops_per_s < LOAD_MIN_OPS_PER_S {
-                let least = format!("{LOAD_MIN_OPS_PER_S} are needed");
-                voids.push(format!("too little load before the first fault: {ops_per_s:.1} ops/s, {least}"));
-            }
-            // The load ends by itself after the last of several, but only once its victim is ready again.
-            let done = kills.iter().filter(|kill| planned == 1 || kill.ready_at_s.is_some()).count();
-            if voids.is_empty() && done < planned as usize {
-                voids.push(format!("the run ended after {done} of {planned} kills and returns"));
-            }
-        }
-    }
-    voids
-}
-
-/// Why these faults of FAULTS prove nothing.
-pub(crate) fn fault_voids(faults: &[FaultRecord]) -> Vec<String> {
+/// Why these faults prove nothing.
+pub(crate) fn voids(faults: &[FaultRecord]) -> Vec<String> {
     faults.iter().filter_map(fault_void).collect()
 }
 
@@ -52,11 +25,11 @@ fn fault_void(record: &FaultRecord) -> Option<String> {
     if record.begun_at_s.is_none() {
         return Some(format!("the run ended before {fault}"));
     }
-    // Whether a dead node comes back is not ours to say, unless it is to die again.
-    let is_over = record.ended_at_s.is_some() || (*deaths == 1 && effect.is_some());
+    // A node need not come back, unless the next crash waits for it.
+    let is_over = record.ended_at_s.is_some() || (!record.must_return && *deaths > 0 && effect.is_some());
     if !is_over {
         let so_far = match effect {
-            Some(Effect::Restarts(restarts)) => format!(", after {restarts} of {deaths} returns"),
+            Some(Evidence::Restarts(restarts)) => format!(", after {restarts} of {deaths} returns"),
             _ => String::new(),
         };
         return Some(format!("the run ended during {fault}{so_far}"));
@@ -66,13 +39,10 @@ fn fault_void(record: &FaultRecord) -> Option<String> {
         .then(|| format!("too little load around {fault}: {ops_per_s:.1} ops/s, {LOAD_MIN_OPS_PER_S} are needed"))
 }
 
-/// Operations that failed at a time when no death was waiting to be noticed, and no other fault in force or being recovered
-/// from.
-pub(crate) fn strays(errors: &[ErrorSummary], kills: &[Timeline], faults: &[FaultRecord]) -> Option<String> {
-    let killed = kills.iter().map(|kill| (kill.killed_at_s, noticed_s(kill)));
-    let broken =
-        faults.iter().filter_map(|fault| Some((fault.begun_at_s?, fault.recovered_at_s.unwrap_or(f64::INFINITY))));
-    let times: Vec<_> = killed.chain(broken).collect();
+/// Operations that failed while no fault explains it: an undetected crash or stop does, and another fault until the mesh has
+/// recovered from it.
+pub(crate) fn strays(errors: &[ErrorSummary], faults: &[FaultRecord]) -> Option<String> {
+    let times: Vec<_> = faults.iter().filter_map(|fault| Some((fault.begun_at_s?, explains_until_s(fault)))).collect();
     let excused = |from_s: f64, to_s: f64| {
         times.iter().any(|(began_s, over_s)| from_s >= began_s - ROUNDING_S && to_s <= over_s + UNDER_WAY_S)
     };
@@ -80,40 +50,24 @@ pub(crate) fn strays(errors: &[ErrorSummary], kills: &[Timeline], faults: &[Faul
     let (kind, first) = windows.clone().find(|(_, window)| !excused(window.from_s, window.to_s))?;
     let (from_s, to_s) = (first.from_s, first.to_s);
     let count: u64 = windows.filter(|(_, w)| !excused(w.from_s, w.to_s)).map(|(_, window)| window.count).sum();
-    let or_fault = if faults.is_empty() { "" } else { " or a fault lasts" };
     Some(format!(
-        "{count} operations failed outside the time in which a kill is noticed{or_fault}, the first between \
-         {from_s:.1}s and {to_s:.1}s: {kind}"
+        "{count} operations failed while no fault explains it, the first between {from_s:.1}s and {to_s:.1}s: {kind}"
     ))
 }
 
-/// When every survivor knew of the death, or it had ended before that.
-fn noticed_s(kill: &Timeline) -> f64 {
-    kill.dead_at_s().or(kill.ready_at_s).unwrap_or(f64::INFINITY)
+/// Once every survivor knows of a death, or the node is ready again, operations must succeed.
+fn explains_until_s(fault: &FaultRecord) -> f64 {
+    let until_s = match fault.deaths {
+        1 => fault.detected_at_s().or(fault.ready_at_s),
+        _ => fault.recovered_at_s,
+    };
+    until_s.unwrap_or(f64::INFINITY)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{faults::kill::Survivor, stats::ErrorWindow};
-
-    fn kill(killed_at_s: f64, ops_before: u64) -> Timeline {
-        Timeline {
-            victim: "a".to_owned(),
-            killed_at_s,
-            killed_at_unix_ms: 0,
-            ops_before,
-            silent_at_s: Some(killed_at_s),
-            failure: None,
-            survivors: vec![Survivor {
-                node: "b".to_owned(),
-                dead_at_s: Some(killed_at_s + 2.5),
-                alive_at_s: Some(killed_at_s + 4.0),
-            }],
-            back_at_s: Some(killed_at_s + 3.0),
-            ready_at_s: Some(killed_at_s + 4.0),
-        }
-    }
+    use crate::{faults::record::Survivor, stats::ErrorWindow};
 
     fn errors(from_s: f64, to_s: f64) -> Vec<ErrorSummary> {
         let windows = vec![ErrorWindow { from_s, to_s, count: 3 }];
@@ -121,21 +75,14 @@ mod tests {
     }
 
     fn fault(begun_at_s: f64) -> FaultRecord {
-        FaultRecord {
-            fault: "partition a for=5s".to_owned(),
-            kind: "partition",
-            targets: vec!["a".to_owned()],
-            planned_at_s: begun_at_s,
-            begun_at_s: Some(begun_at_s),
-            begun_at_unix_ms: Some(0),
-            ended_at_s: Some(begun_at_s + 5.0),
-            recovered_at_s: Some(begun_at_s + 6.0),
-            effect: Some(Effect::PacketsDropped(1)),
-            failure: None,
-            ops_per_s_around: Some(100.0),
-            errors: 0,
-            deaths: 0,
-        }
+        FaultRecord::example(0, begun_at_s)
+    }
+
+    /// Seen dead after 2.5 s, ready again after 4 s.
+    fn crash(begun_at_s: f64) -> FaultRecord {
+        let dead_at_s = Some(begun_at_s + 2.5);
+        let survivors = vec![Survivor { node: "b".to_owned(), dead_at_s, alive_at_s: None }];
+        FaultRecord { survivors, ready_at_s: Some(begun_at_s + 4.0), ..FaultRecord::example(1, begun_at_s) }
     }
 
     #[test]
@@ -143,7 +90,7 @@ mod tests {
         let void = |change: fn(&mut FaultRecord)| {
             let mut record = fault(10.0);
             change(&mut record);
-            fault_voids(&[fault(1.0), record]).join("; ")
+            voids(&[fault(1.0), record]).join("; ")
         };
         assert_eq!(void(|_| {}), "");
         let reason = void(|record| record.failure = Some("the nodes count no packets dropped".to_owned()));
@@ -156,61 +103,45 @@ mod tests {
     }
 
     #[test]
-    fn who_dies_once_need_not_come_back() {
-        let void =
-            |deaths, effect| fault_voids(&[FaultRecord { ended_at_s: None, effect, deaths, ..fault(10.0) }]).join("; ");
-        assert_eq!(void(1, Some(Effect::Restarts(0))), "");
-        assert_eq!(void(1, None), "the run ended during partition a for=5s");
+    fn a_node_that_crashes_must_return_only_for_another_crash() {
+        let void = |deaths, effect, must_return| {
+            let record = FaultRecord { ended_at_s: None, effect, must_return, ..FaultRecord::example(deaths, 10.0) };
+            voids(&[record]).join("; ")
+        };
+        assert_eq!(void(1, Some(Evidence::Restarts(0)), false), "");
+        assert_eq!(void(1, None, false), "the run ended during partition a for=5s");
         let reason = "the run ended during partition a for=5s, after 2 of 3 returns";
-        assert_eq!(void(3, Some(Effect::Restarts(2))), reason);
+        assert_eq!(void(3, Some(Evidence::Restarts(2)), true), reason);
+        let reason = "the run ended during partition a for=5s, after 0 of 1 returns";
+        assert_eq!(void(1, Some(Evidence::Restarts(0)), true), reason);
     }
 
     #[test]
-    fn errors_are_excused_while_a_fault_lasts_and_is_recovered_from() {
+    fn a_fault_explains_errors_until_the_mesh_has_recovered() {
         let stray = |from_s, recovered_at_s| {
-            let faults = [FaultRecord { recovered_at_s, ..fault(10.0) }];
-            strays(&errors(from_s, from_s + 0.1), &[], &faults)
+            strays(&errors(from_s, from_s + 0.1), &[FaultRecord { recovered_at_s, ..fault(10.0) }])
         };
         assert!(stray(9.95, Some(16.0)).is_none() && stray(21.8, Some(16.0)).is_none());
         assert!(stray(99.0, None).is_none());
-        assert!(
-            stray(9.8, None)
-                .is_some_and(|text| text.contains("in which a kill is noticed or a fault lasts, the first"))
-        );
+        assert!(stray(9.8, None).is_some_and(|text| text.contains("while no fault explains it, the first")));
         assert!(stray(22.0, Some(16.0)).is_some());
     }
 
     #[test]
-    fn a_kill_without_load_or_effect_is_void() {
-        assert!(voids(&[kill(2.0, 200)], 1).is_empty());
-        assert!(voids(&[kill(2.0, 199)], 1)[0].starts_with("too little load before the first fault: 99.5 ops/s"));
-        assert_eq!(voids(&[], 1), ["the run ended before the kill"]);
-        let failure = Some("it still answers".to_owned());
-        assert_eq!(voids(&[Timeline { failure, ..kill(2.0, 200) }], 1), ["the kill had no effect: it still answers"]);
-    }
-
-    #[test]
-    fn all_kills_must_have_happened() {
-        assert!(voids(&[kill(2.0, 900), kill(9.0, 1800)], 2).is_empty());
-        let away = Timeline { ready_at_s: None, ..kill(9.0, 1800) };
-        assert_eq!(voids(&[kill(2.0, 900), away.clone()], 2), ["the run ended after 1 of 2 kills and returns"]);
-        assert!(voids(&[away], 1).is_empty(), "where nobody starts it again");
-    }
-
-    #[test]
-    fn errors_are_excused_only_while_a_death_is_being_noticed() {
-        let kills = [kill(2.0, 900), kill(9.04, 1800)];
+    fn a_crash_explains_errors_until_it_is_detected() {
+        let crashes = [crash(2.0), crash(9.04)];
         for (from_s, to_s, stray) in
             [(2.0, 10.5, false), (9.0, 9.1, false), (1.8, 2.1, true), (2.0, 10.6, true), (17.5, 17.6, true)]
         {
-            assert_eq!(strays(&errors(from_s, to_s), &kills, &[]).is_some(), stray, "{from_s} to {to_s}");
+            assert_eq!(strays(&errors(from_s, to_s), &crashes).is_some(), stray, "{from_s} to {to_s}");
         }
-        let text = strays(&errors(20.0, 20.1), &kills, &[]).unwrap_or_default();
+        let text = strays(&errors(20.0, 20.1), &crashes).unwrap_or_default();
         assert!(
-            text.contains("3 operations failed outside") && text.contains("between 20.0s and 20.1s: refused"),
+            text.contains("3 operations failed while") && text.contains("between 20.0s and 20.1s: refused"),
             "{text}"
         );
-        let away = [Timeline { survivors: Vec::new(), ready_at_s: Some(3.0), ..kill(2.0, 900) }];
-        assert!(strays(&errors(8.9, 9.0), &away, &[]).is_none());
+        let back_before = [FaultRecord { survivors: Vec::new(), ready_at_s: Some(3.0), ..crash(2.0) }];
+        assert!(strays(&errors(8.9, 9.0), &back_before).is_none());
+        assert!(strays(&errors(9.0, 9.1), &back_before).is_some());
     }
 }

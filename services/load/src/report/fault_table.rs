@@ -1,82 +1,61 @@
-//! The part of the summary that tells of kills, one in full, several in a line each, and of the faults of FAULTS.
+//! The section of the summary about faults: when each started and ended, its evidence, and how long detection and recovery took.
 
-use std::fmt::Write;
+use std::fmt::{Result, Write};
 
 use super::{
     numbers::grouped,
     summary::{field, heading},
 };
-use crate::faults::{FaultRecord, Timeline};
+use crate::faults::FaultRecord;
 
-/// Writes what happened; nothing if nothing was done.
-pub(crate) fn faults(out: &mut String, kills: &[Timeline]) -> std::fmt::Result {
-    if !kills.is_empty() {
-        heading(out, "Fault")?;
-    }
-    match kills {
-        [] => Ok(()),
-        [kill] => one(out, kill),
-        kills => kills.iter().enumerate().try_for_each(|(index, kill)| line(out, index + 1, kill)),
-    }
-}
-
-/// Writes what became of the faults of FAULTS.
-pub(crate) fn schedule(out: &mut String, faults: &[FaultRecord]) -> std::fmt::Result {
+/// Writes what became of the faults; nothing if there were none.
+pub(super) fn write(out: &mut String, faults: &[FaultRecord]) -> Result {
     if !faults.is_empty() {
         heading(out, "Faults")?;
     }
-    faults.iter().try_for_each(|record| entry(out, record))
+    let deaths = faults.iter().filter(|record| record.deaths == 1).count();
+    for record in faults {
+        one(out, record)?;
+        if record.deaths == 1 && record.begun_at_s.is_some() && record.failure.is_none() {
+            death(out, record, deaths == 1)?;
+        }
+    }
+    Ok(())
 }
 
-fn entry(out: &mut String, record: &FaultRecord) -> std::fmt::Result {
+fn one(out: &mut String, record: &FaultRecord) -> Result {
     let what = record.fault.strip_prefix(record.kind).map_or(record.fault.as_str(), str::trim_start);
     let Some(begun) = record.begun_at_s else {
-        return field(out, record.kind, &format!("{what} was to come at {:.2} s", record.planned_at_s));
+        return field(out, record.kind, &format!("{what} did not start; it was due at {:.2} s", record.planned_at_s));
     };
     let end = record.ended_at_s.map_or_else(|| "the end".to_owned(), |at| format!("{at:.2} s"));
     field(out, record.kind, &format!("{what} from {begun:.2} s to {end}"))?;
     if let Some(reason) = &record.failure {
         return writeln!(out, "    no effect: {reason}");
     }
-    let effect = record.effect.map_or_else(|| "not seen to the end".to_owned(), |effect| effect.to_string());
-    let whole = match (record.ended_at_s, record.recovered_at_s) {
-        (Some(ended), Some(at)) => format!("whole again +{:.2} s", at - ended),
-        (None, Some(at)) => format!("whole again at {at:.2} s"),
-        (_, None) => "not whole again".to_owned(),
+    let evidence = record.effect.map_or_else(|| "evidence incomplete".to_owned(), |evidence| evidence.to_string());
+    let recovered = match (record.ended_at_s, record.recovered_at_s) {
+        (Some(ended), Some(at)) => format!("recovered +{:.2} s", at - ended),
+        (None, Some(at)) => format!("recovered at {at:.2} s"),
+        (_, None) => "not recovered".to_owned(),
     };
-    writeln!(out, "    {effect}; {} errors meanwhile; {whole}", grouped(record.errors))
+    let errors = grouped(record.errors);
+    writeln!(out, "    {evidence}; {errors} failed or outcome unknown meanwhile; {recovered}")
 }
 
-fn one(out: &mut String, timeline: &Timeline) -> std::fmt::Result {
-    let after = |at: Option<f64>| {
-        at.map_or_else(|| "not within the run".to_owned(), |at| format!("+{:.2} s", at - timeline.killed_at_s))
-    };
-    field(out, "kill", &format!("{} at {:.2} s", timeline.victim, timeline.killed_at_s))?;
-    if let Some(reason) = &timeline.failure {
-        return field(out, "effect", &format!("none: {reason}"));
-    }
-    field(out, "silent", &after(timeline.silent_at_s))?;
-    for survivor in &timeline.survivors {
-        let (dead, alive) = (after(survivor.dead_at_s), after(survivor.alive_at_s));
-        if survivor.dead_at_s.is_none() && timeline.back_at_s.is_some() {
-            writeln!(out, "    {}: back before it was declared dead", survivor.node)?;
+/// The times of a crash or a stop, from its start; those of each survivor only `in_full`.
+fn death(out: &mut String, record: &FaultRecord, in_full: bool) -> Result {
+    let begun_s = record.begun_at_s.unwrap_or_default();
+    let after = |at_s: Option<f64>| at_s.map_or_else(|| "never".to_owned(), |at_s| format!("+{:.2} s", at_s - begun_s));
+    for survivor in record.survivors.iter().filter(|_| in_full) {
+        let (node, dead, alive) = (&survivor.node, after(survivor.dead_at_s), after(survivor.alive_at_s));
+        if survivor.dead_at_s.is_none() && record.ended_at_s.is_some() {
+            writeln!(out, "    {node}: back before it was declared dead")?;
         } else {
-            writeln!(out, "    {} saw it dead {dead}, alive again {alive}", survivor.node)?;
+            writeln!(out, "    {node} saw it dead {dead}, alive again {alive}")?;
         }
     }
-    field(out, "back", &after(timeline.back_at_s))?;
-    field(out, "ready again", &after(timeline.ready_at_s))
-}
-
-fn line(out: &mut String, number: usize, kill: &Timeline) -> std::fmt::Result {
-    let name = format!("kill {number}");
-    let what = format!("{} at {:.2} s:", kill.victim, kill.killed_at_s);
-    if let Some(reason) = &kill.failure {
-        return field(out, &name, &format!("{what} no effect: {reason}"));
-    }
-    let after =
-        |at: Option<f64>| at.map_or_else(|| "never".to_owned(), |at| format!("+{:.2} s", at - kill.killed_at_s));
-    let dead = after(kill.dead_at_s());
-    let (back, ready) = (after(kill.back_at_s), after(kill.ready_at_s));
-    field(out, &name, &format!("{what} dead {dead}, back {back}, ready {ready}"))
+    let detected = if in_full { String::new() } else { format!("dead {}, ", after(record.detected_at_s())) };
+    let [silent, back, ready] = [record.silent_at_s, record.ended_at_s, record.ready_at_s].map(after);
+    writeln!(out, "    silent {silent}, {detected}back {back}, ready again {ready}")
 }

@@ -19,7 +19,7 @@ use self::{reconcile::Reconciliation, verdict::Verdict};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
     exec::{Divergence, Observed, Sample},
-    faults::{FaultRecord, Timeline, unix_ms},
+    faults::{FaultRecord, unix_ms},
     history::Integrity,
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
     target::Consistency,
@@ -70,13 +70,9 @@ pub struct Report {
     pub cpu: Cpu,
     /// How far an open loop fell behind.
     pub lag: Option<Lag>,
-    /// The first kill.
-    pub timeline: Option<Timeline>,
-    /// All kills, in order.
-    pub kills: Vec<Timeline>,
-    /// The faults of FAULTS, as they were written.
+    /// The crashes of KILL_MODE in their order, then the faults of FAULTS as they were written.
     pub faults: Vec<FaultRecord>,
-    /// Why the mesh was not whole again after them.
+    /// Why the mesh had not recovered from them.
     pub not_whole: Option<String>,
     /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
     pub reconciliation: Option<Reconciliation>,
@@ -242,7 +238,10 @@ impl Report {
             interrupted: observed.interrupted,
             rows: rows(run, recorder),
             errors: recorder.errors.summaries(),
-            failed: recorder.aftermath.failures.first(&begun_s(&observed)),
+            failed: recorder
+                .aftermath
+                .failures
+                .first(&observed.faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
@@ -259,8 +258,6 @@ impl Report {
             }),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
-            timeline: observed.kills.first().cloned(),
-            kills: observed.kills,
             faults: faults(recorder, observed.faults),
             not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
@@ -269,7 +266,7 @@ impl Report {
             verdict: Verdict::default(),
             totals,
         };
-        report.verdict = Verdict::of(&report, plan.errors_max_percent, plan.kill);
+        report.verdict = Verdict::of(&report, plan.errors_max_percent);
         report
     }
 
@@ -314,12 +311,6 @@ impl Report {
         }
         fs::write(path, serde_json::to_vec_pretty(self)?)
     }
-}
-
-/// When kills and other faults began.
-fn begun_s(observed: &Observed) -> Vec<f64> {
-    let kills = observed.kills.iter().map(|kill| kill.killed_at_s);
-    kills.chain(observed.faults.iter().filter_map(|fault| fault.begun_at_s)).collect()
 }
 
 /// With the operations that failed meanwhile.

@@ -22,8 +22,7 @@ pub fn render(report: &Report) -> String {
     let _ = tables(&mut out, report);
     let _ = errors(&mut out, report);
     let _ = integrity(&mut out, report);
-    let _ = fault_table::faults(&mut out, &report.kills);
-    let _ = fault_table::schedule(&mut out, &report.faults);
+    let _ = fault_table::write(&mut out, &report.faults);
     let _ = reconcile_table::write(&mut out, report);
     let _ = slow_table::write(&mut out, report);
     let _ = verdict(&mut out, report);

@@ -5,8 +5,7 @@ use serde::Serialize;
 use super::{Report, numbers::percent};
 use crate::{
     Violation,
-    faults::{FaultRecord, fault_voids, strays, voids},
-    plan::Kill,
+    faults::{FaultRecord, strays, voids},
 };
 
 /// Fewer operations than this prove nothing.
@@ -28,7 +27,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn of(report: &Report, errors_max_percent: f64, kill: Option<Kill>) -> Self {
+    pub(super) fn of(report: &Report, errors_max_percent: f64) -> Self {
         let mut verdict = Self::default();
         let found = Violation::ALL.map(|violation| (report.violations(violation), violation.words()));
         let behind = (report.divergences.len() as u64, "comparisons found a node that stayed behind");
@@ -44,12 +43,11 @@ impl Verdict {
         if report.totals.total < SAMPLES_MIN {
             verdict.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
         }
-        verdict.void = kill.map(|kill| voids(&report.kills, kill.count)).unwrap_or_default();
-        verdict.void.extend(fault_voids(&report.faults));
-        if kill.is_some() || !report.faults.is_empty() {
-            // Whoever allows every operation to fail asks nothing of when they do.
+        verdict.void = voids(&report.faults);
+        if !report.faults.is_empty() {
+            // Where every operation may fail, it does not matter when.
             let judged = errors_max_percent < 100.0 && verdict.void.is_empty();
-            verdict.missed.extend(strays(&report.errors, &report.kills, &report.faults).filter(|_| judged));
+            verdict.missed.extend(strays(&report.errors, &report.faults).filter(|_| judged));
         }
         // A node that nobody has started again is nobody's failure.
         let is_judged = !report.faults.iter().any(FaultRecord::is_away);

@@ -228,7 +228,7 @@ mod tests {
             }
         }
         assert!(latencies.histograms.iter().flatten().all(|histogram| histogram.len() == 1));
-        assert_eq!(latencies.histograms.iter().flatten().count(), 5 * 3 * 5 * 3);
+        assert_eq!(latencies.histograms.iter().flatten().count(), 4 * 3 * 5 * 3);
     }
 
     #[test]
