@@ -30,12 +30,36 @@ pub(crate) struct Watched {
     pub(crate) met: Version,
 }
 
+/// When an operation should have begun, and when it was sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) intended: Instant,
+    pub(crate) sent: Instant,
+}
+
 /// When an operation should have begun, was sent, and ended.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) intended: Instant,
     pub(crate) sent: Instant,
     pub(crate) ended: Instant,
+}
+
+impl Start {
+    /// It ends now.
+    pub(crate) fn end(self) -> Times {
+        Times { intended: self.intended, sent: self.sent, ended: Instant::now() }
+    }
+}
+
+/// The answer to an operation, with all that it is judged by.
+pub(crate) struct Reply<'a> {
+    pub(crate) watched: &'a Watched,
+    pub(crate) answer: &'a Answer,
+    /// What was read, if anything was.
+    pub(crate) value: &'a [u8],
+    pub(crate) times: Times,
+    pub(crate) trace: Option<u128>,
 }
 
 impl Judge {
@@ -45,41 +69,35 @@ impl Judge {
     }
 
     /// A read is about to be sent.
-    pub(crate) fn get(&self, run: &Run, key: KeyIndex, how: Consistency, intended: Instant, sent: Instant) -> Watched {
-        self.begin(run, key, Action::Get(how), intended, sent)
+    pub(crate) fn get(&self, run: &Run, key: KeyIndex, how: Consistency, start: Start) -> Watched {
+        self.begin(run, key, Action::Get(how), start)
     }
 
     /// A write is about to be sent.
-    pub(crate) fn set(&self, run: &Run, key: KeyIndex, intended: Instant, sent: Instant) -> Watched {
-        self.begin(run, key, Action::Set { writer: self.writer, ttl: run.plan.ttl }, intended, sent)
+    pub(crate) fn set(&self, run: &Run, key: KeyIndex, start: Start) -> Watched {
+        self.begin(run, key, Action::Set { writer: self.writer, ttl: run.plan.ttl }, start)
     }
 
     /// A deletion is about to be sent.
-    pub(crate) fn delete(&self, run: &Run, key: KeyIndex, intended: Instant, sent: Instant) -> Watched {
-        self.begin(run, key, Action::Delete { writer: self.writer }, intended, sent)
+    pub(crate) fn delete(&self, run: &Run, key: KeyIndex, start: Start) -> Watched {
+        self.begin(run, key, Action::Delete { writer: self.writer }, start)
     }
 
-    fn begin(&self, run: &Run, key: KeyIndex, action: Action, intended: Instant, sent: Instant) -> Watched {
+    fn begin(&self, run: &Run, key: KeyIndex, action: Action, start: Start) -> Watched {
         let session = self.session.borrow();
         if !run.plan.check {
             let writes = matches!(action, Action::Set { .. } | Action::Delete { .. });
             let stamp = writes.then(|| run.history.announce(self.writer));
             return Watched { ticket: None, key, stamp, met: session.floor(key) };
         }
-        let (intended, began) = (run.history_time(intended), run.history_time(sent));
+        let (intended, began) = (run.history_time(start.intended), run.history_time(start.sent));
         let ticket = run.history.begin(Operation { action, key, intended, began }, &session);
         Watched { key, stamp: ticket.stamp, met: ticket.session_floor, ticket: Some(ticket) }
     }
 
-    /// Judges an answer. `value` is what was read, if anything was.
-    pub(crate) fn judge(
-        &self,
-        run: &Run,
-        watched: &Watched,
-        answer: &Answer,
-        value: &[u8],
-        ended: Instant,
-    ) -> Judgement {
+    /// Judges an answer.
+    pub(crate) fn judge(&self, run: &Run, reply: &Reply<'_>) -> Judgement {
+        let Reply { watched, answer, value, times, .. } = *reply;
         let mut session = self.session.borrow_mut();
         let Some(ticket) = &watched.ticket else {
             session.note(watched.key, answer.version);
@@ -97,7 +115,7 @@ impl Judge {
             }
             Outcome::Error(_) => Ending::Unknown,
         };
-        run.history.finish(ticket, &mut session, ending, run.history_time(ended))
+        run.history.finish(ticket, &mut session, ending, run.history_time(times.ended))
     }
 }
 
@@ -120,15 +138,8 @@ pub(crate) fn count(
 }
 
 /// All that is known about a violation. Times count from the beginning of the load.
-pub(crate) fn finding(
-    run: &Run,
-    watched: &Watched,
-    answer: &Answer,
-    value: &[u8],
-    times: Times,
-    trace: Option<u128>,
-    violation: Violation,
-) -> Finding {
+pub(crate) fn finding(run: &Run, reply: &Reply<'_>, violation: Violation) -> Finding {
+    let Reply { watched, answer, value, times, trace } = *reply;
     let seconds = |at: Instant| run.load_time(at).as_secs_f64();
     let mut finding = Finding {
         kind: violation.name(),

@@ -5,13 +5,14 @@
 use std::time::Instant;
 
 use super::{
-    judged::{Times, Watched, count, finding},
+    judged::{Reply, Start, count, finding},
     keys::KeyIndex,
     worker::Thread,
 };
 use crate::{
-    Answer, NodeIndex, Op, Outcome, Target, Version, Violation,
+    NodeIndex, Op, Outcome, Target, Version, Violation,
     history::{Floor, Judgement},
+    stats::Finished,
     target::Consistency,
 };
 
@@ -53,12 +54,14 @@ async fn read<T: Target>(
     consistency: Consistency,
 ) -> Said {
     let run = &thread.run;
-    let sent = Instant::now();
-    let watched = thread.judge.get(run, key, consistency, sent, sent);
+    let now = Instant::now();
+    let start = Start { intended: now, sent: now };
+    let watched = thread.judge.get(run, key, consistency, start);
     let mut value = Vec::new();
     let answer = target.get_at(node, &key.name(), consistency.of(watched.met), &mut value).await;
-    let times = Times { intended: sent, sent, ended: Instant::now() };
-    let judgement = match (thread.judge.judge(run, &watched, &answer, &value, times.ended), consistency) {
+    let (times, trace) = (start.end(), target.trace());
+    let reply = Reply { watched: &watched, answer: &answer, value: &value, times, trace };
+    let judgement = match (thread.judge.judge(run, &reply), consistency) {
         (Judgement::Broken(Violation::Missing | Violation::StaleQuorum), Consistency::Quorum) => {
             Judgement::Broken(Violation::Lost)
         }
@@ -66,8 +69,8 @@ async fn read<T: Target>(
         (Judgement::Stale(_) | Judgement::Foreign | Judgement::Broken(Violation::Missing), _) => Judgement::Sound,
         (judgement, _) => judgement,
     };
-    note(thread, &watched, &answer, &value, times, target.trace(), judgement);
-    thread.follow_up_aside(target, Op::Get, &answer, times, judgement);
+    note(thread, &reply, judgement);
+    thread.follow_up_aside(target, &Finished { op: Op::Get, answer: &answer, times, judgement });
     match answer.outcome {
         // A target that names no versions is only asked whether it has the key at all.
         Outcome::HitLocal | Outcome::HitRemote => Said::Value(answer.version.unwrap_or(Version::ZERO)),
@@ -76,22 +79,14 @@ async fn read<T: Target>(
     }
 }
 
-fn note(
-    thread: &Thread,
-    watched: &Watched,
-    answer: &Answer,
-    value: &[u8],
-    times: Times,
-    trace: Option<u128>,
-    judgement: Judgement,
-) {
+fn note(thread: &Thread, reply: &Reply<'_>, judgement: Judgement) {
     let Judgement::Broken(violation) = judgement else { return };
     let mut recorder = thread.recorder.borrow_mut();
     if violation == Violation::Lost {
         recorder.sweep.lost += 1;
     }
     count(&mut recorder, thread.live(), judgement, |violation| {
-        let mut found = finding(&thread.run, watched, answer, value, times, trace, violation);
+        let mut found = finding(&thread.run, reply, violation);
         found.op = format!("final sweep, {}", found.op);
         found
     });

@@ -11,7 +11,7 @@ use std::{
 use rand::rngs::SmallRng;
 
 use super::{
-    judged::{Judge, Times, Watched, count, finding},
+    judged::{Judge, Reply, Start, Times, Watched, count, finding},
     keys::KeyIndex,
     progress::say,
     run::Run,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Answer, Counter, ErrorKind, Live, Op, Outcome, OutcomeClass, Snapshot, Target,
     history::Judgement,
-    stats::{Recorder, Series},
+    stats::{Finished, Recorder, Series},
 };
 
 /// A closed loop waits this long after a failure, so that a dead mesh is not hammered.
@@ -56,12 +56,11 @@ impl Thread {
     }
 
     /// Judges an answer to the load, and counts what is wrong with it.
-    fn check(&self, watched: &Watched, answer: &Answer, value: &[u8], times: Times, trace: Option<u128>) -> Judgement {
-        let judgement = self.judge.judge(&self.run, watched, answer, value, times.ended);
+    fn check(&self, reply: &Reply<'_>) -> Judgement {
+        let judgement = self.judge.judge(&self.run, reply);
         if judgement != Judgement::Sound {
-            count(&mut self.recorder.borrow_mut(), self.live(), judgement, |violation| {
-                finding(&self.run, watched, answer, value, times, trace, violation)
-            });
+            let describe = |violation| finding(&self.run, reply, violation);
+            count(&mut self.recorder.borrow_mut(), self.live(), judgement, describe);
         }
         judgement
     }
@@ -144,12 +143,8 @@ impl<T: Target> Worker<T> {
             let sent = if run.plan.rate.is_some() { Instant::now() } else { intended };
             let op = run.plan.choose_op(&mut self.dice);
             let key = run.plan.keys.choose(op, &mut self.dice);
-            let answer = match op {
-                Op::Get => self.get(key, intended, sent).await,
-                Op::Set => self.set(key, intended, sent).await,
-                Op::Delete => self.delete(key, intended, sent).await,
-            };
-            if matches!(answer, Outcome::Error(_)) && run.plan.rate.is_none() {
+            let outcome = self.operate(op, key, Start { intended, sent }).await;
+            if matches!(outcome, Outcome::Error(_)) && run.plan.rate.is_none() {
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
             // Nodes within this process may answer without ever waiting, and their own tasks on this thread must run too.
@@ -161,55 +156,52 @@ impl<T: Target> Worker<T> {
         }
     }
 
-    async fn get(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
-        let thread = &self.thread;
-        let consistency = thread.run.plan.consistency;
-        let watched = thread.judge.get(&thread.run, key, consistency, intended, sent);
-        let answer = self.target.get(&key.name(), consistency.of(watched.met), &mut self.value).await;
-        let times = Times { intended, sent, ended: Instant::now() };
-        let judgement = thread.check(&watched, &answer, &self.value, times, self.target.trace());
-        thread.record(Op::Get, key, &answer, times);
-        thread.follow_up(&mut self.target, Op::Get, &answer, times, judgement);
+    async fn operate(&mut self, op: Op, key: KeyIndex, start: Start) -> Outcome {
+        let (watched, answer) = self.send(op, key, start).await;
+        let (thread, times) = (&self.thread, start.end());
+        let (value, trace) = (&self.value[..], self.target.trace());
+        let judgement = thread.check(&Reply { watched: &watched, answer: &answer, value, times, trace });
+        thread.record(op, key, &answer, times);
+        thread.follow_up(&mut self.target, &Finished { op, answer: &answer, times, judgement });
         answer.outcome
     }
 
-    async fn set(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
-        let (answer, times, judgement) = self.write(key, intended, sent).await;
-        self.thread.record(Op::Set, key, &answer, times);
-        self.thread.follow_up(&mut self.target, Op::Set, &answer, times, judgement);
-        answer.outcome
-    }
-
-    async fn delete(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> Outcome {
-        let thread = &self.thread;
-        let watched = thread.judge.delete(&thread.run, key, intended, sent);
-        let answer = self.target.delete(&key.name()).await;
-        let times = Times { intended, sent, ended: Instant::now() };
-        let judgement = thread.check(&watched, &answer, &[], times, self.target.trace());
-        thread.record(Op::Delete, key, &answer, times);
-        thread.follow_up(&mut self.target, Op::Delete, &answer, times, judgement);
-        answer.outcome
-    }
-
-    /// Writes a key once ahead of the load: judges the answer, but measures nothing.
+    /// Writes a key once before the load: judges the answer, but measures nothing.
     pub(crate) async fn prefill(&mut self, key: KeyIndex) -> Outcome {
         let now = Instant::now();
-        let (answer, times, judgement) = self.write(key, now, now).await;
-        self.thread.recorder.borrow_mut().tries.add_ahead(Op::Set, &answer);
-        self.thread.follow_up_aside(&mut self.target, Op::Set, &answer, times, judgement);
+        let start = Start { intended: now, sent: now };
+        let (watched, answer) = self.send(Op::Set, key, start).await;
+        let (thread, times) = (&self.thread, start.end());
+        let (value, trace) = (&self.value[..], self.target.trace());
+        let judgement = thread.check(&Reply { watched: &watched, answer: &answer, value, times, trace });
+        thread.recorder.borrow_mut().tries.add_ahead(Op::Set, &answer);
+        thread.follow_up_aside(&mut self.target, &Finished { op: Op::Set, answer: &answer, times, judgement });
         answer.outcome
     }
 
-    async fn write(&mut self, key: KeyIndex, intended: Instant, sent: Instant) -> (Answer, Times, Judgement) {
-        let thread = &self.thread;
-        let watched = thread.judge.set(&thread.run, key, intended, sent);
-        if let Some(stamp) = watched.stamp {
-            let size = thread.run.plan.value_sizes.choose(&mut self.dice);
-            write_value(&mut self.value, &key.name(), stamp, size);
+    async fn send(&mut self, op: Op, key: KeyIndex, start: Start) -> (Watched, Answer) {
+        let Self { thread, target, dice, value } = self;
+        let (run, name) = (&thread.run, key.name());
+        match op {
+            Op::Get => {
+                let consistency = run.plan.consistency;
+                let watched = thread.judge.get(run, key, consistency, start);
+                let answer = target.get(&name, consistency.of(watched.met), value).await;
+                (watched, answer)
+            }
+            Op::Set => {
+                let watched = thread.judge.set(run, key, start);
+                if let Some(stamp) = watched.stamp {
+                    write_value(value, &name, stamp, run.plan.value_sizes.choose(dice));
+                }
+                let answer = target.set(&name, value).await;
+                (watched, answer)
+            }
+            Op::Delete => {
+                let watched = thread.judge.delete(run, key, start);
+                let answer = target.delete(&name).await;
+                (watched, answer)
+            }
         }
-        let answer = self.target.set(&key.name(), &self.value).await;
-        let times = Times { intended, sent, ended: Instant::now() };
-        let judgement = thread.check(&watched, &answer, &[], times, self.target.trace());
-        (answer, times, judgement)
     }
 }

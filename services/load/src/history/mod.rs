@@ -184,7 +184,7 @@ impl History {
             Ending::Value { proof, version } => {
                 let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance };
                 let known = |stamp: Stamp| (stamp.writer.run == self.settings.run).then(|| self.announced(stamp));
-                judge_value(&reading, proof, version, known, &state, self.list(key))
+                judge_value(&reading, (proof, version), known, &state, self.list(key))
             }
             Ending::Miss { .. } => {
                 let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance };
@@ -194,7 +194,7 @@ impl History {
                 let version = version.unwrap_or(Version::ZERO);
                 let judgement = judge_write(ticket, version, &state);
                 if let Some(stamp) = ticket.stamp {
-                    state.acknowledge(&mut self.list(key).lock(), stamp, version, ended, doubtful);
+                    state.acknowledge(&mut self.list(key).lock(), stamp, (version, ended), doubtful);
                 }
                 judgement
             }

@@ -1,5 +1,5 @@
-//! Behind the books of an operation: its target hears how it ended and says whether its trace is kept; the slowest are written
-//! down with where their time went, the first failures with what was said, and of every few the parts.
+//! After an operation was counted: its target hears how it ended and decides whether its trace is kept; the slowest are kept with
+//! where their time went, the first failures with their details, and of every few the parts.
 
 use super::{
     failures::Failures,
@@ -33,18 +33,21 @@ impl Aftermath {
     }
 }
 
+/// An operation that was answered and judged.
+pub(crate) struct Finished<'a> {
+    pub(crate) op: Op,
+    pub(crate) answer: &'a Answer,
+    pub(crate) times: Times,
+    pub(crate) judgement: Judgement,
+}
+
 impl Thread {
-    /// See the file's head. Nothing may be awaited between the answer and this.
-    pub(crate) fn follow_up(
-        &self,
-        target: &mut impl Target,
-        op: Op,
-        answer: &Answer,
-        times: Times,
-        judgement: Judgement,
-    ) {
+    /// Gives the result to the target, keeps what is worth an example, and samples where the time went. Nothing may be awaited
+    /// between the answer and this.
+    pub(crate) fn follow_up(&self, target: &mut impl Target, finished: &Finished<'_>) {
+        let Finished { op, answer, times, .. } = *finished;
         let (run, outcome) = (&self.run, OutcomeClass::of(answer.outcome));
-        let mut ended = self.ended(op, answer, times, judgement);
+        let mut ended = self.ended(finished);
         let mut recorder = self.recorder.borrow_mut();
         let aftermath = &mut recorder.aftermath;
         let response = ended.response();
@@ -71,23 +74,18 @@ impl Thread {
         }
     }
 
-    /// The same ahead of the load and behind it, where only a finding is worth being written down.
-    pub(crate) fn follow_up_aside(
-        &self,
-        target: &mut impl Target,
-        op: Op,
-        answer: &Answer,
-        times: Times,
-        judgement: Judgement,
-    ) {
-        let kept = target.judged(&self.ended(op, answer, times, judgement));
+    /// The same before and after the load, where only a violation is worth an example.
+    pub(crate) fn follow_up_aside(&self, target: &mut impl Target, finished: &Finished<'_>) {
+        let kept = target.judged(&self.ended(finished));
+        let Finished { answer, times, .. } = *finished;
         if let Some(trace) = target.trace().filter(|_| kept == Some(Kept::Violation)) {
             let at = self.run.load_time(times.ended);
             self.recorder.borrow_mut().aftermath.kept.add(Kept::Violation, trace, at, answer.node);
         }
     }
 
-    fn ended(&self, op: Op, answer: &Answer, times: Times, judgement: Judgement) -> Ended {
+    fn ended(&self, finished: &Finished<'_>) -> Ended {
+        let Finished { op, answer, times, judgement } = *finished;
         Ended {
             op,
             outcome: OutcomeClass::of(answer.outcome),

@@ -17,6 +17,7 @@ mod tries;
 #[cfg(test)]
 pub(crate) use self::errors::ErrorWindow;
 pub(crate) use self::{
+    aftermath::Finished,
     errors::ErrorSummary,
     failures::FailedRequest,
     gap::P99Reconciled,
