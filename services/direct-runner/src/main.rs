@@ -6,7 +6,7 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, parse_settings, render, run_session};
+use load::{NodeIndex, parse_settings, render, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -56,7 +56,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     };
     let clients = (0..plan.threads as u64).map(client).collect();
     let results = plan.results.clone();
-    let report = run_session::<DirectClient>(plan, clients, &trio).await?;
+    let report = run_plan::<DirectClient>(plan, clients, &trio).await?;
     println!("\n{}", render(&report).trim_end());
     if let Some(path) = results {
         report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;

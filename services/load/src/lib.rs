@@ -1,7 +1,7 @@
 //! What both runners share: the load, its schedule, its statistics and its checks.
 //!
 //! A runner makes a [`Plan`] from its settings, one [`Client`] per thread and a [`Cluster`] for control, and hands them to
-//! [`run_session`]. It gets a [`Report`] back, which knows how to be printed and what the exit code is.
+//! [`run_plan`]. It gets a [`Report`] back, which knows how to be printed and what the exit code is.
 
 mod cluster;
 mod phase;
@@ -17,12 +17,12 @@ mod report;
 mod stats;
 
 pub use cluster::{Cluster, NodeStats, NodeView};
-pub use exec::{Proof, Run, Stamp, Writer, all_of, prove, run_session, say, write_value};
+pub use exec::{Proof, Run, Stamp, Writer, all_of, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
 pub use phase::Phase;
 pub use report::render;
 pub use settings::{LoadSettings, Optional, duration, parse_settings, positive_duration};
-pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, Served, Snapshot, SpanFates, Way};
+pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use version::Version;

@@ -14,7 +14,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{NodeIndex, parse_settings, render, run_session};
+use load::{NodeIndex, parse_settings, render, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -116,7 +116,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let clients = (0..plan.threads as u64).map(client).collect();
     let probe = tokio::spawn(probe_for_ever(Arc::clone(&health), cluster.clone()));
     let results = plan.results.clone();
-    let mut report = run_session::<HttpClient>(plan, clients, cluster).await?;
+    let mut report = run_plan::<HttpClient>(plan, clients, cluster).await?;
     probe.abort();
     drop(traces);
     if let Some(recording) = recording {

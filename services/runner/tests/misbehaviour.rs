@@ -155,8 +155,7 @@ fn a_node_that_counts_what_it_likes_makes_the_run_invalid() {
 
 #[test]
 fn what_nodes_turn_away_or_never_answer_has_a_name() {
-    for (fault, field) in [(Fault::Overloaded, "turned_away"), (Fault::Hang, "timed_out"), (Fault::Close, "broken_off")]
-    {
+    for (fault, field) in [(Fault::Overloaded, "shed"), (Fault::Hang, "timed_out"), (Fault::Close, "broken_off")] {
         let mesh = FakeMesh::start();
         mesh.nodes[1].misbehave(fault);
         let settings = [
@@ -259,17 +258,13 @@ fn strict_entry_counts_what_a_dead_node_costs() {
         found.map_or(0, |found| found["count"].as_u64().unwrap())
     };
     assert!(count("connection closed") > 10, "{}", ran.out);
-    // What a write that was cut off has come to, nobody knows.
-    assert!(
-        ran.totals("indeterminate") > 0 && count("indeterminate write") == ran.totals("indeterminate"),
-        "{}",
-        ran.out
-    );
-    assert!(ran.out.contains("errors between 0.") && ran.out.contains("may or may not have happened"), "{}", ran.out);
+    // The outcome of a write whose connection broke is unknown.
+    assert!(ran.totals("indeterminate") > 0 && count("outcome unknown") == ran.totals("indeterminate"), "{}", ran.out);
+    assert!(ran.out.contains("errors between 0.") && ran.out.contains("unknown      outcome of "), "{}", ran.out);
     let failed = ran.results["failed"].as_array().unwrap();
     let expected = |failed: &Value| match failed["op"].as_str() {
         Some("GET") => failed["error"] == "connection closed",
-        _ => failed["error"] == "indeterminate write" && failed["detail"] == "connection closed",
+        _ => failed["error"] == "outcome unknown" && failed["detail"] == "connection closed",
     };
     assert!(failed.len() as u64 == (ran.totals("errors") + ran.totals("indeterminate")).min(1000), "{}", ran.out);
     assert!(failed.iter().filter(|failed| failed["node"] == 2).all(expected), "{failed:?}");

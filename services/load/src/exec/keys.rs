@@ -11,6 +11,7 @@ use std::{
 
 use rand::Rng;
 use rand_distr::{Distribution as _, Zipf};
+use serde::{Serialize, Serializer};
 
 use crate::Op;
 
@@ -111,16 +112,25 @@ impl Display for Distribution {
 }
 
 /// The keys of a run, and how one of them is chosen. Clones share the place in a sequence.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct KeySpace {
+    #[serde(rename = "keys")]
     count: u32,
+    #[serde(serialize_with = "text")]
     distribution: Distribution,
+    #[serde(skip)]
     choice: Choice,
     /// Rank r is key `r * stride mod count`: a permutation, since the two have no common divisor. Keys of neighbouring
     /// ranks so lie apart in any table of keys; that they fall into unrelated slots is the hash's doing.
+    #[serde(skip)]
     stride: u64,
     /// Keys taken so far, where they are taken in order.
+    #[serde(skip)]
     taken: Arc<AtomicU64>,
+}
+
+fn text<S: Serializer>(distribution: &Distribution, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(distribution)
 }
 
 /// What a choice needs.

@@ -3,10 +3,10 @@
 mod compare;
 mod judged;
 mod keys;
+mod lifecycle;
 mod progress;
 mod run;
 mod schedule;
-mod session;
 mod sizes;
 mod stages;
 mod sweep;
@@ -18,16 +18,16 @@ pub(crate) use self::{
     compare::Divergence,
     judged::Times,
     keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
+    lifecycle::Observed,
     progress::Sample,
     run::EXPIRY_ALLOWANCE,
-    session::Observed,
     sizes::ValueSizes,
     worker::Thread,
 };
 pub use self::{
+    lifecycle::run_plan,
     progress::say,
     run::Run,
-    session::run_session,
     together::all_of,
     value::{Proof, Stamp, Writer, prove, write_value},
 };

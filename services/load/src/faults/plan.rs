@@ -91,9 +91,9 @@ pub enum FaultKind {
         /// How far, in milliseconds.
         offset_ms: i64,
     },
-    /// The node answers nobody.
+    /// The node is paused, as by SIGSTOP.
     Pause,
-    /// The process dies without a good-bye.
+    /// The process ends at once, without a graceful shutdown.
     Crash,
     /// The process ends as on SIGTERM.
     Stop,
@@ -117,7 +117,7 @@ pub enum Place {
         from: String,
         /// The other.
         to: String,
-        /// The other way is well.
+        /// Asymmetric: only from the first to the second.
         one_way: bool,
     },
 }

@@ -38,8 +38,10 @@ pub struct FaultRecord {
     pub failure: Option<String>,
     /// Operations per second from 2 s before it to its end.
     pub ops_per_s_around: Option<f64>,
-    /// Operations that failed, or whose outcome is unknown, from its start until the mesh had recovered.
+    /// Operations that failed from its start until the mesh had recovered.
     pub errors: u64,
+    /// Writes of that time whose outcome is unknown.
+    pub outcome_unknown: u64,
     /// Deaths that were asked for; 0 for other faults.
     pub deaths: u32,
     /// Another one waits until its node is ready again.
@@ -97,6 +99,7 @@ impl FaultRecord {
             failure: None,
             ops_per_s_around: None,
             errors: 0,
+            outcome_unknown: 0,
             deaths: entry.kind.deaths(),
             must_return: fault.turn.is_some() || entry.kind.deaths() > 1,
         }
@@ -167,6 +170,7 @@ impl FaultRecord {
             failure: None,
             ops_per_s_around: Some(100.0),
             errors: 0,
+            outcome_unknown: 0,
             deaths,
             must_return: deaths > 1,
         }

@@ -39,8 +39,8 @@ fn one(out: &mut String, record: &FaultRecord) -> Result {
         (None, Some(at)) => format!("recovered at {at:.2} s"),
         (_, None) => "not recovered".to_owned(),
     };
-    let errors = grouped(record.errors);
-    writeln!(out, "    {evidence}; {errors} failed or outcome unknown meanwhile; {recovered}")
+    let (errors, unknown) = (grouped(record.errors), grouped(record.outcome_unknown));
+    writeln!(out, "    {evidence}; {errors} errors, {unknown} outcome unknown meanwhile; {recovered}")
 }
 
 /// The times of a crash or a stop, from its start; those of each survivor only `in_full`.

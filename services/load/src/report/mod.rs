@@ -21,8 +21,8 @@ use crate::{
     exec::{Divergence, Observed, Sample},
     faults::{FaultRecord, unix_ms},
     history::Integrity,
+    plan::Plan,
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
-    target::Consistency,
 };
 
 /// A finished run.
@@ -30,8 +30,8 @@ use crate::{
 pub struct Report {
     /// The end of the run, Unix milliseconds.
     pub ended_unix_ms: u64,
-    /// What was asked for.
-    pub setup: Setup,
+    /// What was planned.
+    pub setup: Plan,
     /// The keys written before the load.
     pub prefilled: u64,
     /// How long that took, in seconds.
@@ -74,7 +74,7 @@ pub struct Report {
     pub faults: Vec<FaultRecord>,
     /// Why the mesh had not recovered from them.
     pub not_whole: Option<String>,
-    /// What the client's and the nodes' books have in common; nothing if no node told what it counted.
+    /// Client/server reconciliation; nothing if no node reported what it counted.
     pub reconciliation: Option<Reconciliation>,
     /// The slowest operations of each part of the run, kind and outcome.
     pub slowest: Vec<SlowRequest>,
@@ -84,41 +84,6 @@ pub struct Report {
     pub samples: Vec<Sample>,
     /// What it all means.
     pub verdict: Verdict,
-}
-
-/// What was asked for.
-#[derive(Debug, Serialize)]
-pub struct Setup {
-    /// The targets.
-    pub targets: Vec<String>,
-    /// Operations in flight.
-    pub concurrency: usize,
-    /// The nodes ran within the process that made the load.
-    pub nodes_within: bool,
-    /// Load threads.
-    pub threads: usize,
-    /// Operations per second of an open loop.
-    pub rate: Option<f64>,
-    /// Keys.
-    pub keys: u32,
-    /// Writes in percent.
-    pub set_ratio: u8,
-    /// Deletions in percent.
-    pub delete_ratio: u8,
-    /// How fresh reads had to be.
-    pub read_consistency: Consistency,
-    /// How long written values live, in milliseconds; nothing if the load does not say.
-    pub ttl_ms: Option<u64>,
-    /// Answers were checked.
-    pub checked: bool,
-    /// How often each key was used, as DISTRIBUTION says it.
-    pub distribution: String,
-    /// What written values were padded to, as VALUE_BYTES says it.
-    pub value_bytes: String,
-    /// The seed of all random choices.
-    pub seed: u64,
-    /// The planned length of the load in seconds.
-    pub duration_s: f64,
 }
 
 /// Counts over the load.
@@ -134,7 +99,7 @@ pub struct Totals {
     pub deletes: u64,
     /// Failed operations.
     pub errors: u64,
-    /// Writes of which nobody knows whether they happened: neither done nor failed.
+    /// Writes whose outcome is unknown: neither done nor failed.
     pub indeterminate: u64,
     /// Operations answered by a second node after a first had failed.
     pub failed_over: u64,
@@ -215,23 +180,7 @@ impl Report {
         let traced = kept.values().any(|kept| kept.count > 0);
         let mut report = Self {
             ended_unix_ms: unix_ms(),
-            setup: Setup {
-                targets: plan.targets.clone(),
-                concurrency: plan.concurrency,
-                nodes_within: plan.nodes_within,
-                threads: plan.threads,
-                rate: plan.rate,
-                keys: plan.keys.count(),
-                set_ratio: plan.set_ratio,
-                delete_ratio: plan.delete_ratio,
-                read_consistency: plan.consistency,
-                ttl_ms: plan.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-                checked: plan.check,
-                distribution: plan.keys.distribution().to_string(),
-                value_bytes: plan.value_sizes.to_string(),
-                seed: plan.seed,
-                duration_s: plan.duration.as_secs_f64(),
-            },
+            setup: plan.clone(),
             prefilled: observed.prefilled,
             prefill_s: observed.prefill_time.as_secs_f64(),
             load_s: observed.load_time.as_secs_f64(),
@@ -266,7 +215,7 @@ impl Report {
             verdict: Verdict::default(),
             totals,
         };
-        report.verdict = Verdict::of(&report, plan.errors_max_percent);
+        report.verdict = Verdict::of(&report);
         report
     }
 
@@ -292,7 +241,7 @@ impl Report {
     #[must_use]
     pub const fn misses_are_explained(&self) -> bool {
         // Where the load itself says how long values live, the checker knows which may have expired.
-        self.evicted > 0 || (self.expired > 0 && self.setup.ttl_ms.is_none())
+        self.evicted > 0 || (self.expired > 0 && self.setup.ttl.is_none())
     }
 
     /// How many violations of a kind have no excuse.
@@ -317,7 +266,8 @@ impl Report {
 fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
     for fault in &mut faults {
         let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
-        fault.errors = fault.begun_at_s.map_or(0, |begun_at_s| recorder.errors.between(begun_at_s, until_s));
+        (fault.errors, fault.outcome_unknown) =
+            fault.begun_at_s.map_or((0, 0), |begun_at_s| recorder.errors.between(begun_at_s, until_s));
     }
     faults
 }

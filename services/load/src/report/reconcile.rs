@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::numbers::grouped;
 use crate::{
-    Op, OutcomeClass, Served,
+    Op, OutcomeClass, ServerCounts,
     exec::Observed,
-    stats::{Cover, OpTries, P99Reconciled, Recorder, ServedOp, Tries, during},
+    stats::{Cover, OpTries, P99Reconciled, Recorder, ServerOpCounts, Tries, during},
 };
 
 /// See the file's head.
@@ -40,7 +40,7 @@ pub struct OpReconciled {
     /// What lost its caller at the node.
     pub nodes_abandoned: u64,
     /// Errors that nodes gave before they looked at the request, which are no operations there.
-    pub turned_away: u64,
+    pub shed: u64,
     /// Reads of comparisons that had a reply.
     pub comparisons: u64,
     /// The sum of what nothing explains.
@@ -134,22 +134,22 @@ struct Books {
     whole_nodes: Vec<usize>,
     lossy_nodes: Vec<LossyNode>,
     client: [OpTries; Op::ALL.len()],
-    nodes: [ServedOp; Op::ALL.len()],
-    turned_away: [u64; Op::ALL.len()],
+    nodes: [ServerOpCounts; Op::ALL.len()],
+    shed: [u64; Op::ALL.len()],
     differences: Vec<Difference>,
     /// Of all nodes, as far as they tell.
-    histograms: [ServedOp; Op::ALL.len()],
+    histograms: [ServerOpCounts; Op::ALL.len()],
 }
 
 impl Books {
     /// Enters a node whose count is whole.
-    fn enter(&mut self, node: usize, tries: &Tries, served: &Served) {
-        let mut at_the_door = served.turned_away;
+    fn enter(&mut self, node: usize, tries: &Tries, served: &ServerCounts) {
+        let mut at_the_door = served.shed;
         for op in Op::ALL {
             let (client, counted) = (tries.of(node, op), &served.ops[op as usize]);
-            let (found, turned_away) = compare(node, op, client, counted, at_the_door);
-            at_the_door -= turned_away;
-            self.turned_away[op as usize] += turned_away;
+            let (found, shed) = compare(node, op, client, counted, at_the_door);
+            at_the_door -= shed;
+            self.shed[op as usize] += shed;
             self.differences.extend(found);
             self.client[op as usize].add(client);
             self.nodes[op as usize].add(counted);
@@ -186,7 +186,7 @@ impl Books {
             timed_out: client.timed_out,
             broken_off: client.broken_off,
             nodes_abandoned: nodes.abandoned,
-            turned_away: self.turned_away[op as usize],
+            shed: self.shed[op as usize],
             comparisons: compared.sum(),
             unexplained: of_op.map(|difference| difference.unexplained).sum(),
             p99,
@@ -195,15 +195,15 @@ impl Books {
 }
 
 /// What nothing explains at one node, and how many of the client's errors it gave `at_the_door`.
-fn compare(node: usize, op: Op, client: &OpTries, nodes: &ServedOp, at_the_door: u64) -> (Vec<Difference>, u64) {
-    let (mut found, mut turned_away, mut more) = (Vec::new(), 0, nodes.abandoned);
+fn compare(node: usize, op: Op, client: &OpTries, nodes: &ServerOpCounts, at_the_door: u64) -> (Vec<Difference>, u64) {
+    let (mut found, mut shed, mut more) = (Vec::new(), 0, nodes.abandoned);
     for outcome in OutcomeClass::ALL {
         let (had, counted) = (client.replies[outcome as usize], nodes.outcomes[outcome as usize]);
         more += counted.saturating_sub(had);
         let mut fewer = had.saturating_sub(counted);
         if outcome == OutcomeClass::Error {
-            turned_away = fewer.min(at_the_door);
-            fewer -= turned_away;
+            shed = fewer.min(at_the_door);
+            fewer -= shed;
         }
         if fewer > 0 {
             found.push(Difference { node, op, outcome: outcome.name(), client: had, counted, unexplained: fewer });
@@ -214,11 +214,11 @@ fn compare(node: usize, op: Op, client: &OpTries, nodes: &ServedOp, at_the_door:
         let (client, counted) = (client.replied(), nodes.all());
         found.push(Difference { node, op, outcome: "operations", client, counted, unexplained: beyond });
     }
-    (found, turned_away)
+    (found, shed)
 }
 
 impl LossyNode {
-    fn new(node: usize, tries: &Tries, served: &Served, cover: Cover, load_began_unix_s: f64) -> Self {
+    fn new(node: usize, tries: &Tries, served: &ServerCounts, cover: Cover, load_began_unix_s: f64) -> Self {
         let all = tries.at(node);
         let nothing = Self {
             node,
@@ -233,8 +233,8 @@ impl LossyNode {
         // A node that is older than the load and did not tell its count ahead of it has counted more than the load.
         let Ok(since) = std::time::Duration::try_from_secs_f64(since_s) else { return nothing };
         let (least, most) = tries.replies_since(node, since);
-        let node_since = served.ops.iter().map(ServedOp::all).sum();
-        let client_since = (least.saturating_sub(served.turned_away), most + all.silent());
+        let node_since = served.ops.iter().map(ServerOpCounts::all).sum();
+        let client_since = (least.saturating_sub(served.shed), most + all.silent());
         Self {
             counts_since_s: Some(since_s),
             unknowable: all.replied() - least,
@@ -264,13 +264,13 @@ mod tests {
     use super::*;
     use crate::{ErrorKind, NodeIndex};
 
-    fn nodes(outcomes: [u64; 5], abandoned: u64) -> ServedOp {
-        ServedOp { outcomes, abandoned, ..ServedOp::default() }
+    fn nodes(outcomes: [u64; 5], abandoned: u64) -> ServerOpCounts {
+        ServerOpCounts { outcomes, abandoned, ..ServerOpCounts::default() }
     }
 
-    fn found(client: &OpTries, nodes: &ServedOp, at_the_door: u64) -> (Vec<(&'static str, u64)>, u64) {
-        let (found, turned_away) = compare(0, Op::Get, client, nodes, at_the_door);
-        (found.iter().map(|difference| (difference.outcome, difference.unexplained)).collect(), turned_away)
+    fn found(client: &OpTries, nodes: &ServerOpCounts, at_the_door: u64) -> (Vec<(&'static str, u64)>, u64) {
+        let (found, shed) = compare(0, Op::Get, client, nodes, at_the_door);
+        (found.iter().map(|difference| (difference.outcome, difference.unexplained)).collect(), shed)
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(found(&client, &nodes([101, 10, 1, 0, 3], 2), 0), (vec![("operations", 1)], 0));
         // One too few is not made up for by one too many of another outcome.
         assert_eq!(found(&client, &nodes([99, 11, 1, 0, 2], 0), 0), (vec![("HIT_LOCAL", 1)], 0));
-        assert_eq!(found(&client, &nodes([100, 10, 1, 0, 0], 0), 5), (Vec::new(), 2), "turned away");
+        assert_eq!(found(&client, &nodes([100, 10, 1, 0, 0], 0), 5), (Vec::new(), 2), "shed");
         assert_eq!(found(&client, &nodes([100, 10, 1, 0, 0], 0), 1), (vec![("ERROR", 1)], 1));
     }
 
@@ -295,7 +295,7 @@ mod tests {
         }
         get(2, Err(ErrorKind::Closed));
         let served = |hits, cover| {
-            let mut served = Served::default();
+            let mut served = ServerCounts::default();
             served.ops[0].outcomes[0] = hits;
             LossyNode::new(0, &tries, &served, cover, 1000.0)
         };

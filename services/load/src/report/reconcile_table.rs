@@ -45,8 +45,8 @@ fn counts(out: &mut String, op: &OpReconciled) -> Written {
         let [timed_out, broken_off, abandoned] = [timed_out, broken_off, abandoned].map(grouped);
         also.push(format!("no reply: {timed_out} timed out, {broken_off} broken off; {abandoned} abandoned at nodes"));
     }
-    if op.turned_away > 0 {
-        also.push(format!("{} errors given before an operation began", grouped(op.turned_away)));
+    if op.shed > 0 {
+        also.push(format!("{} errors given before an operation began", grouped(op.shed)));
     }
     if op.comparisons > 0 {
         also.push(format!("{} reads of comparisons are among these", grouped(op.comparisons)));

@@ -84,11 +84,12 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
     let deletes = if setup.delete_ratio > 0 { format!(", {} % DEL", setup.delete_ratio) } else { String::new() };
     let mix = format!("{} % SET{deletes}", setup.set_ratio);
     field(out, "load", &format!("{load}, {} threads, {mix}, seed {}", setup.threads, setup.seed))?;
-    let sizes =
-        if setup.value_bytes == "0" { String::new() } else { format!(", values of {} bytes", setup.value_bytes) };
-    field(out, "keys", &format!("{}, {}{sizes}", grouped(setup.keys.into()), setup.distribution))?;
+    let sizes = setup.value_sizes.to_string();
+    let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
+    let keys = grouped(setup.keys.count().into());
+    field(out, "keys", &format!("{keys}, {}{sizes}", setup.keys.distribution()))?;
     if report.prefill_s > 0.0 {
-        let keys = format!("{} of {}", grouped(report.prefilled), grouped(setup.keys.into()));
+        let keys = format!("{} of {keys}", grouped(report.prefilled));
         field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
     }
     if let Some(lag) = &report.lag {
@@ -162,8 +163,8 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "errors", &format!("{} ({share:.3} % of all operations)", grouped(totals.errors)))?;
     if totals.indeterminate > 0 {
         let share = percent(totals.indeterminate, totals.total);
-        let words = format!("{} writes ({share:.3} %) may or may not have happened", grouped(totals.indeterminate));
-        field(out, "in doubt", &words)?;
+        let words = format!("outcome of {} writes ({share:.3} % of all operations)", grouped(totals.indeterminate));
+        field(out, "unknown", &words)?;
     }
     let share = percent(totals.extra_tries, totals.total);
     let extra = format!("{} extra tries ({share:.3} % of all operations)", grouped(totals.extra_tries));
@@ -184,7 +185,7 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
 
 fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     heading(out, "Integrity")?;
-    if !report.setup.checked {
+    if !report.setup.check {
         return field(out, "not checked", "CHECK=off");
     }
     let found = &report.integrity;
@@ -192,7 +193,7 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     let reads = report.totals.hits_local + report.totals.hits_remote;
     field(out, "wrong object", &of(Violation::WrongObject))?;
     let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
-    field(out, "corrupt", &format!("{}, never written {unwritten}, restamped {restamped}", of(Violation::Corrupt)))?;
+    field(out, "corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)))?;
     let explained = if report.misses_are_explained() {
         format!(" (explained: {} evicted, {} expired)", grouped(report.evicted), grouped(report.expired))
     } else {
@@ -206,11 +207,11 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "lost writes", &lost)?;
     field(out, "order", &format!("{} acknowledged with too low a version", of(Violation::OutOfOrder)))?;
     let (quorum, session) = (of(Violation::StaleQuorum), of(Violation::SessionBroken));
-    let asked = report.setup.read_consistency.name();
+    let asked = report.setup.consistency.name();
     let too_old = format!("{quorum} quorum reads, {session} session reads (the load read at {asked})");
     field(out, "too old", &too_old)?;
     let (resurrected, outlived) = (of(Violation::Resurrected), of(Violation::Outlived));
-    field(out, "came back", &format!("{resurrected} deleted, refused or overwritten, {outlived} expired"))?;
+    field(out, "resurrected", &format!("{resurrected} deleted, refused or overwritten, {outlived} expired"))?;
     let stale = format!("{} reads ({:.4} %)", grouped(found.stale), percent(found.stale, reads));
     let age = |ms: f64| millis(Duration::from_secs_f64(ms / 1e3));
     let ages = if found.stale > 0 {

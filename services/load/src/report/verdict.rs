@@ -27,17 +27,18 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn of(report: &Report, errors_max_percent: f64) -> Self {
+    pub(super) fn of(report: &Report) -> Self {
+        let errors_max_percent = report.setup.errors_max_percent;
         let mut verdict = Self::default();
         let found = Violation::ALL.map(|violation| (report.violations(violation), violation.words()));
         let behind = (report.divergences.len() as u64, "comparisons found a node that stayed behind");
         for (count, what) in found.into_iter().chain([behind]).filter(|(count, _)| *count > 0) {
             verdict.broken.push(format!("{count} {what}"));
         }
-        // Whoever waits for a write is not helped by its outcome being unknown.
+        // A write whose outcome is unknown serves its client as little as one that failed.
         let errors = percent(report.totals.errors + report.totals.indeterminate, report.totals.total);
         if errors > errors_max_percent {
-            let what = "of the operations failed or are indeterminate";
+            let what = "of the operations failed or have an unknown outcome";
             verdict.missed.push(format!("{errors:.3} % {what}, {errors_max_percent} % are allowed"));
         }
         if report.totals.total < SAMPLES_MIN {

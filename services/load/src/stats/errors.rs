@@ -82,11 +82,17 @@ impl ErrorLog {
         self.kinds.get(&kind).map_or(0, |entry| entry.count)
     }
 
-    /// How many of any kind there were in these tenths of seconds and between them, in seconds since the load began.
-    pub(crate) fn between(&self, from_s: f64, to_s: f64) -> u64 {
+    /// How many operations failed in these tenths of seconds and between them, in seconds since the load began, and of how many
+    /// the outcome is unknown.
+    pub(crate) fn between(&self, from_s: f64, to_s: f64) -> (u64, u64) {
         // Negative numbers become 0, and what is too large the largest.
         let (from, to) = ((from_s * 10.0) as u32, (to_s * 10.0) as u32);
-        self.kinds.values().flat_map(|kind| kind.deciseconds.range(from..=to.max(from))).map(|(_, count)| count).sum()
+        let mut sums = (0, 0);
+        for (kind, entry) in &self.kinds {
+            let sum = if *kind == ErrorKind::Indeterminate { &mut sums.1 } else { &mut sums.0 };
+            *sum += entry.deciseconds.range(from..=to.max(from)).map(|(_, count)| count).sum::<u64>();
+        }
+        sums
     }
 
     /// By kind, most frequent first.
@@ -144,6 +150,8 @@ mod tests {
         let (first, second) = (summaries[0].windows[0], summaries[0].windows[1]);
         assert_eq!((first.from_s, first.to_s, first.count), (20.0, 20.4, 4));
         assert_eq!((second.from_s, second.to_s, second.count), (40.0, 40.1, 1));
-        assert_eq!([log.between(20.0, 20.25), log.between(20.3, 39.9), log.between(40.05, f64::INFINITY)], [3, 1, 1]);
+        log.add(ErrorKind::Indeterminate, Duration::from_millis(20_100), String::new);
+        let between = [log.between(20.0, 20.25), log.between(20.3, 39.9), log.between(40.05, f64::INFINITY)];
+        assert_eq!(between, [(3, 1), (1, 0), (1, 0)], "what failed and what is unknown are two counts");
     }
 }

@@ -1,4 +1,4 @@
-//! What became of one operation, told to its target behind the books; and what the target knows of its way. Most operations
+//! The result of one operation, as its target gets it after it was counted; and what the target knows of its way. Most operations
 //! cost a few comparisons here; words are only made of the slowest.
 
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{parts::PartSample, served::ServedOp};
+use super::{parts::PartSample, server_counts::ServerOpCounts};
 
 /// Fewer requests with known parts say nothing of their slowest hundredth.
 const SAMPLES_MIN: usize = 1000;
@@ -54,7 +54,7 @@ pub struct P99Reconciled {
 }
 
 impl P99Reconciled {
-    pub(crate) fn new(response_s: f64, samples: &[PartSample], nodes: &ServedOp) -> Option<Self> {
+    pub(crate) fn new(response_s: f64, samples: &[PartSample], nodes: &ServerOpCounts) -> Option<Self> {
         let count = samples.len();
         if count < SAMPLES_MIN {
             return None;
@@ -137,9 +137,9 @@ mod tests {
         (0..2000).map(sample).collect()
     }
 
-    fn nodes(bounds: [f64; 2]) -> ServedOp {
+    fn nodes(bounds: [f64; 2]) -> ServerOpCounts {
         let buckets = vec![(bounds[0], 0), (bounds[1], 2000), (f64::INFINITY, 2000)];
-        ServedOp { buckets, ..ServedOp::default() }
+        ServerOpCounts { buckets, ..ServerOpCounts::default() }
     }
 
     #[test]

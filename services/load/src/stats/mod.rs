@@ -10,7 +10,7 @@ mod latency;
 mod live;
 mod parts;
 mod recorder;
-mod served;
+mod server_counts;
 mod slowest;
 mod tries;
 
@@ -24,7 +24,7 @@ pub(crate) use self::{
     kept::{KeptFor, TraceReport},
     latency::{Distribution, Series},
     recorder::{Recorder, SweepTally},
-    served::{Cover, ServedOp, during},
+    server_counts::{Cover, ServerOpCounts, during},
     slowest::SlowRequest,
     tries::{OpTries, Tries},
 };
@@ -33,5 +33,5 @@ pub use self::{
     kept::SpanFates,
     latency::OutcomeClass,
     live::{Counter, Live, Snapshot},
-    served::Served,
+    server_counts::ServerCounts,
 };

@@ -1,4 +1,4 @@
-//! What every node was asked, try by try: the client's side of the books. An operation is one try or two, and each is counted
+//! What every node was asked, try by try: the client side of the reconciliation. An operation is one try or two, and each is counted
 //! at the node that it went to, so that a fail-over needs no allowance.
 
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Tries {
         self.add_try(answer.node, op, reply.ok_or_else(|| answer.error()), at);
     }
 
-    /// Of an operation ahead of the load, only what its node may be counting yet.
+    /// Of an operation before the load, only what its node may be counting yet.
     pub(crate) fn add_ahead(&mut self, op: Op, answer: &Answer) {
         if let Some(before) = answer.before.filter(|before| !before.is_reply) {
             self.nodes[before.node.0].ops[op as usize].add_silent(before.error);

@@ -1,11 +1,11 @@
-//! What nodes count of the operations that they served, before and after the load: the other side of the books.
+//! What nodes count of the operations that they served, before and after the load: the server side of the reconciliation.
 
 use super::latency::OutcomeClass;
 use crate::Op;
 
 /// One node's count of one operation, since it started.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ServedOp {
+pub struct ServerOpCounts {
     /// How many ended how, indexed by outcome class.
     pub outcomes: [u64; OutcomeClass::ALL.len()],
     /// How many lost their caller before they ended.
@@ -16,16 +16,16 @@ pub struct ServedOp {
 
 /// One node's operations.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Served {
+pub struct ServerCounts {
     /// When it began to count, in Unix seconds.
     pub since_unix_s: f64,
     /// By operation.
-    pub ops: [ServedOp; Op::ALL.len()],
-    /// Requests and connections turned away before anybody looked at them, whatever the operation.
-    pub turned_away: u64,
+    pub ops: [ServerOpCounts; Op::ALL.len()],
+    /// Requests and connections that admission control shed, whatever the operation.
+    pub shed: u64,
 }
 
-impl ServedOp {
+impl ServerOpCounts {
     /// What was counted since `before`, which has the same buckets or none.
     fn since(&self, before: &Self) -> Self {
         let mut change = self.clone();
@@ -87,14 +87,14 @@ pub(crate) enum Cover {
 }
 
 /// What a node counted between two looks.
-pub(crate) fn during(before: Option<&Served>, after: Option<&Served>) -> (Served, Cover) {
-    let Some(after) = after else { return (Served::default(), Cover::Nothing) };
+pub(crate) fn during(before: Option<&ServerCounts>, after: Option<&ServerCounts>) -> (ServerCounts, Cover) {
+    let Some(after) = after else { return (ServerCounts::default(), Cover::Nothing) };
     let Some(before) = before.filter(|before| before.since_unix_s == after.since_unix_s) else {
         return (after.clone(), Cover::Since(after.since_unix_s));
     };
     let mut change = after.clone();
     change.ops.iter_mut().zip(&before.ops).for_each(|(now, before)| *now = now.since(before));
-    change.turned_away = change.turned_away.saturating_sub(before.turned_away);
+    change.shed = change.shed.saturating_sub(before.shed);
     (change, Cover::Whole)
 }
 
@@ -102,8 +102,8 @@ pub(crate) fn during(before: Option<&Served>, after: Option<&Served>) -> (Served
 mod tests {
     use super::*;
 
-    fn served(since_unix_s: f64, hits: u64) -> Option<Served> {
-        let mut served = Served { since_unix_s, ..Served::default() };
+    fn counts(since_unix_s: f64, hits: u64) -> Option<ServerCounts> {
+        let mut served = ServerCounts { since_unix_s, ..ServerCounts::default() };
         let get = &mut served.ops[Op::Get as usize];
         get.outcomes[OutcomeClass::Local as usize] = hits;
         get.buckets = vec![(0.001, hits / 2), (0.01, hits), (f64::INFINITY, hits)];
@@ -112,24 +112,24 @@ mod tests {
 
     #[test]
     fn a_node_that_counts_anew_has_lost_what_it_had() {
-        let hits = |(served, cover): (Served, Cover)| (served.ops[Op::Get as usize].all(), cover);
-        let before = served(1.0, 100);
-        assert_eq!(hits(during(before.as_ref(), served(1.0, 150).as_ref())), (50, Cover::Whole));
-        assert_eq!(hits(during(before.as_ref(), served(9.0, 30).as_ref())), (30, Cover::Since(9.0)));
-        assert_eq!(hits(during(None, served(9.0, 30).as_ref())), (30, Cover::Since(9.0)));
+        let hits = |(served, cover): (ServerCounts, Cover)| (served.ops[Op::Get as usize].all(), cover);
+        let before = counts(1.0, 100);
+        assert_eq!(hits(during(before.as_ref(), counts(1.0, 150).as_ref())), (50, Cover::Whole));
+        assert_eq!(hits(during(before.as_ref(), counts(9.0, 30).as_ref())), (30, Cover::Since(9.0)));
+        assert_eq!(hits(during(None, counts(9.0, 30).as_ref())), (30, Cover::Since(9.0)));
         assert_eq!(hits(during(before.as_ref(), None)), (0, Cover::Nothing));
     }
 
     #[test]
     fn a_quantile_is_within_its_bucket() {
-        let (sum, _) = during(served(1.0, 0).as_ref(), served(1.0, 100).as_ref());
+        let (sum, _) = during(counts(1.0, 0).as_ref(), counts(1.0, 100).as_ref());
         assert_eq!(sum.ops[Op::Get as usize].buckets, [(0.001, 50), (0.01, 100), (f64::INFINITY, 100)]);
         let quantile = sum.ops[Op::Get as usize].quantile(0.99);
         let is_right =
             |found: Quantile| (found.from_s, found.to_s) == (0.001, 0.01) && (found.guess_s - 0.009_82).abs() < 1e-9;
         assert!(quantile.is_some_and(is_right), "{quantile:?}");
-        assert_eq!(ServedOp::default().quantile(0.99), None);
-        let beyond = ServedOp { buckets: vec![(1.0, 0), (f64::INFINITY, 5)], ..ServedOp::default() };
+        assert_eq!(ServerOpCounts::default().quantile(0.99), None);
+        let beyond = ServerOpCounts { buckets: vec![(1.0, 0), (f64::INFINITY, 5)], ..ServerOpCounts::default() };
         assert_eq!(beyond.quantile(0.5), Some(Quantile { from_s: 1.0, guess_s: 1.0, to_s: f64::INFINITY }));
     }
 }

@@ -17,7 +17,7 @@ use super::{
     stages::Stages,
 };
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Op, Phase, Served, Snapshot,
+    Client, Cluster, Counter, NodeIndex, NodeStats, Op, Phase, ServerCounts, Snapshot,
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
     report::{Report, numbers},
@@ -33,8 +33,8 @@ pub(crate) struct Observed {
     pub(crate) stats_at_start: Vec<Option<NodeStats>>,
     pub(crate) stats_before_load: Vec<Option<NodeStats>>,
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
-    pub(crate) served_before_load: Vec<Option<Served>>,
-    pub(crate) served_after_load: Vec<Option<Served>>,
+    pub(crate) served_before_load: Vec<Option<ServerCounts>>,
+    pub(crate) served_after_load: Vec<Option<ServerCounts>>,
     /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
     pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     pub(crate) samples: Vec<Sample>,
@@ -53,7 +53,7 @@ pub(crate) struct Observed {
 ///
 /// # Errors
 /// Why the run could not be made at all.
-pub async fn run_session<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Cluster) -> Result<Report, String> {
+pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Cluster) -> Result<Report, String> {
     let run = Arc::new(Run::new(plan));
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -213,10 +213,10 @@ async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> 
     stats
 }
 
-async fn all_served(run: &Run, cluster: &impl Cluster) -> Vec<Option<Served>> {
+async fn all_served(run: &Run, cluster: &impl Cluster) -> Vec<Option<ServerCounts>> {
     let mut served = Vec::new();
     for node in (0..run.plan.targets.len()).map(NodeIndex) {
-        served.push(cluster.served(node).await.ok());
+        served.push(cluster.server_counts(node).await.ok());
     }
     served
 }
