@@ -98,9 +98,9 @@ def heatmap(title: str, description: str, expr: str, **own) -> dict:
 
 def verdict() -> list[dict]:
     since_kill = (
-        'max(runner_fault_event_timestamp_seconds{%s,kind="kill",action="%s"}) - max(runner_fault_event_timestamp_seconds{%s,action="kill"})'
+        'max(runner_fault_event_timestamp_seconds{%s,kind="crash",action="%s"}) - max(runner_fault_event_timestamp_seconds{%s,kind="crash",action="begun"})'
     )
-    phases = ("warm", "steady", "after_kill", "recovered", "in_fault")
+    phases = ("warm", "steady", "in_fault", "recovered")
     phase = " + ".join(f'{at} * max(runner_phase{{{RUN},phase="{name}"}})' for at, name in enumerate(phases))
     return [
         number("Wrong answers", "Values that nobody wrote, acknowledged writes that were missed, versions out of order. Anything above 0 breaks the guarantee.", "short",
@@ -112,12 +112,12 @@ def verdict() -> list[dict]:
             steps=[{"color": "green", "value": None}, {"color": "orange", "value": 1e-9}, {"color": "red", "value": 0.001}]),
         number("Error budget burn", "How many times faster than allowed the nodes spend the error budget of 99.9 %; 14.4 pages.", "x",
             query("max(mesh:error_ratio:rate10s) / 0.001", "burn"), steps=[{"color": "green", "value": None}, {"color": "orange", "value": 1}, {"color": "red", "value": 14.4}]),
-        number("Kill to declared dead", "From the kill until the first survivor called the node dead.", "s",
+        number("Kill to declared dead", "From the crash until the first survivor called the node dead.", "s",
             query(since_kill % (RUN, "dead", RUN), "detection")),
-        number("Kill to recovered", "From the kill until the node was ready again and every survivor had it back.", "s",
+        number("Kill to recovered", "From the crash until every node was ready again and saw all others alive.", "s",
             query(since_kill % (RUN, "recovered", RUN), "recovery")),
         states("Phase", "The part of the run, as the runner counts its percentiles.", query(phase, "phase"), width=12, height=5,
-            names={0: ("warm", "blue"), 1: ("steady", "green"), 2: ("after kill", "red"), 3: ("recovered", "purple"), 4: ("in fault", "orange")}),
+            names={0: ("warm", "blue"), 1: ("steady", "green"), 2: ("in fault", "red"), 3: ("recovered", "purple")}),
         states("Nodes that answer", "Whether Prometheus reaches a node's /metrics. A gap is a node that is gone.",
             query('max by (instance) (up{job="mesh-node"})', "{{instance}}"), names={0: ("down", "red"), 1: ("up", "green")}, width=6, height=5),
         panel("table", "Alerts", "Alerts that are pending or fire now; empty is good.", "short",
@@ -325,9 +325,9 @@ def annotation(name: str, color: str, expr: str, title: str, tags: str) -> dict:
 def annotations() -> list[dict]:
     event = "runner_fault_event_timestamp_seconds"
     return [
-        annotation("Kills", "red", f'{event}{{{RUN},action="kill"}}', "kill {{target}}", "action,target"),
-        annotation("Faults", "orange", f'{event}{{{RUN},action="begun"}}', "{{kind}} {{target}}", "kind,target"),
-        annotation("Phases", "purple", f'{event}{{{RUN},action=~"dead|back|ready|healed|recovered"}}', "{{action}} {{target}}", "action,kind,target"),
+        annotation("Kills", "red", f'{event}{{{RUN},action="begun",kind="crash"}}', "crash {{target}}", "kind,target"),
+        annotation("Faults", "orange", f'{event}{{{RUN},action="begun",kind!="crash"}}', "{{kind}} {{target}}", "kind,target"),
+        annotation("Phases", "purple", f'{event}{{{RUN},action=~"silent|dead|back|ready|healed|recovered"}}', "{{action}} {{target}}", "action,kind,target"),
         annotation("Starts", "blue", "mesh_start_timestamp_seconds", "{{node}} started", "node"),
     ]
 

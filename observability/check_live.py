@@ -79,7 +79,7 @@ class Stack:
 
     @property
     def killed_at(self) -> float:
-        return json.loads((self.folder / "results.json").read_text())["timeline"]["killed_at_unix_ms"] / 1000
+        return json.loads((self.folder / "results.json").read_text())["faults"][0]["begun_at_unix_ms"] / 1000
 
 
 class Complaint(Exception):
@@ -109,7 +109,7 @@ def check_stack(stack: Stack) -> bool:
 
 def check_kill_line(stack: Stack) -> str:
     """The annotation of the kill stands within a second of it, and its alert fired."""
-    line = value(stack, 'last_over_time(runner_fault_event_timestamp_seconds{action="kill"}[5m])')
+    line = value(stack, 'last_over_time(runner_fault_event_timestamp_seconds{action="begun",kind="crash"}[5m])')
     off_ms = abs(line - stack.killed_at) * 1000
     alerted = value(stack, 'count_over_time(ALERTS{alertname="MeshNodeDown",alertstate="firing"}[5m])')
     expect(off_ms < 1000 and alerted > 0, f"{off_ms:.0f} ms, and MeshNodeDown fired for {alerted:.0f} s")

@@ -70,7 +70,8 @@ def main() -> int:
 def look(local: LocalStack, pictures: Path) -> dict:
     """Takes the pictures; gives what there is to be seen on them."""
     results = json.loads((local.folder / "results.json").read_text())
-    timeline, killed = results["timeline"], results["timeline"]["killed_at_unix_ms"] / 1000
+    crash = results["faults"][0]
+    killed = crash["begun_at_unix_ms"] / 1000
     names = {f"127.0.0.1:{port}": f"node{at}" for at, port in enumerate(local.ports.quic, 1)}
     board_picture(local.url, killed - 5, killed + 15, pictures / "kill-board.png", names)
     graph_page(local.url, 'sum by (instance) (up{job="mesh-node"})', 1, pictures / "prometheus.png")
@@ -95,10 +96,10 @@ def look(local: LocalStack, pictures: Path) -> dict:
             break
     missed = traces.with_legs(survivors, "POST /set", lambda leg: to_victim(leg) and leg["outcome"] not in ("won", "lost"))
     found = {
-        "killed_s": timeline["killed_at_s"],
-        "dead_s": [round(survivor["dead_at_s"] - timeline["killed_at_s"], 2) for survivor in timeline["survivors"]],
-        "back_s": round(timeline["back_at_s"] - timeline["killed_at_s"], 2),
-        "ready_s": round(timeline["ready_at_s"] - timeline["killed_at_s"], 2),
+        "killed_s": crash["begun_at_s"],
+        "dead_s": [round(survivor["dead_at_s"] - crash["begun_at_s"], 2) for survivor in crash["survivors"]],
+        "back_s": round(crash["ended_at_s"] - crash["begun_at_s"], 2),
+        "ready_s": round(crash["ready_at_s"] - crash["begun_at_s"], 2),
         "operations": results["totals"]["total"], "errors": results["totals"]["errors"],
         "failed_over": results["totals"]["failed_over"],
         "wrong": sum(results["integrity"][kind] for kind in ("wrong_object", "corrupt", "never_written", "missing", "lost")),

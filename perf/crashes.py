@@ -37,12 +37,12 @@ def crashes(bench, figures: Round) -> None:
     )
     totals, failed = found["totals"], found["failed"]
     figures["crash rate ops/s"] = totals["ops_per_s"]
-    figures["crashes, each recovered from"] = sum(kill["ready_at_s"] is not None for kill in found["kills"])
+    figures["crashes, each recovered from"] = sum(kill["ready_at_s"] is not None for kill in found["faults"])
     figures["crash run s"] = found["load_s"]
     figures["crash violations"] = sum(found["integrity"][kind] for kind in VIOLATIONS)
     figures["crash lost writes"] = found["sweep"]["lost"]
     figures["crash errors %"] = totals["errors"] / totals["total"] * 100
-    figures["crash writes in doubt %"] = totals["indeterminate"] / totals["total"] * 100
+    figures["crash writes with outcome unknown %"] = totals["indeterminate"] / totals["total"] * 100
     # Of the first thousand; more are beyond the allowed share anyway.
     figures["crash error distance s"] = max((abs(request["after_fault_s"]) for request in failed), default=0.0)
     if found["verdict"]["void"]:

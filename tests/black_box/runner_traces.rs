@@ -74,7 +74,7 @@ async fn every_request_that_the_runner_kept_is_a_whole_trace() {
     let (output, results) = (runner.output(), runner.results());
     assert_ne!(status.code(), Some(2), "{output}");
     let traces = traces(&collector);
-    let kill_ns = results["timeline"]["killed_at_unix_ms"].as_f64().expect("a kill") * 1e6;
+    let kill_ns = results["faults"][0]["begun_at_unix_ms"].as_f64().expect("a kill") * 1e6;
     let is_around =
         |span: &Span| span.times.0 as f64 - AROUND_KILL_NS < kill_ns && kill_ns < span.times.1 as f64 + AROUND_KILL_NS;
     let is_around_kill = |spans: &[Span]| spans.iter().any(is_around);
@@ -102,7 +102,7 @@ async fn every_request_that_the_runner_kept_is_a_whole_trace() {
 
     // Nothing of the load hangs in the air but what the killed node took with it. What is read behind it nodes trace by
     // themselves, and they are killed with the last of it unsent.
-    let load_ended_ns = (results["load_s"].as_f64().unwrap() - results["timeline"]["killed_at_s"].as_f64().unwrap())
+    let load_ended_ns = (results["load_s"].as_f64().unwrap() - results["faults"][0]["begun_at_s"].as_f64().unwrap())
         .mul_add(1e9, kill_ns);
     let is_of_load = |spans: &[Span]| spans.iter().all(|span| (span.times.0 as f64) < load_ended_ns);
     for spans in traces.values().filter(|spans| is_of_load(spans)) {

@@ -6,7 +6,7 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, parse_settings, render, run_session};
+use load::{NodeIndex, parse_settings, render, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -42,10 +42,11 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let set_ttl_ms = settings.node.set_ttl_ms;
-    let mut plan = load.plan(Vec::new(), Some(NodeIndex(0)), cores, set_ttl_ms);
+    let mut plan = load.plan(Vec::new(), cores, set_ttl_ms);
     let (trio, questions) = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
     plan.targets = trio.names();
     plan.nodes_within = true;
+    plan.add_kills(load, NodeIndex(0), false);
     let mut questions = Some(questions);
     let client = |thread| DirectClient {
         nodes: trio.nodes(),
@@ -55,7 +56,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     };
     let clients = (0..plan.threads as u64).map(client).collect();
     let results = plan.results.clone();
-    let report = run_session::<DirectClient>(plan, clients, &trio).await?;
+    let report = run_plan::<DirectClient>(plan, clients, &trio).await?;
     println!("\n{}", render(&report).trim_end());
     if let Some(path) = results {
         report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FaultOrder, NodeIndex, Op, OutcomeClass, Run, Served, Version};
+use crate::{FaultOrder, NodeIndex, Op, OutcomeClass, Run, ServerCounts, Version};
 
 /// What a target that can only be killed says to everything else.
 const NO_FAULTS: &str = "there is no way to do that to this target";
@@ -70,7 +70,7 @@ pub struct MemberSeen {
 }
 
 /// What a node has for a key: a version, or nothing.
-pub type Seen = Option<Version>;
+pub(crate) type Seen = Option<Version>;
 
 /// Control over the nodes under load. Every error is a sentence.
 pub trait Cluster {
@@ -83,9 +83,9 @@ pub trait Cluster {
     fn stats(&self, node: NodeIndex) -> impl Future<Output = Result<NodeStats, String>>;
 
     /// Reads what a node has counted of its operations, if it tells.
-    fn served(&self, node: NodeIndex) -> impl Future<Output = Result<Served, String>> {
+    fn server_counts(&self, node: NodeIndex) -> impl Future<Output = Result<ServerCounts, String>> {
         let _ = node;
-        std::future::ready(Err("nodes without a door of their own count nothing".to_owned()))
+        std::future::ready(Err("in-process nodes expose no /metrics".to_owned()))
     }
 
     /// Asks a Prometheus for the nodes' p99 of each operation over the last `window`, in seconds; nothing for those that nobody
@@ -104,7 +104,7 @@ pub trait Cluster {
     /// Whether a node takes traffic; an error if it does not answer at all.
     fn ready(&self, node: NodeIndex) -> impl Future<Output = Result<bool, String>>;
 
-    /// Kills a node without a good-bye.
+    /// Kills a node: no graceful shutdown.
     fn kill(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>>;
 
     /// Tells a node to leave and end, as on SIGTERM.
@@ -113,7 +113,7 @@ pub trait Cluster {
         async { Err(NO_FAULTS.to_owned()) }
     }
 
-    /// Lets a node answer nobody for a while.
+    /// Pauses a node for a while, as by SIGSTOP.
     fn pause(&self, node: NodeIndex, time: Duration) -> impl Future<Output = Result<(), String>> {
         let _ = (node, time);
         async { Err(NO_FAULTS.to_owned()) }

@@ -12,9 +12,7 @@ pub enum Phase {
     Warm,
     /// Nothing is broken.
     Steady,
-    /// From the kill until the killed node is ready again.
-    AfterKill,
-    /// From the beginning of a fault of FAULTS until the mesh is whole again.
+    /// From the start of a fault until the mesh has recovered from it.
     InFault,
     /// After that.
     Recovered,
@@ -22,7 +20,7 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Warm, Self::Steady, Self::AfterKill, Self::InFault, Self::Recovered];
+    pub const ALL: [Self; 4] = [Self::Warm, Self::Steady, Self::InFault, Self::Recovered];
 
     /// Its place in tables.
     #[must_use]
@@ -36,7 +34,6 @@ impl Phase {
         match self {
             Self::Warm => "warm",
             Self::Steady => "steady",
-            Self::AfterKill => "after kill",
             Self::InFault => "in fault",
             Self::Recovered => "recovered",
         }

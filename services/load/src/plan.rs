@@ -1,19 +1,26 @@
-//! Everything that is decided before a run begins.
+//! Everything that is decided before a run begins. Results hold it as `setup`.
 
 use std::{path::PathBuf, time::Duration};
 
-use rand::Rng;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use serde::{Serialize, Serializer};
 
-use crate::{Consistency, KeySpace, NodeIndex, Op, PlannedFault, ValueSizes, run::EXPIRY_ALLOWANCE};
+use crate::{
+    Op, PlannedFault,
+    exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
+    target::Consistency,
+};
 
 /// A run, decided.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// What the nodes are called in the summary.
     pub targets: Vec<String>,
     /// How long the load lasts.
+    #[serde(rename = "duration_s", serialize_with = "seconds")]
     pub duration: Duration,
     /// The beginning of it that is measured apart.
+    #[serde(skip)]
     pub warmup: Duration,
     /// Operations in flight, over all threads.
     pub concurrency: usize,
@@ -24,58 +31,56 @@ pub struct Plan {
     /// Operations per second over all threads; nothing keeps `concurrency` in flight instead.
     pub rate: Option<f64>,
     /// The keys.
+    #[serde(flatten)]
     pub keys: KeySpace,
     /// How many of a hundred operations write.
     pub set_ratio: u8,
     /// What written values are padded to.
+    #[serde(rename = "value_bytes", serialize_with = "text")]
     pub value_sizes: ValueSizes,
     /// How many of a hundred operations delete.
     pub delete_ratio: u8,
     /// How fresh reads must be.
+    #[serde(rename = "read_consistency")]
     pub consistency: Consistency,
     /// How long written values live; for ever, or as long as the nodes see fit, without one.
+    #[serde(rename = "ttl_ms", serialize_with = "milliseconds")]
     pub ttl: Option<Duration>,
     /// Answers are checked.
+    #[serde(rename = "checked")]
     pub check: bool,
     /// Seeds every random choice.
     pub seed: u64,
     /// Write every key before the load begins.
+    #[serde(skip)]
     pub prefill: bool,
     /// Read every key from every node after it ended.
+    #[serde(skip)]
     pub final_sweep: bool,
     /// How long to wait before that.
+    #[serde(skip)]
     pub quiescence: Duration,
     /// How often one key is compared between all nodes.
+    #[serde(skip)]
     pub check_every: Option<Duration>,
     /// How often the nodes' counters are printed.
+    #[serde(skip)]
     pub stats_every: Option<Duration>,
     /// A line after this many operations of a thread; 0 for none.
+    #[serde(skip)]
     pub log_every: u64,
     /// More failed operations than this break the run's objective.
+    #[serde(skip)]
     pub errors_max_percent: f64,
     /// Counts of client and nodes that do not agree make the run invalid.
+    #[serde(skip)]
     pub reconcile: bool,
     /// Where the machine-readable results go.
+    #[serde(skip)]
     pub results: Option<PathBuf>,
-    /// Kills.
-    pub kill: Option<Kill>,
-    /// Other faults, each at its time.
+    /// Faults, each at its time or in its turn.
+    #[serde(skip)]
     pub faults: Vec<PlannedFault>,
-}
-
-/// A node is killed.
-#[derive(Clone, Copy, Debug)]
-pub struct Kill {
-    /// Which.
-    pub victim: NodeIndex,
-    /// When, after the load began.
-    pub after: Duration,
-    /// How many kills there are, one after the other. After the last of several the load ends, DURATION or not.
-    pub count: u32,
-    /// The least time from one kill to the next; each also waits until every node is ready again.
-    pub every: Duration,
-    /// The victim is drawn anew for each kill after the first.
-    pub anew: bool,
 }
 
 /// Values that live no longer than this have all expired when the final sweep begins.
@@ -108,9 +113,26 @@ impl Plan {
         self.quiescence.max(expired.unwrap_or_default())
     }
 
+    /// Random numbers for one task.
+    pub(crate) fn dice(&self, thread: usize, task: usize) -> SmallRng {
+        SmallRng::seed_from_u64(self.seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
+    }
+
     /// Thread `index`'s share of the operations in flight.
     #[must_use]
     pub const fn concurrency_of(&self, index: usize) -> usize {
         self.concurrency / self.threads + (index < self.concurrency % self.threads) as usize
     }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(duration.as_secs_f64())
+}
+
+fn milliseconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).serialize(to)
+}
+
+fn text<S: Serializer>(value: &ValueSizes, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
 }

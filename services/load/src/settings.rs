@@ -8,8 +8,9 @@ use clap::{
 };
 
 use crate::{
-    Consistency, KeySpace, Kill, NodeIndex, Plan, ValueSizes,
-    keys::{Distribution, KEYS_MAX},
+    exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
+    plan::Plan,
+    target::Consistency,
 };
 
 /// The load.
@@ -112,11 +113,8 @@ impl LoadSettings {
     /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
     /// SET_TTL_MS.
     #[must_use]
-    pub fn plan(&self, targets: Vec<String>, victim: Option<NodeIndex>, threads: usize, set_ttl_ms: i64) -> Plan {
+    pub fn plan(&self, targets: Vec<String>, threads: usize, set_ttl_ms: i64) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
-        let (count, every) = (self.kill_count, self.kill_every);
-        let kill = victim.zip(self.kill_after.0);
-        let kill = kill.map(|(victim, after)| Kill { victim, after, count, every, anew: false });
         Plan {
             targets,
             nodes_within: false,
@@ -142,7 +140,6 @@ impl LoadSettings {
             errors_max_percent: self.errors_max_percent,
             reconcile: true,
             results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
-            kill,
             faults: Vec::new(),
         }
     }
@@ -330,9 +327,9 @@ mod tests {
 
     #[test]
     fn operations_in_flight_are_shared_out_completely() {
-        let plan = parse(&["--concurrency=7", "--runner-threads=3"]).unwrap().load.plan(Vec::new(), None, 1, 0);
+        let plan = parse(&["--concurrency=7", "--runner-threads=3"]).unwrap().load.plan(Vec::new(), 1, 0);
         assert_eq!((0..plan.threads).map(|index| plan.concurrency_of(index)).sum::<usize>(), 7);
-        let plan = parse(&["--concurrency=1"]).unwrap().load.plan(Vec::new(), None, 8, -1);
+        let plan = parse(&["--concurrency=1"]).unwrap().load.plan(Vec::new(), 8, -1);
         assert_eq!(plan.threads, 1);
     }
 }

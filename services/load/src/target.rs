@@ -134,7 +134,7 @@ impl ErrorKind {
             Self::TimedOut => "timed out".to_owned(),
             Self::Unavailable => "unavailable (503)".to_owned(),
             Self::Overloaded => "overloaded (503)".to_owned(),
-            Self::Indeterminate => "indeterminate write".to_owned(),
+            Self::Indeterminate => "outcome unknown".to_owned(),
             Self::Status(status) => format!("status {status}"),
             Self::Protocol => "protocol error".to_owned(),
         }

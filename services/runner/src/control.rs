@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, Served, Version};
+use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, ServerCounts, Version};
 use observability::{ClientTrace, NodeOperations};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
@@ -127,10 +127,10 @@ impl Cluster for HttpCluster {
         self.json(node, "/stats").await
     }
 
-    async fn served(&self, node: NodeIndex) -> Result<Served, String> {
+    async fn server_counts(&self, node: NodeIndex) -> Result<ServerCounts, String> {
         let response = self.get(node.0, "/metrics").await?;
         let response = response.error_for_status().map_err(|error| reason(&error))?;
-        served(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?))
+        counts_of(NodeOperations::parse(&response.text().await.map_err(|error| reason(&error))?))
     }
 
     async fn watched_p99(&self, window: Duration) -> Option<Result<[Option<f64>; Op::ALL.len()], String>> {
@@ -236,12 +236,12 @@ struct Problem {
 ///
 /// # Errors
 /// If these are the metrics of something else.
-fn served(counted: NodeOperations) -> Result<Served, String> {
+fn counts_of(counted: NodeOperations) -> Result<ServerCounts, String> {
     if counted.started_unix_s <= 0.0 {
         return Err("its metrics tell nothing of its operations".to_owned());
     }
-    let mut served = Served { since_unix_s: counted.started_unix_s, ..Served::default() };
-    served.turned_away = counted.turned_away;
+    let mut served = ServerCounts { since_unix_s: counted.started_unix_s, ..ServerCounts::default() };
+    served.shed = counted.turned_away;
     let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
     for (op, outcome, count) in counted.outcomes {
         let Some(op) = place(&op) else { continue };
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn only_a_node_s_own_metrics_are_its_count() {
-        let counted = |text: &str| served(NodeOperations::parse(text));
+        let counted = |text: &str| counts_of(NodeOperations::parse(text));
         assert!(counted("up 1\nprocess_start_time_seconds 9\n").is_err());
         let text =
             "mesh_start_timestamp_seconds{node=\"a\"} 9\nmesh_requests_total{op=\"set\",outcome=\"refused\"} 3\n";

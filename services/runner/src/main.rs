@@ -14,7 +14,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{NodeIndex, parse_settings, render, run_session};
+use load::{NodeIndex, parse_settings, render, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -93,12 +93,12 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     startup::allow_faults(&faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
-    let mut plan = settings.load.plan(names, victim.map(NodeIndex), cores.min(2), http.set_ttl_ms);
+    let mut plan = settings.load.plan(names, cores.min(2), http.set_ttl_ms);
     plan.reconcile = http.reconcile == Reconcile::Strict;
-    if let Some(kill) = &mut plan.kill {
-        kill.anew = settings.kill.kill_mode == KillMode::Random;
-    }
     plan.faults = faults;
+    if let Some(victim) = victim {
+        plan.add_kills(&settings.load, NodeIndex(victim), settings.kill.kill_mode == KillMode::Random);
+    }
     let options = HttpOptions {
         entry: http.entry,
         failover_after: http.failover_after,
@@ -116,7 +116,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let clients = (0..plan.threads as u64).map(client).collect();
     let probe = tokio::spawn(probe_for_ever(Arc::clone(&health), cluster.clone()));
     let results = plan.results.clone();
-    let mut report = run_session::<HttpClient>(plan, clients, cluster).await?;
+    let mut report = run_plan::<HttpClient>(plan, clients, cluster).await?;
     probe.abort();
     drop(traces);
     if let Some(recording) = recording {

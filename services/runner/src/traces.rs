@@ -251,7 +251,6 @@ pub(crate) const fn phase_label(phase: Phase) -> &'static str {
     match phase {
         Phase::Warm => "warm",
         Phase::Steady => "steady",
-        Phase::AfterKill => "after_kill",
         Phase::InFault => "in_fault",
         Phase::Recovered => "recovered",
     }

@@ -42,8 +42,13 @@ fn each_fault_is_laid_seen_and_told() {
     let order = |links: &[Value], slow_ms: u64| json!({"for_ms": 100, "links": links, "slow_ms": slow_ms, "clock_offset_ms": 0});
     let first = orders(&mesh, 0);
     assert_eq!(first[0], order(&[link(&third, "out", &|link| link["loss"] = 0.5.into())], 0));
-    assert_eq!(first[1], order(&[link(&second, "both", &|link| link["duplicate"] = 0.05.into())], 0));
-    assert_eq!((&first[2]["clock_offset_ms"], &first[2]["for_ms"]), (&json!(-3_600_000), &json!(900)));
+    // On a busy machine the next two, a tenth of a second apart, may change places.
+    assert!(
+        first[1..].contains(&order(&[link(&second, "both", &|link| link["duplicate"] = 0.05.into())], 0)),
+        "{first:?}"
+    );
+    let clock = first.iter().find(|order| order["clock_offset_ms"] == -3_600_000).unwrap();
+    assert_eq!((&clock["for_ms"], first.len()), (&json!(900), 3));
     assert_eq!(orders(&mesh, 1), [order(&[cut], 0)]);
     assert_eq!(orders(&mesh, 2), [order(&[], 20)]);
     let told = ran.results["faults"].as_array().unwrap();
@@ -57,7 +62,7 @@ fn each_fault_is_laid_seen_and_told() {
     }
     assert_eq!(told.len(), 6);
     for line in
-        ["7 packets dropped", "7 packets delayed", "7 packets doubled", "silent for ", "clock -3", "whole again +"]
+        ["7 packets dropped", "7 packets delayed", "7 packets duplicated", "silent for ", "clock -3", "recovered +"]
     {
         assert!(ran.out.contains(line), "{line}: {}", ran.out);
     }

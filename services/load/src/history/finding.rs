@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::Distribution;
+use crate::stats::Distribution;
 
 /// What is wrong with an answer, if anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::{
     key::{Floor, KeyState, may_expire},
     open::{Fate, Mark, OpenWrites},
 };
-use crate::{Consistency, Proof, Stamp, Version};
+use crate::{Proof, Stamp, Version, target::Consistency};
 
 /// A read, and what it is judged by.
 pub(super) struct Reading<'a> {
@@ -22,8 +22,7 @@ pub(super) struct Reading<'a> {
 /// Judges a value. `announced` says whether a write of this run was ever sent; nothing for one of another run.
 pub(super) fn judge_value(
     reading: &Reading<'_>,
-    proof: Proof,
-    version: Option<Version>,
+    (proof, version): (Proof, Option<Version>),
     announced: impl Fn(Stamp) -> Option<bool>,
     now: &KeyState,
     open: &Mutex<OpenWrites>,

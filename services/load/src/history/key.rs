@@ -203,8 +203,7 @@ impl KeyState {
         &mut self,
         list: &mut OpenWrites,
         stamp: Stamp,
-        version: Version,
-        ended: Duration,
+        (version, ended): (Version, Duration),
         doubtful: bool,
     ) {
         let mark = Mark::of(stamp);

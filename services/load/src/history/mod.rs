@@ -22,8 +22,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use self::{
-    finding::{Finding, Integrity, Judgement, Violation},
+pub use self::finding::Violation;
+pub(crate) use self::{
+    finding::{Finding, Integrity, Judgement},
     key::Floor,
     session::Session,
 };
@@ -32,7 +33,7 @@ use self::{
     key::KeyState,
     open::{Fate, OpenWrite, OpenWrites},
 };
-use crate::{Consistency, KeyIndex, Proof, Stamp, Version, Writer};
+use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
 
 /// Lists of open writes; a key's is found by its number. More than one, so that threads rarely meet.
 const LISTS: usize = 64;
@@ -183,7 +184,7 @@ impl History {
             Ending::Value { proof, version } => {
                 let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance };
                 let known = |stamp: Stamp| (stamp.writer.run == self.settings.run).then(|| self.announced(stamp));
-                judge_value(&reading, proof, version, known, &state, self.list(key))
+                judge_value(&reading, (proof, version), known, &state, self.list(key))
             }
             Ending::Miss { .. } => {
                 let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance };
@@ -193,7 +194,7 @@ impl History {
                 let version = version.unwrap_or(Version::ZERO);
                 let judgement = judge_write(ticket, version, &state);
                 if let Some(stamp) = ticket.stamp {
-                    state.acknowledge(&mut self.list(key).lock(), stamp, version, ended, doubtful);
+                    state.acknowledge(&mut self.list(key).lock(), stamp, (version, ended), doubtful);
                 }
                 judgement
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{Action, Ending, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket, Violation};
-use crate::{Consistency, KeyIndex, Proof, Stamp, Version};
+use crate::{Proof, Stamp, Version, exec::KeyIndex, target::Consistency};
 
 /// By how much expiry may be off, in steps of one millisecond.
 const ALLOWANCE_MS: u64 = 5;

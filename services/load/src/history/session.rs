@@ -1,7 +1,7 @@
 //! What one session has met: per key the highest version it has read or written. A bounded table; where two keys meet in one
 //! place the later one stays, and the session remembers less than it could, never more.
 
-use crate::{KeyIndex, Version};
+use crate::{Version, exec::KeyIndex};
 
 /// Keys that one session remembers at most: 2 MiB.
 pub(super) const SESSION_KEYS_MAX: u32 = 65_536;

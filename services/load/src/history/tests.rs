@@ -8,7 +8,7 @@ use super::{
     Action, Ending, History, HistorySettings, Judgement, Operation, Session, Ticket, Violation,
     model::{Mix, Model},
 };
-use crate::{Consistency, KeyIndex, Proof, Stamp, Version, Writer};
+use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
 
 const KEY: KeyIndex = KeyIndex::new(1);
 const ALLOWANCE: Duration = Duration::from_secs(1);

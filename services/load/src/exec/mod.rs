@@ -1,0 +1,33 @@
+//! How load is made: the keys and values of operations, their schedule, the threads that send them, and the stages of a run.
+
+mod compare;
+mod judged;
+mod keys;
+mod lifecycle;
+mod progress;
+mod run;
+mod schedule;
+mod sizes;
+mod stages;
+mod sweep;
+mod together;
+mod value;
+mod worker;
+
+pub(crate) use self::{
+    compare::Divergence,
+    judged::Times,
+    keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
+    lifecycle::Observed,
+    progress::Sample,
+    run::EXPIRY_ALLOWANCE,
+    sizes::ValueSizes,
+    worker::Thread,
+};
+pub use self::{
+    lifecycle::run_plan,
+    progress::say,
+    run::Run,
+    together::all_of,
+    value::{Proof, Stamp, Writer, prove, write_value},
+};

@@ -1,0 +1,163 @@
+//! What is seen while a run goes on: a live bar on a terminal, and lines for everyone.
+
+use std::{cell::RefCell, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::run::Run;
+use crate::{Cluster, Counter, NodeIndex, Snapshot, report::numbers};
+
+/// How often the run is sampled, and how many samples pass between two lines.
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+const SAMPLES_PER_LINE: usize = 10;
+
+/// One moment of a run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sample {
+    /// The end of the interval, in seconds after the load began.
+    pub at_s: f64,
+    /// Operations per second in it.
+    pub ops_per_s: f64,
+    /// Failed operations in it.
+    pub errors: u64,
+    /// Its median response time, within 3 %.
+    pub p50_ms: f64,
+    /// Its 99th percentile, within 3 %.
+    pub p99_ms: f64,
+}
+
+/// The bar that is being shown, for whoever has something to say meanwhile. A lock, taken for a line at a time.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Prints a line, from any thread, without tearing a bar that may be there.
+pub fn say(text: &str) {
+    let shown = SHOWN.lock();
+    match &*shown {
+        Some(bar) => bar.suspend(|| println!("{text}")),
+        None => println!("{text}"),
+    }
+}
+
+/// A bar, and where lines go around it.
+pub(crate) struct Console {
+    bar: ProgressBar,
+}
+
+impl Console {
+    /// A bar that counts to `length`; hidden unless stderr is a terminal.
+    pub(crate) fn new(what: &'static str, length: u64) -> Self {
+        let bar = ProgressBar::new(length);
+        let template = format!("{what} {{bar:40.cyan/blue}} {{percent:>3}}% {{msg}}");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        SHOWN.lock().replace(bar.clone());
+        Self { bar }
+    }
+
+    pub(crate) fn at(&self, position: u64, message: String) {
+        self.bar.set_message(message);
+        self.bar.set_position(position);
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut shown = SHOWN.lock();
+        self.bar.finish_and_clear();
+        *shown = None;
+    }
+}
+
+/// A stage that failed must not leave its bar behind either.
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Shows how far a stage that counts keys has come, until dropped. Without a terminal, a line every five seconds.
+pub(crate) async fn show_keys(run: &Run, what: &str, counter: Counter, console: &Console) {
+    let total = run.plan.keys.count().into();
+    let mut ticks: usize = 0;
+    loop {
+        tokio::time::sleep(SAMPLE_EVERY / 5).await;
+        ticks += 1;
+        let done = Snapshot::of(&run.live).get(counter);
+        console.at(done, format!("{} / {} keys", numbers::grouped(done), numbers::grouped(total)));
+        if ticks.is_multiple_of(SAMPLES_PER_LINE * 5) {
+            say(&format!("[{what}] {done}/{total} keys"));
+        }
+    }
+}
+
+/// Samples the load until dropped.
+pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Vec<Sample>>) {
+    let mut ticker = tokio::time::interval(SAMPLE_EVERY);
+    ticker.tick().await;
+    let mut before = Snapshot::of(&run.live);
+    let mut line_before = before.clone();
+    let (mut at_before, mut line_at_before) = (run.load_elapsed(), run.load_elapsed());
+    for tick in 1.. {
+        ticker.tick().await;
+        let (now, at) = (Snapshot::of(&run.live), run.load_elapsed());
+        let sample = sample(&now, &before, at, at_before);
+        samples.borrow_mut().push(sample);
+        run.note_p99(Duration::from_secs_f64(sample.p99_ms / 1e3));
+        let position = u64::try_from(at.min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
+        console.at(
+            position,
+            format!(
+                "{:.0}s  {} ops/s  p99 {:.2} ms  {} errors",
+                at.as_secs_f64(),
+                numbers::grouped(sample.ops_per_s as u64),
+                sample.p99_ms,
+                now.get(Counter::Errors)
+            ),
+        );
+        if tick % SAMPLES_PER_LINE == 0 {
+            let rate =
+                (now.get(Counter::Ops) - line_before.get(Counter::Ops)) as f64 / (at - line_at_before).as_secs_f64();
+            say(&format!(
+                "[PROGRESS] t={:.0}s ops={} ops/s={rate:.0} err={} wrong={} p99={}ms",
+                at.as_secs_f64(),
+                now.get(Counter::Ops),
+                now.get(Counter::Errors),
+                now.wrong_values(),
+                numbers::millis(now.percentile_since(&line_before, 99.0)),
+            ));
+            (line_before, line_at_before) = (now.clone(), at);
+        }
+        (before, at_before) = (now, at);
+    }
+}
+
+fn sample(now: &Snapshot, before: &Snapshot, at: Duration, at_before: Duration) -> Sample {
+    let seconds = at.saturating_sub(at_before).as_secs_f64().max(1e-6);
+    Sample {
+        at_s: at.as_secs_f64(),
+        ops_per_s: (now.get(Counter::Ops) - before.get(Counter::Ops)) as f64 / seconds,
+        errors: now.get(Counter::Errors) - before.get(Counter::Errors),
+        p50_ms: now.percentile_since(before, 50.0).as_secs_f64() * 1e3,
+        p99_ms: now.percentile_since(before, 99.0).as_secs_f64() * 1e3,
+    }
+}
+
+/// Prints every node's counters every `every`, until dropped.
+pub(crate) async fn show_stats(run: &Run, cluster: &impl Cluster, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        for node in (0..run.plan.targets.len()).map(NodeIndex) {
+            // Without its scheme, a node's line fits a terminal.
+            let target = &run.plan.targets[node.0];
+            let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+            say(&match cluster.stats(node).await {
+                Ok(stats) => format!(
+                    "[STATS] {target} hits={} misses={} evictions={} expirations={} size={} capacity={}",
+                    stats.hits, stats.misses, stats.evictions, stats.expirations, stats.size, stats.capacity
+                ),
+                Err(reason) => format!("[STATS] {target} unavailable: {reason}"),
+            });
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The threads that make load, and the stages they go through together: prefill, load, sweep. The main thread says when
+//! each begins and hears when each thread has ended it.
+
+use std::{cell::Cell, future::Future, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
+
+use super::{
+    keys::KeyIndex,
+    run::Run,
+    schedule::Schedule,
+    sweep::sweep_key,
+    worker::{Thread, Worker},
+};
+use crate::{Client, Counter, Outcome, Target, stats::Recorder};
+
+/// How often a key's prefill is tried, and the pause between tries.
+const PREFILL_TRIES: usize = 20;
+const PREFILL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Keys that one thread sweeps at a time.
+const SWEEP_CONCURRENCY: usize = 32;
+
+/// What all threads do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Connect,
+    Prefill,
+    Load,
+    Sweep,
+    End,
+}
+
+/// The load threads.
+pub(crate) struct Stages {
+    stage: watch::Sender<Stage>,
+    done: mpsc::UnboundedReceiver<Result<Stage, String>>,
+    threads: Vec<JoinHandle<Recorder>>,
+}
+
+impl Stages {
+    /// Starts one thread per client and waits until all are connected.
+    ///
+    /// # Errors
+    /// The first thread's reason why it could not connect.
+    #[expect(clippy::disallowed_methods, reason = "each thread sends one message per stage, and there are four")]
+    pub(crate) async fn start<C: Client>(run: &Arc<Run>, clients: Vec<C>) -> Result<Self, String> {
+        let (stage, stages) = watch::channel(Stage::Connect);
+        let (report, done) = mpsc::unbounded_channel();
+        let mut threads = Vec::new();
+        for (index, client) in clients.into_iter().enumerate() {
+            let (run, stages, report) = (Arc::clone(run), stages.clone(), report.clone());
+            let body = move || run_thread(run, index, client, stages, report);
+            let thread = std::thread::Builder::new().name(format!("load-{index}")).spawn(body);
+            threads.push(thread.map_err(|error| format!("cannot start a thread: {error}"))?);
+        }
+        let mut started = Self { stage, done, threads };
+        started.wait(Stage::Connect).await?;
+        Ok(started)
+    }
+
+    /// Writes every key once.
+    pub(crate) async fn prefill(&mut self) -> Result<(), String> {
+        self.go(Stage::Prefill).await
+    }
+
+    /// Makes load until it ends.
+    pub(crate) async fn load(&mut self) -> Result<(), String> {
+        self.go(Stage::Load).await
+    }
+
+    /// Reads every key from every node.
+    pub(crate) async fn sweep(&mut self) -> Result<(), String> {
+        self.go(Stage::Sweep).await
+    }
+
+    /// Ends all threads and merges what they measured.
+    pub(crate) fn finish(self, nodes: usize) -> Recorder {
+        self.stage.send_replace(Stage::End);
+        let mut all = Recorder::new(nodes);
+        for thread in self.threads {
+            match thread.join() {
+                Ok(recorder) => all.merge(&recorder),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    }
+
+    async fn go(&mut self, stage: Stage) -> Result<(), String> {
+        self.stage.send_replace(stage);
+        self.wait(stage).await
+    }
+
+    async fn wait(&mut self, stage: Stage) -> Result<(), String> {
+        for _ in 0..self.threads.len() {
+            match self.done.recv().await {
+                Some(Ok(done)) => debug_assert_eq!(done, stage),
+                Some(Err(reason)) => return Err(reason),
+                None => return Err("a load thread has ended too early".to_owned()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run_thread<C: Client>(
+    run: Arc<Run>,
+    index: usize,
+    client: C,
+    stages: watch::Receiver<Stage>,
+    report: mpsc::UnboundedSender<Result<Stage, String>>,
+) -> Recorder {
+    let nodes = run.plan.targets.len();
+    let thread = Rc::new(Thread::new(run, index));
+    let mut builder = runtime::Builder::new_current_thread();
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = report.send(Err(format!("cannot start a runtime: {error}")));
+            return Recorder::new(nodes);
+        }
+    };
+    let local = LocalSet::new();
+    local.block_on(&runtime, follow(Rc::clone(&thread), client, stages, report));
+    thread.recorder.replace(Recorder::new(nodes))
+}
+
+async fn follow<C: Client>(
+    thread: Rc<Thread>,
+    client: C,
+    mut stages: watch::Receiver<Stage>,
+    report: mpsc::UnboundedSender<Result<Stage, String>>,
+) {
+    let target = match client.connect().await {
+        Ok(target) => target,
+        Err(reason) => {
+            let _ = report.send(Err(reason));
+            return;
+        }
+    };
+    let mut stage = Stage::Connect;
+    loop {
+        let _ = report.send(Ok(stage));
+        if stages.wait_for(|next| *next > stage).await.is_err() {
+            return;
+        }
+        stage = *stages.borrow();
+        match stage {
+            Stage::Connect => {}
+            Stage::Prefill => prefill(&thread, &target).await,
+            Stage::Load => load(&thread, &target).await,
+            Stage::Sweep => sweep(&thread, &target).await,
+            Stage::End => return,
+        }
+    }
+}
+
+async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
+    let tasks = thread.run.plan.concurrency_of(thread.index);
+    let driver = async {
+        if let Schedule::Open(pacer) = &thread.schedule {
+            if let Err(error) = pacer.drive(&thread.run).await {
+                eprintln!("[SCHEDULE] no timer: {error}");
+                thread.run.stop();
+            }
+            let mut recorder = thread.recorder.borrow_mut();
+            recorder.dropped = pacer.dropped();
+            recorder.backlog_high = pacer.backlog_high();
+        }
+    };
+    let workers = all((0..tasks).map(|task| Worker::new(Rc::clone(thread), target.clone(), task).run()));
+    tokio::join!(driver, workers);
+}
+
+async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
+    let run = &thread.run;
+    let next = Rc::new(Cell::new(thread.index));
+    let task = |task: usize| {
+        let mut worker = Worker::new(Rc::clone(thread), target.clone(), task);
+        let (run, thread, next) = (Arc::clone(run), Rc::clone(thread), Rc::clone(&next));
+        async move {
+            while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {
+                for _ in 0..PREFILL_TRIES {
+                    if worker.prefill(key).await == Outcome::Acknowledged {
+                        thread.live().add(Counter::Prefilled);
+                        break;
+                    }
+                    if run.stopping() {
+                        break;
+                    }
+                    tokio::time::sleep(PREFILL_PAUSE).await;
+                }
+                tokio::task::consume_budget().await;
+            }
+        }
+    };
+    all((0..run.plan.concurrency_of(thread.index)).map(task)).await;
+}
+
+async fn sweep<T: Target>(thread: &Rc<Thread>, target: &T) {
+    let next = Rc::new(Cell::new(thread.index));
+    let task = |_| {
+        let (thread, next, mut target) = (Rc::clone(thread), Rc::clone(&next), target.clone());
+        async move {
+            let run = &thread.run;
+            while let Some(key) = take(&next, run, run.plan.threads).filter(|_| !run.abandoned()) {
+                sweep_key(&thread, &mut target, key).await;
+                thread.live().add(Counter::Swept);
+                tokio::task::consume_budget().await;
+            }
+        }
+    };
+    all((0..SWEEP_CONCURRENCY).map(task)).await;
+}
+
+/// The thread's next key: every `threads`-th is its own.
+fn take(next: &Cell<usize>, run: &Run, threads: usize) -> Option<KeyIndex> {
+    let key = next.get();
+    next.set(key + threads);
+    u32::try_from(key).ok().filter(|key| *key < run.plan.keys.count()).map(KeyIndex::new)
+}
+
+/// Runs all tasks on this thread until each has ended.
+async fn all<F: Future<Output = ()> + 'static>(tasks: impl Iterator<Item = F>) {
+    let handles: Vec<_> = tasks.map(tokio::task::spawn_local).collect();
+    for handle in handles {
+        if let Err(failed) = handle.await
+            && failed.is_panic()
+        {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    }
+}

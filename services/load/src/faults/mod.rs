@@ -1,0 +1,23 @@
+//! What is done to nodes during the load: the schedule, its execution, the evidence of each fault, and what a run with faults
+//! allows to be said.
+
+mod kills;
+mod log;
+mod order;
+mod plan;
+mod record;
+mod run;
+mod verdict;
+mod words;
+
+pub use self::{
+    log::Moment,
+    order::FaultOrder,
+    plan::{FAULT_FORMS, FaultPlan, PlannedFault},
+};
+pub(crate) use self::{
+    log::{FaultLog, unix_ms},
+    record::FaultRecord,
+    run::{heal_all, inject},
+    verdict::{strays, voids},
+};

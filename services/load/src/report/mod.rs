@@ -1,0 +1,377 @@
+//! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
+
+mod fault_table;
+pub(crate) mod numbers;
+mod reconcile;
+mod reconcile_table;
+mod slow_table;
+mod summary;
+mod verdict;
+
+pub(crate) use self::numbers::grouped;
+pub use self::summary::render;
+
+use std::{fs, io, path::Path};
+
+use serde::Serialize;
+
+use self::{reconcile::Reconciliation, verdict::Verdict};
+use crate::{
+    Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
+    exec::{Divergence, Observed, Sample},
+    faults::{FaultRecord, unix_ms},
+    history::Integrity,
+    plan::Plan,
+    stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
+};
+
+/// A finished run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The end of the run, Unix milliseconds.
+    pub ended_unix_ms: u64,
+    /// What was planned.
+    pub setup: Plan,
+    /// The keys written before the load.
+    pub prefilled: u64,
+    /// How long that took, in seconds.
+    pub prefill_s: f64,
+    /// How long the load lasted, in seconds.
+    pub load_s: f64,
+    /// It was ended by a signal.
+    pub interrupted: bool,
+    /// Counts.
+    pub totals: Totals,
+    /// Percentiles, from the whole to its parts.
+    pub rows: Vec<Row>,
+    /// Failures by kind.
+    pub errors: Vec<ErrorSummary>,
+    /// The first failed operations, one by one.
+    pub failed: Vec<FailedRequest>,
+    /// Wrong, stale and missing values seen by the load.
+    pub integrity: Integrity,
+    /// Half of the stale values were older than this when they were read, in milliseconds.
+    pub stale_age_p50_ms: f64,
+    /// The oldest stale value, in milliseconds.
+    pub stale_age_max_ms: f64,
+    /// What the final sweep found; nothing if there was none.
+    pub sweep: Option<SweepTally>,
+    /// Comparisons of one key between all nodes.
+    pub comparisons: u64,
+    /// Nodes that stayed behind in them.
+    pub divergences: Vec<Divergence>,
+    /// The nodes' counters, summed over those that answered at the end.
+    pub counters: NodeStats,
+    /// Entries that left the nodes' stores during the run, which explains misses.
+    pub evicted: u64,
+    /// Entries that expired during the run, which explains misses.
+    pub expired: u64,
+    /// CPU.
+    pub cpu: Cpu,
+    /// How far an open loop fell behind.
+    pub lag: Option<Lag>,
+    /// The crashes of KILL_MODE in their order, then the faults of FAULTS as they were written.
+    pub faults: Vec<FaultRecord>,
+    /// Why the mesh had not recovered from them.
+    pub not_whole: Option<String>,
+    /// Client/server reconciliation; nothing if no node reported what it counted.
+    pub reconciliation: Option<Reconciliation>,
+    /// The slowest operations of each part of the run, kind and outcome.
+    pub slowest: Vec<SlowRequest>,
+    /// Traces; nothing if none were recorded.
+    pub traces: Option<TraceReport>,
+    /// The run over time.
+    pub samples: Vec<Sample>,
+    /// What it all means.
+    pub verdict: Verdict,
+}
+
+/// Counts over the load.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Operations that ended.
+    pub total: u64,
+    /// Reads.
+    pub gets: u64,
+    /// Writes.
+    pub sets: u64,
+    /// Deletions.
+    pub deletes: u64,
+    /// Failed operations.
+    pub errors: u64,
+    /// Writes whose outcome is unknown: neither done nor failed.
+    pub indeterminate: u64,
+    /// Operations answered by a second node after a first had failed.
+    pub failed_over: u64,
+    /// Tries beyond the first of each operation, whatever they came to.
+    pub extra_tries: u64,
+    /// Hits in the entry node's own replica.
+    pub hits_local: u64,
+    /// Hits at another owner.
+    pub hits_remote: u64,
+    /// Misses.
+    pub misses: u64,
+    /// Operations per second.
+    pub ops_per_s: f64,
+}
+
+/// One line of percentiles, in milliseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The table it belongs to.
+    pub table: &'static str,
+    /// What is measured.
+    pub label: String,
+    /// How many operations.
+    pub count: u64,
+    /// The mean.
+    pub mean_ms: f64,
+    /// The median.
+    pub p50_ms: f64,
+    /// 95 %.
+    pub p95_ms: f64,
+    /// 99 %.
+    pub p99_ms: f64,
+    /// 99.9 %.
+    pub p999_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+    /// Upper bounds in nanoseconds and counts of the buckets that are not empty.
+    pub buckets: Vec<(u64, u64)>,
+}
+
+/// CPU used during the load.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cpu {
+    /// By this process, in percent of one core.
+    pub client_percent: f64,
+    /// By this process, microseconds for each operation.
+    pub client_us_per_op: f64,
+    /// By each node, microseconds for each operation of the whole run; nothing if a node does not say.
+    pub node_us_per_op: Vec<Option<f64>>,
+}
+
+/// How far an open loop fell behind.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Lag {
+    /// The longest that an operation waited to begin, in milliseconds.
+    pub max_ms: f64,
+    /// The most operations that waited at one time, on one thread.
+    pub backlog_max: usize,
+    /// Operations given up because too many waited.
+    pub dropped: u64,
+}
+
+impl Report {
+    pub(crate) fn new(run: &Run, recorder: &Recorder, observed: Observed) -> Self {
+        let plan = &run.plan;
+        let totals = totals(run, recorder, observed.load_time.as_secs_f64());
+        let change = |field: fn(&NodeStats) -> u64| -> u64 {
+            let pairs = observed.stats_at_start.iter().zip(&observed.stats_after_load);
+            // A node that was restarted has begun to count anew.
+            let change = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
+                let (start, end) = (start.as_ref().map_or(0, field), end.as_ref().map_or(0, field));
+                end.checked_sub(start).unwrap_or(end)
+            };
+            pairs.map(change).sum()
+        };
+        let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
+        let kept = recorder.aftermath.kept.by_reason();
+        let traced = kept.values().any(|kept| kept.count > 0);
+        let mut report = Self {
+            ended_unix_ms: unix_ms(),
+            setup: plan.clone(),
+            prefilled: observed.prefilled,
+            prefill_s: observed.prefill_time.as_secs_f64(),
+            load_s: observed.load_time.as_secs_f64(),
+            interrupted: observed.interrupted,
+            rows: rows(run, recorder),
+            errors: recorder.errors.summaries(),
+            failed: recorder
+                .aftermath
+                .failures
+                .first(&observed.faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
+            integrity: recorder.integrity.clone(),
+            stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
+            stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
+            sweep: observed.swept.then(|| recorder.sweep.clone()),
+            comparisons: observed.comparisons.as_ref().map_or(0, |found| found.made),
+            counters: sum(&observed.stats_after_load),
+            evicted: change(|stats| stats.evictions),
+            expired: change(|stats| stats.expirations),
+            cpu: cpu(&observed, totals.total),
+            lag: plan.rate.map(|_| Lag {
+                max_ms: recorder.lag_max.as_secs_f64() * 1e3,
+                backlog_max: recorder.backlog_high,
+                dropped: recorder.dropped,
+            }),
+            reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
+            divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
+            faults: faults(recorder, observed.faults),
+            not_whole: observed.not_whole,
+            slowest: recorder.aftermath.slowest.all(),
+            traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
+            samples: observed.samples,
+            verdict: Verdict::default(),
+            totals,
+        };
+        report.verdict = Verdict::of(&report);
+        report
+    }
+
+    /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
+    pub(crate) fn name_peers(&mut self, ids: &[Option<String>]) {
+        let slowest = self.slowest.iter_mut().flat_map(|request| &mut request.legs);
+        for leg in slowest.chain(self.failed.iter_mut().flat_map(|request| &mut request.legs)) {
+            if let Some(node) = ids.iter().position(|id| id.as_ref() == Some(&leg.peer)) {
+                let target = &self.setup.targets[node];
+                leg.peer = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest).to_owned();
+            }
+        }
+    }
+
+    /// Adds what became of the client's spans, and where to look at traces.
+    pub fn set_spans(&mut self, spans: SpanFates, url: &str) {
+        let traces = self.traces.get_or_insert_default();
+        traces.spans = spans;
+        url.clone_into(&mut traces.url);
+    }
+
+    /// Whether a miss may be explained by something other than a lost write.
+    #[must_use]
+    pub const fn misses_are_explained(&self) -> bool {
+        // Where the load itself says how long values live, the checker knows which may have expired.
+        self.evicted > 0 || (self.expired > 0 && self.setup.ttl.is_none())
+    }
+
+    /// How many violations of a kind have no excuse.
+    #[must_use]
+    pub const fn violations(&self, violation: Violation) -> u64 {
+        if self.misses_are_explained() && violation.may_be_an_eviction() { 0 } else { self.integrity.of(violation) }
+    }
+
+    /// Writes the machine-readable result.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// With the operations that failed meanwhile.
+fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
+    for fault in &mut faults {
+        let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
+        (fault.errors, fault.outcome_unknown) =
+            fault.begun_at_s.map_or((0, 0), |begun_at_s| recorder.errors.between(begun_at_s, until_s));
+    }
+    faults
+}
+
+fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
+    let count = |wanted: &dyn Fn(Series) -> bool| recorder.response.select(wanted).count();
+    let (total, indeterminate) = (count(&|_| true), recorder.errors.count(ErrorKind::Indeterminate));
+    debug_assert_eq!(total, Snapshot::of(&run.live).get(Counter::Ops));
+    Totals {
+        total,
+        gets: count(&|series| series.op == Op::Get),
+        sets: count(&|series| series.op == Op::Set),
+        deletes: count(&|series| series.op == Op::Delete),
+        errors: count(&|series| series.outcome == OutcomeClass::Error).saturating_sub(indeterminate),
+        indeterminate,
+        failed_over: recorder.failed_over,
+        extra_tries: recorder.extra_tries,
+        hits_local: count(&|series| series.outcome == OutcomeClass::Local),
+        hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),
+        misses: count(&|series| series.outcome == OutcomeClass::Miss),
+        ops_per_s: if load_s > 0.0 { total as f64 / load_s } else { 0.0 },
+    }
+}
+
+fn rows(run: &Run, recorder: &Recorder) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut add = |table, label: String, wanted: &dyn Fn(Series) -> bool| {
+        rows.extend(row(table, label, &recorder.response.select(wanted)));
+    };
+    for op in Op::ALL {
+        add("all", op.name().to_owned(), &|series| series.op == op);
+    }
+    for op in Op::ALL {
+        for outcome in OutcomeClass::ALL {
+            let label = format!("{} {}", op.name(), outcome.name());
+            add("outcome", label, &|series| series.op == op && series.outcome == outcome);
+        }
+    }
+    for (node, target) in run.plan.targets.iter().enumerate() {
+        for op in Op::ALL {
+            let label = format!("{} {target}", op.name());
+            add("node", label, &|series| series.op == op && series.node == NodeIndex(node));
+        }
+    }
+    for phase in Phase::ALL {
+        for op in Op::ALL {
+            let label = format!("{} {}", op.name(), phase.name());
+            add("phase", label, &|series| series.op == op && series.phase == phase);
+        }
+    }
+    for op in Op::ALL {
+        rows.extend(row("service", format!("{} service time", op.name()), recorder.service_of(op)));
+    }
+    rows
+}
+
+/// Nothing if nothing was measured.
+fn row(table: &'static str, label: String, distribution: &Distribution) -> Option<Row> {
+    let ms = |percent| distribution.percentile(percent).as_secs_f64() * 1e3;
+    (distribution.count() > 0).then(|| Row {
+        table,
+        label,
+        count: distribution.count(),
+        mean_ms: distribution.mean().as_secs_f64() * 1e3,
+        p50_ms: ms(50.0),
+        p95_ms: ms(95.0),
+        p99_ms: ms(99.0),
+        p999_ms: ms(99.9),
+        max_ms: ms(100.0),
+        buckets: distribution.buckets().collect(),
+    })
+}
+
+fn sum(stats: &[Option<NodeStats>]) -> NodeStats {
+    let mut sum = NodeStats::default();
+    for stats in stats.iter().flatten() {
+        sum.hits += stats.hits;
+        sum.misses += stats.misses;
+        sum.evictions += stats.evictions;
+        sum.expirations += stats.expirations;
+        sum.size += stats.size;
+        sum.capacity += stats.capacity;
+        for (name, value) in &stats.mesh {
+            let before = sum.mesh.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+            if let Some(value) = value.as_f64() {
+                sum.mesh.insert(name.clone(), (before + value).into());
+            }
+        }
+    }
+    sum
+}
+
+fn cpu(observed: &Observed, operations: u64) -> Cpu {
+    let per_op = |seconds: f64| if operations == 0 { 0.0 } else { seconds * 1e6 / operations as f64 };
+    let (client_s, load_s) = (observed.client_cpu.as_secs_f64(), observed.load_time.as_secs_f64());
+    let pairs = observed.stats_before_load.iter().zip(&observed.stats_after_load);
+    let node = |(before, after): (&Option<NodeStats>, &Option<NodeStats>)| {
+        let (before, after) = (before.as_ref()?.cpu_ms()?, after.as_ref()?.cpu_ms()?);
+        // A node that was restarted has begun to count anew.
+        Some(per_op(if after >= before { after - before } else { after } / 1e3))
+    };
+    Cpu {
+        client_percent: if load_s > 0.0 { client_s * 100.0 / load_s } else { 0.0 },
+        client_us_per_op: per_op(client_s),
+        node_us_per_op: pairs.map(node).collect(),
+    }
+}

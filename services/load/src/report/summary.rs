@@ -1,0 +1,295 @@
+//! A report as text. The first lines have the form that existing scripts look for; what follows is for people.
+
+use std::{fmt::Write, time::Duration};
+
+use super::{
+    Report, Row, fault_table,
+    numbers::{grouped, millis, percent, sparkline},
+    reconcile_table, slow_table,
+};
+use crate::{Violation, stats::SweepTally};
+
+/// A heading is as wide as the table of latencies.
+const WIDTH: usize = 96;
+
+/// The whole summary, ending in the verdict.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = contract(&mut out, report);
+    let _ = throughput(&mut out, report);
+    let _ = tables(&mut out, report);
+    let _ = errors(&mut out, report);
+    let _ = integrity(&mut out, report);
+    let _ = fault_table::write(&mut out, &report.faults);
+    let _ = reconcile_table::write(&mut out, report);
+    let _ = slow_table::write(&mut out, report);
+    let _ = verdict(&mut out, report);
+    out
+}
+
+fn contract(out: &mut String, report: &Report) -> std::fmt::Result {
+    let totals = &report.totals;
+    let hits = totals.hits_local + totals.hits_remote;
+    writeln!(out, "=== Mesh Bench Summary ===")?;
+    writeln!(out, "Targets: [{}]", report.setup.targets.join(" "))?;
+    writeln!(
+        out,
+        "Total: {} | GETs: {} | SETs: {} | Errors: {}",
+        totals.total, totals.gets, totals.sets, totals.errors
+    )?;
+    writeln!(
+        out,
+        "Hits: local={} remote={} | Miss={} | WrongValue={} | HitRatio={:.2}%",
+        totals.hits_local,
+        totals.hits_remote,
+        totals.misses,
+        report.integrity.wrong_values(),
+        percent(hits, hits + totals.misses)
+    )?;
+    let op = |name: &str| {
+        let row = report.rows.iter().find(|row| row.table == "all" && row.label == name);
+        let of = |field: fn(&Row) -> f64| ms(row.map_or(0.0, field));
+        let (p50, p95) = (of(|row| row.p50_ms), of(|row| row.p95_ms));
+        let (p99, p999) = (of(|row| row.p99_ms), of(|row| row.p999_ms));
+        format!("{name} p50={p50}ms p95={p95}ms p99={p99}ms p99.9={p999}ms")
+    };
+    writeln!(out, "{} | {}", op("GET"), op("SET"))?;
+    let counters = &report.counters;
+    writeln!(
+        out,
+        "Local cache counters (sum across nodes): hits={} miss={} local_hit_ratio={:.2}% evictions={} expirations={} \
+         size={} capacity={}",
+        counters.hits,
+        counters.misses,
+        percent(counters.hits, counters.hits + counters.misses),
+        counters.evictions,
+        counters.expirations,
+        counters.size,
+        counters.capacity
+    )
+}
+
+fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Throughput")?;
+    let (totals, setup) = (&report.totals, &report.setup);
+    let ended = if report.interrupted { ", ended by a signal" } else { "" };
+    let load = setup.rate.map_or_else(
+        || format!("closed loop, {} in flight", setup.concurrency),
+        |rate| format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), setup.concurrency),
+    );
+    let rate = grouped(totals.ops_per_s.round() as u64);
+    field(out, "rate", &format!("{rate} ops/s for {:.1} s{ended}", report.load_s))?;
+    let deletes = if setup.delete_ratio > 0 { format!(", {} % DEL", setup.delete_ratio) } else { String::new() };
+    let mix = format!("{} % SET{deletes}", setup.set_ratio);
+    field(out, "load", &format!("{load}, {} threads, {mix}, seed {}", setup.threads, setup.seed))?;
+    let sizes = setup.value_sizes.to_string();
+    let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
+    let keys = grouped(setup.keys.count().into());
+    field(out, "keys", &format!("{keys}, {}{sizes}", setup.keys.distribution()))?;
+    if report.prefill_s > 0.0 {
+        let keys = format!("{} of {keys}", grouped(report.prefilled));
+        field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
+    }
+    if let Some(lag) = &report.lag {
+        let lag = format!("{:.1} ms at most, backlog {}, given up {}", lag.max_ms, lag.backlog_max, lag.dropped);
+        field(out, "lag", &lag)?;
+    }
+    let cpu = &report.cpu;
+    let who = if setup.nodes_within { "client and nodes" } else { "client" };
+    let client = format!("{who} {:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
+    let nodes: Vec<_> = cpu.node_us_per_op.iter().flatten().map(|us| format!("{us:.1}")).collect();
+    let nodes = if nodes.is_empty() { String::new() } else { format!("; nodes {} µs/op", nodes.join(" + ")) };
+    field(out, "CPU", &format!("{client}{nodes}"))?;
+    curves(out, report)
+}
+
+fn curves(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.samples.len() < 4 {
+        return Ok(());
+    }
+    let curve = |value: fn(&crate::exec::Sample) -> f64| {
+        let values: Vec<_> = report.samples.iter().map(value).collect();
+        let (low, high) = (values.iter().copied().fold(f64::MAX, f64::min), values.iter().copied().fold(0.0, f64::max));
+        (sparkline(&values, 60), low, high)
+    };
+    let (ops, low, high) = curve(|sample| sample.ops_per_s);
+    field(out, "ops/s", &format!("{ops}  {} to {}", grouped(low as u64), grouped(high as u64)))?;
+    let (p99, low, high) = curve(|sample| sample.p99_ms);
+    field(out, "p99", &format!("{p99}  {} to {} ms", ms(low), ms(high)))
+}
+
+fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Latency in ms")?;
+    let phases = report.rows.iter().filter(|row| row.table == "phase" && row.label.starts_with("GET")).count();
+    writeln!(
+        out,
+        "  {:<33}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "", "count", "mean", "p50", "p95", "p99", "p99.9", "max"
+    )?;
+    for table in ["all", "outcome", "node", "phase", "service"] {
+        if table == "phase" && phases < 2 {
+            continue;
+        }
+        for row in report.rows.iter().filter(|row| row.table == table) {
+            writeln!(
+                out,
+                "  {:<33}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+                row.label,
+                grouped(row.count),
+                ms(row.mean_ms),
+                ms(row.p50_ms),
+                ms(row.p95_ms),
+                ms(row.p99_ms),
+                ms(row.p999_ms),
+                ms(row.max_ms)
+            )?;
+        }
+        if matches!(table, "all" | "outcome" | "node") {
+            writeln!(out)?;
+        }
+    }
+    while out.ends_with("\n\n") {
+        out.pop();
+    }
+    Ok(())
+}
+
+fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Failures")?;
+    let totals = &report.totals;
+    let share = percent(totals.errors, totals.total);
+    field(out, "errors", &format!("{} ({share:.3} % of all operations)", grouped(totals.errors)))?;
+    if totals.indeterminate > 0 {
+        let share = percent(totals.indeterminate, totals.total);
+        let words = format!("outcome of {} writes ({share:.3} % of all operations)", grouped(totals.indeterminate));
+        field(out, "unknown", &words)?;
+    }
+    let share = percent(totals.extra_tries, totals.total);
+    let extra = format!("{} extra tries ({share:.3} % of all operations)", grouped(totals.extra_tries));
+    field(out, "fail-overs", &format!("{} answered by a second node; {extra}", grouped(totals.failed_over)))?;
+    for error in &report.errors {
+        writeln!(out, "  {:>9} × {}", grouped(error.count), error.kind)?;
+        for window in error.windows.iter().take(4) {
+            let (from, to) = (window.from_s, window.to_s);
+            writeln!(out, "              errors between {from:.1}s and {to:.1}s: {}", grouped(window.count))?;
+        }
+        if error.windows.len() > 4 {
+            writeln!(out, "              and in {} later windows", error.windows.len() - 4)?;
+        }
+        writeln!(out, "              first: {}", error.first)?;
+    }
+    Ok(())
+}
+
+fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
+    heading(out, "Integrity")?;
+    if !report.setup.check {
+        return field(out, "not checked", "CHECK=off");
+    }
+    let found = &report.integrity;
+    let of = |violation| grouped(found.of(violation));
+    let reads = report.totals.hits_local + report.totals.hits_remote;
+    field(out, "wrong object", &of(Violation::WrongObject))?;
+    let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
+    field(out, "corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)))?;
+    let explained = if report.misses_are_explained() {
+        format!(" (explained: {} evicted, {} expired)", grouped(report.evicted), grouped(report.expired))
+    } else {
+        String::new()
+    };
+    field(out, "missing", &format!("{} misses of acknowledged keys{explained}", of(Violation::Missing)))?;
+    let lost = report.sweep.as_ref().map_or_else(
+        || "unknown: no final sweep".to_owned(),
+        |sweep| format!("{} of {} keys{}", of(Violation::Lost), grouped(sweep.keys), remarks(sweep)),
+    );
+    field(out, "lost writes", &lost)?;
+    field(out, "order", &format!("{} acknowledged with too low a version", of(Violation::OutOfOrder)))?;
+    let (quorum, session) = (of(Violation::StaleQuorum), of(Violation::SessionBroken));
+    let asked = report.setup.consistency.name();
+    let too_old = format!("{quorum} quorum reads, {session} session reads (the load read at {asked})");
+    field(out, "too old", &too_old)?;
+    let (resurrected, outlived) = (of(Violation::Resurrected), of(Violation::Outlived));
+    field(out, "resurrected", &format!("{resurrected} deleted, refused or overwritten, {outlived} expired"))?;
+    let stale = format!("{} reads ({:.4} %)", grouped(found.stale), percent(found.stale, reads));
+    let age = |ms: f64| millis(Duration::from_secs_f64(ms / 1e3));
+    let ages = if found.stale > 0 {
+        format!(", age p50 {} ms, max {} ms", age(report.stale_age_p50_ms), age(report.stale_age_max_ms))
+    } else {
+        String::new()
+    };
+    field(out, "stale", &format!("{stale}{ages}"))?;
+    if found.foreign > 0 {
+        field(out, "foreign", &format!("{} values of another run", grouped(found.foreign)))?;
+    }
+    field(out, "divergence", &format!("{} in {} comparisons", report.divergences.len(), report.comparisons))?;
+    for divergence in report.divergences.iter().take(5) {
+        let (at_s, node, key) = (divergence.at_s, &divergence.node, &divergence.key);
+        let trace = divergence.trace.iter().map(|trace| format!(", trace {trace}")).collect::<String>();
+        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}{trace}", divergence.has, divergence.newest)?;
+    }
+    if let Some(sweep) = &report.sweep {
+        sweep_nodes(out, report, sweep)?;
+    }
+    found.examples.iter().try_for_each(|example| writeln!(out, "    {}", example.line()))
+}
+
+fn remarks(sweep: &SweepTally) -> String {
+    let mut text = String::new();
+    let remarks =
+        [(sweep.deleted, "are deleted"), (sweep.expired, "have expired"), (sweep.unread, "could not be read")];
+    for (count, what) in remarks {
+        if count > 0 {
+            text.push_str(&format!(", {} {what}", grouped(count)));
+        }
+    }
+    text
+}
+
+fn sweep_nodes(out: &mut String, report: &Report, sweep: &SweepTally) -> std::fmt::Result {
+    for (node, target) in report.setup.targets.iter().enumerate() {
+        let (stale, missing) = (sweep.stale_by_node[node], sweep.missing_by_node[node]);
+        let failed = match sweep.failed_by_node[node] {
+            0 => String::new(),
+            failed => format!(", {} not answered", grouped(failed)),
+        };
+        writeln!(out, "    after the run {target}: {} stale, {} missing{failed}", grouped(stale), grouped(missing))?;
+    }
+    Ok(())
+}
+
+fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
+    let verdict = &report.verdict;
+    writeln!(out)?;
+    let lists = [
+        ("BROKEN ", &verdict.broken),
+        ("MISSED ", &verdict.missed),
+        ("INVALID", &verdict.invalid),
+        ("VOID   ", &verdict.void),
+    ];
+    for (word, reasons) in lists {
+        for reason in reasons {
+            writeln!(out, "{word} {reason}")?;
+        }
+    }
+    let word = match verdict.exit_code {
+        0 => "PASS",
+        1 => "FAIL",
+        _ if verdict.invalid.is_empty() => "VOID RUN",
+        _ => "INVALID RUN",
+    };
+    writeln!(out, "Verdict: {word} (exit code {})", verdict.exit_code)
+}
+
+pub(crate) fn heading(out: &mut String, title: &str) -> std::fmt::Result {
+    writeln!(out, "\n── {title} {}", "─".repeat(WIDTH.saturating_sub(title.len())))
+}
+
+pub(crate) fn field(out: &mut String, name: &str, text: &str) -> std::fmt::Result {
+    writeln!(out, "  {name:<13}{text}")
+}
+
+pub(crate) fn ms(ms: f64) -> String {
+    millis(Duration::from_secs_f64(ms / 1e3))
+}

@@ -1,0 +1,161 @@
+//! The first failed operations one by one: when each began, where, what was said, and how far from a fault. Counts by kind do not
+//! tell what a crash has cost, and to whom.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::flight::{Ended, LegPart, Way};
+use crate::{Answer, Op, Phase};
+
+/// How many a run lists. Further ones are counted like all others, by kind and time.
+const LISTED_MAX: usize = 1000;
+
+/// A failed operation. Times are in seconds after the load began.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailedRequest {
+    /// What was asked.
+    pub op: Op,
+    /// The part of the run.
+    pub phase: Phase,
+    /// What went wrong.
+    pub error: String,
+    /// What the node said about it, if it said anything.
+    pub detail: Option<String>,
+    /// When it was sent.
+    pub began_s: f64,
+    /// When it had failed.
+    pub ended_s: f64,
+    /// How long after the nearest kill or other fault it was sent, negative if before it; nothing without one.
+    pub after_fault_s: Option<f64>,
+    /// The node that answered, or was tried last.
+    pub node: usize,
+    /// The node that was tried before, and what came of it.
+    pub elsewhere: Option<(usize, String)>,
+    /// The mesh's legs, if it told of them.
+    pub legs: Vec<LegPart>,
+    /// Its trace.
+    pub trace: Option<String>,
+    /// Where to look at it.
+    pub url: Option<String>,
+}
+
+/// The first of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failures {
+    requests: Vec<FailedRequest>,
+}
+
+impl Failures {
+    /// Adds one that was sent and ended at these times after the load began, if there is still room: only then is `way` asked.
+    pub(crate) fn add(
+        &mut self,
+        ended: &Ended,
+        answer: &Answer,
+        (began, at): (Duration, Duration),
+        way: impl FnOnce() -> Way,
+    ) {
+        let Some(kind) = ended.error.filter(|_| self.requests.len() < LISTED_MAX) else { return };
+        let way = way();
+        self.requests.push(FailedRequest {
+            op: ended.op,
+            phase: ended.phase,
+            error: kind.name(),
+            detail: answer.detail.as_deref().map_or_else(
+                || Some(answer.error()).filter(|error| *error != kind).map(|error| error.name()),
+                |detail| Some(detail.to_owned()),
+            ),
+            began_s: began.as_secs_f64(),
+            ended_s: at.as_secs_f64(),
+            after_fault_s: None,
+            node: answer.node.0,
+            elsewhere: way.elsewhere.map(|(node, result)| (node.0, result)),
+            legs: way.legs,
+            trace: way.trace.map(|trace| format!("{trace:032x}")),
+            url: way.url,
+        });
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.requests.extend_from_slice(&other.requests);
+    }
+
+    /// The first of all threads in the order of their ends, each with its distance from the nearest of these beginnings of faults.
+    pub(crate) fn first(&self, faults_s: &[f64]) -> Vec<FailedRequest> {
+        let mut requests = self.requests.clone();
+        requests.sort_by(|one, other| one.ended_s.total_cmp(&other.ended_s));
+        requests.truncate(LISTED_MAX);
+        for request in &mut requests {
+            let distances = faults_s.iter().map(|fault_s| request.began_s - fault_s);
+            request.after_fault_s = distances.min_by(|one, other| one.abs().total_cmp(&other.abs()));
+        }
+        requests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{ErrorKind, NodeIndex, Outcome, stats::latency::OutcomeClass};
+
+    fn add(failures: &mut Failures, began_ms: u64) {
+        let (at, began) = (Instant::now(), Duration::from_millis(began_ms));
+        let ended = Ended {
+            op: Op::Get,
+            outcome: OutcomeClass::Error,
+            error: Some(ErrorKind::Refused),
+            phase: Phase::Steady,
+            failed_over: false,
+            is_violation: false,
+            intended: at,
+            sent: at,
+            ended: at,
+            is_among_slowest: false,
+            p99: Duration::ZERO,
+        };
+        let answer = Answer {
+            outcome: Outcome::Error(ErrorKind::Refused),
+            node: NodeIndex(1),
+            is_reply: false,
+            before: None,
+            is_retried: false,
+            doubtful: false,
+            version: None,
+            served_by: None,
+            detail: Some("no".into()),
+        };
+        failures.add(&ended, &answer, (began, began), Way::default);
+    }
+
+    #[test]
+    fn the_first_are_listed_with_their_distance_from_the_nearest_fault() {
+        let (mut one, mut other) = (Failures::default(), Failures::default());
+        for began_ms in [2_250, 8_000] {
+            add(&mut one, began_ms);
+        }
+        add(&mut other, 1_500);
+        one.merge(&other);
+        let distances = |faults_s: &[f64]| -> Vec<_> {
+            one.first(faults_s).into_iter().map(|request| request.after_fault_s).collect()
+        };
+        assert_eq!(distances(&[2.0, 9.0]), [Some(-0.5), Some(0.25), Some(-1.0)]);
+        assert_eq!(distances(&[]), [None; 3]);
+        assert_eq!(one.first(&[])[0].detail.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn a_run_lists_so_many_and_no_more() {
+        let mut all = Failures::default();
+        for thread in 0..2 {
+            let mut one = Failures::default();
+            (0..=LISTED_MAX as u64).for_each(|number| add(&mut one, 2 * number + thread));
+            assert_eq!(one.requests.len(), LISTED_MAX);
+            all.merge(&one);
+        }
+        let listed = all.first(&[]);
+        assert_eq!(listed.len(), LISTED_MAX);
+        assert_eq!(listed[LISTED_MAX - 1].began_s, (LISTED_MAX - 1) as f64 / 1e3, "the earliest of all threads");
+    }
+}

@@ -1,0 +1,97 @@
+//! Where the time of ordinary operations goes: of every few, the parts that add up to its response time. From these the
+//! difference between a client's and a server's percentile can be explained, which no two histograms can.
+
+use super::{
+    flight::{Ended, Parts},
+    slowest::Split,
+};
+
+/// Of so many operations, one is looked at.
+const EVERY: u32 = 16;
+
+/// Samples of one thread and operation, 24 bytes each. When there are more, every other one goes and only half as many
+/// come.
+const SAMPLES_MAX: usize = 1 << 15;
+
+/// Some operations in parts.
+#[derive(Clone, Debug)]
+pub(crate) struct PartSamples {
+    every: u32,
+    until_next: u32,
+    samples: Vec<PartSample>,
+}
+
+/// One of them, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct PartSample {
+    pub(crate) queue_s: f32,
+    pub(crate) elsewhere_s: f32,
+    pub(crate) network_s: f32,
+    pub(crate) handler_s: f32,
+    pub(crate) mesh_s: f32,
+    /// A part of the mesh's, not one beside it.
+    pub(crate) legs_s: f32,
+}
+
+impl Default for PartSamples {
+    fn default() -> Self {
+        Self { every: EVERY, until_next: EVERY, samples: Vec::new() }
+    }
+}
+
+impl PartSamples {
+    /// Whether this operation is one of them.
+    pub(crate) const fn draws(&mut self) -> bool {
+        self.until_next -= 1;
+        if self.until_next == 0 {
+            self.until_next = self.every;
+            return true;
+        }
+        false
+    }
+
+    pub(crate) fn add(&mut self, ended: &Ended, parts: &Parts) {
+        if self.samples.capacity() == 0 {
+            self.samples.reserve_exact(SAMPLES_MAX);
+        }
+        if self.samples.len() == SAMPLES_MAX {
+            self.thin();
+        }
+        let split = Split::of(ended, parts);
+        let [queue_s, elsewhere_s, network_s, handler_s, mesh_s] =
+            [split.queue, split.elsewhere, split.network, split.handler, split.mesh].map(|part| part.as_secs_f32());
+        let legs_s = parts.leg.unwrap_or_default().min(split.mesh).as_secs_f32();
+        self.samples.push(PartSample { queue_s, elsewhere_s, network_s, handler_s, mesh_s, legs_s });
+    }
+
+    fn thin(&mut self) {
+        let mut odd = false;
+        self.samples.retain(|_| {
+            odd = !odd;
+            odd
+        });
+        self.every *= 2;
+    }
+
+    /// Adds another thread's. Both are thinned alike first, so that no thread counts for more than it did.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let mut other = other.clone();
+        while self.every < other.every {
+            self.thin();
+        }
+        while other.every < self.every {
+            other.thin();
+        }
+        self.samples.append(&mut other.samples);
+    }
+
+    pub(crate) fn samples(&self) -> &[PartSample] {
+        &self.samples
+    }
+}
+
+impl PartSample {
+    pub(crate) fn response_s(&self) -> f64 {
+        [self.queue_s, self.elsewhere_s, self.network_s, self.handler_s, self.mesh_s].map(f64::from).iter().sum()
+    }
+}

@@ -1,0 +1,227 @@
+//! The slowest operations of each part of the run, kind and outcome, with where their time went: what a percentile cannot
+//! say.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{
+    flight::{Ended, LegPart, Parts, Way},
+    latency::OutcomeClass,
+};
+use crate::{NodeIndex, Op, Phase};
+
+/// How many are kept of each kind.
+const SLOWEST_MAX: usize = 5;
+
+const KINDS: usize = Phase::ALL.len() * Op::ALL.len() * OutcomeClass::ALL.len();
+
+/// One slow operation. Times are in milliseconds, and add up to the response time.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlowRequest {
+    /// The part of the run.
+    pub phase: Phase,
+    /// What was asked.
+    pub op: Op,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// When it ended, in seconds after the load began.
+    pub at_s: f64,
+    /// The node that answered, or was tried last.
+    pub node: usize,
+    /// From when it should have begun to its end.
+    pub response_ms: f64,
+    /// Of these, until it was sent.
+    pub queue_ms: f64,
+    /// From the first try to the second.
+    pub elsewhere_ms: f64,
+    /// What neither the client nor the node has measured: network, kernel, and the wait for a thread on either side.
+    pub network_ms: f64,
+    /// In the node, outside the mesh; nothing if no node answered.
+    pub handler_ms: Option<f64>,
+    /// In the mesh.
+    pub mesh_ms: Option<f64>,
+    /// The node that was tried before, and what came of it.
+    pub elsewhere: Option<(usize, String)>,
+    /// The mesh's legs, if it told of them.
+    pub legs: Vec<LegPart>,
+    /// Its trace.
+    pub trace: Option<String>,
+    /// Where to look at it.
+    pub url: Option<String>,
+}
+
+impl SlowRequest {
+    pub(crate) fn new(ended: &Ended, node: NodeIndex, at: Duration, parts: &Parts, way: Way) -> Self {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let split = Split::of(ended, parts);
+        Self {
+            phase: ended.phase,
+            op: ended.op,
+            outcome: ended.outcome.name(),
+            at_s: at.as_secs_f64(),
+            node: node.0,
+            response_ms: ms(ended.response()),
+            queue_ms: ms(split.queue),
+            elsewhere_ms: ms(split.elsewhere),
+            network_ms: ms(split.network),
+            handler_ms: parts.handler.map(|_| ms(split.handler)),
+            mesh_ms: parts.mesh.map(|_| ms(split.mesh)),
+            elsewhere: way.elsewhere.map(|(node, result)| (node.0, result)),
+            legs: way.legs,
+            trace: way.trace.map(|trace| format!("{trace:032x}")),
+            url: way.url,
+        }
+    }
+}
+
+/// A response time in parts that add up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) queue: Duration,
+    pub(crate) elsewhere: Duration,
+    pub(crate) network: Duration,
+    /// Outside the mesh.
+    pub(crate) handler: Duration,
+    pub(crate) mesh: Duration,
+}
+
+impl Split {
+    pub(crate) fn of(ended: &Ended, parts: &Parts) -> Self {
+        let service = ended.service();
+        let elsewhere =
+            parts.retried.map_or(Duration::ZERO, |at| at.saturating_duration_since(ended.sent)).min(service);
+        let at_node = parts.handler.unwrap_or_default().min(service - elsewhere);
+        let mesh = parts.mesh.unwrap_or_default().min(at_node);
+        Self {
+            queue: ended.response().saturating_sub(service),
+            elsewhere,
+            network: service - elsewhere - at_node,
+            handler: at_node - mesh,
+            mesh,
+        }
+    }
+}
+
+/// The slowest of each kind.
+#[derive(Debug)]
+pub(crate) struct Slowest {
+    kinds: Vec<Kind>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Kind {
+    /// What one must exceed to enter.
+    bar: Duration,
+    /// Slowest first.
+    requests: Vec<SlowRequest>,
+}
+
+impl Default for Slowest {
+    fn default() -> Self {
+        Self { kinds: vec![Kind::default(); KINDS] }
+    }
+}
+
+impl Slowest {
+    /// Whether an operation that took so long is one of them.
+    pub(crate) fn takes(&self, phase: Phase, op: Op, outcome: OutcomeClass, response: Duration) -> bool {
+        response > self.kinds[kind(phase, op, outcome)].bar
+    }
+
+    pub(crate) fn add(&mut self, outcome: OutcomeClass, request: SlowRequest) {
+        let kind = &mut self.kinds[kind(request.phase, request.op, outcome)];
+        kind.add(request);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.kinds.iter_mut().zip(&other.kinds) {
+            theirs.requests.iter().for_each(|request| mine.add(request.clone()));
+        }
+    }
+
+    /// All of them, by part of the run, kind and outcome, slowest first.
+    pub(crate) fn all(&self) -> Vec<SlowRequest> {
+        self.kinds.iter().flat_map(|kind| kind.requests.iter().cloned()).collect()
+    }
+}
+
+impl Kind {
+    fn add(&mut self, request: SlowRequest) {
+        let at = self.requests.partition_point(|other| other.response_ms >= request.response_ms);
+        self.requests.insert(at, request);
+        self.requests.truncate(SLOWEST_MAX);
+        if self.requests.len() == SLOWEST_MAX {
+            self.bar =
+                self.requests.last().map_or(Duration::ZERO, |last| Duration::from_secs_f64(last.response_ms / 1e3));
+        }
+    }
+}
+
+const fn kind(phase: Phase, op: Op, outcome: OutcomeClass) -> usize {
+    (phase.index() * Op::ALL.len() + op as usize) * OutcomeClass::ALL.len() + outcome as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn ended(response: Duration, queue: Duration) -> Ended {
+        let intended = Instant::now();
+        Ended {
+            op: Op::Get,
+            outcome: OutcomeClass::Local,
+            error: None,
+            phase: Phase::Steady,
+            failed_over: false,
+            is_violation: false,
+            intended,
+            sent: intended + queue,
+            ended: intended + response,
+            is_among_slowest: false,
+            p99: Duration::ZERO,
+        }
+    }
+
+    fn add(slowest: &mut Slowest, ms: u32) -> bool {
+        let ended = ended(MS * ms, Duration::ZERO);
+        let takes = slowest.takes(ended.phase, ended.op, ended.outcome, ended.response());
+        if takes {
+            let request = SlowRequest::new(&ended, NodeIndex(0), MS, &Parts::default(), Way::default());
+            slowest.add(ended.outcome, request);
+        }
+        takes
+    }
+
+    #[test]
+    fn only_the_slowest_stay_and_threads_merge() {
+        let (mut one, mut two) = (Slowest::default(), Slowest::default());
+        for ms in [3, 1, 4, 1, 5, 9, 2, 6] {
+            add(&mut one, ms);
+        }
+        assert!(!add(&mut one, 3) && add(&mut one, 7));
+        assert!(add(&mut two, 8));
+        one.merge(&two);
+        let times: Vec<f64> = one.all().iter().map(|request| request.response_ms).collect();
+        assert_eq!(times, [9.0, 8.0, 7.0, 6.0, 5.0]);
+        assert!(one.takes(Phase::Recovered, Op::Get, OutcomeClass::Local, MS), "every kind has a list of its own");
+    }
+
+    #[test]
+    fn parts_add_up_whatever_the_node_says() {
+        let ended = ended(10 * MS, 2 * MS);
+        let retried = Some(ended.sent + MS);
+        let parts = Parts { retried, handler: Some(4 * MS), mesh: Some(3 * MS), leg: None };
+        let expected = Split { queue: 2 * MS, elsewhere: MS, network: 3 * MS, handler: MS, mesh: 3 * MS };
+        assert_eq!(Split::of(&ended, &parts), expected);
+        let absurd = Parts { retried, handler: Some(99 * MS), mesh: Some(199 * MS), leg: None };
+        let expected = Split { queue: 2 * MS, elsewhere: MS, mesh: 7 * MS, ..Split::default() };
+        assert_eq!(Split::of(&ended, &absurd), expected);
+        let silent = Split::of(&ended, &Parts::default());
+        assert_eq!((silent.queue, silent.network), (2 * MS, 8 * MS));
+    }
+}
