@@ -7,7 +7,7 @@ use mesh_fuzz::Corpus;
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, GossipBody, GossipMessage, Hello,
     Incarnation, KeyHash, Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, Slot,
-    SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer, encode_into,
+    RecordLimits, SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer, encode_into,
 };
 
 fn main() -> io::Result<()> {
