@@ -3,7 +3,9 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{NodeIndex, duration, fault_words::Words};
+use settings::duration;
+
+use crate::{NodeIndex, fault_words::Words};
 
 /// How many faults one run may have.
 const FAULTS_MAX: usize = 1000;

@@ -58,6 +58,7 @@ mod report;
 mod slow_table;
 mod summary;
 
+pub use self::settings::LoadSettings;
 pub use aftermath::Aftermath;
 pub use cluster::{Cluster, NodeStats, NodeView, Seen};
 pub use compare::Divergence;
@@ -88,7 +89,6 @@ pub use run::Run;
 pub use schedule::{Pacer, Schedule};
 pub use served::{Served, ServedOp};
 pub use session::run_session;
-pub use settings::{Every, LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use sizes::ValueSizes;
 pub use slowest::{SlowRequest, Slowest};
 pub use summary::render;
