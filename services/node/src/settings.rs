@@ -97,7 +97,7 @@ pub struct HttpSettings {
     /// Whether POST /kill and /fault are allowed
     #[arg(long, env, default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
     allow_kill: bool,
-    /// The token that POST /kill and /fault must bring; required if ALLOW_KILL. Nothing if killing is not allowed
+    /// The token that POST /kill and /fault must bring; required if ALLOW_KILL, else ignored
     #[arg(long, env, hide_env_values = true, value_name = "SECRET")]
     pub kill_token: Option<KillToken>,
 }

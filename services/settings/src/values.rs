@@ -163,7 +163,7 @@ pub fn host_port(text: &str) -> Parsed<String> {
     let text = text.trim();
     let is_good = text.rsplit_once(':').is_some_and(|(host, port)| {
         let is_v6 = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
-        let is_host = is_v6 || !host.contains([':', '/', '?', '#', '@']);
+        let is_host = is_v6 || !host.contains([':', '/', '?', '#', '@', '[', ']']);
         let is_host = is_host && !host.is_empty() && !host.contains(char::is_whitespace);
         is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
     });
