@@ -99,7 +99,7 @@ class Bench:
             "KEYS": str(KEYS),
             "PREFILL": "false",
             "FINAL_SWEEP": "false",
-            "RESULTS": "",
+            "RESULTS": "off",
         }
         found = summary(output_of([str(self.binaries / "runner")], {**defaults, **settings}))
         if found.errors > found.total / 100:
@@ -177,7 +177,7 @@ class Bench:
         for skew, distribution in ZIPF.items():
             settings = {
                 "DURATION": f"{self.seconds}s", "CONCURRENCY": str(CONNECTIONS), "KEYS": str(KEYS), "SET_RATIO": "30",
-                "CACHE_AUTH": "perf", "FINAL_SWEEP": "false", "RESULTS": "", "DISTRIBUTION": distribution,
+                "CACHE_AUTH": "perf", "FINAL_SWEEP": "false", "RESULTS": "off", "DISTRIBUTION": distribution,
             }
             found = summary(output_of([str(self.binaries / "direct-runner")], settings))
             figures[f"{skew}direct ops/s"], figures[f"{skew}direct p99 ms"] = found.rate, worst(found, "p99")

@@ -28,7 +28,7 @@ def resync(bench, figures: Round) -> None:
         bench.runner(mesh, PREFILL="true", KEYS=str(keys), DURATION="1s")
         load = {
             "TARGETS": ",".join(mesh.urls[:2]), "KEYS": str(keys), "SET_RATIO": str(SET_RATIO), "RATE": str(RATE),
-            "CONCURRENCY": "64", "PREFILL": "false", "FINAL_SWEEP": "false", "RESULTS": "",
+            "CONCURRENCY": "64", "PREFILL": "false", "FINAL_SWEEP": "false", "RESULTS": "off",
         }
         runner = str(bench.binaries / "runner")
         before = summary(output_of([runner], {**load, "DURATION": f"{bench.seconds}s"}))

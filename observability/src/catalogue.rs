@@ -1,6 +1,10 @@
 //! Every metric there is: its name, its kind, its help text, its buckets. A name stands here and nowhere else, so that
 //! dashboards and rules can be checked against this file.
 
+use std::time::Duration;
+
+use crate::NodeSample;
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -30,18 +34,41 @@ pub(crate) const SECONDS_BUCKETS: [f64; 22] = [
     0.003_5, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 ];
 
+/// One figure of a [`NodeSample`]: where it stands in `GET /stats`, which series shows it, or both.
+pub(crate) struct Figure {
+    /// Its name in `GET /stats`; nothing if it is not there.
+    pub(crate) field: &'static str,
+    /// Its family and its label, if it has a series.
+    pub(crate) series: Option<(&'static Family, &'static [(&'static str, &'static str)])>,
+    /// Where it is read.
+    pub(crate) read: fn(&NodeSample) -> u64,
+}
+
+/// A family may be followed by what is sampled for it: the field of `GET /stats`, a label, and how to read it. `_` stands for
+/// a figure that is no metric.
 macro_rules! catalogue {
-    ($($constant:ident: $kind:ident $name:literal $help:literal;)*) => {
+    ($($constant:ident: $kind:ident $name:literal $help:literal
+        $([$($field:literal $(($label:literal = $value:literal))? |$sample:ident| $read:expr),*])?;)*
+     $(_: $other:literal |$of:ident| $other_read:expr;)*) => {
         $(pub(crate) const $constant: Family = Family { name: $name, kind: Kind::$kind, help: $help };)*
         /// All of them, in the order of this file.
         pub(crate) const ALL: &[Family] = &[$($constant),*];
+        /// Everything that is sampled.
+        pub(crate) const FIGURES: &[Figure] = &[
+            $($($(Figure {
+                field: $field,
+                series: Some((&$constant, &[$(($label, $value))?])),
+                read: |$sample| $read,
+            },)*)?)*
+            $(Figure { field: $other, series: None, read: |$of| $other_read },)*
+        ];
     };
 }
 
 catalogue! {
     REQUESTS: Counter "mesh_requests_total" "Operations of the mesh API by kind and outcome.";
     OP_DURATION: Seconds "mesh_op_duration_seconds" "The mesh's part of an operation.";
-    INFLIGHT: Gauge "mesh_inflight_requests" "HTTP requests being answered.";
+    INFLIGHT: Gauge "mesh_inflight_requests" "HTTP requests being answered." ["" |s| s.in_flight];
     HEDGE_LEGS: Counter "mesh_hedge_legs_total" "Hedge legs of reads by how they ended.";
     HEDGE_WINS: Counter "mesh_hedge_wins_total" "Hedge legs whose answer made the result.";
     QUORUM_ACK: Seconds "mesh_quorum_ack_seconds" "Time until an owner confirmed a write, this node included; only confirmations that came before the answer.";
@@ -53,14 +80,14 @@ catalogue! {
     GOSSIP_ROUNDS: Counter "mesh_gossip_rounds_total" "Gossip rounds by how the probed peer answered.";
     GOSSIP_ROUND: Seconds "mesh_gossip_round_seconds" "Time from a probe to its answer.";
     RING_MEMBERS: Gauge "mesh_ring_members" "Members of the ring in force.";
-    MEMBERS_JOINING: Gauge "mesh_members_joining" "Members, this node included, that catch up before they enter the ring.";
-    MEMBERS_LEAVING: Gauge "mesh_members_leaving" "Members, this node included, that have left the ring and are still handing over.";
-    RING_SLOTS_OWNED: Gauge "mesh_ring_slots_owned" "Slots that this node owns, as any replica.";
+    MEMBERS_JOINING: Gauge "mesh_members_joining" "Members, this node included, that catch up before they enter the ring." ["" |s| s.view.members_joining];
+    MEMBERS_LEAVING: Gauge "mesh_members_leaving" "Members, this node included, that have left the ring and are still handing over." ["" |s| s.view.members_leaving];
+    RING_SLOTS_OWNED: Gauge "mesh_ring_slots_owned" "Slots that this node owns, as any replica." ["" |s| s.view.slots_owned];
 
-    RING_HASH: Gauge "mesh_ring_hash" "The upper 52 bits of the ring's hash: nodes that differ in it disagree on owners.";
-    RING_WEIGHT: Gauge "mesh_ring_weight" "This node's published share of the ring, 1 to 16.";
-    SLOTS_IN_SYNC: Gauge "mesh_slots_in_sync" "Slots owned that this node can say MISS for.";
-    READY: Gauge "mesh_ready" "1 while the node wants traffic, as GET /ready says.";
+    RING_HASH: Gauge "mesh_ring_hash" "The upper 52 bits of the ring's hash: nodes that differ in it disagree on owners." ["" |s| s.view.ring_hash >> 12];
+    RING_WEIGHT: Gauge "mesh_ring_weight" "This node's published share of the ring, 1 to 16." ["" |s| s.view.ring_weight];
+    SLOTS_IN_SYNC: Gauge "mesh_slots_in_sync" "Slots owned that this node can say MISS for." ["" |s| s.view.slots_in_sync];
+    READY: Gauge "mesh_ready" "1 while the node wants traffic, as GET /ready says." ["" |s| s.view.ready.into()];
 
     PEER_INFO: Gauge "mesh_peer_info" "1 for the address under which this node knows the peer, to join series by.";
     PEER_IN_FLIGHT: Gauge "mesh_peer_in_flight" "Requests to the peer that wait for its answer.";
@@ -69,44 +96,53 @@ catalogue! {
     QUIC_SENT: Counter "mesh_quic_sent_packets_total" "Packets sent to the peer.";
     QUIC_LOST: Counter "mesh_quic_lost_packets_total" "Packets to the peer that were lost.";
     QUIC_CONGESTION: Counter "mesh_quic_congestion_events_total" "Times that a congestion window towards the peer shrank.";
-    REMOTE_READS: Counter "mesh_remote_reads_total" "Reads that went to another node.";
-    WRONG_RING: Counter "mesh_wrong_ring_total" "Requests answered with the member list because the rings differed.";
+    REMOTE_READS: Counter "mesh_remote_reads_total" "Reads that went to another node." ["remote_reads" |s| s.stats.remote_reads];
+    WRONG_RING: Counter "mesh_wrong_ring_total" "Requests answered with the member list because the rings differed." ["wrong_ring" |s| s.stats.wrong_ring];
     PEER_UP: Counter "mesh_peer_connections_total" "Connections to peers that came up.";
     PEER_DOWN: Counter "mesh_peer_disconnections_total" "Connections to peers that broke.";
     PEER_REFUSED: Counter "mesh_peer_refused_total" "Handshakes and greetings refused.";
     PROTOCOL_VIOLATIONS: Counter "mesh_protocol_violations_total" "Connections closed for breaking the protocol.";
     DRIFT_REFUSED: Counter "mesh_drift_refused_total" "Versions refused for being too far in the future.";
 
-    FAULTS_ACTIVE: Gauge "mesh_faults_active" "Faults in force at this node on request.";
-    FAULT_PACKETS: Counter "mesh_fault_packets_total" "Packets that faults on request have met, by what happened to them.";
+    FAULTS_ACTIVE: Gauge "mesh_faults_active" "Faults in force at this node on request." ["faults_active" |s| s.stats.faults.active];
+    FAULT_PACKETS: Counter "mesh_fault_packets_total" "Packets that faults on request have met, by what happened to them." ["fault_packets_dropped" ("outcome" = "dropped") |s| s.stats.faults.packets_dropped,
+        "fault_packets_delayed" ("outcome" = "delayed") |s| s.stats.faults.packets_delayed,
+        "fault_packets_duplicated" ("outcome" = "duplicated") |s| s.stats.faults.packets_duplicated];
     CLOCK: Gauge "mesh_clock_timestamp_seconds" "What this node's wall clock says; compare it with the time of the scrape.";
 
     REPAIR_ROUNDS: Counter "mesh_repair_rounds_total" "Resync and repair rounds ended.";
     REPAIR_KEYS: Counter "mesh_repair_keys_total" "Records taken from peers by resync and repair.";
     REPAIR_ROUND: Seconds "mesh_repair_round_seconds" "Time that a resync or repair round took.";
-    GIVEN_UP: Counter "mesh_given_up_records_total" "Records dropped because others own their slots now, and hold them.";
-    LEFT_EARLY: Counter "mesh_left_early_total" "Peers that left before this node had taken over all that they held.";
+    SECOND_ROUNDS: Counter "mesh_second_rounds_total" "Writes that were sent a second time, because owners held something newer." ["second_rounds" |s| s.stats.second_rounds];
+    FURTHER_ROUNDS: Counter "mesh_further_rounds_total" "Writes that were sent more often, though all owners that answered were in sync and in one ring: there should be none." ["further_rounds" |s| s.stats.further_rounds];
+    CARRIED_WRITES: Counter "mesh_carried_writes_total" "Writes that a later write of the same key carried." ["carried_writes" |s| s.stats.carried_writes];
+    GIVEN_UP: Counter "mesh_given_up_records_total" "Records dropped because others own their slots now, and hold them." ["given_up" |s| s.stats.given_up];
+    LEFT_EARLY: Counter "mesh_left_early_total" "Peers that left before this node had taken over all that they held." ["left_early" |s| s.stats.left_early];
 
     HINTS_QUEUED: Gauge "mesh_hints_queued" "Writes that this peer has missed and that wait for it here.";
     HINTS_QUEUED_BYTES: Gauge "mesh_hints_queued_bytes" "What these hints are charged for, book-keeping included.";
     HINTS_OLDEST_AGE: Gauge "mesh_hints_oldest_age_seconds" "How long the oldest of these hints has waited.";
-    HINTS_REPLAYED: Counter "mesh_hints_replayed_total" "Hints that a peer has taken, or had something newer for.";
-    HINTS_DROPPED: Counter "mesh_hints_dropped_total" "Hints given up, by reason; a comparison makes up for them.";
+    HINTS_REPLAYED: Counter "mesh_hints_replayed_total" "Hints that a peer has taken, or had something newer for." ["hints_replayed" |s| s.stats.hints.replayed];
+    HINTS_DROPPED: Counter "mesh_hints_dropped_total" "Hints given up, by reason; a comparison makes up for them." ["hints_dropped_overflow" ("reason" = "overflow") |s| s.stats.hints.dropped_overflow,
+        "hints_dropped_age" ("reason" = "age") |s| s.stats.hints.dropped_age,
+        "hints_dropped_not_owner" ("reason" = "not_owner") |s| s.stats.hints.dropped_not_owner,
+        "hints_dropped_refused" ("reason" = "refused") |s| s.stats.hints.dropped_refused,
+        "hints_dropped_full_sync" ("reason" = "full_sync") |s| s.stats.hints.dropped_full_sync];
 
-    STORE_ENTRIES: Gauge "mesh_store_entries" "Live entries.";
-    STORE_ENTRIES_MAX: Gauge "mesh_store_entries_max" "The bound on live entries.";
-    STORE_BYTES: Gauge "mesh_store_bytes" "Bytes accounted, book-keeping included.";
-    STORE_BYTES_MAX: Gauge "mesh_store_bytes_max" "The bound on bytes.";
-    STORE_BYTES_ALLOWED: Gauge "mesh_store_bytes_allowed" "The bound on bytes in force: lower while more memory is resident than is accounted for.";
-    STORE_TOMBSTONES: Gauge "mesh_store_tombstones" "Tombstones and stubs of expired entries.";
-    STORE_TOMBSTONES_COLLECTED: Counter "mesh_store_tombstones_collected_total" "Tombstones dropped because nobody needs them any more.";
-    STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many.";
-    STORE_EVICTIONS: Counter "mesh_store_evictions_total" "Live entries dropped to make room.";
-    STORE_EXPIRATIONS: Counter "mesh_store_expirations_total" "Entries that reached their expiry.";
-    STORE_HITS: Counter "mesh_store_hits_total" "Look-ups in the local store that found a live value.";
-    STORE_MISSES: Counter "mesh_store_misses_total" "Look-ups in the local store that did not.";
+    STORE_ENTRIES: Gauge "mesh_store_entries" "Live entries." ["Size" |s| s.stats.store.entries];
+    STORE_ENTRIES_MAX: Gauge "mesh_store_entries_max" "The bound on live entries." ["Capacity" |s| s.stats.store.entries_max];
+    STORE_BYTES: Gauge "mesh_store_bytes" "Bytes accounted, book-keeping included." ["bytes" |s| s.stats.store.bytes];
+    STORE_BYTES_MAX: Gauge "mesh_store_bytes_max" "The bound on bytes." ["bytes_max" |s| s.stats.store.bytes_max];
+    STORE_BYTES_ALLOWED: Gauge "mesh_store_bytes_allowed" "The bound on bytes in force: lower while more memory is resident than is accounted for." ["" |s| s.stats.store.bytes_allowed];
+    STORE_TOMBSTONES: Gauge "mesh_store_tombstones" "Tombstones and stubs of expired entries." ["tombstones" |s| s.stats.store.tombstones];
+    STORE_TOMBSTONES_COLLECTED: Counter "mesh_store_tombstones_collected_total" "Tombstones dropped because nobody needs them any more." ["tombstones_collected" |s| s.stats.store.tombstones_collected];
+    STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many." ["tombstones_dropped" |s| s.stats.store.tombstones_dropped];
+    STORE_EVICTIONS: Counter "mesh_store_evictions_total" "Live entries dropped to make room." ["Evictions" |s| s.stats.store.evictions];
+    STORE_EXPIRATIONS: Counter "mesh_store_expirations_total" "Entries that reached their expiry." ["Expirations" |s| s.stats.store.expirations];
+    STORE_HITS: Counter "mesh_store_hits_total" "Look-ups in the local store that found a live value." ["Hits" |s| s.stats.store.hits];
+    STORE_MISSES: Counter "mesh_store_misses_total" "Look-ups in the local store that did not." ["Misses" |s| s.stats.store.misses];
 
-    HTTP_CONNECTIONS: Gauge "mesh_http_connections" "Open HTTP connections.";
+    HTTP_CONNECTIONS: Gauge "mesh_http_connections" "Open HTTP connections." ["connections" |s| s.connections];
     HTTP_CONNECTIONS_REFUSED: Counter "mesh_http_connections_refused_total" "Connections turned away at CONNECTIONS_MAX.";
     HTTP_REQUESTS_SHED: Counter "mesh_http_requests_shed_total" "Requests turned away with 503 before they were looked at, by the bound they met.";
     HTTP_CONNECTIONS_CUT: Counter "mesh_http_connections_cut_total" "Connections closed because the client kept the node waiting, by what it waited for.";
@@ -114,8 +150,8 @@ catalogue! {
     HTTP_PROBLEMS: Counter "mesh_http_problems_total" "Requests answered with an error by the HTTP layer or the mesh, by status.";
     TRACEPARENT_MALFORMED: Counter "mesh_traceparent_malformed_total" "Requests with a traceparent header that was ignored.";
 
-    PROCESS_CPU: Counter "mesh_process_cpu_milliseconds_total" "CPU time of all threads, user and system.";
-    PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory.";
+    PROCESS_CPU: Counter "mesh_process_cpu_milliseconds_total" "CPU time of all threads, user and system." ["cpu_ms" |s| s.cpu_ms];
+    PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory." ["" |s| s.resident_bytes.unwrap_or_default()];
     START: Gauge "mesh_start_timestamp_seconds" "When this process started.";
     SPANS_KEPT: Counter "mesh_spans_kept_total" "Spans handed to the exporter: those exported, failed, dropped or under way.";
     SPANS_EXPORTED: Counter "mesh_spans_exported_total" "Spans that the collector took.";
@@ -141,6 +177,28 @@ catalogue! {
     RUNNER_SPANS: Counter "runner_spans_total" "The runner's own spans, by fate: all that were kept, and those exported, failed or dropped.";
     RUNNER_TRACE_KEEPS: Counter "runner_trace_keeps_total" "Traces that nodes were asked to keep after the fact, and those that could not be asked for.";
     RUNNER_INFO: Gauge "runner_build_info" "Always 1; the labels say which build and which run this is.";
+
+    // Only in GET /stats: as metrics they are counted per peer or per outcome, where they happen.
+    _: "Shards" |s| s.stats.store.shards;
+    _: "hedges" |s| s.stats.hedges;
+    _: "hedge_wins" |s| s.stats.hedge_wins;
+    _: "missed_writes" |s| s.stats.missed_writes;
+    _: "drift_refused" |s| s.stats.drift_refused;
+    _: "repaired" |s| s.stats.repaired;
+    _: "hints_queued" |s| s.stats.hints.queued;
+    _: "hints_queued_bytes" |s| s.stats.hints.queued_bytes;
+    _: "hints_oldest_age_ms" |s| millis(s.stats.hints.oldest_age);
+    _: "hints_dropped" |s| s.stats.hints.dropped();
+    _: "peers_refused" |s| s.stats.peers_refused;
+    _: "protocol_violations" |s| s.stats.protocol_violations;
+    _: "faults_laid" |s| s.stats.faults.laid;
+    // Without the request that asks.
+    _: "in_flight" |s| s.in_flight.saturating_sub(1);
+    _: "uptime_ms" |s| millis(s.uptime);
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

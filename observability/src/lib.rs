@@ -4,14 +4,13 @@
 mod catalogue;
 mod event_log;
 mod exposition;
-mod hint_series;
 mod http_series;
 mod latency_series;
 mod logging;
-mod mesh_sample;
 mod peer_series;
 mod registry;
 mod runner;
+mod sample;
 mod scrape;
 mod telemetry;
 mod trace;
@@ -19,10 +18,10 @@ mod trace;
 pub use exposition::Exposition;
 pub use http_series::{Cut, Shed};
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
-pub use mesh_sample::{MeshSample, PeerSample};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};
+pub use sample::{MeshView, NodeSample, PeerSample};
 pub use scrape::{NodeOperations, p99_query};
-pub use telemetry::{NodeSample, Telemetry, init};
+pub use telemetry::{Telemetry, init};
 pub use trace::{
     ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace, OtlpEndpoint,
     RequestTrace, ResourceAttributes, SampleRatio, SpanTotals, TraceGuard, TraceMode, TraceSettings,

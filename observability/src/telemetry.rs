@@ -10,8 +10,7 @@ use std::{
 };
 
 use mesh_proto::{
-    Event, FaultOrder, HintStats, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, PeerHints, ServeRecord,
-    StoreStats, TraceContext,
+    Event, FaultOrder, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, ServeRecord, TraceContext,
 };
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -20,12 +19,11 @@ use crate::{
     EndedRequest, Exposition, Fate, InitError, KeepTrace, RequestTrace, TraceGuard, TraceMode, TraceSettings,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
-    hint_series::HintHandles,
     http_series::{Cut, HttpSeries, Shed},
     latency_series::LatencySeries,
-    mesh_sample::{MeshSample, MeshSeries},
     peer_series::PeerSeries,
     registry::Registry,
+    sample::{NodeSample, SampleSeries},
     trace::{SpanCounts, SpanPipeline, Tracer},
 };
 
@@ -54,23 +52,6 @@ const LEG_OUTCOMES: [(LegOutcome, &str); 6] = [
     (LegOutcome::Pending, "pending"),
 ];
 
-/// What is sampled rather than counted as it happens.
-#[derive(Clone, Debug, Default)]
-pub struct NodeSample {
-    /// The local store.
-    pub store: StoreStats,
-    /// Hints for peers that have missed writes.
-    pub hints: HintStats,
-    /// What is queued of them for whom.
-    pub hints_by_peer: Vec<PeerHints>,
-    /// HTTP requests being answered.
-    pub in_flight: u64,
-    /// Open HTTP connections.
-    pub connections: u64,
-    /// How late the slowest thread comes to its work.
-    pub queue_delay: Duration,
-}
-
 /// One node's telemetry. Several may live in one process: nothing here is global.
 pub struct Telemetry {
     registry: Registry,
@@ -82,10 +63,8 @@ pub struct Telemetry {
     http: HttpSeries,
     traceparent_malformed: Counter,
     mesh: MeshHandles,
-    sampled: SampledHandles,
-    hints: HintHandles,
+    sampled: SampleSeries,
     peers: PeerSeries,
-    view: MeshSeries,
     log: EventLog,
     spans: SpanHandles,
     /// Nothing if nobody wants traces: then no request pays more than a branch.
@@ -135,10 +114,8 @@ impl Telemetry {
             http: HttpSeries::new(&registry),
             traceparent_malformed: registry.counter(&names::TRACEPARENT_MALFORMED, &[]),
             mesh: MeshHandles::new(&registry),
-            sampled: SampledHandles::new(&registry),
-            hints: HintHandles::new(&registry),
+            sampled: SampleSeries::new(&registry),
             peers: PeerSeries::new(),
-            view: MeshSeries::new(&registry),
             log: EventLog::new(),
             spans: SpanHandles::new(&registry),
             tracer: None,
@@ -265,14 +242,11 @@ impl Telemetry {
 
     /// Takes over sampled figures.
     pub fn sample(&self, sample: &NodeSample) {
-        self.sampled.set(sample);
+        self.sampled.set(&self.registry, sample);
         self.http.set_queue_delay(sample.queue_delay);
-        self.hints.set(&sample.hints, &sample.hints_by_peer, &self.peers, &self.registry);
-    }
-
-    /// Takes over how the node sees itself and its mesh.
-    pub fn sample_mesh(&self, sample: &MeshSample) {
-        self.view.set(&self.registry, sample);
+        for hints in &sample.hints_by_peer {
+            self.peers.with(&self.registry, hints.peer, |handles| handles.set_hints(hints));
+        }
     }
 
     /// Folds what piled up since the last call into buckets. To be called every second, or memory grows between scrapes.
@@ -381,63 +355,6 @@ impl MeshHandles {
     }
 }
 
-/// Handles of figures that are sampled.
-struct SampledHandles {
-    in_flight: Gauge,
-    connections: Gauge,
-    entries: Gauge,
-    entries_max: Gauge,
-    bytes: Gauge,
-    bytes_max: Gauge,
-    bytes_allowed: Gauge,
-    tombstones: Gauge,
-    tombstones_collected: Counter,
-    tombstones_dropped: Counter,
-    evictions: Counter,
-    expirations: Counter,
-    hits: Counter,
-    misses: Counter,
-}
-
-impl SampledHandles {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            in_flight: registry.gauge(&names::INFLIGHT, &[]),
-            connections: registry.gauge(&names::HTTP_CONNECTIONS, &[]),
-            entries: registry.gauge(&names::STORE_ENTRIES, &[]),
-            entries_max: registry.gauge(&names::STORE_ENTRIES_MAX, &[]),
-            bytes: registry.gauge(&names::STORE_BYTES, &[]),
-            bytes_max: registry.gauge(&names::STORE_BYTES_MAX, &[]),
-            bytes_allowed: registry.gauge(&names::STORE_BYTES_ALLOWED, &[]),
-            tombstones: registry.gauge(&names::STORE_TOMBSTONES, &[]),
-            tombstones_collected: registry.counter(&names::STORE_TOMBSTONES_COLLECTED, &[]),
-            tombstones_dropped: registry.counter(&names::STORE_TOMBSTONES_DROPPED, &[]),
-            evictions: registry.counter(&names::STORE_EVICTIONS, &[]),
-            expirations: registry.counter(&names::STORE_EXPIRATIONS, &[]),
-            hits: registry.counter(&names::STORE_HITS, &[]),
-            misses: registry.counter(&names::STORE_MISSES, &[]),
-        }
-    }
-
-    fn set(&self, sample: &NodeSample) {
-        let NodeSample { store, in_flight, connections, .. } = sample;
-        self.in_flight.set(*in_flight as f64);
-        self.connections.set(*connections as f64);
-        self.entries.set(store.entries as f64);
-        self.entries_max.set(store.entries_max as f64);
-        self.bytes.set(store.bytes as f64);
-        self.bytes_max.set(store.bytes_max as f64);
-        self.bytes_allowed.set(store.bytes_allowed as f64);
-        self.tombstones.set(store.tombstones as f64);
-        self.tombstones_collected.absolute(store.tombstones_collected);
-        self.tombstones_dropped.absolute(store.tombstones_dropped);
-        self.evictions.absolute(store.evictions);
-        self.expirations.absolute(store.expirations);
-        self.hits.absolute(store.hits);
-        self.misses.absolute(store.misses);
-    }
-}
-
 /// Handles of what became of spans. They are there without tracing, too, so that a dashboard finds them.
 struct SpanHandles {
     counts: Arc<SpanCounts>,
@@ -485,10 +402,8 @@ pub(crate) const fn leg_outcome_label(outcome: LegOutcome) -> &'static str {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use std::collections::HashSet;
-
     use arrayvec::ArrayVec;
-    use mesh_proto::{KeyHash, LegRecord, Monotonic};
+    use mesh_proto::{HintStats, KeyHash, LegRecord, Monotonic, PeerHints, Stats};
 
     use super::*;
 
@@ -571,7 +486,8 @@ mod tests {
             needs_full_sync: false,
         };
         let hints = HintStats { replayed: 5, dropped_overflow: 7, ..HintStats::default() };
-        telemetry.sample(&NodeSample { hints, hints_by_peer: vec![peer], ..NodeSample::default() });
+        let stats = Stats { hints, ..Stats::default() };
+        telemetry.sample(&NodeSample { stats, hints_by_peer: vec![peer], ..NodeSample::default() });
         let text = telemetry.render(Exposition::Prometheus);
         let of_peer = |name: &str| value_of(&text, &format!("{name}{{node=\"n1\",peer=\"0000000000000002\"}}"));
         assert_eq!(of_peer(names::HINTS_QUEUED.name), Some(3.0));
@@ -580,32 +496,5 @@ mod tests {
         let dropped = |reason| value_of(&text, &format!("mesh_hints_dropped_total{{node=\"n1\",reason=\"{reason}\"}}"));
         assert_eq!((dropped("overflow"), dropped("age")), (Some(7.0), Some(0.0)));
         assert_eq!(value_of(&text, "mesh_hints_replayed_total{node=\"n1\"}"), Some(5.0));
-    }
-
-    #[test]
-    fn openmetrics_is_well_formed() {
-        let telemetry = telemetry();
-        telemetry.sample(&NodeSample::default());
-        telemetry.problem(413);
-        telemetry.problem(999);
-        telemetry.run_upkeep();
-        let text = telemetry.render(Exposition::OpenMetrics);
-        assert!(text.ends_with("\n# EOF\n"));
-        assert_eq!(text.matches("# EOF").count(), 1);
-        assert!(text.lines().all(|line| !line.is_empty()));
-        let mut families = HashSet::new();
-        let mut family = String::new();
-        for line in text.lines().filter(|line| *line != "# EOF") {
-            if let Some(typed) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = typed.split_once(' ').unwrap();
-                assert!(families.insert(name.to_owned()), "{name} stands here twice");
-                assert!(kind != "counter" || !name.ends_with("_total"), "{line}");
-                family = name.to_owned();
-            } else if !line.starts_with('#') {
-                assert!(!family.is_empty() && line.starts_with(&family), "{line} is not of family {family}");
-            }
-        }
-        assert!(text.contains("mesh_http_problems_total{node=\"n1\",code=\"other\"} 1"), "{text}");
-        assert!(text.contains("mesh_build_info{node=\"n1\",version=\"0.0.0\",id=\"0000000000000001\"} 1"), "{text}");
     }
 }

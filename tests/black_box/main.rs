@@ -23,5 +23,6 @@ mod ring_change;
 mod runner_cli;
 mod runner_traces;
 mod secrets;
+mod settings;
 mod traces;
 mod two_replicas;

@@ -16,11 +16,13 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("mesh-proto", &[]),
     ("mesh", &["mesh-proto"]),
     ("mesh-sim", &["mesh", "mesh-proto"]),
-    ("observability", &["mesh-proto"]),
-    ("load", &[]),
-    ("node", &["mesh", "mesh-proto", "observability"]),
-    ("runner", &["load", "observability"]),
-    ("direct-runner", &["load", "mesh", "mesh-proto", "observability"]),
+    ("settings", &[]),
+    ("mesh-settings", &["mesh", "mesh-proto", "settings"]),
+    ("observability", &["mesh-proto", "settings"]),
+    ("load", &["settings"]),
+    ("node", &["mesh", "mesh-proto", "mesh-settings", "observability", "settings"]),
+    ("runner", &["load", "observability", "settings"]),
+    ("direct-runner", &["load", "mesh", "mesh-proto", "mesh-settings", "settings"]),
 ];
 
 /// What a crate must not reach, even through others. A trailing `*` stands for any ending.

@@ -2,8 +2,11 @@
 
 use std::{str::FromStr, time::Duration};
 
+use clap::{Args, ValueEnum};
+use settings::millis;
+
 /// What is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TraceMode {
     /// Every request.
     All,
@@ -12,19 +15,6 @@ pub enum TraceMode {
     Tail,
     /// Nothing, and nothing is recorded.
     Off,
-}
-
-impl FromStr for TraceMode {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self::All),
-            "tail" => Ok(Self::Tail),
-            "off" => Ok(Self::Off),
-            _ => Err("expected all, tail or off"),
-        }
-    }
 }
 
 /// The share of requests that are kept whatever becomes of them.
@@ -96,21 +86,34 @@ impl FromStr for ResourceAttributes {
     }
 }
 
-/// What tracing was told.
-#[derive(Clone, Debug)]
+/// What tracing is told, by nodes and the runner alike. Without a collector nothing is recorded.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Traces")]
 pub struct TraceSettings {
-    /// What is kept.
-    pub mode: TraceMode,
-    /// The share that is kept whatever becomes of it.
-    pub sample_ratio: SampleRatio,
-    /// What takes longer is kept.
-    pub slow: Duration,
-    /// Where spans go; nothing means that there is no tracing at all.
+    /// Collector that takes OTLP over gRPC, such as http://localhost:4317; unset, there are no traces
+    #[arg(long = "otel-exporter-otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub endpoint: Option<OtlpEndpoint>,
-    /// What the service is called, if it is said on its own.
+    /// The service's name in traces; unset, it is mesh-node or mesh-runner
+    #[arg(long = "otel-service-name", env = "OTEL_SERVICE_NAME", value_name = "NAME")]
     pub service_name: Option<String>,
-    /// What is said of it besides.
+    /// More about the service, as key=value pairs
+    #[arg(
+        long = "otel-resource-attributes",
+        env = "OTEL_RESOURCE_ATTRIBUTES",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "KEY=VALUE,…"
+    )]
     pub attributes: ResourceAttributes,
+    /// Which requests are kept: all; tail for sampled, slow, hedged, failed and wrong ones; or off
+    #[arg(long = "trace-mode", env = "TRACE_MODE", value_enum, default_value_t, value_name = "MODE")]
+    pub mode: TraceMode,
+    /// Share of requests that is kept whatever becomes of them, 0 to 1; at a node, a traceparent header decides for itself
+    #[arg(long = "trace-sample-ratio", env = "TRACE_SAMPLE_RATIO", default_value = "0.01", value_name = "RATIO")]
+    pub sample_ratio: SampleRatio,
+    /// Requests that take longer are kept, in milliseconds
+    #[arg(long = "trace-slow-ms", env = "TRACE_SLOW_MS", default_value = "50", value_name = "MS", value_parser = millis)]
+    pub slow: Duration,
 }
 
 impl Default for TraceSettings {
@@ -177,13 +180,5 @@ mod tests {
         for bad in ["a", "=1", "a=1,b", "a=%ff"] {
             assert!(bad.parse::<ResourceAttributes>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn modes_are_three() {
-        assert_eq!("all".parse(), Ok(TraceMode::All));
-        assert_eq!("tail".parse(), Ok(TraceMode::Tail));
-        assert_eq!("off".parse(), Ok(TraceMode::Off));
-        assert!("on".parse::<TraceMode>().is_err());
     }
 }

@@ -6,7 +6,7 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, parse_settings, render, run_plan};
+use load::{NodeIndex, render, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -29,21 +29,17 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<u8, String> {
-    let settings: Settings = parse_settings(std::env::args_os())?;
+    let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(run(&settings))
 }
 
 async fn run(settings: &Settings) -> Result<u8, String> {
     let load = &settings.load;
-    load.check_together()?;
-    if let Some(after) = load.kill_after.0.filter(|after| *after >= load.duration) {
-        return Err(format!("KILL_AFTER={after:?}: expected less than DURATION, which is {:?}", load.duration));
-    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let set_ttl_ms = settings.node.set_ttl_ms;
+    let set_ttl_ms = settings.set_ttl_ms;
     let mut plan = load.plan(Vec::new(), cores, set_ttl_ms);
-    let (trio, questions) = Trio::start(&settings.node, plan.threads, load.restart_after).await?;
+    let (trio, questions) = Trio::start(settings, plan.threads).await?;
     plan.targets = trio.names();
     plan.nodes_within = true;
     plan.add_kills(load, NodeIndex(0), false);

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use load::{Cluster, NodeIndex, NodeStats, NodeView, Outcome, OutcomeClass, Version, say};
 use mesh::{
-    NoObserver, Node, Readiness,
+    Config, NoObserver, Node, Readiness,
     transport::{ClusterSecret, Credentials, QuicConfig, QuicTransport},
 };
 use mesh_proto::NodeId;
@@ -19,7 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-use crate::{settings::NodeSettings, target::Question};
+use crate::{settings::Settings, target::Question};
 
 const NODES: usize = 3;
 
@@ -50,26 +50,17 @@ impl Trio {
     ///
     /// # Errors
     /// Why one cannot start.
-    pub(crate) async fn start(
-        settings: &NodeSettings,
-        workers: usize,
-        restart_after: Duration,
-    ) -> Result<(Self, mpsc::Receiver<Question>), String> {
-        let secret = if settings.cache_auth.is_empty() {
-            format!("{:032x}", rand::random::<u128>())
-        } else {
-            settings.cache_auth.clone()
-        };
+    pub(crate) async fn start(settings: &Settings, workers: usize) -> Result<(Self, mpsc::Receiver<Question>), String> {
         let mut builders = Vec::new();
         for number in 1..=NODES {
-            builders.push(Builder::new(number, &secret, settings, workers)?);
+            builders.push(Builder::new(number, settings, workers)?);
         }
         let addrs: Vec<_> = builders.iter().map(|builder| builder.addr).collect();
         let seeds: Vec<_> = addrs.iter().map(ToString::to_string).collect();
         let (slots, nodes): (Vec<_>, Vec<_>) = (0..NODES).map(|_| watch::channel(None)).unzip();
         let (crash, crashes) = mpsc::channel(1);
         let (questions, asked) = mpsc::channel(1);
-        let upkeep = Upkeep { builders, seeds, slots, restart_after };
+        let upkeep = Upkeep { builders, seeds, slots, restart_after: settings.load.restart_after };
         let (report, started) = oneshot::channel();
         let thread = std::thread::Builder::new().name("upkeep".to_owned());
         let body = move || upkeep.run(report, crashes);
@@ -152,24 +143,22 @@ struct Builder {
     name: String,
     addr: SocketAddr,
     secret: ClusterSecret,
-    settings: NodeSettings,
+    config: Config,
     workers: usize,
     /// Bound at the start so that all addresses are known before the first node runs.
     first: Option<QuicTransport>,
 }
 
 impl Builder {
-    fn new(number: usize, secret: &str, settings: &NodeSettings, workers: usize) -> Result<Self, String> {
+    fn new(number: usize, settings: &Settings, workers: usize) -> Result<Self, String> {
         let mut builder = Self {
             name: format!("direct{number}"),
             addr: (Ipv4Addr::LOCALHOST, 0).into(),
-            secret: ClusterSecret::new(secret),
-            settings: settings.clone(),
+            secret: ClusterSecret::new(&settings.secret),
+            config: settings.node.clone(),
             workers,
             first: None,
         };
-        // Bad node settings end the process before a port is bound.
-        builder.settings.config(&builder.name, "127.0.0.1:0", &[])?;
         let transport = builder.bind()?;
         builder.addr = transport.local_addr();
         builder.first = Some(transport);
@@ -185,7 +174,14 @@ impl Builder {
 
     async fn start(&mut self, seeds: &[String]) -> Result<Node, String> {
         let transport = self.first.take().map_or_else(|| self.bind(), Ok)?;
-        let config = self.settings.config(&self.name, &self.addr.to_string(), seeds)?;
+        let config = Config {
+            name: self.name.clone(),
+            public_addr: self.addr.to_string(),
+            seeds: seeds.to_vec(),
+            seed: rand::random(),
+            rings: Arc::default(),
+            ..self.config.clone()
+        };
         let node = Node::start_upkeep(config, Arc::new(transport), Arc::new(NoObserver));
         node.map_err(|error| format!("cannot start {}: {error}", self.name))
     }

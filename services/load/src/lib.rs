@@ -16,13 +16,13 @@ mod history;
 mod report;
 mod stats;
 
+pub use self::settings::LoadSettings;
 pub use cluster::{Cluster, NodeStats, NodeView};
 pub use exec::{Proof, Run, Stamp, Writer, all_of, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
 pub use phase::Phase;
 pub use report::render;
-pub use settings::{LoadSettings, Optional, duration, parse_settings, positive_duration};
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use version::Version;

@@ -1,11 +1,9 @@
-//! The settings that both runners have, and how any setting is read, checked and complained about.
+//! The settings that both runners have.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{
-    ArgAction, Args, Parser,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::{ArgAction, Args};
+use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_duration, whole};
 
 use crate::{
     exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
@@ -15,28 +13,29 @@ use crate::{
 
 /// The load.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Load")]
 pub struct LoadSettings {
     /// How long the load lasts, such as 60s or 1m30s
     #[arg(long, env, default_value = "60s", value_parser = positive_duration)]
     pub duration: Duration,
     /// Requests in flight over all threads, 1 to 65536
-    #[arg(long, env, default_value = "512", value_parser = concurrency)]
+    #[arg(long, env, default_value = "512", value_parser = whole::<usize>(1, 65_536))]
     pub concurrency: usize,
     /// How many keys are used, 1 to 20000000
-    #[arg(long, env, default_value = "50000", value_parser = keys)]
+    #[arg(long, env, default_value = "50000", value_parser = whole::<u32>(1, KEYS_MAX.into()))]
     pub keys: u32,
     /// Writes, in percent of all operations, 0 to 100
-    #[arg(long, env, default_value = "10", value_parser = percent)]
+    #[arg(long, env, default_value = "10", value_parser = whole::<u8>(0, 100))]
     pub set_ratio: u8,
     /// Deletions, in percent of all operations, 0 to 100; with SET_RATIO at most 100
-    #[arg(long, env, default_value = "0", value_parser = percent)]
+    #[arg(long, env, default_value = "0", value_parser = whole::<u8>(0, 100))]
     pub delete_ratio: u8,
     /// How fresh reads must be: one is what any owner has, session is no older than what this client's thread has met,
     /// quorum is no older than what was acknowledged before
     #[arg(long, env, value_enum, default_value_t = Consistency::One)]
     pub read_consistency: Consistency,
     /// on checks every answer; off is only for measuring what that costs
-    #[arg(long, env, default_value = "on", action = ArgAction::Set, value_parser = switch)]
+    #[arg(long, env, default_value = "on", action = ArgAction::Set, value_parser = boolean)]
     pub check: bool,
     /// Operations per second on a fixed schedule (open loop); 0 keeps CONCURRENCY in flight instead (closed loop)
     #[arg(long, env, default_value = "0", value_parser = rate)]
@@ -49,65 +48,61 @@ pub struct LoadSettings {
     /// such as 100:70,1KiB:25,64KiB:5; 0 leaves them as short as they are (about 45)
     #[arg(long, env, default_value = "0")]
     pub value_bytes: ValueSizes,
-    /// Seeds every random choice; empty draws a new seed, which the summary shows
-    #[arg(long, env, default_value = "", value_parser = Optional::<u64>::from_str, hide_default_value = true)]
-    pub seed: Optional<u64>,
+    /// Seeds every random choice; unset, a new seed is drawn, which the summary shows
+    #[arg(long, env, value_parser = whole::<u64>(0, u64::MAX))]
+    pub seed: Option<u64>,
     /// This much of the beginning is measured apart, as phase `warm`
     #[arg(long, env, default_value = "0s", value_parser = duration)]
     pub warmup: Duration,
     /// Write every key before the load begins
-    #[arg(long, env, default_value_t = true, action = ArgAction::Set)]
+    #[arg(long, env, default_value = "true", action = ArgAction::Set, value_parser = boolean)]
     pub prefill: bool,
     /// After the load, read every key from every node to find lost writes
-    #[arg(long, env, default_value_t = true, action = ArgAction::Set)]
+    #[arg(long, env, default_value = "true", action = ArgAction::Set, value_parser = boolean)]
     pub final_sweep: bool,
     /// How long to leave the mesh alone before the final sweep
     #[arg(long, env, default_value = "2s", value_parser = duration)]
     pub quiescence: Duration,
-    /// How often one random key is compared between all nodes; empty is off
+    /// How often one random key is compared between all nodes, or off
     #[arg(long, env, default_value = "5s", value_parser = Every::from_str)]
     pub check_every: Every,
-    /// How often every node's counters are printed; empty is off
-    #[arg(long, env, default_value = "", value_parser = Every::from_str, hide_default_value = true)]
+    /// How often every node's counters are printed, or off
+    #[arg(long, env, default_value = "off", value_parser = Every::from_str)]
     pub stats_every: Every,
     /// A line after this many operations of each worker thread; 0 is off
-    #[arg(long, env, default_value = "0", value_parser = count)]
+    #[arg(long, env, default_value = "0", value_parser = whole::<u64>(0, u64::MAX))]
     pub log_every: u64,
     /// The run fails (exit code 1) if more operations than this fail, in percent
-    #[arg(long, env, default_value = "0.1", value_parser = share)]
+    #[arg(long, env, default_value = "0.1", value_parser = number(0.0, 100.0))]
     pub errors_max_percent: f64,
-    /// Where machine-readable results are written; empty is off
-    #[arg(long, env, default_value = "target/bench/results.json")]
-    pub results: String,
+    /// Where machine-readable results are written, or off
+    #[arg(long, env, default_value = "target/bench/results.json", value_parser = off_or(path))]
+    pub results: std::option::Option<PathBuf>,
     /// Threads that make load, 1 to 255; 0 takes as many as suit this machine
-    #[arg(long, env, default_value = "0", value_parser = threads)]
+    #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]
     pub runner_threads: usize,
-    /// When a node is killed, after the load began; empty is never
-    #[arg(long, env, default_value = "", value_parser = Every::from_str, hide_default_value = true)]
+    /// When a node is killed, after the load began; off is never
+    #[arg(long, env, default_value = "off", value_parser = Every::from_str, help_heading = "Faults")]
     pub kill_after: Every,
     /// How many kills there are, 1 to 1000, each once every node is ready again; after the last of several the load ends
-    #[arg(long, env, default_value = "1", value_parser = kills)]
+    #[arg(long, env, default_value = "1", value_parser = whole::<u32>(1, 1000), help_heading = "Faults")]
     pub kill_count: u32,
     /// The least time from one kill to the next
-    #[arg(long, env, default_value = "5s", value_parser = duration)]
+    #[arg(long, env, default_value = "5s", value_parser = duration, help_heading = "Faults")]
     pub kill_every: Duration,
     /// How long a killed node stays away before it is started again, where this process starts it
-    #[arg(long, env, default_value = "5s", value_parser = duration)]
+    #[arg(long, env, default_value = "5s", value_parser = duration, help_heading = "Faults")]
     pub restart_after: Duration,
 }
 
 impl LoadSettings {
     /// Checks settings that depend on one another.
-    ///
-    /// # Errors
-    /// One line: the variable, its value and what was expected.
-    pub fn check_together(&self) -> Result<(), String> {
+    pub fn check_together(&self, mistakes: &mut Mistakes) {
         let (sets, deletes) = (self.set_ratio, self.delete_ratio);
         if sets + deletes > 100 {
-            let rest = 100 - sets;
-            return Err(format!("DELETE_RATIO={deletes}: expected at most {rest}, because SET_RATIO is {sets}"));
+            let expected = format!("expected at most {}, because SET_RATIO is {sets}", 100 - sets);
+            mistakes.refuse("DELETE_RATIO", deletes, expected);
         }
-        Ok(())
     }
 
     /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
@@ -130,7 +125,7 @@ impl LoadSettings {
             consistency: self.read_consistency,
             ttl: u64::try_from(set_ttl_ms).ok().filter(|ttl_ms| *ttl_ms > 0).map(Duration::from_millis),
             check: self.check,
-            seed: self.seed.0.unwrap_or_else(rand::random),
+            seed: self.seed.unwrap_or_else(rand::random),
             prefill: self.prefill,
             final_sweep: self.final_sweep,
             quiescence: self.quiescence,
@@ -139,131 +134,19 @@ impl LoadSettings {
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
             reconcile: true,
-            results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
+            results: self.results.clone(),
             faults: Vec::new(),
         }
     }
 }
 
-/// A duration, or nothing for an empty text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Every(pub Option<Duration>);
-
-impl FromStr for Every {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Ok(Self(None)) } else { positive_duration(text).map(|every| Self(Some(every))) }
-    }
-}
-
-/// A whole number, or nothing for an empty text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Optional<T>(pub Option<T>);
-
-impl<T: FromStr> FromStr for Optional<T> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self(None));
-        }
-        text.parse().map(|number| Self(Some(number))).map_err(|_| "expected a whole number, or nothing".to_owned())
-    }
-}
-
-/// Reads settings from arguments and environment. `--help` and `--version` print and end the process.
-///
-/// # Errors
-/// One line: the variable, its value and what was expected.
-pub fn parse_settings<S: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<S, String> {
-    S::try_parse_from(arguments).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        _ => explain(&error),
-    })
-}
-
-fn explain(error: &clap::Error) -> String {
-    let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) =
-        (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
-    else {
-        let text = error.to_string();
-        return text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    };
-    let name = flag.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
-    let name = name.replace('-', "_").to_uppercase();
-    let possible = match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(values)) if !values.is_empty() => Some(format!("expected {}", values.join(" or "))),
-        _ => None,
-    };
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    let value = value.replace(char::is_whitespace, " ");
-    format!("{name}={value}: {}", possible.or(source).unwrap_or_else(|| "expected another value".to_owned()))
-}
-
-/// A duration that may be zero.
-///
-/// # Errors
-/// What was expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "expected a duration such as 60s, 1m30s or 250ms".to_owned())
-}
-
-/// A duration above zero.
-///
-/// # Errors
-/// What was expected.
-pub fn positive_duration(text: &str) -> Result<Duration, String> {
-    duration(text)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "expected a duration above zero, such as 60s, 1m30s or 250ms".to_owned())
-}
-
-fn whole<T: FromStr + PartialOrd>(text: &str, from: T, to: T, expected: &str) -> Result<T, String> {
-    text.parse().ok().filter(|n| *n >= from && *n <= to).ok_or_else(|| format!("expected a whole number {expected}"))
-}
-
-fn concurrency(text: &str) -> Result<usize, String> {
-    whole(text, 1, 65_536, "from 1 to 65536")
-}
-
-fn keys(text: &str) -> Result<u32, String> {
-    whole(text, 1, KEYS_MAX, "from 1 to 20000000")
-}
-
-fn kills(text: &str) -> Result<u32, String> {
-    whole(text, 1, 1000, "from 1 to 1000")
-}
-
-fn percent(text: &str) -> Result<u8, String> {
-    whole(text, 0, 100, "from 0 to 100")
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    whole(text, 0, 255, "from 0 to 255")
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" | "true" => Ok(true),
-        "off" | "false" => Ok(false),
-        _ => Err("expected on or off".to_owned()),
-    }
-}
-
-fn count(text: &str) -> Result<u64, String> {
-    whole(text, 0, u64::MAX, "that is not negative")
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=100.0).contains(share));
-    share.ok_or_else(|| "expected a number from 0 to 100".to_owned())
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(text.into()) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| *rate == 0.0 || (1.0..=1e7).contains(rate));
-    rate.ok_or_else(|| "expected 0, or operations per second from 1 to 10000000".to_owned())
+    let rate = if text == "0" { Ok(0.0) } else { number(1.0, 1e7)(text) };
+    rate.map_err(|_| "expected 0, or operations per second from 1 to 10000000".to_owned())
 }
 
 #[cfg(test)]
@@ -271,14 +154,19 @@ fn rate(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    #[derive(Parser, Debug)]
+    #[derive(clap::Parser, Debug)]
     struct Settings {
         #[command(flatten)]
         load: LoadSettings,
     }
 
     fn parse(arguments: &[&str]) -> Result<Settings, String> {
-        parse_settings(["test"].iter().chain(arguments).map(OsString::from))
+        let arguments = ["test"].iter().chain(arguments).map(Into::into);
+        let parsed = settings::parse(arguments, |settings: Settings, mistakes| {
+            settings.load.check_together(mistakes);
+            Some(settings)
+        });
+        parsed.map_err(|exit| exit.to_string())
     }
 
     #[test]
@@ -300,12 +188,12 @@ mod tests {
             ("set-ratio", "101", "SET_RATIO=101: expected a whole number from 0 to 100"),
             ("delete-ratio", "101", "DELETE_RATIO=101: expected a whole number from 0 to 100"),
             ("read-consistency", "two", "READ_CONSISTENCY=two: expected one or session or quorum"),
-            ("check", "maybe", "CHECK=maybe: expected on or off"),
+            ("check", "maybe", "CHECK=maybe: expected true or false"),
             ("concurrency", "0", "CONCURRENCY=0: expected a whole number from 1 to 65536"),
             ("kill-count", "0", "KILL_COUNT=0: expected a whole number from 1 to 1000"),
             ("kill-every", "often", "KILL_EVERY=often: expected a duration"),
             ("final-sweep", "maybe", "FINAL_SWEEP=maybe: expected true or false"),
-            ("stats-every", "x", "STATS_EVERY=x: expected a duration"),
+            ("stats-every", "x", "STATS_EVERY=x: expected off or a duration"),
             ("rate", "-3", "RATE=-3: expected 0, or operations per second"),
             ("distribution", "zipf:0", "DISTRIBUTION=zipf:0: expected uniform, zipf:EXPONENT with an exponent above 0"),
             ("value-bytes", "3MiB", "VALUE_BYTES=3MiB: expected bytes from 0 to 2MiB, as one size such as 100"),
@@ -319,9 +207,8 @@ mod tests {
 
     #[test]
     fn writes_and_deletions_together_are_at_most_all_operations() {
-        let load = |arguments: &[&str]| parse(arguments).unwrap().load.check_together();
-        assert_eq!(load(&["--set-ratio=60", "--delete-ratio=40"]), Ok(()));
-        let message = load(&["--set-ratio=60", "--delete-ratio=41"]).unwrap_err();
+        assert!(parse(&["--set-ratio=60", "--delete-ratio=40"]).is_ok());
+        let message = parse(&["--set-ratio=60", "--delete-ratio=41"]).unwrap_err();
         assert_eq!(message, "DELETE_RATIO=41: expected at most 40, because SET_RATIO is 60");
     }
 

@@ -37,6 +37,7 @@ mod frame;
 mod event;
 mod fault;
 mod mutant;
+mod stats;
 mod trace;
 
 pub use agreement::Agreement;
@@ -72,6 +73,7 @@ pub use ring::{Ring, RingHash};
 pub use rings::Rings;
 pub use slot::{SLOTS, Slot};
 pub use slot_set::SlotSet;
+pub use stats::{Counters, FaultStats, Stats};
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
 pub use time::{Monotonic, UnixMillis};
 pub use trace::TraceContext;

@@ -12,9 +12,10 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Agreement, Applied, ApplyOrigin, Event, Found, Frame, FrameBody, GossipMessage, Hello, Hints, HybridClock, KeyHash,
-    Member, Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan,
-    RequestId, Ring, RingHash, Slot, SlotSync, Stage, Store, Version, Weight, WriteAnswer,
+    Agreement, Applied, ApplyOrigin, Counters, Event, Found, Frame, FrameBody, GossipMessage, Hello, Hints,
+    HybridClock, KeyHash, Member, Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId,
+    ReadAnswer, Record, RepairPlan, RequestId, Ring, RingHash, Slot, SlotSync, Stage, Store, Version, Weight,
+    WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -87,25 +88,6 @@ pub(crate) struct Core {
     /// What rings before this one leave to be done.
     pub(crate) change: RingChange,
     pub(crate) membership: Mutex<Membership>,
-}
-
-/// Counts of what is rare enough to be counted by all threads in one place.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) hedges: AtomicU64,
-    pub(crate) hedge_wins: AtomicU64,
-    pub(crate) remote_reads: AtomicU64,
-    pub(crate) missed_writes: AtomicU64,
-    pub(crate) second_rounds: AtomicU64,
-    pub(crate) further_rounds: AtomicU64,
-    pub(crate) carried_writes: AtomicU64,
-    pub(crate) wrong_ring: AtomicU64,
-    pub(crate) drift_refused: AtomicU64,
-    pub(crate) repaired: AtomicU64,
-    pub(crate) given_up: AtomicU64,
-    pub(crate) left_early: AtomicU64,
-    pub(crate) peers_refused: AtomicU64,
-    pub(crate) protocol_violations: AtomicU64,
 }
 
 /// Adds one. Relaxed everywhere: counters order nothing.
@@ -427,26 +409,6 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        // Relaxed: each figure stands alone.
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            store: self.store.stats(),
-            hints: self.hints.lock().stats(self.clock.now()),
-            hedges: read(&self.counters.hedges),
-            hedge_wins: read(&self.counters.hedge_wins),
-            remote_reads: read(&self.counters.remote_reads),
-            missed_writes: read(&self.counters.missed_writes),
-            second_rounds: read(&self.counters.second_rounds),
-            further_rounds: read(&self.counters.further_rounds),
-            carried_writes: read(&self.counters.carried_writes),
-            wrong_ring: read(&self.counters.wrong_ring),
-            drift_refused: read(&self.counters.drift_refused),
-            repaired: read(&self.counters.repaired),
-            given_up: read(&self.counters.given_up),
-            left_early: read(&self.counters.left_early),
-            peers_refused: read(&self.counters.peers_refused),
-            protocol_violations: read(&self.counters.protocol_violations),
-            faults: crate::FaultStats::default(),
-        }
+        self.counters.stats(self.store.stats(), self.hints.lock().stats(self.clock.now()))
     }
 }

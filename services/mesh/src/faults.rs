@@ -9,7 +9,8 @@ use std::{
 };
 
 use mesh_proto::{
-    Direction, Event, FaultOrder, FaultPeer, FaultRule, LinkFault, LinkOrder, Member, Monotonic, NodeId, TooManyFaults,
+    Direction, Event, FaultOrder, FaultPeer, FaultRule, FaultStats, LinkFault, LinkOrder, Member, Monotonic, NodeId,
+    TooManyFaults,
 };
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -44,21 +45,6 @@ pub struct FaultView {
     pub fault: String,
     /// How long it still lasts, in milliseconds.
     pub ends_in_ms: u64,
-}
-
-/// What faults have done to this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultStats {
-    /// Faults in force.
-    pub active: u64,
-    /// Faults laid since the start.
-    pub laid: u64,
-    /// Packets that they lost.
-    pub packets_dropped: u64,
-    /// Packets that they held back.
-    pub packets_delayed: u64,
-    /// Packets that they doubled.
-    pub packets_duplicated: u64,
 }
 
 /// The faults of one node.

@@ -36,9 +36,10 @@ pub mod transport;
 
 pub use clock::WallClock;
 pub use config::{Config, Ttl};
-pub use faults::{FaultOrderError, FaultStats, FaultView};
+pub use faults::{FaultOrderError, FaultView};
+pub use mesh_proto::{FaultStats, Stats};
 pub use node::{Node, StartError};
 pub use observer::{NoObserver, Observer};
 pub use operation::{GetError, GetOptions, Hit, Lookup, WriteError, WriteOptions, Written};
-pub use view::{ClusterView, MemberView, PathView, Readiness, Stats, SyncView};
+pub use view::{ClusterView, MemberView, PathView, Readiness, SyncView};
 pub use worker::Worker;

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use mesh_proto::{HintStats, MemberState, NodeId, Stage, StoreStats};
+use mesh_proto::{MemberState, NodeId, Stage};
 use serde::Serialize;
 
-use crate::{FaultStats, FaultView, core::Core, peers::Peers, worker::Worker};
+use crate::{FaultView, core::Core, peers::Peers, worker::Worker};
 
 /// The mesh as one node sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -110,45 +110,6 @@ pub enum Readiness {
     Stopping,
     /// Turned away by the mesh for good; the reason in words.
     Refused(String),
-}
-
-/// The local store's counters and the node's own.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stats {
-    /// The local store.
-    pub store: StoreStats,
-    /// Hints for peers that have missed writes.
-    pub hints: HintStats,
-    /// Hedge legs sent.
-    pub hedges: u64,
-    /// Hedge legs whose answer made the result.
-    pub hedge_wins: u64,
-    /// Reads that went to another node.
-    pub remote_reads: u64,
-    /// Write legs that failed or timed out: their owners may lack a write until repaired.
-    pub missed_writes: u64,
-    /// Writes that were sent a second time.
-    pub second_rounds: u64,
-    /// Sent more often, though all owners that answered were in sync and in one ring: there should be none.
-    pub further_rounds: u64,
-    /// Writes that were carried by a later one of the same key.
-    pub carried_writes: u64,
-    /// Requests answered with the member list because the rings differed.
-    pub wrong_ring: u64,
-    /// Versions refused for being too far in the future.
-    pub drift_refused: u64,
-    /// Records taken from peers by resync and repair.
-    pub repaired: u64,
-    /// Records dropped because others own their slots now, and hold them.
-    pub given_up: u64,
-    /// Peers that left before this node had taken over all that they held, because their drain had lasted too long.
-    pub left_early: u64,
-    /// Handshakes and greetings refused.
-    pub peers_refused: u64,
-    /// Connections closed for breaking the protocol.
-    pub protocol_violations: u64,
-    /// Faults laid on this node.
-    pub faults: FaultStats,
 }
 
 /// The mesh as `core` sees it.

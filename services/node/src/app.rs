@@ -10,7 +10,7 @@ use std::{
 
 use axum::http::HeaderValue;
 use mesh::{MemberView, Node, Readiness, Worker};
-use observability::{MeshSample, NodeSample, PeerSample, Telemetry};
+use observability::{MeshView, NodeSample, PeerSample, Telemetry};
 
 use crate::{
     admission::Admission,
@@ -82,17 +82,24 @@ impl App {
         }
     }
 
-    /// What the metrics sample.
+    /// What the metrics sample. How the node sees its mesh is not cheap: it asks every connection.
     #[must_use]
     pub fn sample(&self) -> NodeSample {
-        let stats = self.node.stats();
+        NodeSample { view: self.view(), ..self.figures() }
+    }
+
+    /// What `/stats` shows: the sample without a view of the mesh.
+    pub(crate) fn figures(&self) -> NodeSample {
         NodeSample {
-            store: stats.store,
-            hints: stats.hints,
+            stats: self.node.stats(),
             hints_by_peer: self.node.hints(),
             in_flight: self.in_flight.get() as u64,
             connections: self.connections.get() as u64,
             queue_delay: self.queue_delay(),
+            cpu_ms: process::cpu_ms(),
+            resident_bytes: process::rss_bytes(),
+            uptime: self.started.elapsed(),
+            view: MeshView::default(),
         }
     }
 
@@ -102,10 +109,8 @@ impl App {
         admissions.iter().map(|admission| admission.queue_delay()).max().unwrap_or_default()
     }
 
-    /// How the node sees itself and its mesh, for the metrics. Not as cheap as [`App::sample`]: it asks every connection.
-    #[must_use]
-    pub fn mesh_sample(&self) -> MeshSample {
-        let (view, stats) = (self.node.view(), self.node.stats());
+    fn view(&self) -> MeshView {
+        let view = self.node.view();
         let own = view.members.iter().find(|member| member.id == view.id);
         let in_state = |state: &str| view.members.iter().filter(|member| member.state == state).count() as u64;
         let peer = |member: &MemberView| PeerSample {
@@ -118,7 +123,7 @@ impl App {
             lost_packets: member.path.map_or(0, |path| path.lost_packets),
             congestion_events: member.path.map_or(0, |path| path.congestion_events),
         };
-        MeshSample {
+        MeshView {
             ring_hash: u64::from_str_radix(&view.ring, 16).unwrap_or_default(),
             ring_weight: own.map_or(0, |own| own.weight.into()),
             slots_owned: view.sync.slots_owned as u64,
@@ -126,18 +131,7 @@ impl App {
             ready: self.node.readiness() == Readiness::Ready,
             members_joining: in_state("joining"),
             members_leaving: in_state("leaving"),
-            remote_reads: stats.remote_reads,
-            wrong_ring: stats.wrong_ring,
-            given_up: stats.given_up,
-            left_early: stats.left_early,
-            cpu_ms: process::cpu_ms(),
-            resident_bytes: process::rss_bytes().unwrap_or_default(),
-            uptime: self.started.elapsed(),
             unix_ms: view.unix_ms,
-            faults_active: stats.faults.active,
-            fault_packets_dropped: stats.faults.packets_dropped,
-            fault_packets_delayed: stats.faults.packets_delayed,
-            fault_packets_duplicated: stats.faults.packets_duplicated,
             peers: view.members.iter().filter(|member| member.id != view.id).map(peer).collect(),
         }
     }

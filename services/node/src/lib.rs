@@ -22,10 +22,10 @@ mod timing;
 mod upkeep;
 mod workers;
 
+pub use self::settings::{HttpSettings, KillToken, Settings};
 pub use app::App;
 pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
-pub use settings::{BadSettings, HttpSettings, KillToken, SettingError, Settings, SettingsError};
 pub use shutdown::{Phase, Shutdown};
 pub use upkeep::{Seen, announce, run_upkeep, watch_memory};
 pub use workers::Workers;

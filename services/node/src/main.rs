@@ -34,7 +34,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
     quic.listeners = settings.workers.get();
     let transport = QuicTransport::new(quic)?;
-    let listeners = Listeners::bind(settings.http.bind, settings.workers.get())?;
+    let listeners = Listeners::bind(settings.http.bind(), settings.workers.get())?;
     announce(&settings, listeners.addr(), transport.local_addr());
 
     let (telemetry, _flush) = observability::init(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"), &settings.traces)?;

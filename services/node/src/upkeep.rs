@@ -48,7 +48,6 @@ pub async fn run_upkeep(app: Arc<App>) {
     loop {
         ticks.tick().await;
         app.telemetry.sample(&app.sample());
-        app.telemetry.sample_mesh(&app.mesh_sample());
         app.telemetry.run_upkeep();
     }
 }

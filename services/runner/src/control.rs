@@ -57,9 +57,9 @@ impl HttpCluster {
 
     /// The same nodes, which the Prometheus at this URL watches; none does if it is empty.
     #[must_use]
-    pub(crate) fn watched_by(mut self, url: &str, targets: &[TargetUrl]) -> Self {
+    pub(crate) fn watched_by(mut self, url: Option<&str>, targets: &[TargetUrl]) -> Self {
         let instances = targets.iter().map(|target| target.authority.clone()).collect();
-        self.prometheus = (!url.is_empty()).then(|| Prometheus { url: url.to_owned(), instances });
+        self.prometheus = url.map(|url| Prometheus { url: url.to_owned(), instances });
         self
     }
 

@@ -9,12 +9,11 @@ mod prometheus;
 mod settings;
 mod startup;
 mod supervisor;
-mod trace_settings;
 mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{NodeIndex, parse_settings, render, run_plan};
+use load::{NodeIndex, render, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<u8, String> {
-    let settings: Settings = parse_settings(std::env::args_os())?;
+    let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
     if let Some(Command::NullServer { port, threads }) = settings.command {
         return null_server::serve(port, threads).map(|()| 0);
     }
@@ -50,17 +49,13 @@ fn start() -> Result<u8, String> {
 
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.
 async fn run(settings: &Settings) -> Result<u8, String> {
-    settings.load.check_together()?;
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
         let targets = &settings.http.targets;
-        let cluster = HttpCluster::new(targets, kill_token)?.watched_by(&settings.prometheus_url, targets);
+        let cluster =
+            HttpCluster::new(targets, kill_token)?.watched_by(settings.observers.prometheus_url.as_deref(), targets);
         return drive(settings, targets, &cluster).await;
     }
-    // Settings are checked before anything is started.
-    let nobody = vec![TargetUrl::new("127.0.0.1:1"); local.local.into()];
-    settings.victim(&nobody, 0)?;
-    settings.faults(&nobody)?;
     let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
     let result = run_local(settings, &supervisor).await;
     supervisor.stop().await;
@@ -69,7 +64,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
 
 async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, String> {
     let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
-    let cluster = cluster.watched_by(&settings.prometheus_url, &supervisor.targets);
+    let cluster = cluster.watched_by(settings.observers.prometheus_url.as_deref(), &supervisor.targets);
     tokio::select! {
         ready = supervisor.wait_ready(&cluster) => ready?,
         _ = tokio::signal::ctrl_c() => return Err("interrupted before the nodes were ready".to_owned()),
@@ -82,13 +77,13 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     if let Some(recording) = &recording {
         cluster.trace_with(&recording.traces());
     }
-    if settings.metrics_port > 0 {
-        metrics::serve(settings.metrics_port, cluster.watched(), recording.as_ref().map(Recording::counts))?;
+    if settings.observers.metrics_port > 0 {
+        metrics::serve(settings.observers.metrics_port, cluster.watched(), recording.as_ref().map(Recording::counts))?;
     }
     let http = &settings.http;
     let dice = rand::random_range(0..targets.len());
-    let victim = settings.victim(targets, dice)?;
-    let faults = settings.faults(targets)?;
+    let victim = settings.victim(targets, dice).map_err(|mistake| mistake.to_string())?;
+    let faults = settings.faults(targets).map_err(|mistake| mistake.to_string())?;
     let health = startup::find_targets(targets, http, cluster).await?;
     startup::allow_faults(&faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -120,7 +115,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     probe.abort();
     drop(traces);
     if let Some(recording) = recording {
-        report.set_spans(recording.finish().await, &settings.traces.jaeger_url);
+        report.set_spans(recording.finish().await, &settings.observers.jaeger_url);
     }
     println!("\n{}", render(&report).trim_end());
     if let Some(path) = results {

@@ -1,18 +1,18 @@
 //! The runner's own settings.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use load::{FaultPlan, LoadSettings, PlannedFault, duration, positive_duration};
-
-use crate::trace_settings::{TraceFlags, url};
+use load::{FaultPlan, LoadSettings, PlannedFault};
+use observability::TraceSettings;
+use settings::{Exit, Mistake, Mistakes, duration, positive_duration, ttl_ms, url, whole};
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser, Clone, Debug)]
-#[command(version, name = "runner")]
+#[command(version, name = "runner", max_term_width = 120)]
 pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) load: LoadSettings,
@@ -23,13 +23,9 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) local: LocalSettings,
     #[command(flatten)]
-    pub(crate) traces: TraceFlags,
-    /// The TCP port of GET /metrics, for Prometheus; 0 is off
-    #[arg(long, env, default_value_t = 0)]
-    pub(crate) metrics_port: u16,
-    /// The Prometheus that watches the nodes, such as http://localhost:9090, to compare its p99 with the client's; empty is off
-    #[arg(long, env, default_value = "", hide_default_value = true, value_parser = prometheus)]
-    pub(crate) prometheus_url: String,
+    pub(crate) traces: TraceSettings,
+    #[command(flatten)]
+    pub(crate) observers: ObserverSettings,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -40,23 +36,24 @@ pub(crate) enum Command {
     /// Answers every HTTP request with the same 24 bytes, as fast as this machine can: the yardstick for servers
     NullServer {
         /// The TCP port on 127.0.0.1
-        #[arg(long, default_value_t = 8080)]
+        #[arg(long, default_value = "8080", value_parser = whole::<u16>(1, u16::MAX.into()))]
         port: u16,
         /// Threads that answer
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=255))]
+        #[arg(long, default_value = "1", value_parser = whole::<u16>(1, 255))]
         threads: u16,
     },
 }
 
 /// How nodes are reached.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Nodes")]
 pub(crate) struct HttpSettings {
     /// The nodes, a comma-separated list of http://host:port
     #[arg(long, env, default_value = "http://node1:8081,http://node2:8082,http://node3:8083", value_delimiter = ',',
         value_parser = TargetUrl::from_str)]
     pub(crate) targets: Vec<TargetUrl>,
     /// How many targets must answer at the start; 0 is all of them
-    #[arg(long, env, default_value_t = 0)]
+    #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]
     pub(crate) targets_min: usize,
     /// How long to wait at the start until the targets are ready
     #[arg(long, env, default_value = "15s", value_parser = duration)]
@@ -70,7 +67,7 @@ pub(crate) struct HttpSettings {
     pub(crate) failover_after: Duration,
     /// How many requests may go to another node because theirs is slow, in percent of all operations, 0 to 100; those whose
     /// node is gone always do
-    #[arg(long, env, default_value = "10", value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(long, env, default_value = "10", value_parser = whole::<u32>(0, 100))]
     pub(crate) extra_tries_max_percent: u32,
     /// A request fails after this long
     #[arg(long, env, default_value = "5s", value_parser = positive_duration)]
@@ -86,13 +83,14 @@ pub(crate) struct HttpSettings {
 
 /// The fault.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Faults")]
 pub(crate) struct KillSettings {
     /// Which node is killed at KILL_AFTER
     #[arg(long, env, value_enum, default_value_t = KillMode::None)]
     pub(crate) kill_mode: KillMode,
-    /// The node that KILL_MODE=target kills, as written in TARGETS, or its number from 1; empty is the first
-    #[arg(long, env, default_value = "", hide_default_value = true)]
-    pub(crate) kill_target: String,
+    /// The node that KILL_MODE=target kills, as written in TARGETS, or its number from 1; unset, it is the first
+    #[arg(long, env)]
+    pub(crate) kill_target: Option<String>,
     /// Faults, each at its time: a list such as `at=10s partition node2 for=5s; at=20s slow node1 50ms for=5s`
     ///
     /// Separated by semicolons or commas; at= is after the load began, for= is how long:
@@ -126,19 +124,36 @@ pub(crate) struct KillSettings {
 
 /// Nodes of our own.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Local nodes")]
 pub(crate) struct LocalSettings {
     /// Start this many nodes on loopback instead of using TARGETS, 1 to 16; 0 is off
-    #[arg(long, env, default_value = "0", value_parser = clap::value_parser!(u8).range(0..=16))]
+    #[arg(long, env, default_value = "0", value_parser = whole::<u8>(0, 16))]
     pub(crate) local: u8,
-    /// The node binary; empty is the one beside this program
-    #[arg(long, env, default_value = "", hide_default_value = true)]
-    pub(crate) node_bin: String,
+    /// The node binary; unset, it is the one beside this program
+    #[arg(long, env)]
+    pub(crate) node_bin: Option<PathBuf>,
     /// WORKERS of each node started here
-    #[arg(long, env, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=255))]
+    #[arg(long, env, default_value = "1", value_parser = whole::<u16>(1, 255))]
     pub(crate) node_workers: u16,
     /// Where the logs of the nodes started here go
     #[arg(long, env, default_value = "target/bench")]
     pub(crate) log_dir: PathBuf,
+}
+
+/// Who looks on.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Metrics and links")]
+pub(crate) struct ObserverSettings {
+    /// The TCP port of GET /metrics, for Prometheus; 0 is off
+    #[arg(long, env, default_value = "0", value_parser = whole::<u16>(0, u16::MAX.into()))]
+    pub(crate) metrics_port: u16,
+    /// The Prometheus that scrapes the nodes under the addresses in TARGETS, to compare its p99 with the client's, such as
+    /// http://localhost:9090; unset, nothing is compared
+    #[arg(long, env, value_parser = url)]
+    pub(crate) prometheus_url: Option<String>,
+    /// Where a browser finds the traces, for links in the summary
+    #[arg(long, env, default_value = "http://localhost:16686", value_parser = url)]
+    pub(crate) jaeger_url: String,
 }
 
 /// What happens to a request whose node is gone.
@@ -201,63 +216,62 @@ impl FromStr for TargetUrl {
     }
 }
 
-fn prometheus(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() {
-        Ok(String::new())
-    } else {
-        url(text).map_err(|_| "expected a URL such as http://localhost:9090")
-    }
-}
-
-fn ttl_ms(text: &str) -> Result<i64, String> {
-    text.parse()
-        .ok()
-        .filter(|ttl_ms| *ttl_ms >= -1)
-        .ok_or_else(|| "expected -1, 0 or a number of milliseconds".to_owned())
-}
-
 impl Settings {
+    /// Reads arguments (the first is the program's name) and the environment.
+    ///
+    /// # Errors
+    /// [`Exit`], ready to be shown.
+    pub(crate) fn from_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
+        settings::parse(arguments, |settings: Self, mistakes| {
+            settings.check_together(mistakes);
+            Some(settings)
+        })
+    }
+
+    /// Checks settings that depend on one another.
+    fn check_together(&self, mistakes: &mut Mistakes) {
+        self.load.check_together(mistakes);
+        let nobody = vec![TargetUrl::new("127.0.0.1:1"); self.local.local.into()];
+        let targets = if nobody.is_empty() { &self.http.targets } else { &nobody };
+        self.victim(targets, 0).err().into_iter().for_each(|mistake| mistakes.push(mistake));
+        self.faults(targets).err().into_iter().for_each(|mistake| mistakes.push(mistake));
+    }
+
     /// Which node is to be killed, as a place in a list of `targets`.
     ///
     /// # Errors
-    /// One line: the variable, its value and what was expected.
-    pub(crate) fn victim(&self, targets: &[TargetUrl], dice: usize) -> Result<Option<usize>, String> {
+    /// What was expected.
+    pub(crate) fn victim(&self, targets: &[TargetUrl], dice: usize) -> Result<Option<usize>, Mistake> {
         if self.kill.kill_mode == KillMode::None {
             return Ok(None);
         }
         let Some(after) = self.load.kill_after.0 else {
-            return Err("KILL_AFTER=: expected a duration such as 20s, because KILL_MODE is set".to_owned());
+            return Err(Mistake::new("KILL_AFTER", "off", "expected a duration such as 20s, because KILL_MODE is set"));
         };
         if after >= self.load.duration {
-            return Err(format!(
-                "KILL_AFTER={after:?}: expected less than DURATION, which is {:?}",
-                self.load.duration
-            ));
+            let expected = format!("expected less than DURATION, which is {:?}", self.load.duration);
+            return Err(Mistake::new("KILL_AFTER", format!("{after:?}"), expected));
         }
         if self.kill.kill_mode == KillMode::Random {
             return Ok(Some(dice % targets.len()));
         }
-        let wanted = &self.kill.kill_target;
-        match find_target(targets, wanted) {
-            _ if wanted.is_empty() => Ok(Some(0)),
-            Some(index) => Ok(Some(index)),
-            None => {
-                Err(format!("KILL_TARGET={wanted}: expected one of TARGETS, or a number from 1 to {}", targets.len()))
-            }
-        }
+        let Some(wanted) = &self.kill.kill_target else { return Ok(Some(0)) };
+        let expected = || format!("expected one of TARGETS, or a number from 1 to {}", targets.len());
+        find_target(targets, wanted).map(Some).ok_or_else(|| Mistake::new("KILL_TARGET", wanted, expected()))
     }
 
     /// The faults of FAULTS, with the nodes that they are about as places in a list of `targets`.
     ///
     /// # Errors
-    /// One line: the variable, the fault and what was expected.
-    pub(crate) fn faults(&self, targets: &[TargetUrl]) -> Result<Vec<PlannedFault>, String> {
+    /// The fault, and what was expected.
+    pub(crate) fn faults(&self, targets: &[TargetUrl]) -> Result<Vec<PlannedFault>, Mistake> {
         let KillSettings { faults, kill_token, .. } = &self.kill;
         if !faults.is_empty() && kill_token.is_empty() && self.local.local == 0 {
-            return Err("KILL_TOKEN=: expected the nodes' token, because FAULTS is set".to_owned());
+            return Err(Mistake::new("KILL_TOKEN", "", "expected the nodes' token, because FAULTS is set"));
         }
         let names: Vec<_> = targets.iter().map(TargetUrl::url).collect();
-        faults.resolve(&names, self.load.duration, |name| find_target(targets, name))
+        let found = faults.resolve(&names, self.load.duration, |name| find_target(targets, name));
+        found.map_err(|reason| Mistake::new("FAULTS", faults, reason.trim_start_matches("FAULTS: ")))
     }
 }
 
@@ -274,14 +288,13 @@ fn find_target(targets: &[TargetUrl], name: &str) -> Option<usize> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::ffi::OsString;
-
-    use load::{NodeIndex, parse_settings};
+    use load::NodeIndex;
 
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Settings, String> {
-        parse_settings(["runner"].iter().chain(arguments).map(OsString::from))
+        let arguments = ["runner"].iter().chain(arguments).map(OsString::from);
+        Settings::from_args(arguments).map_err(|exit| exit.to_string())
     }
 
     #[test]
@@ -318,9 +331,9 @@ mod tests {
     fn a_kill_needs_a_time_and_a_target_that_exists() {
         let victim = |arguments: &[&str]| {
             let settings = parse(arguments)?;
-            settings.victim(&settings.http.targets, 7)
+            Ok::<_, String>(settings.victim(&settings.http.targets, 7).unwrap())
         };
-        assert!(victim(&["--kill-mode=random"]).unwrap_err().starts_with("KILL_AFTER=:"));
+        assert!(victim(&["--kill-mode=random"]).unwrap_err().starts_with("KILL_AFTER=off:"));
         assert!(victim(&["--kill-mode=random", "--kill-after=60s"]).unwrap_err().contains("less than DURATION"));
         assert_eq!(victim(&["--kill-mode=random", "--kill-after=1s"]), Ok(Some(1)));
         assert_eq!(victim(&["--kill-mode=target", "--kill-after=1s"]), Ok(Some(0)));
@@ -328,8 +341,8 @@ mod tests {
         assert_eq!(target("http://node2:8082"), Ok(Some(1)));
         assert_eq!(target("3"), Ok(Some(2)));
         assert!(target("4").unwrap_err().starts_with("KILL_TARGET=4:"));
-        assert!(parse(&["--prometheus-url="]).unwrap().prometheus_url.is_empty());
-        assert_eq!(parse(&["--prometheus-url=http://p:9090/"]).unwrap().prometheus_url, "http://p:9090");
+        let url = parse(&["--prometheus-url=http://p:9090/"]).unwrap().observers.prometheus_url;
+        assert_eq!(url.as_deref(), Some("http://p:9090"));
         let message = parse(&["--prometheus-url=p:9090"]).unwrap_err();
         assert_eq!(message, "PROMETHEUS_URL=p:9090: expected a URL such as http://localhost:9090");
         assert_eq!(target("node3"), Ok(Some(2)));
@@ -366,7 +379,7 @@ mod tests {
     fn faults_are_checked_at_the_start() {
         let faults = |arguments: &[&str]| {
             let settings = parse(arguments)?;
-            settings.faults(&settings.http.targets)
+            Ok::<_, String>(settings.faults(&settings.http.targets).unwrap())
         };
         assert_eq!(faults(&[]), Ok(Vec::new()));
         let slow = "--faults=at=10s slow node1 50ms for=5s";
@@ -375,7 +388,9 @@ mod tests {
         let token = "--kill-token=x";
         assert_eq!(faults(&[slow, token]).unwrap()[0].nodes, [NodeIndex(0)]);
         let short = faults(&[slow, token, "--duration=15s"]).unwrap_err();
-        assert_eq!(short, "FAULTS: entry 1 `slow node1 50ms for=5s`: expected it to be over before DURATION=15s is");
+        let expected = "FAULTS=at=10s slow node1 50ms for=5s: entry 1 `slow node1 50ms for=5s`: expected it to be over before \
+                        DURATION=15s is";
+        assert_eq!(short, expected);
         let bad = faults(&[token, "--faults=at=1s crash node1; at=2s slow node1"]).unwrap_err();
         let expected = "FAULTS=at=1s crash node1; at=2s slow node1: entry 2, `at=2s slow node1`, at character 36: expected \
                         a time such as 50ms, as in `slow NODE TIME for=TIME`";

@@ -76,7 +76,7 @@ struct NodeSpec {
 impl Supervisor {
     /// Starts the nodes, without waiting for them.
     pub(crate) fn start(settings: &LocalSettings, kill_token: &str, restart_after: Duration) -> Result<Self, String> {
-        let binary = node_binary(&settings.node_bin)?;
+        let binary = node_binary(settings.node_bin.clone())?;
         let folder = &settings.log_dir;
         fs::create_dir_all(folder)
             .map_err(|error| format!("LOG_DIR={}: cannot create it: {error}", folder.display()))?;
@@ -235,9 +235,9 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-fn node_binary(setting: &str) -> Result<PathBuf, String> {
+fn node_binary(setting: Option<PathBuf>) -> Result<PathBuf, String> {
     let beside = || std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("node")));
-    let path = if setting.is_empty() { beside().unwrap_or_default() } else { PathBuf::from(setting) };
+    let path = setting.or_else(beside).unwrap_or_default();
     if path.is_file() {
         return Ok(path);
     }

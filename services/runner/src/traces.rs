@@ -50,12 +50,12 @@ impl Recording {
     /// # Errors
     /// One line, if the collector's address is not taken or the system gives no thread.
     pub(crate) fn start(settings: &Settings, targets: &[TargetUrl]) -> Result<Option<Self>, String> {
-        let started = ClientTracer::start(&settings.traces.settings(), "runner", env!("CARGO_PKG_VERSION"));
+        let started = ClientTracer::start(&settings.traces, "runner", env!("CARGO_PKG_VERSION"));
         let Some((tracer, guard)) = started.map_err(|error| error.to_string())? else { return Ok(None) };
         let targets: Vec<_> = targets.iter().map(TargetUrl::url).collect();
         let (keeper, tasks) = Keeper::start(targets.iter().cloned())?;
         let upkeep = tokio::spawn(follow_the_clock(Arc::clone(&tracer)));
-        let jaeger_url = settings.traces.jaeger_url.clone();
+        let jaeger_url = settings.observers.jaeger_url.clone();
         let traces = Arc::new(Traces { tracer, keeper, targets, jaeger_url });
         Ok(Some(Self { traces, tasks, guard, upkeep }))
     }

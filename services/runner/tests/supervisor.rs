@@ -27,7 +27,8 @@ fn start(folder: &Path, settings: &[(&str, &str)]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("--local=3");
     command.env("NODE_BIN", node).env("LOG_DIR", folder.join("logs"));
-    let defaults = [("KEYS", "10"), ("CONCURRENCY", "4"), ("RESULTS", ""), ("QUIESCENCE", "0s"), ("CHECK_EVERY", "")];
+    let defaults =
+        [("KEYS", "10"), ("CONCURRENCY", "4"), ("RESULTS", "off"), ("QUIESCENCE", "0s"), ("CHECK_EVERY", "off")];
     command.envs(defaults).envs(settings.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }

@@ -86,13 +86,9 @@ fn weighted(text: &str) -> Option<(usize, u32)> {
     Some((bytes(size)?, weight.trim().parse().ok().filter(|weight| *weight > 0)?))
 }
 
-/// Bytes, or a number with KiB or MiB.
+/// Bytes, as every size is written.
 fn bytes(text: &str) -> Option<usize> {
-    let units = [("KiB", 10), ("MiB", 20), ("B", 0), ("", 0)];
-    let text = text.trim();
-    let (digits, shift) = units.into_iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))?;
-    let bytes = digits.trim_end().parse::<usize>().ok()?.checked_mul(1 << shift)?;
-    (bytes <= VALUE_BYTES_MAX).then_some(bytes)
+    settings::byte_size(text.trim())?.try_into().ok().filter(|bytes| *bytes <= VALUE_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use settings::duration;
+
 use super::words::Words;
-use crate::{NodeIndex, duration};
+use crate::NodeIndex;
 
 /// How many faults one run may have.
 const FAULTS_MAX: usize = 1000;

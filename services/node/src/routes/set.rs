@@ -13,6 +13,7 @@ use axum::{
 use bytes::Bytes;
 use mesh::{Ttl, WriteError, WriteOptions, Written};
 use serde::Deserialize;
+use settings::TTL_MS_MAX;
 
 use super::MeshRequest;
 use crate::{
@@ -22,9 +23,6 @@ use crate::{
     problem::Problem,
     query,
 };
-
-/// The longest `ttl_ms`: a hundred years, so that an expiry can never overflow.
-pub(crate) const TTL_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 
 /// How much longer than key and value a JSON body may be: an eighth of the value for escapes, and this for the rest.
 const JSON_EXTRA_BYTES: usize = 4096;

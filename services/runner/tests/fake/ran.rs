@@ -29,8 +29,8 @@ pub fn command(targets: &str, settings: &[(&str, &str)]) -> Command {
         ("KEYS", "100"),
         ("SET_RATIO", "30"),
         ("QUIESCENCE", "0s"),
-        ("CHECK_EVERY", ""),
-        ("RESULTS", ""),
+        ("CHECK_EVERY", "off"),
+        ("RESULTS", "off"),
     ];
     command.env_clear().envs(defaults).envs(settings.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,5 +1,5 @@
-//! How a node sees itself and its mesh, sampled once a second: its ring, its readiness, its process, and the QUIC paths to
-//! its peers.
+//! What is sampled rather than counted as it happens: a node's counters, its ring, its readiness, its process, and the QUIC
+//! paths to its peers. Which figures there are is said in `catalogue`.
 
 use std::{
     collections::HashMap,
@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use mesh_proto::{PeerHints, Stats};
 use metrics::{Counter, Gauge};
 
 use crate::{catalogue as names, registry::Registry};
@@ -14,9 +15,41 @@ use crate::{catalogue as names, registry::Registry};
 /// Peers beyond so many are not shown one by one.
 const PEERS_MAX: usize = 1024;
 
-/// One look at the mesh.
+/// One look at a node.
 #[derive(Clone, Debug, Default)]
-pub struct MeshSample {
+pub struct NodeSample {
+    /// What it counts.
+    pub stats: Stats,
+    /// What is queued of hints for whom.
+    pub hints_by_peer: Vec<PeerHints>,
+    /// HTTP requests being answered.
+    pub in_flight: u64,
+    /// Open HTTP connections.
+    pub connections: u64,
+    /// How late the slowest thread comes to its work.
+    pub queue_delay: Duration,
+    /// CPU time of the process, in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory, in bytes; nothing where the system does not say.
+    pub resident_bytes: Option<u64>,
+    /// Time since start.
+    pub uptime: Duration,
+    /// How it sees its mesh.
+    pub view: MeshView,
+}
+
+impl NodeSample {
+    /// What `GET /stats` shows: names and figures. Names with a capital are those of the store that scripts know; the others
+    /// are ours.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let shown = names::FIGURES.iter().filter(|figure| !figure.field.is_empty());
+        shown.map(|figure| (figure.field, (figure.read)(self)))
+    }
+}
+
+/// How a node sees its mesh.
+#[derive(Clone, Debug, Default)]
+pub struct MeshView {
     /// The ring's 64-bit hash.
     pub ring_hash: u64,
     /// This node's share, 1 to 16.
@@ -31,30 +64,8 @@ pub struct MeshSample {
     pub members_joining: u64,
     /// Members that have left the ring and are still handing over.
     pub members_leaving: u64,
-    /// Reads that went to another node, since start.
-    pub remote_reads: u64,
-    /// Requests that came with another ring, since start.
-    pub wrong_ring: u64,
-    /// Records dropped because others own their slots now, since start.
-    pub given_up: u64,
-    /// Peers that left before all that they held was taken over, since start.
-    pub left_early: u64,
-    /// CPU time of the process, in milliseconds.
-    pub cpu_ms: u64,
-    /// Resident memory, in bytes.
-    pub resident_bytes: u64,
-    /// Time since start.
-    pub uptime: Duration,
     /// The node's wall clock, in milliseconds since 1970.
     pub unix_ms: u64,
-    /// Faults in force.
-    pub faults_active: u64,
-    /// Packets that faults lost, since start.
-    pub fault_packets_dropped: u64,
-    /// Packets that they held back.
-    pub fault_packets_delayed: u64,
-    /// Packets that they doubled.
-    pub fault_packets_duplicated: u64,
     /// All other members.
     pub peers: Vec<PeerSample>,
 }
@@ -80,82 +91,53 @@ pub struct PeerSample {
     pub congestion_events: u64,
 }
 
-/// The handles.
-pub(crate) struct MeshSeries {
-    ring_hash: Gauge,
-    ring_weight: Gauge,
-    slots_owned: Gauge,
-    slots_in_sync: Gauge,
-    ready: Gauge,
-    members_joining: Gauge,
-    members_leaving: Gauge,
-    remote_reads: Counter,
-    wrong_ring: Counter,
-    given_up: Counter,
-    left_early: Counter,
-    cpu: Counter,
-    resident: Gauge,
+/// The handles of all that is sampled.
+pub(crate) struct SampleSeries {
+    /// One for each of [`names::FIGURES`] that has a series.
+    figures: Vec<(Handle, fn(&NodeSample) -> u64)>,
     start: Gauge,
     clock: Gauge,
-    faults_active: Gauge,
-    /// Dropped, delayed, duplicated.
-    fault_packets: [Counter; 3],
     // Taken once a second, by the sampler.
     peers: Mutex<HashMap<String, PeerSeries>>,
 }
 
-impl MeshSeries {
+enum Handle {
+    Counter(Counter),
+    Gauge(Gauge),
+}
+
+impl SampleSeries {
     pub(crate) fn new(registry: &Registry) -> Self {
+        let handle = |figure: &names::Figure| {
+            let (family, labels) = figure.series?;
+            let handle = match family.kind {
+                names::Kind::Counter => Handle::Counter(registry.counter(family, labels)),
+                _ => Handle::Gauge(registry.gauge(family, labels)),
+            };
+            Some((handle, figure.read))
+        };
         Self {
-            ring_hash: registry.gauge(&names::RING_HASH, &[]),
-            ring_weight: registry.gauge(&names::RING_WEIGHT, &[]),
-            slots_owned: registry.gauge(&names::RING_SLOTS_OWNED, &[]),
-            slots_in_sync: registry.gauge(&names::SLOTS_IN_SYNC, &[]),
-            ready: registry.gauge(&names::READY, &[]),
-            members_joining: registry.gauge(&names::MEMBERS_JOINING, &[]),
-            members_leaving: registry.gauge(&names::MEMBERS_LEAVING, &[]),
-            remote_reads: registry.counter(&names::REMOTE_READS, &[]),
-            wrong_ring: registry.counter(&names::WRONG_RING, &[]),
-            given_up: registry.counter(&names::GIVEN_UP, &[]),
-            left_early: registry.counter(&names::LEFT_EARLY, &[]),
-            cpu: registry.counter(&names::PROCESS_CPU, &[]),
-            resident: registry.gauge(&names::PROCESS_MEMORY, &[]),
+            figures: names::FIGURES.iter().filter_map(handle).collect(),
             start: registry.gauge(&names::START, &[]),
             clock: registry.gauge(&names::CLOCK, &[]),
-            faults_active: registry.gauge(&names::FAULTS_ACTIVE, &[]),
-            fault_packets: ["dropped", "delayed", "duplicated"]
-                .map(|outcome| registry.counter(&names::FAULT_PACKETS, &[("outcome", outcome)])),
             peers: Mutex::default(),
         }
     }
 
-    pub(crate) fn set(&self, registry: &Registry, sample: &MeshSample) {
-        // A gauge is an f64, which holds 53 bits exactly.
-        self.ring_hash.set((sample.ring_hash >> 12) as f64);
-        self.ring_weight.set(sample.ring_weight as f64);
-        self.slots_owned.set(sample.slots_owned as f64);
-        self.slots_in_sync.set(sample.slots_in_sync as f64);
-        self.ready.set(if sample.ready { 1.0 } else { 0.0 });
-        self.members_joining.set(sample.members_joining as f64);
-        self.members_leaving.set(sample.members_leaving as f64);
-        self.remote_reads.absolute(sample.remote_reads);
-        self.wrong_ring.absolute(sample.wrong_ring);
-        self.given_up.absolute(sample.given_up);
-        self.left_early.absolute(sample.left_early);
-        self.cpu.absolute(sample.cpu_ms);
-        self.clock.set(sample.unix_ms as f64 / 1000.0);
-        self.faults_active.set(sample.faults_active as f64);
-        let packets = [sample.fault_packets_dropped, sample.fault_packets_delayed, sample.fault_packets_duplicated];
-        for (counter, packets) in self.fault_packets.iter().zip(packets) {
-            counter.absolute(packets);
+    pub(crate) fn set(&self, registry: &Registry, sample: &NodeSample) {
+        for (handle, read) in &self.figures {
+            match handle {
+                Handle::Counter(counter) => counter.absolute(read(sample)),
+                Handle::Gauge(gauge) => gauge.set(read(sample) as f64),
+            }
         }
-        self.resident.set(sample.resident_bytes as f64);
+        self.clock.set(sample.view.unix_ms as f64 / 1000.0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Whole seconds, or a step of the clock's rate would look like a restart.
         self.start.set(now.saturating_sub(sample.uptime).as_secs() as f64);
         // A poisoned lock still guards a whole map.
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in &sample.peers {
+        for peer in &sample.view.peers {
             if peers.len() < PEERS_MAX || peers.contains_key(&peer.id) {
                 peers.entry(peer.id.clone()).or_insert_with(|| PeerSeries::new(registry, &peer.id)).set(registry, peer);
             }
@@ -226,15 +208,15 @@ mod tests {
     use super::*;
     use crate::{Exposition, Telemetry};
 
-    fn text_after(samples: &[MeshSample]) -> String {
+    fn text_after(samples: &[NodeSample]) -> String {
         let telemetry = Telemetry::new("n1", mesh_proto::NodeId::new(1), "0").expect("constants");
-        samples.iter().for_each(|sample| telemetry.sample_mesh(sample));
+        samples.iter().for_each(|sample| telemetry.sample(sample));
         telemetry.render(Exposition::Prometheus)
     }
 
-    fn with_peer(peer: PeerSample) -> MeshSample {
-        let id = "2".to_owned();
-        MeshSample { ring_hash: u64::MAX, peers: vec![PeerSample { id, ..peer }], ..MeshSample::default() }
+    fn with_peer(peer: PeerSample) -> NodeSample {
+        let peers = vec![PeerSample { id: "2".to_owned(), ..peer }];
+        NodeSample { view: MeshView { ring_hash: u64::MAX, peers, ..MeshView::default() }, ..NodeSample::default() }
     }
 
     #[test]

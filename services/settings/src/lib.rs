@@ -1,0 +1,17 @@
+//! Settings of all binaries: each is a flag and an environment variable of the same name, declared with `clap`. This crate
+//! holds what they share: one parser per kind of value, one report of all that is wrong, and one list of all names.
+//!
+//! The flag wins over the variable. An empty variable is an unset one.
+
+mod mistakes;
+mod near_names;
+mod parse;
+mod table;
+mod values;
+
+pub use mistakes::{Exit, Mistake, Mistakes};
+pub use parse::parse;
+pub use values::{
+    Every, TTL_MS_MAX, boolean, byte_size, bytes, default_ttl, duration, hedge_delay, host_port, millis, millis_to,
+    number, off_or, positive_duration, socket_addr, ttl_ms, url, whole,
+};
