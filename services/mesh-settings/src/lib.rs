@@ -21,6 +21,9 @@ pub struct MeshSettings {
     /// The secret that all nodes of the mesh share; node requires it unless CACHE_BIND is a loopback address, direct-runner draws one
     #[arg(long, env, hide_env_values = true, value_name = "SECRET")]
     pub cache_auth: Option<String>,
+    /// The mesh's name, the same on all nodes: nodes of others are not let in, even with the same secret
+    #[arg(long, env, default_value = "mesh", value_name = "NAME", value_parser = mesh_name)]
+    cache_name: String,
     /// How many owners each key has, 1 to 8; the same on all nodes
     #[arg(long, env, default_value = "3", value_name = "COUNT", value_parser = whole::<u64>(1, ReplicationFactor::MAX as u64))]
     replication_factor: u64,
@@ -104,6 +107,7 @@ impl MeshSettings {
         // Tombstones may have to be kept for as long as a member is away: they must not take all of a small store.
         let tombstones_max = base.store.tombstones_max.min(bytes_max / BYTES_PER_TOMBSTONE_MIN);
         Some(Config {
+            mesh: self.cache_name.clone(),
             replicas,
             concern,
             gossip_interval: self.gossip_interval_ms,
@@ -132,6 +136,13 @@ impl MeshSettings {
     }
 }
 
+/// 1 to 64 letters, digits, dots, dashes and underscores.
+fn mesh_name(text: &str) -> Result<String, &'static str> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_name = (1..=64).contains(&text.len()) && text.bytes().all(is_good);
+    is_name.then(|| text.to_owned()).ok_or("expected 1 to 64 letters, digits, dots, dashes and underscores")
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -157,6 +168,14 @@ mod tests {
         assert_eq!(ours.ok(), Some(format!("{:?}", Config::new("a:1"))));
         let age_max = Config::new("a:1").store.tombstone_age_min;
         assert_eq!(age_max, Duration::from_millis(HINT_AGE_MS_MAX), "hints go before tombstones");
+    }
+
+    #[test]
+    fn a_mesh_has_a_name() {
+        assert_eq!(config(&["--cache-name=blue-2"]).map(|config| config.mesh).ok().as_deref(), Some("blue-2"));
+        for bad in ["a b", "ä", &"x".repeat(65)] {
+            assert!(config(&["--cache-name", bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

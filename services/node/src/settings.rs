@@ -12,11 +12,13 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser};
+use clap::{ArgAction, Args, Parser};
 use mesh::transport::{ClusterSecret, Credentials};
 use mesh_settings::MeshSettings;
 use observability::{LogFormat, TraceSettings, check_filter};
 use settings::{Exit, Mistakes, boolean, bytes, host_port, millis, socket_addr, whole};
+
+use crate::routes::body_bytes_max;
 
 /// What stands in for CACHE_AUTH on a loopback address, where nobody else can reach the mesh.
 const LOOPBACK_SECRET: &str = "mesh-bench on loopback needs no secret";
@@ -95,7 +97,7 @@ pub struct HttpSettings {
     #[arg(long, env, default_value = "64MiB", value_name = "BYTES", value_parser = bytes::<usize>(1 << 20, 1 << 40))]
     pub request_bytes_max: usize,
     /// Whether POST /kill and /fault are allowed
-    #[arg(long, env, default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, env, action = ArgAction::Set, default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
     allow_kill: bool,
     /// The token that POST /kill and /fault must bring; required if ALLOW_KILL, else ignored
     #[arg(long, env, hide_env_values = true, value_name = "SECRET")]
@@ -203,9 +205,21 @@ impl Flags {
             let expected = "expected a token, because ALLOW_KILL is true and anybody could kill the node";
             mistakes.refuse("KILL_TOKEN", "", expected);
         }
+        if let Some(expected) = unreachable(&peers.cache_public) {
+            mistakes.refuse("CACHE_PUBLIC", &peers.cache_public, expected);
+        }
         // Each part is checked before any is missed, so that all mistakes are found.
         let credentials = peers.credentials(mesh.cache_auth.as_deref(), mistakes);
         let config = mesh.config(&peers.cache_public, mistakes);
+        if let Some(least) = config
+            .as_ref()
+            .map(|config| body_bytes_max(config.key_bytes_max, config.value_bytes_max))
+            .filter(|least| *least > http.request_bytes_max)
+        {
+            let expected =
+                format!("expected at least {least}, the largest request that VALUE_BYTES_MAX and KEY_BYTES_MAX allow");
+            mistakes.refuse("REQUEST_BYTES_MAX", http.request_bytes_max, expected);
+        }
         let seeds = if peers.cache_seeds.is_empty() { vec![peers.cache_public.clone()] } else { peers.cache_seeds };
         Some(Settings {
             http,
@@ -248,6 +262,18 @@ impl PeerFlags {
             }
         }
     }
+}
+
+/// Why peers cannot reach an address that is announced to them, if that is certain.
+fn unreachable(addr: &str) -> Option<&'static str> {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']);
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        return Some("expected where peers reach this node: no address stands for all of its interfaces");
+    }
+    let is_label = |label: &str| !label.is_empty() && label.len() <= 63;
+    let is_name = host.len() <= 253 && host.trim_end_matches('.').split('.').all(is_label);
+    (host.parse::<IpAddr>().is_err() && !is_name)
+        .then_some("expected a host name of at most 253 characters, 63 between dots")
 }
 
 fn ip(text: &str) -> Result<IpAddr, &'static str> {
@@ -320,6 +346,10 @@ mod tests {
             ("--cache-bind", "CACHE_BIND", "5011"),
             ("--cache-bind", "CACHE_BIND", "node1:5011"),
             ("--cache-public", "CACHE_PUBLIC", "node1"),
+            ("--cache-public", "CACHE_PUBLIC", "0.0.0.0:5011"),
+            ("--cache-public", "CACHE_PUBLIC", "[::]:5011"),
+            ("--cache-public", "CACHE_PUBLIC", "a..b:5011"),
+            ("--request-bytes-max", "REQUEST_BYTES_MAX", "2097152"),
             ("--cache-seeds", "CACHE_SEEDS", "node2"),
             ("--replication-factor", "REPLICATION_FACTOR", "0"),
             ("--replication-factor", "REPLICATION_FACTOR", "9"),

@@ -27,6 +27,11 @@ use crate::{
 /// How much longer than key and value a JSON body may be: an eighth of the value for escapes, and this for the rest.
 const JSON_EXTRA_BYTES: usize = 4096;
 
+/// The longest body of a write with keys and values of these lengths.
+pub(crate) const fn body_bytes_max(key_bytes_max: usize, value_bytes_max: usize) -> usize {
+    value_bytes_max + value_bytes_max / 8 + key_bytes_max + JSON_EXTRA_BYTES
+}
+
 /// What is to be written.
 #[derive(Debug, PartialEq)]
 struct Entry {
@@ -77,7 +82,7 @@ async fn read(http: &HttpWorker, parts: &Parts, body: Body) -> Result<Entry, Pro
     let limits = &http.app.limits;
     let bodies = &http.app.bodies;
     if !is_raw(&parts.headers) {
-        let bytes_max = limits.value_bytes_max + limits.value_bytes_max / 8 + limits.key_bytes_max + JSON_EXTRA_BYTES;
+        let bytes_max = body_bytes_max(limits.key_bytes_max, limits.value_bytes_max);
         let [] = query::parameters(parts.uri.query(), [])?;
         let payload = Payload::read(body, &parts.headers, bytes_max, limits.request_timeout, bodies).await?;
         return parse_json(payload.bytes(), |part| payload.keep(part), limits);
