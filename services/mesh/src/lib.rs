@@ -20,8 +20,9 @@ mod pull;
 mod reach;
 mod reached;
 mod recorder;
+mod replica;
 mod resync;
-mod ring_change;
+mod roster;
 mod serve;
 mod upkeep;
 

@@ -215,7 +215,7 @@ impl Link {
     pub(crate) async fn control(&self, request: ControlRequest, timeout: Duration) -> Option<(FrameBody, Duration)> {
         let (sender, receiver) = oneshot::channel();
         let now = self.core.clock.now();
-        let ring = self.core.ring_hash();
+        let ring = self.core.roster.ring_hash();
         self.request(Waiter::Control(sender), now, now + timeout, |outbox, request_id| {
             let frame = Frame { request: request_id, ring, trace: None, body: FrameBody::Control(request) };
             encode_into(&frame, outbox);
@@ -231,7 +231,7 @@ impl Link {
         let (reply, receiver) = oneshot::channel();
         let now = self.core.clock.now();
         let deadline = now + self.core.config.write_timeout;
-        let ring = self.core.ring_hash();
+        let ring = self.core.roster.ring_hash();
         let waiter = Waiter::Hint { reply, hash: record.hash };
         self.send_write(waiter, now, deadline, None, (ring, record)).ok().map(|_| receiver)
     }
