@@ -23,10 +23,12 @@ use crate::{
     Config, Observer, Stats,
     announced::Announced,
     clock::Clock,
-    gossip_routes::{GossipRoutes, Sent},
-    reach::Reach,
+    membership::{
+        gossip_routes::{GossipRoutes, Sent},
+        reach::Reach,
+        roster::Roster,
+    },
     replica::Replica,
-    roster::Roster,
 };
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
@@ -35,7 +37,7 @@ pub(crate) const JOINS_WAITING_MAX: usize = 64;
 /// How many connections a node dials at a time. More would only make all of them slower, until they time out and are dialled again.
 const DIALS_AT_ONCE_MAX: usize = 16;
 
-/// The shared heart of a node.
+/// What all threads of a node share.
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) id: NodeId,
@@ -45,7 +47,7 @@ pub(crate) struct Core {
     pub(crate) replica: Replica,
     pub(crate) plan: Mutex<RepairPlan>,
     pub(crate) observer: Arc<dyn Observer>,
-    /// What peers have missed. Locked by whoever finds out that a write leg has failed, and by upkeep for a batch at a time.
+    /// What peers have missed. Locked where a write leg has failed, and by upkeep for a batch at a time.
     pub(crate) hints: Mutex<Hints>,
     /// Whom to compare digests with as soon as can be.
     pub(crate) compare_wanted: Mutex<BTreeSet<NodeId>>,

@@ -3,31 +3,19 @@
 mod node;
 mod worker;
 
+mod links;
+mod membership;
+mod repair;
+
 mod announced;
-mod bounds;
 mod call;
 mod core;
 mod faults;
-mod gossip_routes;
 mod group;
-mod handover;
-mod health;
-mod hints;
-mod link;
-mod peer;
-mod peers;
-mod pull;
-mod reach;
-mod reached;
 mod recorder;
 mod replica;
-mod resync;
-mod roster;
-mod serve;
-mod upkeep;
 
 mod clock;
-mod collect;
 mod config;
 mod observer;
 mod operation;

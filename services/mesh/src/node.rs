@@ -14,11 +14,14 @@ use crate::{
     WriteError, WriteOptions, Written,
     core::{Core, JOINS_WAITING_MAX},
     faults::NodeFaults,
-    handover,
-    peers::{Peers, Purpose},
-    serve,
+    links::{
+        peers::{Peers, Purpose},
+        serve,
+    },
+    membership::upkeep,
+    repair::handover,
     transport::{Endpoint, Transport, TransportError},
-    upkeep, view,
+    view,
 };
 
 /// Why a node did not start.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use mesh_proto::{MemberState, NodeId, Stage};
 use serde::Serialize;
 
-use crate::{FaultView, core::Core, peers::Peers, worker::Worker};
+use crate::{FaultView, core::Core, links::peers::Peers, worker::Worker};
 
 /// The mesh as one node sees it.
 #[derive(Clone, Debug, Serialize)]

@@ -11,7 +11,7 @@ use std::sync::{
 
 use mesh_proto::{ControlRequest, FrameBody, NodeId};
 
-use crate::{core::Core, group::Groups, peers::Peers};
+use crate::{core::Core, group::Groups, links::peers::Peers};
 
 /// One runtime's way into the node: its own peer connections, the shared store. Its futures must be polled on the runtime
 /// that it was made on.

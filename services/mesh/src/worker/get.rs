@@ -16,8 +16,7 @@ use crate::{
     GetError, GetOptions, Hit, Lookup,
     call::{Legs, ReadCall},
     core::{Core, count},
-    link::Waiter,
-    peers::Peers,
+    links::{link::Waiter, peers::Peers},
     recorder::{OpRecorder, Operation},
 };
 

@@ -22,7 +22,7 @@ use crate::{
     call::WriteCall,
     core::count,
     group::{Entry, Told},
-    link::Waiter,
+    links::link::Waiter,
     recorder::{OpRecorder, Operation},
 };
 

@@ -8,7 +8,11 @@ use mesh_proto::{
 };
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{bounds::CONTROL_TIMEOUT, core::Core, link::Link, peers::Peers, pull::exchange_views};
+use crate::{
+    core::Core,
+    links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
+    repair::pull::exchange_views,
+};
 
 /// How often it is looked whether a peer with hints can be reached.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

@@ -11,9 +11,11 @@ use mesh_proto::{
 use tokio::task::JoinSet;
 
 use crate::{
-    bounds::{CONTROL_TIMEOUT, PAGE_BYTES},
     core::{Core, count},
-    link::Link,
+    links::{
+        bounds::{CONTROL_TIMEOUT, PAGE_BYTES},
+        link::Link,
+    },
 };
 
 /// How many slots are pulled from one peer at the same time.

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     core::{Core, count},
+    links::bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
 };
 

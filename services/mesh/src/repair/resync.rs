@@ -7,12 +7,13 @@ use mesh_proto::{Digest, Event, MemberState, Mutant, NodeId, RingHash, Slot, Slo
 use tokio::task::JoinSet;
 
 use crate::{
-    collect::{begin_comparison, end_comparison},
     core::Core,
-    handover,
-    link::Link,
-    peers::Peers,
-    pull::{Pace, fetch_digests, pull_all},
+    links::{link::Link, peers::Peers},
+    repair::{
+        collect::{begin_comparison, end_comparison},
+        handover,
+        pull::{Pace, fetch_digests, pull_all},
+    },
 };
 
 /// How soon a resync that could not finish is tried again.

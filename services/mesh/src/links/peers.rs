@@ -22,11 +22,13 @@ use tokio::{
 
 use crate::{
     announced::Follower,
-    bounds::{Room, frame_bytes_max},
     core::{Core, count},
-    link::Link,
-    peer::Peer,
-    reach::{Connected, Starts, restarted},
+    links::{
+        bounds::{Room, frame_bytes_max},
+        link::Link,
+        peer::Peer,
+    },
+    membership::reach::{Connected, Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use mesh_proto::{ControlReply, ControlRequest, FrameBody, Member, NodeId, Stage};
 use tokio::task::JoinSet;
 
-use crate::{bounds::CONTROL_TIMEOUT, core::Core, link::Link, peers::Peers};
+use crate::{
+    core::Core,
+    links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
+};
 
 /// How often a node that starts asks whether the others have a connection to it.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);

@@ -16,11 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    bounds::CONTROL_TIMEOUT,
     core::Core,
-    link::Link,
-    peers::Peers,
-    pull::{Pace, exchange_views, fetch_digests, pull_all},
+    links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
+    repair::pull::{Pace, exchange_views, fetch_digests, pull_all},
     worker::Worker,
 };
 

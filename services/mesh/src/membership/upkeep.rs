@@ -7,11 +7,13 @@ use mesh_proto::{ControlReply, ControlRequest, FrameBody, Mutant, RejectReason, 
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    collect::collect_tombstones,
     core::Core,
-    health::Health,
-    link::Link,
-    peers::{GreetError, Greeted, Peers},
+    links::{
+        health::Health,
+        link::Link,
+        peers::{GreetError, Greeted, Peers},
+    },
+    repair::collect::collect_tombstones,
 };
 
 /// How often a part of the store is looked through for what has expired.
@@ -35,9 +37,9 @@ pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<
     tokio::spawn(join(Arc::clone(core), Arc::clone(peers), joins));
     tokio::spawn(sweep(Arc::clone(core)));
     tokio::spawn(publish_weight(Arc::clone(core)));
-    tokio::spawn(crate::reached::run(Arc::clone(core), Arc::clone(peers)));
-    tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
-    tokio::spawn(crate::hints::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::membership::reached::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::repair::resync::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::repair::hints::run(Arc::clone(core), Arc::clone(peers)));
 }
 
 async fn gossip(core: Arc<Core>) {
