@@ -163,10 +163,9 @@ fn run(mesh: &Mesh) -> ReadOutcome {
                 assert_eq!(sent_at[leg], None, "an owner was asked twice");
                 assert!(!hedged || mesh.has_tokens, "a hedge without a token");
                 sent_at[leg] = Some(now_ms);
-                let legs = read.legs(at(now_ms));
-                let is_open = |leg: &usize| legs[*leg].outcome == LegOutcome::Cancelled;
-                let in_time = |leg: &usize| now_ms < sent_at[*leg].unwrap() + PER_TRY_MS;
-                let in_flight = (0..legs.len()).filter(|leg| is_open(leg) && in_time(leg)).count();
+                let in_time = |leg: usize| now_ms < sent_at[leg].unwrap() + PER_TRY_MS;
+                let sent = read.legs(at(now_ms)).into_iter().enumerate();
+                let in_flight = sent.filter(|(n, leg)| leg.outcome == LegOutcome::Cancelled && in_time(*n)).count();
                 let fanout = if hedged { mesh.fanout_max } else { mesh.fanout_max.max(mesh.answers_needed()) };
                 assert!(in_flight <= fanout, "{in_flight} legs in flight, {fanout} allowed");
                 match mesh.owners[leg + offset].1 {

@@ -1,21 +1,19 @@
-//! What all threads of one node share: store, ring, clocks, membership, sync state, counters.
+//! What all threads of one node share: its replica, its roster, what is to be repaired, and counters.
 
 use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mesh_proto::{
-    Agreement, Applied, ApplyOrigin, Counters, Event, Found, Frame, FrameBody, GossipMessage, Hello, Hints,
-    HybridClock, KeyHash, Member, Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId,
-    ReadAnswer, Record, RepairPlan, RequestId, Ring, RingHash, Slot, SlotSync, Stage, Store, Version, Weight,
-    WriteAnswer,
+    Counters, Event, Frame, FrameBody, GossipMessage, Hello, Hints, Incarnation, KeyHash, Member, Membership,
+    MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, RequestId, RingHash,
+    Slot, Stage, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -25,9 +23,12 @@ use crate::{
     Config, Observer, Stats,
     announced::Announced,
     clock::Clock,
-    gossip_routes::{GossipRoutes, Sent},
-    reach::Reach,
-    ring_change::RingChange,
+    membership::{
+        gossip_routes::{GossipRoutes, Sent},
+        reach::Reach,
+        roster::Roster,
+    },
+    replica::Replica,
 };
 
 /// How many seeds and dead members may wait to be joined; more are dropped and come again with a later round.
@@ -36,27 +37,17 @@ pub(crate) const JOINS_WAITING_MAX: usize = 64;
 /// How many connections a node dials at a time. More would only make all of them slower, until they time out and are dialled again.
 const DIALS_AT_ONCE_MAX: usize = 16;
 
-/// A clock that moves by no more than this is not taken to have been set.
-const CLOCK_STEP_MAX_MS: u64 = 100;
-
-/// The shared heart of a node.
+/// What all threads of a node share.
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) id: NodeId,
     /// Random per process start.
     pub(crate) start: u64,
     pub(crate) clock: Clock,
-    /// Replaced when the wall clock was set back.
-    pub(crate) versions: ArcSwap<HybridClock>,
-    /// See [`Core::handle_vouched`]. At first no clock is near it.
-    vouched_ms: AtomicI64,
-    pub(crate) store: Store,
-    pub(crate) sync: SlotSync,
+    pub(crate) replica: Replica,
     pub(crate) plan: Mutex<RepairPlan>,
-    /// What tombstones wait for. Locked by upkeep alone.
-    pub(crate) agreement: Mutex<Agreement>,
     pub(crate) observer: Arc<dyn Observer>,
-    /// What peers have missed. Locked by whoever finds out that a write leg has failed, and by upkeep for a batch at a time.
+    /// What peers have missed. Locked where a write leg has failed, and by upkeep for a batch at a time.
     pub(crate) hints: Mutex<Hints>,
     /// Whom to compare digests with as soon as can be.
     pub(crate) compare_wanted: Mutex<BTreeSet<NodeId>>,
@@ -77,33 +68,15 @@ pub(crate) struct Core {
     pub(crate) has_smaller_peer: AtomicBool,
     /// Why the mesh has turned this node away for good.
     pub(crate) refused: watch::Sender<Option<String>>,
-    /// All members, for those who keep connections to them.
-    pub(crate) members: Arc<Announced<Arc<Vec<Member>>>>,
-    /// Wakes upkeep when the membership's next deadline may have moved.
-    pub(crate) membership_moved: Notify,
     /// Wakes the resync when there is something new to compare.
     pub(crate) resync_wanted: Notify,
     pub(crate) joins: mpsc::Sender<String>,
-    pub(crate) ring: ArcSwap<Ring>,
-    /// What rings before this one leave to be done.
-    pub(crate) change: RingChange,
-    pub(crate) membership: Mutex<Membership>,
+    pub(crate) roster: Roster,
 }
 
 /// Adds one. Relaxed everywhere: counters order nothing.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Whether a clock has not been set between these two offsets.
-const fn is_near(one_ms: i64, other_ms: i64) -> bool {
-    one_ms.abs_diff(other_ms) <= CLOCK_STEP_MAX_MS
-}
-
-/// What versions end in: never the same for two nodes, two process starts or two clocks.
-fn writer(id: NodeId, start: u64, since: Monotonic) -> u64 {
-    let since_ns = u64::try_from(since.since_start().as_nanos()).unwrap_or(u64::MAX);
-    KeyHash::of(&[id.get().to_le_bytes(), start.wrapping_add(since_ns).to_le_bytes()].concat()).get()
 }
 
 impl Core {
@@ -132,17 +105,12 @@ impl Core {
             indirect_probes: 3,
             seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
         };
-        let ring = config.rings.ring(&[(id, me.weight)], &[], config.replicas);
-        let membership = Membership::new(membership_config, me.clone(), clock.now(), seed);
+        let roster = Roster::new(&config, Membership::new(membership_config, me, clock.now(), seed));
         Self {
             id,
             start,
-            versions: ArcSwap::from_pointee(HybridClock::new(writer(id, start, Monotonic::default()))),
-            vouched_ms: AtomicI64::new(i64::MIN),
-            store: Store::new(&config.store),
-            sync: SlotSync::default(),
+            replica: Replica::new(&config, id, start, clock.clone()),
             plan: Mutex::new(RepairPlan::default()),
-            agreement: Mutex::new(Agreement::new(config.tombstone_margin())),
             observer,
             hints: Mutex::new(Hints::new(config.hints)),
             compare_wanted: Mutex::default(),
@@ -156,24 +124,12 @@ impl Core {
             duplicate_since: Mutex::default(),
             has_smaller_peer: AtomicBool::new(false),
             refused: watch::Sender::new(None),
-            members: Announced::new(Arc::new(vec![me])),
-            membership_moved: Notify::new(),
             resync_wanted: Notify::new(),
             joins,
-            ring: ArcSwap::new(ring),
-            change: RingChange::default(),
-            membership: Mutex::new(membership),
+            roster,
             clock,
             config,
         }
-    }
-
-    pub(crate) fn ring(&self) -> Guard<Arc<Ring>> {
-        self.ring.load()
-    }
-
-    pub(crate) fn ring_hash(&self) -> RingHash {
-        self.ring.load().hash()
     }
 
     pub(crate) fn hello(&self) -> Hello {
@@ -191,108 +147,51 @@ impl Core {
 
     /// A frame that expects no reply.
     pub(crate) fn frame(&self, body: FrameBody) -> Frame {
-        Frame { request: RequestId::default(), ring: self.ring_hash(), trace: None, body }
-    }
-
-    /// Whether this node is meant to be the first of its mesh: it was told of no other.
-    pub(crate) fn is_seed(&self) -> bool {
-        self.config.seeds.iter().all(|seed| *seed == self.config.public_addr)
-    }
-
-    /// What this node's own replica says about a key. Only an owner may be asked.
-    pub(crate) fn read_replica(&self, slot: Slot, hash: KeyHash, key: &[u8]) -> ReadAnswer {
-        match self.store.get(hash, key, self.clock.unix()) {
-            Found::Value { version, expiry, value } => {
-                ReadAnswer::Value { version, expiry, value, in_sync: self.sync.is_in_sync(slot) }
-            }
-            _ if !self.sync.is_in_sync(slot) && !Mutant::MissWhenEmpty.is_planted() => ReadAnswer::Unknown,
-            Found::Gone { version } => ReadAnswer::Gone { version },
-            Found::Absent => ReadAnswer::Absent,
-        }
-    }
-
-    /// A version above all that this node has given or met.
-    pub(crate) fn tick(&self) -> Version {
-        self.versions.load().tick(self.clock.unix())
-    }
-
-    /// By how much the wall clock is ahead of the process's own time: constant, unless it is set.
-    pub(crate) fn clock_offset_ms(&self) -> i64 {
-        let own_ms = i64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(i64::MAX);
-        i64::try_from(self.clock.unix().get()).unwrap_or(i64::MAX).saturating_sub(own_ms)
-    }
-
-    /// Whether the wall clock is as it was when another owner last took a write that was stamped by it.
-    pub(crate) fn is_in_step(&self) -> bool {
-        // Relaxed, here and below: an old figure makes a write wait for another owner, no more.
-        is_near(self.vouched_ms.load(Ordering::Relaxed), self.clock_offset_ms())
-    }
-
-    /// Another owner has taken a write that was stamped while the wall clock was ahead by so much.
-    pub(crate) fn handle_vouched(&self, offset_ms: i64) {
-        if !is_near(self.vouched_ms.load(Ordering::Relaxed), offset_ms) {
-            self.vouched_ms.store(offset_ms, Ordering::Relaxed);
-        }
-    }
-
-    /// If the wall clock was set back, makes versions by it again: what was stamped since has been refused everywhere. A key's
-    /// owners see to it that a write is newer than what they hold, so nothing goes back.
-    pub(crate) fn follow_wall_clock(&self) {
-        if self.versions.load().is_left_ahead(self.clock.unix()) {
-            // What is being stamped meanwhile has the old writer: never the same as anything new.
-            let since = self.clock.now();
-            self.versions.store(Arc::new(HybridClock::new(writer(self.id, self.start, since))));
-            self.observer.event(&Event::ClockSetBack);
-        }
+        Frame { request: RequestId::default(), ring: self.roster.ring_hash(), trace: None, body }
     }
 
     /// Applies a write to this node's own replica.
     pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
-        // Before the record is applied: what is newer may come with the rest of the slot only afterwards.
-        let in_sync = self.sync.is_in_sync(Slot::of(record.hash));
-        let now = self.clock.unix();
-        if let Err(refused) = self.versions.load().observe(record.version, now) {
+        self.replica.write(record).unwrap_or_else(|refused| {
             count(&self.counters.drift_refused);
             let ahead = Duration::from_millis(refused.ahead_ms);
             self.observer.event(&Event::DriftRefused { peer: from, ahead });
-            return WriteAnswer::Drift { ahead_ms: refused.ahead_ms };
-        }
-        match self.store.apply(record, ApplyOrigin::Write, now) {
-            // Only repairs are skipped.
-            Applied::Stored | Applied::Skipped if in_sync => WriteAnswer::Applied,
-            Applied::Stored | Applied::Skipped => WriteAnswer::AppliedUnconfirmed,
-            Applied::Stale { .. } if Mutant::StaleWriteAcked.is_planted() => WriteAnswer::Applied,
-            Applied::Stale { newer } => WriteAnswer::Stale { newer, in_sync },
-            Applied::Collected { newer } => WriteAnswer::Collected { newer },
-            Applied::TooLarge => WriteAnswer::TooLarge,
+            WriteAnswer::Drift { ahead_ms: refused.ahead_ms }
+        })
+    }
+
+    /// Makes versions by the wall clock again if it was set back.
+    pub(crate) fn follow_wall_clock(&self) {
+        if self.replica.follow_wall_clock() {
+            self.observer.event(&Event::ClockSetBack);
         }
     }
 
-    /// [`Core::read_replica`] for a caller with this ring.
+    /// [`Replica::read`] for a caller with this ring.
     pub(crate) fn read_replica_in(&self, ring: RingHash, slot: Slot, hash: KeyHash, key: &[u8]) -> ReadAnswer {
-        if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
-            let answer = self.read_replica(slot, hash, key);
+        if self.roster.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
+            let answer = self.replica.read(slot, hash, key);
             // What it means to be in sync may have changed with the ring meanwhile.
-            if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
+            if self.roster.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
                 return answer;
             }
         }
         count(&self.counters.wrong_ring);
-        ReadAnswer::WrongRing(self.members())
+        ReadAnswer::WrongRing(self.roster.members())
     }
 
     /// [`Core::write_replica`] for a coordinator with this ring.
     pub(crate) fn write_replica_in(&self, ring: RingHash, from: Option<NodeId>, record: &Record) -> WriteAnswer {
-        if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
+        if self.roster.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
             let answer = self.write_replica(from, record);
             // Others may have compared the slot under the next ring before the record was here. It then counts for nothing,
             // or what counts would not be where the next owners have looked.
-            if self.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
+            if self.roster.ring_hash() == ring || Mutant::RingUnchecked.is_planted() {
                 return answer;
             }
         }
         count(&self.counters.wrong_ring);
-        WriteAnswer::WrongRing(self.members())
+        WriteAnswer::WrongRing(self.roster.members())
     }
 
     /// A write has not been confirmed by one of its owners.
@@ -311,17 +210,47 @@ impl Core {
         self.resync_wanted.notify_one();
     }
 
+    /// Builds the ring from the membership, after a change of it. `distrust` says that the others believed this node dead.
+    pub(crate) fn build_ring(&self, distrust: bool) {
+        let built = self.roster.build_ring(&self.plan, &self.replica.sync, distrust);
+        self.counters.left_early.fetch_add(built.left_early, Ordering::Relaxed);
+        self.observer.event(&built.event);
+        self.resync_wanted.notify_one();
+    }
+
+    /// Enters the ring.
+    pub(crate) fn enter_ring(&self) {
+        self.with_membership(|membership, now| membership.handle_stage(now, Stage::Syncing));
+    }
+
+    /// Enters the ring at once if that is small, and another member can reach this node.
+    pub(crate) fn enter_small_ring(&self) {
+        if self.reach.is_reachable() && self.roster.is_ring_small() {
+            self.enter_ring();
+        }
+    }
+
+    /// This node holds all that the others have shown it.
+    pub(crate) fn handle_in_sync(&self) {
+        if self.roster.membership.lock().me().stage == Stage::Syncing {
+            self.with_membership(Membership::handle_in_sync);
+        }
+    }
+
+    /// Whether all that `peer`, which is leaving by this claim, holds of this node's slots is here. If not it will be.
+    pub(crate) fn has_taken_over(&self, peer: NodeId, incarnation: Incarnation) -> bool {
+        let (is_done, left_early) = self.roster.has_taken_over(peer, incarnation);
+        self.counters.left_early.fetch_add(left_early, Ordering::Relaxed);
+        if !is_done {
+            self.resync_wanted.notify_one();
+        }
+        is_done
+    }
+
     /// Runs `input` on the membership, then does what it asks for.
     pub(crate) fn with_membership(&self, input: impl FnOnce(&mut Membership, Monotonic)) {
         let now = self.clock.now();
-        let mut outputs = Vec::new();
-        {
-            let mut membership = self.membership.lock();
-            input(&mut membership, now);
-            while let Some(output) = membership.poll(now) {
-                outputs.push(output);
-            }
-        }
+        let outputs = self.roster.run(now, input);
         let mut ring_changed = false;
         let mut refuted = false;
         let mut members_changed = false;
@@ -344,15 +273,15 @@ impl Core {
             }
         }
         if !dialled.is_empty() && !Mutant::DialledAreAccused.is_planted() {
-            self.membership.lock().handle_unsent(&dialled);
+            self.roster.membership.lock().handle_unsent(&dialled);
         }
         if ring_changed || refuted {
             self.build_ring(refuted && !Mutant::DeathForgotten.is_planted());
         }
         if ring_changed || members_changed {
-            self.members.send_replace(Arc::new(self.members()));
+            self.roster.members.send_replace(Arc::new(self.roster.members()));
         }
-        self.membership_moved.notify_one();
+        self.roster.moved.notify_one();
     }
 
     pub(crate) fn handle_gossip(&self, from: NodeId, datagram: &[u8]) -> bool {
@@ -367,7 +296,8 @@ impl Core {
     /// Merges a member list that came in a frame.
     pub(crate) fn handle_members(&self, members: &[Member]) {
         self.with_membership(|membership, now| membership.handle_members(now, members));
-        self.handle_list();
+        self.roster.handle_list();
+        self.enter_small_ring();
     }
 
     /// A peer has greeted, or answered a greeting.
@@ -377,7 +307,7 @@ impl Core {
             // Relaxed: until it is seen, peers refuse what they do not take.
             self.has_smaller_peer.store(true, Ordering::Relaxed);
         }
-        let members = Arc::clone(&self.members.borrow());
+        let members = Arc::clone(&self.roster.members.borrow());
         self.reach.handle_greeting(peer, hello.start, &members);
     }
 
@@ -387,14 +317,6 @@ impl Core {
         let now = self.clock.now();
         let since = *self.duplicate_since.lock().get_or_insert(now);
         now.since(since) > self.config.suspicion * 2 + self.config.gossip_interval * 8
-    }
-
-    pub(crate) fn members(&self) -> Vec<Member> {
-        self.membership.lock().members()
-    }
-
-    pub(crate) fn next_membership_deadline(&self) -> Monotonic {
-        self.membership.lock().next_deadline()
     }
 
     /// Waits while the node is paused.
@@ -409,6 +331,6 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.counters.stats(self.store.stats(), self.hints.lock().stats(self.clock.now()))
+        self.counters.stats(self.replica.store.stats(), self.hints.lock().stats(self.clock.now()))
     }
 }

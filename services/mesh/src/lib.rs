@@ -3,30 +3,19 @@
 mod node;
 mod worker;
 
+mod links;
+mod membership;
+mod repair;
+
 mod announced;
-mod bounds;
 mod call;
 mod core;
 mod faults;
-mod gossip_routes;
 mod group;
-mod handover;
-mod health;
-mod hints;
-mod link;
-mod peer;
-mod peers;
-mod pull;
-mod reach;
-mod reached;
 mod recorder;
-mod resync;
-mod ring_change;
-mod serve;
-mod upkeep;
+mod replica;
 
 mod clock;
-mod collect;
 mod config;
 mod observer;
 mod operation;

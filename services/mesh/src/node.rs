@@ -14,11 +14,14 @@ use crate::{
     WriteError, WriteOptions, Written,
     core::{Core, JOINS_WAITING_MAX},
     faults::NodeFaults,
-    handover,
-    peers::{Peers, Purpose},
-    serve,
+    links::{
+        peers::{Peers, Purpose},
+        serve,
+    },
+    membership::upkeep,
+    repair::handover,
     transport::{Endpoint, Transport, TransportError},
-    upkeep, view,
+    view,
 };
 
 /// Why a node did not start.
@@ -185,13 +188,13 @@ impl Node {
     pub fn handle_resident(&self, resident_bytes: u64) {
         let core = &self.inner.core;
         let hints = core.hints.lock().stats(core.clock.now()).queued_bytes;
-        core.store.handle_resident(resident_bytes.saturating_sub(hints));
+        core.replica.store.handle_resident(resident_bytes.saturating_sub(hints));
     }
 
     /// Digest of every slot in this node's own replica, in the order of slots; owners of a slot agree on it once repaired.
     #[must_use]
     pub fn digests(&self) -> Vec<Digest> {
-        self.inner.core.store.digests()
+        self.inner.core.replica.store.digests()
     }
 
     /// Whether this node holds the same in a slot as one with that digest does, but for tombstones and stubs that only one of
@@ -199,7 +202,8 @@ impl Node {
     #[must_use]
     pub fn agrees_on(&self, slot: Slot, digest: Digest) -> bool {
         let core = &self.inner.core;
-        core.store.digest(slot) == digest || core.store.is_same_but_for_collected(slot, digest, core.clock.unix())
+        core.replica.store.digest(slot) == digest
+            || core.replica.store.is_same_but_for_collected(slot, digest, core.clock.unix())
     }
 
     /// The mesh as this node sees it.
@@ -275,7 +279,7 @@ impl Node {
     /// # Errors
     /// [`FaultOrderError`], and nothing has changed.
     pub fn order_faults(&self, order: &FaultOrder) -> Result<(), FaultOrderError> {
-        self.inner.faults.lay(order, &self.inner.core.members())
+        self.inner.faults.lay(order, &self.inner.core.roster.members())
     }
 
     /// Ends all faults that were laid here.

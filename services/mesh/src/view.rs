@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use mesh_proto::{MemberState, NodeId, Stage};
 use serde::Serialize;
 
-use crate::{FaultView, core::Core, peers::Peers, worker::Worker};
+use crate::{FaultView, core::Core, links::peers::Peers, worker::Worker};
 
 /// The mesh as one node sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -114,7 +114,7 @@ pub enum Readiness {
 
 /// The mesh as `core` sees it.
 pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: Vec<FaultView>) -> ClusterView {
-    let ring = core.ring();
+    let ring = core.roster.ring();
     let rtt: HashMap<_, Duration> =
         upkeep.links().iter().map(|link| (link.peer.id, link.connection.path().rtt)).collect();
     let paths = paths(upkeep, workers);
@@ -141,7 +141,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: V
         sync: SyncView { slots_owned, slots_in_sync, keys_pulled: core.stats().repaired },
         unix_ms: core.clock.unix().get(),
         faults,
-        members: core.members().iter().map(member_view).collect(),
+        members: core.roster.members().iter().map(member_view).collect(),
     }
 }
 
@@ -165,9 +165,9 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
     if core.stopped.is_cancelled() || *core.paused.borrow() {
         return Readiness::Stopping;
     }
-    let alone = core.ring().members().len() < 2;
+    let alone = core.roster.ring().members().len() < 2;
     // Relaxed: whoever asks a moment too early is told to wait a moment longer.
-    if alone && !core.is_seed() {
+    if alone && !core.roster.is_seed {
         core.has_joined.store(false, Ordering::Relaxed);
     } else if !workers.is_empty()
         && core.reach.is_reached()
@@ -182,15 +182,19 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
         let addr = core.config.public_addr.clone();
         return if is_unreachable { Readiness::Unreachable { addr } } else { Readiness::Joining };
     }
-    let (members, needed) = (core.ring().members().len(), core.config.concern.get());
+    let (members, needed) = (core.roster.ring().members().len(), core.config.concern.get());
     if members < needed {
         return Readiness::TooFew { members, needed };
     }
-    if core.sync.is_complete() && !core.is_joining() {
+    if core.replica.sync.is_complete() && !core.roster.is_joining() {
         return Readiness::Ready;
     }
     let (done, owned) = core.plan.lock().progress();
-    if owned == 0 && !alone && !core.is_joining() { Readiness::Ready } else { Readiness::Resyncing { done, owned } }
+    if owned == 0 && !alone && !core.roster.is_joining() {
+        Readiness::Ready
+    } else {
+        Readiness::Resyncing { done, owned }
+    }
 }
 
 const fn state_name(member: &mesh_proto::Member) -> &'static str {

@@ -11,7 +11,7 @@ use std::sync::{
 
 use mesh_proto::{ControlRequest, FrameBody, NodeId};
 
-use crate::{core::Core, group::Groups, peers::Peers};
+use crate::{core::Core, group::Groups, links::peers::Peers};
 
 /// One runtime's way into the node: its own peer connections, the shared store. Its futures must be polled on the runtime
 /// that it was made on.
@@ -38,7 +38,7 @@ impl Worker {
     /// Owners see another ring: tell them whom this node knows, ahead of the next attempt on the same streams. Their own
     /// lists have come with their answers.
     fn share_members(&self, owners: &[NodeId]) {
-        let frame = self.core.frame(FrameBody::Control(ControlRequest::Members(self.core.members())));
+        let frame = self.core.frame(FrameBody::Control(ControlRequest::Members(self.core.roster.members())));
         for owner in owners.iter().filter(|owner| **owner != self.core.id) {
             if let Some(link) = self.peers.link(*owner) {
                 link.tell(&frame);

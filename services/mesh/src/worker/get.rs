@@ -16,8 +16,7 @@ use crate::{
     GetError, GetOptions, Hit, Lookup,
     call::{Legs, ReadCall},
     core::{Core, count},
-    link::Waiter,
-    peers::Peers,
+    links::{link::Waiter, peers::Peers},
     recorder::{OpRecorder, Operation},
 };
 
@@ -38,8 +37,8 @@ impl Worker {
         let slot = Slot::of(hash);
         let operation = Operation { op: Op::Get, started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
-        let ring = core.ring();
-        let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.read_replica(slot, hash, key)));
+        let ring = core.roster.ring();
+        let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.replica.read(slot, hash, key)));
         if let (Some(ReadAnswer::Value { version, value, .. }), Consistency::One) = (&local, options.consistency) {
             let hit = Hit { value: value.clone(), version: *version, served_by: core.id };
             operation.record(core, record, (OpOutcome::HitLocal, Some(*version), Legs::new()));
@@ -86,13 +85,13 @@ impl Request<'_> {
             if let Some(pause) = attempts.begin() {
                 sleep(pause).await;
             }
-            let ring = Arc::clone(&core.ring());
+            let ring = Arc::clone(&core.roster.ring());
             if attempts.is_repeat() || ring.hash() != local_ring {
                 local = ring.owns(core.id, slot).then(|| core.read_replica_in(ring.hash(), slot, hash, self.key));
             }
             let mut owners = peers.by_cost(ring.owners(slot), started);
             if attempts.asks_former() {
-                owners.extend(core.former_owners(&ring, slot).into_iter().take(owners.remaining_capacity()));
+                owners.extend(core.roster.former_owners(&ring, slot).into_iter().take(owners.remaining_capacity()));
             }
             let held = version_of(local.as_ref());
             let local = local.take().filter(|answer| !matches!(answer, ReadAnswer::WrongRing(_)));

@@ -22,7 +22,7 @@ use crate::{
     call::WriteCall,
     core::count,
     group::{Entry, Told},
-    link::Waiter,
+    links::link::Waiter,
     recorder::{OpRecorder, Operation},
 };
 
@@ -75,7 +75,7 @@ impl Worker {
             },
         };
         // Only now: above all that this node has met while the write waited.
-        let record = Record { hash, key, version: core.tick(), expiry, body };
+        let record = Record { hash, key, version: core.replica.tick(), expiry, body };
         let result = self.replicate(record, operation, &mut recorder).await;
         if let Some(lead) = lead {
             lead.end(result);
@@ -103,7 +103,7 @@ impl Worker {
             _ => Told::Carried(Err(WriteError::Indeterminate {
                 acks: 0,
                 needed: core.config.concern.get(),
-                version: core.tick(),
+                version: core.replica.tick(),
             })),
         }
     }
@@ -127,7 +127,7 @@ impl Worker {
             if let Some(pause) = rounds.pause() {
                 sleep(pause).await;
             }
-            let ring = Arc::clone(&core.ring());
+            let ring = Arc::clone(&core.roster.ring());
             let reachable = self.reachable(&ring, slot).await;
             if reachable < needed {
                 return fail(&rounds, record.version, WriteError::NoQuorum { reachable, needed });
@@ -152,10 +152,10 @@ impl Worker {
             match outcome {
                 WriteOutcome::Acknowledged => return Ok(Written { version }),
                 WriteOutcome::Stale { newest, next } => {
-                    if core.versions.load().observe(newest, core.clock.unix()).is_err() {
+                    if core.replica.observe(newest, core.clock.unix()).is_err() {
                         return fail(&rounds, version, WriteError::Drift);
                     }
-                    record.version = core.tick();
+                    record.version = core.replica.tick();
                     rounds.handle_restamped(next, record.version > version.max(newest));
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
@@ -193,11 +193,11 @@ impl Worker {
         let mut machine = Write::new(config, owners, operation.started, now);
         let own = owners.iter().position(|owner| *owner == core.id);
         // If this clock was set since another owner last took a write that it stamped, one of them has to accept this one first.
-        let waits = own.filter(|_| owners.len() > 1 && !core.is_in_step());
+        let waits = own.filter(|_| owners.len() > 1 && !core.replica.is_in_step());
         if let Some(own) = waits {
             machine.hold_back(own);
         }
-        let call = WriteCall::new(machine, record, ring.hash(), core.clock_offset_ms());
+        let call = WriteCall::new(machine, record, ring.hash(), core.replica.clock_offset_ms());
         let send = |to, waiter, trace: Option<TraceContext>| {
             self.peers.with_link(to, |link| match link.limits.admit(&call.record) {
                 true => link.send_write(waiter, now, deadline, trace, (ring.hash(), &call.record)).map(Some),

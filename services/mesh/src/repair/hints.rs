@@ -8,7 +8,11 @@ use mesh_proto::{
 };
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{bounds::CONTROL_TIMEOUT, core::Core, link::Link, peers::Peers, pull::exchange_views};
+use crate::{
+    core::Core,
+    links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
+    repair::pull::exchange_views,
+};
 
 /// How often it is looked whether a peer with hints can be reached.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -54,7 +58,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
 /// Peers with something to hand off. Gives up what is too old on the way.
 fn due(core: &Core) -> Vec<NodeId> {
     let (given_up, discarded, due) = {
-        let members = core.members.borrow();
+        let members = core.roster.members.borrow();
         let mut hints = core.hints.lock();
         // A member that has left comes back empty, if at all.
         hints.retain_members(|peer| members.iter().any(|m| m.id == peer && m.state != MemberState::Left));
@@ -73,7 +77,7 @@ fn due(core: &Core) -> Vec<NodeId> {
 /// The link to a peer in the ring. A peer that is dead keeps its hints: it may come back as it was. One that comes back empty
 /// pulls everything anyway; hints are then superfluous but harmless.
 fn reachable(core: &Core, peers: &Peers, peer: NodeId) -> Option<Arc<Link>> {
-    let in_ring = core.ring().members().iter().any(|(member, _)| *member == peer);
+    let in_ring = core.roster.ring().members().iter().any(|(member, _)| *member == peer);
     if in_ring { peers.link(peer) } else { None }
 }
 
@@ -167,7 +171,7 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
 }
 
 fn next_batch(core: &Core, peer: NodeId) -> Vec<Record> {
-    let ring = core.ring();
+    let ring = core.roster.ring();
     let mut hints = core.hints.lock();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while batch.len() < BATCH_HINTS_MAX

@@ -26,17 +26,18 @@ fn slots_in_turn(margin: Duration, interval: Duration, unix: UnixMillis) -> impl
 /// Tells the time, and collects what may be collected in the slots whose turn it is. To be called every `interval`.
 pub(crate) fn collect_tombstones(core: &Core, interval: Duration) {
     let (now, unix) = (core.clock.now(), core.clock.unix());
-    core.store.handle_time(now);
-    let ring = core.ring();
-    let is_time_doubtful = core.agreement.lock().handle_time(now, unix);
+    core.replica.store.handle_time(now);
+    let ring = core.roster.ring();
+    let is_time_doubtful = core.replica.agreement.lock().handle_time(now, unix);
     if is_time_doubtful {
         core.plan.lock().handle_clock_set();
     }
-    let mut agreement = core.agreement.lock();
+    let mut agreement = core.replica.agreement.lock();
     if agree_on_ring(core, &mut agreement, &ring, now) || is_time_doubtful {
-        core.store.forget_collected();
+        core.replica.store.forget_collected();
     }
     if core
+        .roster
         .members
         .borrow()
         .iter()
@@ -51,7 +52,7 @@ pub(crate) fn collect_tombstones(core: &Core, interval: Duration) {
     let owned = ring.slots_of(core.id);
     for slot in slots_in_turn(margin, interval, unix).filter(|slot| owned.contains(*slot)) {
         if let Some(before) = agreement.collectable_before(slot, now) {
-            core.store.collect(slot, unix, ended_until, before);
+            core.replica.store.collect(slot, unix, ended_until, before);
         }
     }
 }
@@ -59,26 +60,26 @@ pub(crate) fn collect_tombstones(core: &Core, interval: Duration) {
 /// Before a comparison: what comes from now on is not part of it.
 pub(crate) fn begin_comparison(core: &Core, ring: &Ring) -> Monotonic {
     let now = core.clock.now();
-    core.store.handle_time(now);
-    if agree_on_ring(core, &mut core.agreement.lock(), ring, now) {
-        core.store.forget_collected();
+    core.replica.store.handle_time(now);
+    if agree_on_ring(core, &mut core.replica.agreement.lock(), ring, now) {
+        core.replica.store.forget_collected();
     }
     now
 }
 
 /// After it: a peer's digests, which it gave while this ring was in force there.
 pub(crate) fn end_comparison(core: &Core, ring: &Ring, peer: NodeId, began: Monotonic, theirs: &[Digest]) {
-    if core.ring_hash() != ring.hash() {
+    if core.roster.ring_hash() != ring.hash() {
         return;
     }
-    let (ours, of_peer) = (core.store.digests(), ring.slots_of(peer));
+    let (ours, of_peer) = (core.replica.store.digests(), ring.slots_of(peer));
     let agreed = ring.slots_of(core.id).iter().filter(|slot| {
         let Some(theirs) = theirs.get(slot.index()) else { return false };
         // Who does not own the slot any more keeps what it has until the owners have taken it.
         let is_empty = !of_peer.contains(*slot) && *theirs == Digest::default();
         is_empty || ours[slot.index()] == *theirs
     });
-    core.agreement.lock().handle_agreed(ring.hash(), peer, agreed, began);
+    core.replica.agreement.lock().handle_agreed(ring.hash(), peer, agreed, began);
 }
 
 fn agree_on_ring(core: &Core, agreement: &mut Agreement, ring: &Ring, now: Monotonic) -> bool {

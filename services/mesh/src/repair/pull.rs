@@ -11,9 +11,11 @@ use mesh_proto::{
 use tokio::task::JoinSet;
 
 use crate::{
-    bounds::{CONTROL_TIMEOUT, PAGE_BYTES},
     core::{Core, count},
-    link::Link,
+    links::{
+        bounds::{CONTROL_TIMEOUT, PAGE_BYTES},
+        link::Link,
+    },
 };
 
 /// How many slots are pulled from one peer at the same time.
@@ -39,7 +41,7 @@ pub(crate) async fn fetch_digests(core: &Arc<Core>, link: &Link) -> Option<Vec<D
 }
 
 pub(crate) async fn exchange_views(core: &Arc<Core>, link: &Link) {
-    let request = ControlRequest::Members(core.members());
+    let request = ControlRequest::Members(core.roster.members());
     if let Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) =
         link.control(request, CONTROL_TIMEOUT).await
     {
@@ -80,7 +82,7 @@ pub(crate) async fn pull_all(
         while pulls.len() < PULLS_AT_ONCE
             && let Some((slot, theirs)) = waiting.next()
         {
-            if core.store.digest(slot) == theirs {
+            if core.replica.store.digest(slot) == theirs {
                 // Another peer's pull has brought the same meanwhile.
                 done(slot, Pulled::default());
                 continue;
@@ -138,7 +140,7 @@ async fn pull(core: &Arc<Core>, link: &Link, slot: Slot) -> Option<Pulled> {
 /// The keys to pull if it is worth naming them, `Some(None)` if the whole slot is to be pulled; nothing if the peer does not
 /// answer. One stale key in a slot of large values then does not move the slot.
 async fn few_keys(core: &Core, link: &Link, slot: Slot) -> Option<Option<Vec<KeyHash>>> {
-    if core.store.digest(slot) == Digest::default() {
+    if core.replica.store.digest(slot) == Digest::default() {
         return Some(None);
     }
     let (reply, _) = link.control(ControlRequest::Versions { slots: vec![slot] }, CONTROL_TIMEOUT).await?;
@@ -149,7 +151,7 @@ async fn few_keys(core: &Core, link: &Link, slot: Slot) -> Option<Option<Vec<Key
         ControlReply::Refused => return Some(None),
         _ => return None,
     };
-    let wanted = keys_to_pull(&core.store.versions(slot), &theirs);
+    let wanted = keys_to_pull(&core.replica.store.versions(slot), &theirs);
     Some((wanted.len() * 2 <= theirs.len()).then_some(wanted))
 }
 
@@ -166,16 +168,18 @@ async fn fetch(
     let now = core.clock.unix();
     for mut record in page.records {
         if Mutant::RestampedMove.is_planted() {
-            record.version = core.tick();
+            record.version = core.replica.tick();
         }
         // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.
-        if core.versions.load().observe(record.version, now).is_err() {
+        if core.replica.observe(record.version, now).is_err() {
             count(&core.counters.drift_refused);
             pulled.refused = true;
             continue;
         }
-        let before = core.store.digest(slot);
-        if core.store.apply(&record, ApplyOrigin::Repair, now) == Applied::Stored && core.store.digest(slot) != before {
+        let before = core.replica.store.digest(slot);
+        if core.replica.store.apply(&record, ApplyOrigin::Repair, now) == Applied::Stored
+            && core.replica.store.digest(slot) != before
+        {
             pulled.records += 1;
         }
     }

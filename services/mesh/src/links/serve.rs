@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     core::{Core, count},
+    links::bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -165,7 +165,7 @@ fn judge(core: &Core, authenticated: NodeId, hello: &Hello) -> Result<Hello, Rej
     if (hello.replicas, hello.concern) != (ours.replicas, ours.concern) {
         return Err(RejectReason::Concern { replicas: ours.replicas, concern: ours.concern });
     }
-    let members = core.members.borrow();
+    let members = core.roster.members.borrow();
     let known = members.iter().find(|member| member.id == hello.id && member.addr != hello.addr);
     match known {
         Some(member) if member.state == MemberState::Alive => {
@@ -223,7 +223,7 @@ impl Stream {
 
     fn answer(&self, frame: Frame, replies: &mut BytesMut) -> Result<(), String> {
         let (core, request, theirs) = (&*self.core, frame.request, frame.ring);
-        let ring = core.ring();
+        let ring = core.roster.ring();
         // The clock is read for traced legs only.
         let traced = frame.trace.map(|trace| (trace, core.clock.now()));
         match frame.body {
@@ -263,7 +263,7 @@ impl Stream {
                     page.records.retain(|record| self.limits.admit(record));
                 }
                 if request != RequestId::default() {
-                    encode_into(&Frame { request, ring: core.ring_hash(), trace: None, body }, replies);
+                    encode_into(&Frame { request, ring: core.roster.ring_hash(), trace: None, body }, replies);
                 }
             }
             FrameBody::Hello(_)
@@ -303,7 +303,7 @@ impl Stream {
 /// A peer has given up hints for this node. Where there are more members than replicas it may have coordinated writes of slots
 /// that it does not own, so what was missed is with others.
 fn compare_with(core: &Core, peer: NodeId) {
-    let ring = core.ring();
+    let ring = core.roster.ring();
     if ring.members().len() > core.config.replicas.get() {
         core.compare_now(ring.members().iter().map(|(member, _)| *member));
     } else {
@@ -317,7 +317,7 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
     let reply = match request {
         ControlRequest::Members(members) => {
             core.handle_members(&members);
-            ControlReply::Members(core.members())
+            ControlReply::Members(core.roster.members())
         }
         ControlRequest::CompareWithMe => {
             compare_with(core, peer);
@@ -332,13 +332,14 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
         _ if !same_ring => ControlReply::Refused,
         ControlRequest::HandedOver { incarnation } if core.has_taken_over(peer, incarnation) => ControlReply::Done,
         ControlRequest::HandedOver { .. } => ControlReply::Refused,
-        ControlRequest::InSync => ControlReply::InSync(core.sync.words()),
+        ControlRequest::InSync => ControlReply::InSync(core.replica.sync.words()),
         ControlRequest::Digests { first, count } => {
-            let digests = core.store.digests().into_iter().skip(first.index()).take(usize::from(count)).collect();
+            let digests =
+                core.replica.store.digests().into_iter().skip(first.index()).take(usize::from(count)).collect();
             ControlReply::Digests(DigestPage { first, digests })
         }
         ControlRequest::Versions { slots } => {
-            let versions = slots.into_iter().map(|slot| (slot, core.store.versions(slot)));
+            let versions = slots.into_iter().map(|slot| (slot, core.replica.store.versions(slot)));
             let (mut listed, mut entries) = (Vec::new(), 0);
             for (slot, of_slot) in versions {
                 entries += of_slot.len();
@@ -351,11 +352,11 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
             ControlReply::Versions(listed)
         }
         ControlRequest::PullKeys { slot, hashes, bytes_max } => {
-            let (records, next) = core.store.page_of(slot, &hashes, (bytes_max as usize).min(PAGE_BYTES_MAX));
+            let (records, next) = core.replica.store.page_of(slot, &hashes, (bytes_max as usize).min(PAGE_BYTES_MAX));
             return FrameBody::Page(SlotPage { slot, records, next });
         }
         ControlRequest::Pull { slot, after, bytes_max } => {
-            let (records, next) = core.store.page(slot, after, (bytes_max as usize).min(PAGE_BYTES_MAX));
+            let (records, next) = core.replica.store.page(slot, after, (bytes_max as usize).min(PAGE_BYTES_MAX));
             return FrameBody::Page(SlotPage { slot, records, next });
         }
     };

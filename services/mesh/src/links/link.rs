@@ -24,10 +24,12 @@ use tokio::{
 };
 
 use crate::{
-    bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     call::{ReadCall, WriteCall},
     core::{Core, count},
-    health::Health,
+    links::{
+        bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
+        health::Health,
+    },
     transport::{Connection, ReceiveHalf, SendHalf},
 };
 
@@ -129,7 +131,7 @@ impl Link {
     ) -> Result<RequestId, LegFailure> {
         let mut state = self.state.lock();
         if state.closed
-            || state.pending.len() >= self.core.config.peer_in_flight_max
+            || state.pending.len() >= self.core.config.peer_in_flight_max.min(1 << INDEX_BITS)
             || state.outbox.len() >= OUTBOX_BYTES_MAX
         {
             return Err(LegFailure::NotSent);
@@ -156,7 +158,7 @@ impl Link {
         let id = {
             let mut state = self.state.lock();
             if state.closed
-                || state.pending.len() >= self.core.config.peer_in_flight_max
+                || state.pending.len() >= self.core.config.peer_in_flight_max.min(1 << INDEX_BITS)
                 || self.apart_bytes.load(Ordering::Relaxed) >= APART_BYTES_MAX
             {
                 return Err(LegFailure::NotSent);
@@ -215,7 +217,7 @@ impl Link {
     pub(crate) async fn control(&self, request: ControlRequest, timeout: Duration) -> Option<(FrameBody, Duration)> {
         let (sender, receiver) = oneshot::channel();
         let now = self.core.clock.now();
-        let ring = self.core.ring_hash();
+        let ring = self.core.roster.ring_hash();
         self.request(Waiter::Control(sender), now, now + timeout, |outbox, request_id| {
             let frame = Frame { request: request_id, ring, trace: None, body: FrameBody::Control(request) };
             encode_into(&frame, outbox);
@@ -231,7 +233,7 @@ impl Link {
         let (reply, receiver) = oneshot::channel();
         let now = self.core.clock.now();
         let deadline = now + self.core.config.write_timeout;
-        let ring = self.core.ring_hash();
+        let ring = self.core.roster.ring_hash();
         let waiter = Waiter::Hint { reply, hash: record.hash };
         self.send_write(waiter, now, deadline, None, (ring, record)).ok().map(|_| receiver)
     }
@@ -433,7 +435,7 @@ impl LinkState {
         self.generation = self.generation.wrapping_add(1) & ((1 << (u32::BITS - INDEX_BITS)) - 1);
         let generation = self.generation;
         let index = self.pending.insert(Pending { waiter, generation, sent, deadline, late: false });
-        // `peer_in_flight_max` is capped at 2^16 in `Core`, so an index fits.
+        // Fewer than 2^INDEX_BITS are pending, so an index fits.
         RequestId((generation << INDEX_BITS) | u32::try_from(index).unwrap_or(u32::MAX))
     }
 

@@ -7,12 +7,13 @@ use mesh_proto::{Digest, Event, MemberState, Mutant, NodeId, RingHash, Slot, Slo
 use tokio::task::JoinSet;
 
 use crate::{
-    collect::{begin_comparison, end_comparison},
     core::Core,
-    handover,
-    link::Link,
-    peers::Peers,
-    pull::{Pace, fetch_digests, pull_all},
+    links::{link::Link, peers::Peers},
+    repair::{
+        collect::{begin_comparison, end_comparison},
+        handover,
+        pull::{Pace, fetch_digests, pull_all},
+    },
 };
 
 /// How soon a resync that could not finish is tried again.
@@ -30,10 +31,10 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
     let mut background = core.clock.now() + core.config.repair_interval;
     let mut turn = Turn::default();
     loop {
-        let urgent = !core.sync.is_complete()
-            || core.is_joining()
+        let urgent = !core.replica.sync.is_complete()
+            || core.roster.is_joining()
             || !core.compare_wanted.lock().is_empty()
-            || core.to_take_over().iter().any(|(peer, _)| peers.link(*peer).is_some());
+            || core.roster.to_take_over().iter().any(|(peer, _)| peers.link(*peer).is_some());
         let pause = background.since(core.clock.now());
         tokio::select! {
             biased;
@@ -43,20 +44,20 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         }
         core.unpaused().await;
         resync(&core, &peers).await;
-        if core.is_joining()
+        if core.roster.is_joining()
             && core.reach.is_reachable()
-            && (core.sync.is_complete() || Mutant::EntersEmpty.is_planted())
+            && (core.replica.sync.is_complete() || Mutant::EntersEmpty.is_planted())
         {
             core.enter_ring();
             continue;
         }
-        if core.sync.is_complete() {
+        if core.replica.sync.is_complete() {
             core.handle_in_sync();
         }
         handover::take_over_from_leavers(&core, &peers).await;
         compare_with_wanted(&core, &peers).await;
-        match (core.sync.is_complete(), out_of_sync_since) {
-            (true, Some(since)) if !core.is_joining() => {
+        match (core.replica.sync.is_complete(), out_of_sync_since) {
+            (true, Some(since)) if !core.roster.is_joining() => {
                 core.observer.event(&Event::InSync { after: core.clock.now().since(since) });
                 out_of_sync_since = None;
             }
@@ -73,10 +74,10 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
 
 /// Compares every slot out of sync with the holders that have not confirmed it, all of them at the same time.
 async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
-    if !core.membership.lock().can_catch_up() {
+    if !core.roster.membership.lock().can_catch_up() {
         return;
     }
-    let ring = Arc::clone(&core.ring());
+    let ring = Arc::clone(&core.roster.ring());
     let mut rounds = JoinSet::new();
     for (turn, link) in peers.links().into_iter().enumerate() {
         let mut awaited: Vec<Slot> = core.plan.lock().awaited_from(link.peer.id).iter().collect();
@@ -94,22 +95,22 @@ async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
 async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: Vec<Slot>) {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(&core, &link).await else { return };
-    let ours = core.store.digests();
+    let ours = core.replica.store.digests();
     let (mut same, mut differing) = (SlotSet::EMPTY, Vec::new());
     for (slot, theirs) in awaited.into_iter().filter_map(|slot| Some((slot, *theirs.get(slot.index())?))) {
-        let is_same = || core.store.is_same_but_for_collected(slot, theirs, core.clock.unix());
+        let is_same = || core.replica.store.is_same_but_for_collected(slot, theirs, core.clock.unix());
         if theirs == Digest::default() || ours[slot.index()] == theirs || is_same() {
             same.insert(slot);
         } else {
             differing.push((slot, theirs));
         }
     }
-    core.plan.lock().handle_confirmed(ring, peer, &same, &core.sync);
+    core.plan.lock().handle_confirmed(ring, peer, &same, &core.replica.sync);
     let slots = differing.len();
     let mut keys = 0;
     pull_all(&core, &link, differing, Pace::Gentle, |slot, pulled| {
         keys += pulled.records;
-        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.sync);
+        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.replica.sync);
     })
     .await;
     if slots > 0 {
@@ -132,7 +133,7 @@ struct Turn {
 async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: &mut Turn) -> Duration {
     let interval = core.config.repair_interval;
     let alive: Vec<NodeId> = {
-        let members = core.members.borrow();
+        let members = core.roster.members.borrow();
         let others = members.iter().filter(|member| member.id != core.id && member.state == MemberState::Alive);
         others.map(|member| member.id).collect()
     };
@@ -156,7 +157,7 @@ async fn compare_with_wanted(core: &Arc<Core>, peers: &Arc<Peers>) {
     if wanted.is_empty() {
         return;
     }
-    let ring = Arc::clone(&core.ring());
+    let ring = Arc::clone(&core.roster.ring());
     // Who is gone will be compared with when it returns.
     for peer in wanted.into_iter().filter(|peer| ring.members().iter().any(|(member, _)| member == peer)) {
         let compared = match peers.link(peer) {
@@ -190,15 +191,15 @@ struct Compared {
 /// Compares all slots that this node and a peer both own, and pulls what differs.
 async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let (peer, started) = (link.peer.id, core.clock.now());
-    let ring = Arc::clone(&core.ring());
+    let ring = Arc::clone(&core.roster.ring());
     let began = begin_comparison(core, &ring);
     let Some(theirs) = fetch_digests(core, link).await else { return Compared::default() };
     end_comparison(core, &ring, peer, began, &theirs);
     let mut differing = BTreeMap::new();
     let mut look_again = false;
     {
-        let ring = core.ring();
-        let (unix, ours) = (core.clock.unix(), core.store.digests());
+        let ring = core.roster.ring();
+        let (unix, ours) = (core.clock.unix(), core.replica.store.digests());
         let mut plan = core.plan.lock();
         for slot in ring.slots_of(core.id).and(ring.slots_of(peer)).iter() {
             let ours = ours[slot.index()];
@@ -206,9 +207,9 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
             // Looked at only if it would be pulled otherwise: it takes longer than a digest.
             if ours != theirs
                 && (haste == Haste::AtOnce || plan.is_suspected(peer, slot))
-                && core.store.is_same_but_for_collected(slot, theirs, unix)
+                && core.replica.store.is_same_but_for_collected(slot, theirs, unix)
             {
-                core.agreement.lock().handle_agreed(ring.hash(), peer, std::iter::once(slot), began);
+                core.replica.agreement.lock().handle_agreed(ring.hash(), peer, std::iter::once(slot), began);
                 theirs = ours;
             }
             let is_due = plan.handle_digests(peer, slot, ours, theirs);

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use mesh_proto::{Monotonic, NodeId};
 use parking_lot::Mutex;
 
-use crate::{health::Health, link::Link};
+use crate::links::{health::Health, link::Link};
 
 /// One peer.
 pub(crate) struct Peer {

@@ -22,11 +22,13 @@ use tokio::{
 
 use crate::{
     announced::Follower,
-    bounds::{Room, frame_bytes_max},
     core::{Core, count},
-    link::Link,
-    peer::Peer,
-    reach::{Connected, Starts, restarted},
+    links::{
+        bounds::{Room, frame_bytes_max},
+        link::Link,
+        peer::Peer,
+    },
+    membership::reach::{Connected, Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -138,7 +140,7 @@ impl Peers {
 
     /// Whether there is a connection to every living member.
     pub(crate) fn all_up(&self) -> bool {
-        let members = self.core.members.borrow();
+        let members = self.core.roster.members.borrow();
         // Who is joining is not in the ring before somebody has reached it.
         let is_needed = |member: &&Member| member.state == MemberState::Alive && member.stage != Stage::Joining;
         let mut needed = members.iter().filter(|member| member.id != self.core.id).filter(is_needed);
@@ -151,9 +153,9 @@ impl Peers {
     }
 
     async fn follow_members(self: Arc<Self>) {
-        let mut changes = self.core.members.subscribe();
+        let mut changes = self.core.roster.members.subscribe();
         loop {
-            let members = Arc::clone(&self.core.members.borrow());
+            let members = Arc::clone(&self.core.roster.members.borrow());
             self.update(&members);
             tokio::select! {
                 biased;
@@ -193,7 +195,7 @@ impl Peers {
 
     /// Keeps a connection to one peer until it is no member any more or the node stops.
     async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>) {
-        let mut members = self.core.members.subscribe();
+        let mut members = self.core.roster.members.subscribe();
         let mut starts = self.core.reach.starts.subscribe();
         let mut backoff = BACKOFF_MIN;
         loop {

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use mesh_proto::{ControlReply, ControlRequest, FrameBody, Member, NodeId, Stage};
 use tokio::task::JoinSet;
 
-use crate::{bounds::CONTROL_TIMEOUT, core::Core, link::Link, peers::Peers};
+use crate::{
+    core::Core,
+    links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
+};
 
 /// How often a node that starts asks whether the others have a connection to it.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
@@ -24,11 +27,12 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         }
         core.unpaused().await;
         // Whom this node suspects is there until it is declared dead.
-        let present = core.members().into_iter().filter(|member| member.state.is_present() && member.id != core.id);
+        let present =
+            core.roster.members().into_iter().filter(|member| member.state.is_present() && member.id != core.id);
         let (joining, others): (Vec<Member>, Vec<Member>) = present.partition(|member| member.stage == Stage::Joining);
         if joining.is_empty() && others.is_empty() {
-            core.reach.set_reachable(core.is_seed());
-            core.reach.set_reached(core.is_seed(), false);
+            core.reach.set_reachable(core.roster.is_seed);
+            core.reach.set_reached(core.roster.is_seed, false);
             asking_since = None;
         } else if !core.reach.is_reached() {
             let since = *asking_since.get_or_insert_with(|| core.clock.now());

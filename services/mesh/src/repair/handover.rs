@@ -16,11 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    bounds::CONTROL_TIMEOUT,
     core::Core,
-    link::Link,
-    peers::Peers,
-    pull::{Pace, exchange_views, fetch_digests, pull_all},
+    links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
+    repair::pull::{Pace, exchange_views, fetch_digests, pull_all},
     worker::Worker,
 };
 
@@ -48,7 +46,7 @@ pub(crate) async fn leave(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
     let patience = core.config.drain_timeout;
     let leaving = async {
         // Who is joining owns nothing.
-        while !core.is_joining() && !Mutant::LeavesAtOnce.is_planted() {
+        while !core.roster.is_joining() && !Mutant::LeavesAtOnce.is_planted() {
             wait_for_turn(core, peers, began + patience / 2).await;
             enter_stage(core, Stage::Leaving);
             if hand_over(core, peers, began + patience / 2).await {
@@ -94,12 +92,12 @@ fn enter_stage(core: &Core, stage: Stage) {
 
 /// The other members of the ring.
 fn others(core: &Core) -> BTreeSet<NodeId> {
-    core.ring().members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect()
+    core.roster.ring().members().iter().map(|(id, _)| *id).filter(|id| *id != core.id).collect()
 }
 
 /// The others that are leaving.
 fn leavers(core: &Core) -> Vec<NodeId> {
-    let members = core.members.borrow();
+    let members = core.roster.members.borrow();
     let is_leaving = |member: &&Member| member.stage == Stage::Leaving && member.state.is_present();
     members.iter().filter(is_leaving).map(|member| member.id).filter(|id| *id != core.id).collect()
 }
@@ -116,12 +114,12 @@ fn needed(core: &Core, until: Instant) -> usize {
 /// leaves last: others take what a leaving member holds for all that there is.
 async fn wait_for_turn(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) {
     // The second to begin sees that the first is leaving.
-    let rank = core.ring().members().iter().take_while(|(id, _)| *id != core.id).count();
+    let rank = core.roster.ring().members().iter().take_while(|(id, _)| *id != core.id).count();
     let round_trip = peers.links().iter().map(|link| link.connection.path().rtt).max().unwrap_or_default();
     sleep((STAGGER + round_trip * 2) * u32::try_from(rank).unwrap_or_default()).await;
     // Where there never was anybody, nobody is waited for.
-    while core.members.borrow().len() > 1 && !Mutant::LastLeaves.is_planted() {
-        let is_free = leavers(core).is_empty() && core.membership.lock().me().stage == Stage::Normal;
+    while core.roster.members.borrow().len() > 1 && !Mutant::LastLeaves.is_planted() {
+        let is_free = leavers(core).is_empty() && core.roster.membership.lock().me().stage == Stage::Normal;
         let is_due = is_free && (Instant::now() >= until || is_in_sync(core, peers).await);
         if others(core).len() >= needed(core, until) && is_due {
             return;
@@ -132,26 +130,27 @@ async fn wait_for_turn(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) {
 
 /// Whether every slot has all its owners in sync.
 async fn is_in_sync(core: &Arc<Core>, peers: &Arc<Peers>) -> bool {
-    let ring = Arc::clone(&core.ring());
+    let ring = Arc::clone(&core.roster.ring());
     let in_sync = ask_in_sync(peers, others(core)).await;
     let knows = |owner: NodeId, slot| match owner == core.id {
-        true => core.sync.is_in_sync(slot),
+        true => core.replica.sync.is_in_sync(slot),
         false => in_sync.get(&owner).is_some_and(|words| is_set(words, slot)),
     };
-    Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot))) && core.ring_hash() == ring.hash()
+    Slot::all().all(|slot| ring.owners(slot).iter().all(|owner| knows(*owner, slot)))
+        && core.roster.ring_hash() == ring.hash()
 }
 
 /// Waits until every member of the ring has taken over what this node holds of its slots. False if it has to come back to the
 /// ring, because it would leave too few behind and it is another one's turn, or nobody is there.
 async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) -> bool {
     loop {
-        let (ring, others) = (Arc::clone(&core.ring()), others(core));
+        let (ring, others) = (Arc::clone(&core.roster.ring()), others(core));
         let is_first = leavers(core).iter().all(|leaver| *leaver > core.id);
-        let is_too_few = others.len() < needed(core, until) && core.members.borrow().len() > 1;
+        let is_too_few = others.len() < needed(core, until) && core.roster.members.borrow().len() > 1;
         if is_too_few && (others.is_empty() || !is_first) && !Mutant::LastLeaves.is_planted() {
             return false;
         }
-        if is_taken_over(core, peers, others).await && core.ring_hash() == ring.hash() {
+        if is_taken_over(core, peers, others).await && core.roster.ring_hash() == ring.hash() {
             return true;
         }
         sleep(ASK_INTERVAL).await;
@@ -161,7 +160,7 @@ async fn hand_over(core: &Arc<Core>, peers: &Arc<Peers>, until: Instant) -> bool
 /// Asks all members at once. Those that cannot be reached have not said yes.
 async fn is_taken_over(core: &Arc<Core>, peers: &Arc<Peers>, others: BTreeSet<NodeId>) -> bool {
     let mut asked = JoinSet::new();
-    let incarnation = core.membership.lock().incarnation();
+    let incarnation = core.roster.membership.lock().incarnation();
     for other in others {
         let Some(link) = peers.link(other) else { return false };
         let core = Arc::clone(core);
@@ -180,12 +179,12 @@ async fn is_taken_over(core: &Arc<Core>, peers: &Arc<Peers>, others: BTreeSet<No
 
 /// Takes over from all that are leaving.
 pub(crate) async fn take_over_from_leavers(core: &Arc<Core>, peers: &Arc<Peers>) {
-    for (peer, incarnation) in core.to_take_over() {
-        let ring = core.ring_hash();
+    for (peer, incarnation) in core.roster.to_take_over() {
+        let ring = core.roster.ring_hash();
         if let Some(link) = peers.link(peer)
             && take_over(core, &link, ring).await
         {
-            core.handle_taken_over(peer, incarnation, ring);
+            core.roster.handle_taken_over(peer, incarnation, ring);
             core.handle_in_sync();
         }
     }
@@ -197,7 +196,7 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     let (peer, started) = (link.peer.id, core.clock.now());
     let Some(theirs) = fetch_digests(core, link).await else { return false };
     let differing: Vec<(Slot, Digest)> = {
-        let (ring, ours) = (core.ring(), core.store.digests());
+        let (ring, ours) = (core.roster.ring(), core.replica.store.digests());
         // By the ring and not by what is to be compared: a node that is alone has no plan, and yet owns everything.
         let owns = |slot| match Mutant::AloneTakesNothing.is_planted() {
             true => core.plan.lock().owns(slot),
@@ -211,23 +210,23 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     pull_all(core, link, differing, Pace::Full, |slot, pulled| {
         keys += pulled.records;
         whole += 1;
-        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.sync);
+        core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.replica.sync);
     })
     .await;
     if slots > 0 {
         core.observer.event(&Event::Repair { peer, slots, keys, took: core.clock.now().since(started) });
     }
-    whole == slots && core.ring_hash() == ring
+    whole == slots && core.roster.ring_hash() == ring
 }
 
 /// Forgets what is in slots that others own now, once all owners of a slot are in sync for it: then each write that this node
 /// has acknowledged for it is with enough of them.
 pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
-    let ring = Arc::clone(&core.ring());
-    if core.is_joining() || !core.sync.is_complete() {
+    let ring = Arc::clone(&core.roster.ring());
+    if core.roster.is_joining() || !core.replica.sync.is_complete() {
         return;
     }
-    let (owned, digests) = (ring.slots_of(core.id), core.store.digests());
+    let (owned, digests) = (ring.slots_of(core.id), core.replica.store.digests());
     let held = Slot::all().zip(digests).filter(|(_, digest)| *digest != Digest::default()).map(|(slot, _)| slot);
     let foreign: Vec<Slot> = held.filter(|slot| !owned.contains(*slot)).collect();
     if foreign.is_empty() {
@@ -246,7 +245,7 @@ pub(crate) async fn give_up_slots(core: &Arc<Core>, peers: &Arc<Peers>) {
             if plan.ring() != ring.hash() || plan.owns(slot) {
                 return;
             }
-            let dropped = core.store.drop_slot(slot);
+            let dropped = core.replica.store.drop_slot(slot);
             paced += dropped;
             // Relaxed: a counter.
             core.counters.given_up.fetch_add(dropped as u64, Ordering::Relaxed);

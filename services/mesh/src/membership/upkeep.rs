@@ -7,11 +7,13 @@ use mesh_proto::{ControlReply, ControlRequest, FrameBody, Mutant, RejectReason, 
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    collect::collect_tombstones,
     core::Core,
-    health::Health,
-    link::Link,
-    peers::{GreetError, Greeted, Peers},
+    links::{
+        health::Health,
+        link::Link,
+        peers::{GreetError, Greeted, Peers},
+    },
+    repair::collect::collect_tombstones,
 };
 
 /// How often a part of the store is looked through for what has expired.
@@ -35,14 +37,14 @@ pub(crate) fn start(core: &Arc<Core>, peers: &Arc<Peers>, joins: mpsc::Receiver<
     tokio::spawn(join(Arc::clone(core), Arc::clone(peers), joins));
     tokio::spawn(sweep(Arc::clone(core)));
     tokio::spawn(publish_weight(Arc::clone(core)));
-    tokio::spawn(crate::reached::run(Arc::clone(core), Arc::clone(peers)));
-    tokio::spawn(crate::resync::run(Arc::clone(core), Arc::clone(peers)));
-    tokio::spawn(crate::hints::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::membership::reached::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::repair::resync::run(Arc::clone(core), Arc::clone(peers)));
+    tokio::spawn(crate::repair::hints::run(Arc::clone(core), Arc::clone(peers)));
 }
 
 async fn gossip(core: Arc<Core>) {
     loop {
-        let deadline = core.clock.instant(core.next_membership_deadline());
+        let deadline = core.clock.instant(core.roster.next_deadline());
         tokio::select! {
             biased;
             () = core.stopped.cancelled() => return,
@@ -50,7 +52,7 @@ async fn gossip(core: Arc<Core>) {
                 core.unpaused().await;
                 core.with_membership(|_, _| {});
             }
-            () = core.membership_moved.notified() => {}
+            () = core.roster.moved.notified() => {}
         }
     }
 }
@@ -118,7 +120,7 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> b
     };
     let peer = Health::new(connection.peer(), core.clock.now());
     let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), hello.limits);
-    let request = ControlRequest::Members(core.members());
+    let request = ControlRequest::Members(core.roster.members());
     let reply = tokio::select! {
         biased;
         reply = link.control(request, JOIN_TIMEOUT) => reply,
@@ -144,7 +146,7 @@ async fn sweep(core: Arc<Core>) {
             () = core.stopped.cancelled() => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        core.store.sweep(core.clock.unix(), SWEEP_ENTRIES);
+        core.replica.store.sweep(core.clock.unix(), SWEEP_ENTRIES);
         core.follow_wall_clock();
         collect_tombstones(&core, SWEEP_INTERVAL);
     }
