@@ -12,6 +12,7 @@ mod machines;
 mod membership;
 mod memo;
 mod replica;
+mod requests;
 mod search;
 mod state;
 mod symmetry;

@@ -9,14 +9,11 @@ mod prober;
 mod rejoin;
 mod roster;
 mod state;
+mod telling;
 
 use std::time::Duration;
 
-use rand::{
-    SeedableRng,
-    rngs::SmallRng,
-    seq::{IndexedRandom, IteratorRandom},
-};
+use rand::{SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
 pub use self::state::{MemberState, Stage};
 use self::{
@@ -28,12 +25,9 @@ use self::{
 };
 use crate::{Event, GossipBody, GossipMessage, Incarnation, MemberUpdate, Monotonic, Mutant, NodeId, Weight};
 
-/// Random members that are told at once when something changes.
-const PUSH_RANDOM: usize = 3;
-/// Members next in the order of ids that are told at once too, so that news reaches everyone for certain.
-const PUSH_NEXT_MAX: usize = 4;
-/// News is pushed at most this often per interval, whatever happens: a bound on the work in a storm of changes.
-const PUSHES_PER_INTERVAL_MAX: u32 = 50;
+/// Answers within this part of an interval are nothing unusual. Beyond it, suspicion lasts so many times longer than they take.
+const PATIENCE_USUAL: u32 = 5;
+const LATE_TIMES: u32 = 4;
 
 /// A member as this node sees it.
 pub type Member = MemberUpdate;
@@ -413,8 +407,9 @@ impl Membership {
             self.hear_about_self(now, claim);
             return;
         }
-        // Who answers late, or is late itself, gives others more time to be heard, too.
-        let suspicion = self.config.suspicion + self.prober.patience() * 4;
+        // Where answers take long, or this node is late itself, suspects get more time to be heard, too.
+        let late = self.prober.patience().saturating_sub(self.config.interval / PATIENCE_USUAL);
+        let suspicion = self.config.suspicion + late * LATE_TIMES;
         let Merged::News { before } = self.roster.merge(now, claim, suspicion) else { return };
         let from = before.as_ref().map(|before| before.state);
         self.ring_stale = true;
@@ -461,52 +456,6 @@ impl Membership {
             self.ring = ring;
             self.outbox.push(MembershipOutput::RingChanged);
         }
-    }
-
-    fn push_soon(&mut self, now: Monotonic) {
-        let earliest = now.max(self.push_after);
-        self.push_at.get_or_insert(earliest);
-    }
-
-    /// Tells a few members at once. The next in the order of ids, up to the first living one, are told for certain: no
-    /// news can miss anybody, and those it accuses hear it too, for it may be wrong. A few random ones make it fast.
-    fn push(&mut self, now: Monotonic) {
-        self.push_at = None;
-        self.push_after = now + self.config.interval / PUSHES_PER_INTERVAL_MAX;
-        let mut targets: Vec<NodeId> = Vec::with_capacity(PUSH_NEXT_MAX + PUSH_RANDOM);
-        for member in self.roster.after(self.me.id) {
-            let accused = member.state == MemberState::Dead && self.news.is_fresh(member.id);
-            if member.state.is_present() || accused {
-                targets.push(member.id);
-            }
-            if member.state == MemberState::Alive || targets.len() == PUSH_NEXT_MAX {
-                break;
-            }
-        }
-        let others: Vec<_> = self.roster.present().map(|member| member.id).filter(|id| !targets.contains(id)).collect();
-        targets.extend(others.choose_multiple(&mut self.rng, PUSH_RANDOM));
-        for target in targets {
-            self.send_to_member(target, GossipBody::Updates);
-        }
-    }
-
-    fn send_to_member(&mut self, to: NodeId, body: GossipBody) {
-        if let Some(addr) = self.roster.get(to).map(|member| member.addr.clone()) {
-            self.send(to, addr, body, None);
-        }
-    }
-
-    /// Every message begins with this node's own claim, so that whoever gets it can answer; then comes what is or was
-    /// believed of the receiver, if it would object; then the news.
-    fn send(&mut self, to: NodeId, addr: String, body: GossipBody, about_receiver: Option<Member>) {
-        let believed = self.roster.get(to).filter(|held| held.state != MemberState::Alive);
-        let mut updates = vec![self.me.clone()];
-        updates.extend(about_receiver.or_else(|| believed.cloned()));
-        let taken: usize = updates.iter().map(Member::encoded_bytes_max).sum();
-        let room = (GossipMessage::BYTES_MAX - GossipMessage::HEADER_BYTES_MAX).saturating_sub(taken);
-        self.news.fill(&mut updates, room, to, &self.roster);
-        let message = GossipMessage { from: self.me.id, body, updates };
-        self.outbox.push(MembershipOutput::Send { to, addr, message });
     }
 }
 

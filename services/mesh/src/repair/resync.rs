@@ -43,11 +43,12 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             () = tokio::time::sleep(if urgent { pause.min(RETRY_AFTER) } else { pause }) => {}
         }
         core.unpaused().await;
-        resync(&core, &peers).await;
-        if core.roster.is_joining()
-            && core.reach.is_reachable()
-            && (core.replica.sync.is_complete() || Mutant::EntersEmpty.is_planted())
-        {
+        let enters_empty = core.roster.is_joining() && Mutant::EntersEmpty.is_planted();
+        if !enters_empty {
+            resync(&core, &peers).await;
+        }
+        let has_caught_up = core.replica.sync.is_complete() || enters_empty;
+        if core.roster.is_joining() && core.reach.is_reachable() && has_caught_up {
             core.enter_ring();
             continue;
         }
