@@ -38,11 +38,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a greeting may take.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often overdue legs are looked for.
+/// How often overdue legs are looked for: while there are legs, and while there are none.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+const IDLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The adaptive hedge delay is worked out once in this many sweeps, the breakers are eased once in ten times as many.
-const SWEEPS_PER_DELAY: u32 = 10;
+/// How often the adaptive hedge delay is worked out, and the breakers are eased.
+const DELAY_INTERVAL: Duration = Duration::from_millis(100);
+const EASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a runtime uses its connections for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -357,22 +359,26 @@ impl Peers {
     }
 
     async fn sweep(self: Arc<Self>) {
-        let mut sweeps = 0_u32;
+        let mut pause = SWEEP_INTERVAL;
+        let (mut delay_due, mut ease_due) = (self.core.clock.now(), self.core.clock.now());
         loop {
             tokio::select! {
                 biased;
                 () = self.core.stopped.cancelled() => return,
-                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             let now = self.core.clock.now();
-            for link in self.links() {
+            pause = IDLE_INTERVAL;
+            for link in self.links().iter().filter(|link| link.in_flight() > 0) {
                 link.sweep(now);
+                pause = SWEEP_INTERVAL;
             }
-            sweeps = sweeps.wrapping_add(1);
-            if sweeps.is_multiple_of(SWEEPS_PER_DELAY) {
+            if now >= delay_due {
+                delay_due = now + DELAY_INTERVAL;
                 self.refresh_delays();
             }
-            if sweeps.is_multiple_of(SWEEPS_PER_DELAY * 10) {
+            if now >= ease_due {
+                ease_due = now + EASE_INTERVAL;
                 for peer in self.table.load().iter() {
                     peer.health.ease_breaker();
                 }

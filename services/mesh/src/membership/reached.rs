@@ -13,6 +13,9 @@ use crate::{
 /// How often a node that starts asks whether the others have a connection to it.
 const ASK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How often it then looks whether it is alone again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// How long it waits for all of them. A node that one cannot reach for longer is of more use to clients than none.
 const ASK_MAX: Duration = Duration::from_secs(10);
 
@@ -23,7 +26,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
         tokio::select! {
             biased;
             () = core.stopped.cancelled() => return,
-            () = tokio::time::sleep(ASK_INTERVAL) => {}
+            () = tokio::time::sleep(if core.reach.is_reached() { LOOK_INTERVAL } else { ASK_INTERVAL }) => {}
         }
         core.unpaused().await;
         // Whom this node suspects is there until it is declared dead.

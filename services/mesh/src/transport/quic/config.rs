@@ -57,7 +57,7 @@ pub struct QuicConfig {
     pub listeners: usize,
     /// A silent peer's connection is given up after this time (2 s).
     pub idle_timeout: Duration,
-    /// A quiet connection is kept alive this often (500 ms).
+    /// A quiet connection is kept alive this often (800 ms).
     pub keep_alive: Duration,
     /// How many packets a peer may collect before it acknowledges; 1 acknowledges as the standard says (10).
     pub ack_frequency: u32,
@@ -77,7 +77,7 @@ impl QuicConfig {
             credentials,
             listeners: 1,
             idle_timeout: Duration::from_secs(2),
-            keep_alive: Duration::from_millis(500),
+            keep_alive: Duration::from_millis(800),
             ack_frequency: 10,
             streams_max: 64,
             handshakes_max: 256,
