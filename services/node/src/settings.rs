@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser};
+use clap::{ArgAction, Args, Parser};
 use mesh::transport::{ClusterSecret, Credentials};
 use mesh_settings::MeshSettings;
 use observability::{LogFormat, TraceSettings, check_filter};
@@ -95,7 +95,8 @@ pub struct HttpSettings {
     #[arg(long, env, default_value = "64MiB", value_name = "BYTES", value_parser = bytes::<usize>(1 << 20, 1 << 40))]
     pub request_bytes_max: usize,
     /// Whether POST /kill and /fault are allowed
-    #[arg(long, env, default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, env, default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = boolean)]
     allow_kill: bool,
     /// The token that POST /kill and /fault must bring; required if ALLOW_KILL, else ignored
     #[arg(long, env, hide_env_values = true, value_name = "SECRET")]

@@ -78,7 +78,7 @@ fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistak
             match expected(arg, value, &flag) {
                 None => good.push(flag),
                 Some(expected) => {
-                    let name = arg.get_env().unwrap_or(OsStr::new(long)).to_string_lossy();
+                    let name = arg.get_env().unwrap_or_else(|| OsStr::new(long)).to_string_lossy();
                     let value = if arg.is_hide_env_values_set() { "***".into() } else { value.to_string_lossy() };
                     mistakes.refuse(&name, value, expected);
                 }
