@@ -94,7 +94,7 @@ pub struct PeerSample {
 /// The handles of all that is sampled.
 pub(crate) struct SampleSeries {
     /// One for each of [`names::FIGURES`] that has a series.
-    figures: Vec<(Handle, fn(&NodeSample) -> u64)>,
+    figures: Vec<(Handle, &'static names::Figure)>,
     start: Gauge,
     clock: Gauge,
     // Taken once a second, by the sampler.
@@ -108,13 +108,13 @@ enum Handle {
 
 impl SampleSeries {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let handle = |figure: &names::Figure| {
+        let handle = |figure: &'static names::Figure| {
             let (family, labels) = figure.series?;
             let handle = match family.kind {
                 names::Kind::Counter => Handle::Counter(registry.counter(family, labels)),
                 _ => Handle::Gauge(registry.gauge(family, labels)),
             };
-            Some((handle, figure.read))
+            Some((handle, figure))
         };
         Self {
             figures: names::FIGURES.iter().filter_map(handle).collect(),
@@ -125,10 +125,11 @@ impl SampleSeries {
     }
 
     pub(crate) fn set(&self, registry: &Registry, sample: &NodeSample) {
-        for (handle, read) in &self.figures {
+        for (handle, figure) in &self.figures {
+            let value = (figure.read)(sample);
             match handle {
-                Handle::Counter(counter) => counter.absolute(read(sample)),
-                Handle::Gauge(gauge) => gauge.set(read(sample) as f64),
+                Handle::Counter(counter) => counter.absolute(value),
+                Handle::Gauge(gauge) => gauge.set(value as f64),
             }
         }
         self.clock.set(sample.view.unix_ms as f64 / 1000.0);

@@ -1,7 +1,7 @@
 //! The two text forms of `/metrics`, whose parts come from two libraries, read by others: Prometheus' own `promtool` where there
 //! is one, and a parser of OpenMetrics 1.0 that takes nothing it need not take.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
