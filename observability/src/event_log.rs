@@ -42,6 +42,7 @@ impl EventLog {
             Event::Refuted { claimed } => {
                 warn!(claimed = state_label(*claimed), "refuted a claim about this node");
             }
+            Event::Forgotten { peer } => info!(%peer, "a member that was gone is forgotten"),
             Event::Ring { hash, members, slots_owned } => debug!(?hash, members, slots_owned, "new ring"),
             Event::GossipRound { peer, rtt, indirect, .. } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
             Event::PeerUp { peer } => debug!(%peer, "connected"),

@@ -2,7 +2,7 @@
 //! event costs a look-up under a read lock. The number of peers is bounded, so that nobody can fill the registry.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{PoisonError, RwLock},
 };
 
@@ -63,13 +63,42 @@ impl PeerHandles {
 
 /// All peers' handles.
 pub(crate) struct PeerSeries {
+    /// Labels of those that are forgotten: their series are not shown any more.
+    forgotten: RwLock<HashSet<String>>,
     // A plain lock: it is written once per peer and read by rare events only.
     peers: RwLock<HashMap<NodeId, PeerHandles>>,
 }
 
 impl PeerSeries {
     pub(crate) fn new() -> Self {
-        Self { peers: RwLock::new(HashMap::new()) }
+        Self { forgotten: RwLock::default(), peers: RwLock::new(HashMap::new()) }
+    }
+
+    /// A member is forgotten.
+    pub(crate) fn forget(&self, peer: NodeId) {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        self.forgotten.write().unwrap_or_else(PoisonError::into_inner).insert(format!("peer=\"{peer}\""));
+    }
+
+    /// A member that was forgotten is back.
+    pub(crate) fn remember(&self, peer: NodeId) {
+        let mut forgotten = self.forgotten.write().unwrap_or_else(PoisonError::into_inner);
+        if !forgotten.is_empty() {
+            forgotten.remove(&format!("peer=\"{peer}\""));
+        }
+    }
+
+    /// The exposition without the series of those that are forgotten: the exporter keeps every series for ever.
+    pub(crate) fn without_forgotten(&self, text: String) -> String {
+        let forgotten = self.forgotten.read().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.is_empty() {
+            return text;
+        }
+        let is_shown = |line: &&str| {
+            let label = line.find("peer=\"").and_then(|at| Some((at, line[at + 6..].find('"')?)));
+            label.is_none_or(|(at, length)| !forgotten.contains(&line[at..=at + 6 + length]))
+        };
+        text.split_inclusive('\n').filter(is_shown).collect()
     }
 
     /// Calls `use_handles` with the peer's handles, which are made if this is a new peer.

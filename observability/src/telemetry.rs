@@ -261,18 +261,22 @@ impl Telemetry {
     #[must_use]
     pub fn render(&self, exposition: Exposition) -> String {
         self.spans.sample(self.tracer.as_ref());
-        exposition.write_with(&self.handle.render(), &self.durations)
+        exposition.write_with(&self.peers.without_forgotten(self.handle.render()), &self.durations)
     }
 
     fn count(&self, event: &Event) {
         let mesh = &self.mesh;
         match event {
-            Event::Member { peer, to, .. } => self.peers.with(&self.registry, *peer, |handles| {
-                handles.set_state(*to);
-                if *to == MemberState::Suspect {
-                    handles.suspicions.increment(1);
-                }
-            }),
+            Event::Member { peer, to, .. } => {
+                self.peers.remember(*peer);
+                self.peers.with(&self.registry, *peer, |handles| {
+                    handles.set_state(*to);
+                    if *to == MemberState::Suspect {
+                        handles.suspicions.increment(1);
+                    }
+                });
+            }
+            Event::Forgotten { peer } => self.peers.forget(*peer),
             Event::MissedWrite { peer, .. } => {
                 self.peers.with(&self.registry, *peer, |handles| handles.missed_writes.increment(1));
             }

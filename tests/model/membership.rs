@@ -171,6 +171,7 @@ fn rebuilt(view: &View) -> Membership {
         indirect_probes: 1,
         // All others, so that it looks for them.
         seeds: (1..NODES).map(addr).collect(),
+        forget_after: Duration::from_secs(86_400),
     };
     let own = view.claims[0];
     let status = if own.status == Status::Left { Status::Leaving } else { own.status };

@@ -131,3 +131,35 @@ fn what_is_too_large_for_peers_is_refused_and_breaks_nothing() {
         }
     });
 }
+
+/// Names that never return, as of pods without an identity: nothing is kept of them after a while, or after an order.
+#[test]
+fn the_dead_are_forgotten_after_a_while_or_by_order() {
+    let plan = Plan { places: 5, clock_offsets_ms: vec![0; 5], ..scene(3, 3, 2) };
+    play(&plan, async |cluster| {
+        for at in 0..3 {
+            cluster.crash(at);
+            cluster.configure(at, |config, _| config.forget_after = Duration::from_secs(60));
+            cluster.start(at);
+        }
+        ready(cluster, "with a shorter memory").await;
+        cluster.start(3);
+        cluster.start(4);
+        ready(cluster, "with two more").await;
+        cluster.crash(3);
+        cluster.crash(4);
+        sleep(Duration::from_secs(10)).await;
+        let known = |at: usize| cluster.node(at).unwrap().view().members.len();
+        assert_eq!([known(0), known(1), known(2)], [5; 3], "forgotten too early");
+        let third = cluster.ids()[3];
+        assert!(cluster.node(0).unwrap().forget(third).await);
+        assert!(!cluster.node(0).unwrap().forget(cluster.ids()[1]).await, "it is alive");
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!([known(0), known(1), known(2)], [4; 3], "by order");
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!([known(0), known(1), known(2)], [3; 3], "after a while");
+        cluster.start(3);
+        ready(cluster, "with one that came back after all").await;
+        assert_eq!(known(0), 4);
+    });
+}

@@ -51,6 +51,11 @@ pub enum Event {
         /// Whom.
         peer: NodeId,
     },
+    /// A member that was gone is forgotten: nothing is kept of it any more.
+    Forgotten {
+        /// Whom.
+        peer: NodeId,
+    },
     /// A connection to a peer broke.
     PeerDown {
         /// Whom.

@@ -271,6 +271,11 @@ pub enum ControlRequest {
         /// The start that the asker greets with.
         start: u64,
     },
+    /// An operator has ordered that this member, which is gone, be forgotten.
+    Forget {
+        /// Whom.
+        id: NodeId,
+    },
 }
 
 impl ControlRequest {

@@ -43,6 +43,8 @@ pub struct MembershipConfig {
     pub indirect_probes: usize,
     /// Where to look for a mesh while none is known, and for ever after.
     pub seeds: Vec<String>,
+    /// How long a member is gone before it is forgotten (FORGET_AFTER).
+    pub forget_after: Duration,
 }
 
 /// What the driver has to do.
@@ -178,6 +180,15 @@ impl Membership {
     /// Nothing was sent to these, because they are being connected to for the first time: that they do not answer is no wonder.
     pub fn handle_unsent(&mut self, to: &[NodeId]) {
         self.prober.spare(to);
+    }
+
+    /// Forgets a member that is gone, as it was ordered. False if it is present or not known.
+    pub fn handle_forgotten(&mut self, id: NodeId) -> bool {
+        let is_forgotten = self.roster.forget(id);
+        if is_forgotten {
+            self.outbox.push(MembershipOutput::Event(Event::Forgotten { peer: id }));
+        }
+        is_forgotten
     }
 
     /// A seed was asked for its member list, or could not be.
@@ -339,6 +350,11 @@ impl Membership {
             // A node that has left accuses nobody, but repeats that it has.
             Phase::Begin if self.has_left() => self.push_soon(now),
             Phase::Begin => {
+                let after =
+                    if Mutant::ForgottenTooEarly.is_planted() { Duration::ZERO } else { self.config.forget_after };
+                for id in self.roster.gone_for(now, after) {
+                    self.handle_forgotten(id);
+                }
                 for probe in self.prober.begin(now, self.me.id, &self.roster, &mut self.rng) {
                     self.send_to_member(probe.target, GossipBody::Ping { seq: probe.seq });
                 }

@@ -70,6 +70,8 @@ pub enum Mutant {
     DeadUnsought,
     /// A member that is being connected to for the first time is suspected for its silence.
     DialledAreAccused,
+    /// Members that are gone are forgotten at once.
+    ForgottenTooEarly,
     /// Who answers later than a round takes is suspected for ever.
     RoundsNeverStretch,
     /// A node forgets the slots that it no longer owns before their owners have them.
@@ -92,7 +94,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -125,6 +127,7 @@ impl Mutant {
         Self::MeshesMerge,
         Self::DeadUnsought,
         Self::DialledAreAccused,
+        Self::ForgottenTooEarly,
         Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,
         Self::AsksOwnersOnly,

@@ -117,6 +117,7 @@ impl Sim {
             suspicion: SUSPICION,
             indirect_probes: 3,
             seeds: (0..self.size().min(3)).map(|i| self.nodes[i].addr.clone()).collect(),
+            forget_after: Duration::from_secs(86_400),
         };
         let me = Member {
             id: self.nodes[node].id,

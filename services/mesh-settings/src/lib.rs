@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use mesh::Config;
 use mesh_proto::{HintLimits, ReplicationFactor, StoreConfig, WriteConcern};
-use settings::{Mistakes, bytes, default_ttl, hedge_delay, millis, millis_to, whole};
+use settings::{Mistakes, bytes, default_ttl, hedge_delay, millis, millis_to, positive_duration, whole};
 
 /// A store of so many bytes keeps one tombstone at most: about an eighth of it, with keys of the usual size.
 const BYTES_PER_TOMBSTONE_MIN: u64 = 1024;
@@ -36,6 +36,9 @@ pub struct MeshSettings {
     /// From suspect to dead, in milliseconds
     #[arg(long, env, default_value = "2000", value_name = "MS", value_parser = millis)]
     suspicion_after_ms: Duration,
+    /// How long a member is gone before it is forgotten, with its hints and metrics, and deletions no longer wait for it
+    #[arg(long, env, default_value = "24h", value_name = "DURATION", value_parser = positive_duration)]
+    forget_after: Duration,
     /// How often a node's share of the ring is sampled, in milliseconds
     #[arg(long, env, default_value = "1000", value_name = "MS", value_parser = millis)]
     weight_update_ms: Duration,
@@ -112,6 +115,7 @@ impl MeshSettings {
             concern,
             gossip_interval: self.gossip_interval_ms,
             suspicion: self.suspicion_after_ms,
+            forget_after: self.forget_after,
             weight_update: self.weight_update_ms,
             drain_timeout: self.drain_timeout_ms,
             read_fanout_max: operation.read_max_fanout,

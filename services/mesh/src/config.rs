@@ -43,6 +43,8 @@ pub struct Config {
     pub suspicion: Duration,
     /// GOSSIP_INTERVAL_MS.
     pub gossip_interval: Duration,
+    /// How long a member is gone before it is forgotten (FORGET_AFTER).
+    pub forget_after: Duration,
     /// WEIGHT_UPDATE_MS.
     pub weight_update: Duration,
     /// How long a graceful stop waits for its turn, and for others to take over what this node holds (DRAIN_TIMEOUT_MS).
@@ -93,6 +95,7 @@ impl Config {
             write_timeout: Duration::from_secs(3),
             suspicion: Duration::from_secs(2),
             gossip_interval: Duration::from_millis(500),
+            forget_after: Duration::from_secs(24 * 60 * 60),
             weight_update: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(8),
             key_bytes_max: KEY_BYTES_MAX,

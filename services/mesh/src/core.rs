@@ -103,6 +103,7 @@ impl Core {
             interval: config.gossip_interval,
             suspicion: config.suspicion,
             indirect_probes: 3,
+            forget_after: config.forget_after,
             seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
         };
         let roster = Roster::new(&config, Membership::new(membership_config, me, clock.now(), seed));
@@ -267,7 +268,7 @@ impl Core {
                 MembershipOutput::RingChanged => ring_changed = true,
                 MembershipOutput::Refuted => refuted = true,
                 MembershipOutput::Event(event) => {
-                    members_changed |= matches!(event, Event::Member { .. });
+                    members_changed |= matches!(event, Event::Member { .. } | Event::Forgotten { .. });
                     self.observer.event(&event);
                 }
             }
@@ -298,6 +299,13 @@ impl Core {
         self.with_membership(|membership, now| membership.handle_members(now, members));
         self.roster.handle_list();
         self.enter_small_ring();
+    }
+
+    /// Forgets a member that is gone. False if it is present or not known.
+    pub(crate) fn forget(&self, id: NodeId) -> bool {
+        let mut is_forgotten = false;
+        self.with_membership(|membership, _| is_forgotten = membership.handle_forgotten(id));
+        is_forgotten
     }
 
     /// A peer has greeted, or answered a greeting.

@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mesh_proto::{Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot, UnixMillis, Weight};
+use mesh_proto::{ControlRequest, Digest, FaultOrder, Monotonic, NodeId, PeerHints, Slot, UnixMillis, Weight};
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     ClusterView, Config, FaultOrderError, FaultView, GetError, GetOptions, Lookup, Observer, Readiness, Stats, Worker,
@@ -15,6 +15,7 @@ use crate::{
     core::{Core, JOINS_WAITING_MAX},
     faults::NodeFaults,
     links::{
+        bounds::CONTROL_TIMEOUT,
         peers::{Peers, Purpose},
         serve,
     },
@@ -256,6 +257,20 @@ impl Node {
     /// Asks for another share of the ring than this node's capacity gives it.
     pub fn set_weight(&self, weight: Weight) {
         self.inner.core.with_membership(|membership, now| membership.handle_weight(now, weight));
+    }
+
+    /// Forgets a member that is gone, here and at all others that can be reached now. False if it is present or not known.
+    pub async fn forget(&self, id: NodeId) -> bool {
+        let (core, peers) = (&self.inner.core, &self.inner.upkeep_peers);
+        if !core.forget(id) {
+            return false;
+        }
+        let told = peers.links().into_iter().map(|link| async move {
+            // One that does not hear of it forgets the member by itself, later.
+            let _ = link.control(ControlRequest::Forget { id }, CONTROL_TIMEOUT).await;
+        });
+        told.collect::<JoinSet<()>>().join_all().await;
+        true
     }
 
     /// Stops at once, without a word to anyone.

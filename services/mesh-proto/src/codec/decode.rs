@@ -179,6 +179,7 @@ fn control(cursor: &mut Cursor) -> Result<ControlRequest, WireError> {
         | ControlRequest::PullKeys { .. }
         | ControlRequest::CompareWithMe
         | ControlRequest::KeepTrace(_)
+        | ControlRequest::Forget { .. }
         | ControlRequest::HandedOver { .. }
         | ControlRequest::InSync
         | ControlRequest::Reached { .. } => {}

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use super::{Member, MemberState};
-use crate::{Monotonic, NodeId};
+use crate::{Incarnation, Monotonic, NodeId};
 
 /// Members in all, this node too. Beyond, whoever has been gone for the longest is forgotten.
 pub(super) const MEMBERS_MAX: usize = 1024;
@@ -27,6 +27,8 @@ pub(super) struct Roster {
     members: BTreeMap<NodeId, Entry>,
     /// When the suspects are declared dead. Apart from the members, so that the next deadline costs nothing to find.
     suspicions: BTreeMap<NodeId, Monotonic>,
+    /// Those that were forgotten, with their last claims' incarnations: others may still tell of them.
+    forgotten: BTreeMap<NodeId, Incarnation>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,10 @@ impl Roster {
     /// Joins one well-formed claim about another member; a suspicion runs until `suspicion` from now.
     pub(super) fn merge(&mut self, now: Monotonic, claim: &Member, suspicion: Duration) -> Merged {
         let held = self.members.get(&claim.id);
+        let is_forgotten = self.forgotten.get(&claim.id).is_some_and(|last| claim.incarnation <= *last);
+        if held.is_none() && is_forgotten && !claim.state.is_present() {
+            return Merged::Known;
+        }
         if held.is_some_and(|held| !claim.supersedes(&held.claim)) {
             return Merged::Known;
         }
@@ -52,8 +58,27 @@ impl Roster {
         } else {
             self.suspicions.remove(&claim.id);
         }
+        self.forgotten.remove(&claim.id);
         let before = self.members.insert(claim.id, Entry { claim: claim.clone(), changed_at });
         Merged::News { before: before.map(|entry| entry.claim) }
+    }
+
+    /// Forgets a member that is gone: it is not looked for any more, and a newcomer if it ever comes back. False if it is present or
+    /// not known.
+    pub(super) fn forget(&mut self, id: NodeId) -> bool {
+        let Some(claim) = self.get(id).filter(|claim| !claim.state.is_present()) else { return false };
+        self.forgotten.insert(id, claim.incarnation);
+        self.members.remove(&id);
+        if self.forgotten.len() > MEMBERS_MAX {
+            self.forgotten.pop_first();
+        }
+        true
+    }
+
+    /// Those that have been gone for so long.
+    pub(super) fn gone_for(&self, now: Monotonic, time: Duration) -> Vec<NodeId> {
+        let is_gone = |entry: &Entry| !entry.claim.state.is_present() && now.since(entry.changed_at) >= time;
+        self.members.iter().filter(|(_, entry)| is_gone(entry)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&Member> {

@@ -30,6 +30,7 @@ fn machine(seeds: &[&str]) -> Membership {
         suspicion: SUSPICION,
         indirect_probes: 3,
         seeds: seeds.iter().map(ToString::to_string).collect(),
+        forget_after: Duration::from_secs(86_400),
     };
     Membership::new(config, claim(ME, 10, MemberState::Alive), at(0), 7)
 }
@@ -86,7 +87,13 @@ fn rings(machine: &Membership) -> [Vec<(NodeId, Weight)>; 3] {
 
 #[test]
 fn who_joins_is_not_in_the_ring_until_it_has_caught_up() {
-    let config = MembershipConfig { interval: INTERVAL, suspicion: SUSPICION, indirect_probes: 3, seeds: Vec::new() };
+    let config = MembershipConfig {
+        interval: INTERVAL,
+        suspicion: SUSPICION,
+        indirect_probes: 3,
+        seeds: Vec::new(),
+        forget_after: Duration::from_secs(86_400),
+    };
     let me = Member { stage: Stage::Joining, ..claim(ME, 1, MemberState::Alive) };
     let mut machine = Membership::new(config, me, at(0), 1);
     assert_eq!(machine.ring_members(), [(NodeId::new(ME), Weight::MIN)], "alone in its own");

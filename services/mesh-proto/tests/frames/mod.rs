@@ -177,6 +177,7 @@ fn control() -> impl Strategy<Value = ControlRequest> {
             bytes_max
         }),
         any::<[u8; 16]>().prop_map(ControlRequest::KeepTrace),
+        any::<u64>().prop_map(|id| ControlRequest::Forget { id: NodeId::new(id) }),
         (slot(), vec(hash(), 0..20), any::<u32>()).prop_map(|(slot, hashes, bytes_max)| ControlRequest::PullKeys {
             slot,
             hashes,

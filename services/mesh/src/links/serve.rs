@@ -323,6 +323,10 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
             compare_with(core, peer);
             ControlReply::Done
         }
+        ControlRequest::Forget { id } => {
+            core.forget(id);
+            ControlReply::Done
+        }
         ControlRequest::KeepTrace(trace) => {
             core.observer.keep_trace(u128::from_be_bytes(trace));
             ControlReply::Done

@@ -5,6 +5,7 @@ mod del;
 mod fault;
 mod get;
 mod kill;
+mod member;
 mod metrics;
 mod ready;
 mod set;
@@ -48,6 +49,7 @@ pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
         .route("/ready", routing::get(ready::ready))
         .route("/cluster", routing::get(cluster::cluster))
         .route("/kill", routing::post(kill::kill))
+        .route("/member", routing::delete(member::forget))
         .route("/fault", routing::post(fault::lay).delete(fault::heal))
         .route("/metrics", routing::get(metrics::metrics))
         .route("/trace/keep", routing::post(trace::keep))
@@ -57,7 +59,7 @@ pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
 }
 
 async fn not_found(State(http): State<Arc<HttpWorker>>) -> Response {
-    let detail = "there is no such path: try /get, /set, /del, /stats, /ready, /cluster or /metrics";
+    let detail = "there is no such path: try /get, /set, /del, /stats, /ready, /cluster, /member or /metrics";
     Problem::new(StatusCode::NOT_FOUND, "path-unknown", detail).respond(&http.app.telemetry)
 }
 
