@@ -6,7 +6,7 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, parse_settings, render, run_plan};
+use load::{NodeIndex, complain, parse_settings, render, run_plan, say};
 use tokio::runtime;
 
 use crate::{
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => ExitCode::from(code),
         Err(reason) => {
-            eprintln!("direct-runner: {reason}");
+            complain(&format!("direct-runner: {reason}"));
             ExitCode::from(INVALID)
         }
     }
@@ -57,10 +57,10 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     let clients = (0..plan.threads as u64).map(client).collect();
     let results = plan.results.clone();
     let report = run_plan::<DirectClient>(plan, clients, &trio).await?;
-    println!("\n{}", render(&report).trim_end());
+    say(&format!("\n{}", render(&report).trim_end()));
     if let Some(path) = results {
         report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
-        println!("Results: {}", path.display());
+        say(&format!("Results: {}", path.display()));
     }
     Ok(report.verdict.exit_code)
 }

@@ -17,7 +17,7 @@ mod report;
 mod stats;
 
 pub use cluster::{Cluster, NodeStats, NodeView};
-pub use exec::{Proof, Run, Stamp, Writer, all_of, prove, run_plan, say, write_value};
+pub use exec::{Proof, Run, Stamp, Writer, all_of, complain, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
 pub use phase::Phase;

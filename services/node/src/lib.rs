@@ -25,6 +25,7 @@ mod workers;
 pub use app::App;
 pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
+pub use process::connections_within_file_limit;
 pub use settings::{BadSettings, HttpSettings, KillToken, SettingError, Settings, SettingsError};
 pub use shutdown::{Phase, Shutdown};
 pub use upkeep::{Seen, announce, run_upkeep, watch_memory};

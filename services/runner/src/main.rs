@@ -14,7 +14,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{NodeIndex, parse_settings, render, run_plan};
+use load::{NodeIndex, complain, parse_settings, render, run_plan, say};
 use tokio::runtime;
 
 use crate::{
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => ExitCode::from(code),
         Err(reason) => {
-            eprintln!("runner: {reason}");
+            complain(&format!("runner: {reason}"));
             ExitCode::from(INVALID)
         }
     }
@@ -122,10 +122,10 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     if let Some(recording) = recording {
         report.set_spans(recording.finish().await, &settings.traces.jaeger_url);
     }
-    println!("\n{}", render(&report).trim_end());
+    say(&format!("\n{}", render(&report).trim_end()));
     if let Some(path) = results {
         report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
-        println!("Results: {}", path.display());
+        say(&format!("Results: {}", path.display()));
     }
     Ok(report.verdict.exit_code)
 }

@@ -109,12 +109,8 @@ async fn prefill(
     observed.prefill_time = began.elapsed();
     observed.prefilled = Snapshot::of(&run.live).get(Counter::Prefilled);
     let seconds = observed.prefill_time.as_secs_f64();
-    println!(
-        "[PREFILL] {}/{} keys in {seconds:.1}s, {} keys/s",
-        observed.prefilled,
-        run.plan.keys.count(),
-        numbers::grouped((observed.prefilled as f64 / seconds) as u64)
-    );
+    let rate = numbers::grouped((observed.prefilled as f64 / seconds) as u64);
+    say(&format!("[PREFILL] {}/{} keys in {seconds:.1}s, {rate} keys/s", observed.prefilled, run.plan.keys.count()));
     Ok(())
 }
 
@@ -158,7 +154,7 @@ async fn load(
 
 async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
     let quiescence = run.plan.quiescence();
-    println!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64());
+    say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {

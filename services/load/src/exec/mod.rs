@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 pub use self::{
     lifecycle::run_plan,
-    progress::say,
+    progress::{complain, say},
     run::Run,
     together::all_of,
     value::{Proof, Stamp, Writer, prove, write_value},

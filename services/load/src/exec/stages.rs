@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     keys::KeyIndex,
+    progress::complain,
     run::Run,
     schedule::Schedule,
     sweep::sweep_key,
@@ -165,7 +166,7 @@ async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
     let driver = async {
         if let Schedule::Open(pacer) = &thread.schedule {
             if let Err(error) = pacer.drive(&thread.run).await {
-                eprintln!("[SCHEDULE] no timer: {error}");
+                complain(&format!("[SCHEDULE] no timer: {error}"));
                 thread.run.stop();
             }
             let mut recorder = thread.recorder.borrow_mut();

@@ -141,7 +141,7 @@ impl SettingsError {
         match self {
             Self::Usage(usage) => usage.exit(),
             Self::Bad(_) => {
-                eprintln!("{self}");
+                let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{self}\n"));
                 std::process::exit(2)
             }
         }
