@@ -73,7 +73,8 @@ fn a_clock_in_the_core_is_seen() {
 
 #[test]
 fn a_print_that_can_panic_is_seen() {
-    let printed = |path: &str| printing(&Sources::sample(&[(path, "fn f() { println!(\"a\"); eprint!(\"b\"); }")])).len();
+    let printed =
+        |path: &str| printing(&Sources::sample(&[(path, "fn f() { println!(\"a\"); eprint!(\"b\"); }")])).len();
     assert_eq!([printed("services/runner/src/a.rs"), printed("tests/a.rs")], [2, 0]);
 }
 

@@ -6,7 +6,7 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, complain, parse_settings, render, run_plan, say};
+use load::{NodeIndex, ResultsFile, complain, parse_settings, raise_file_limit, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -37,6 +37,9 @@ fn start() -> Result<u8, String> {
 async fn run(settings: &Settings) -> Result<u8, String> {
     let load = &settings.load;
     load.check_together()?;
+    load.check_limits(settings.node.set_ttl_ms)?;
+    raise_file_limit();
+    let results = ResultsFile::open(&load.results)?;
     if let Some(after) = load.kill_after.0.filter(|after| *after >= load.duration) {
         return Err(format!("KILL_AFTER={after:?}: expected less than DURATION, which is {:?}", load.duration));
     }
@@ -55,12 +58,6 @@ async fn run(settings: &Settings) -> Result<u8, String> {
         questions: questions.take(),
     };
     let clients = (0..plan.threads as u64).map(client).collect();
-    let results = plan.results.clone();
     let report = run_plan::<DirectClient>(plan, clients, &trio).await?;
-    say(&format!("\n{}", render(&report).trim_end()));
-    if let Some(path) = results {
-        report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
-        say(&format!("Results: {}", path.display()));
-    }
-    Ok(report.verdict.exit_code)
+    report.publish(results)
 }

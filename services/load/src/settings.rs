@@ -1,6 +1,6 @@
 //! The settings that both runners have, and how any setting is read, checked and complained about.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, str::FromStr, time::Duration};
 
 use clap::{
     ArgAction, Args, Parser,
@@ -139,7 +139,6 @@ impl LoadSettings {
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
             reconcile: true,
-            results: (!self.results.is_empty()).then(|| PathBuf::from(&self.results)),
             faults: Vec::new(),
         }
     }
