@@ -10,10 +10,10 @@ help: ## Shows this list
 
 # Long enough for steady percentiles, short enough to wait for.
 bench: export DURATION ?= 30s
-bench: ## Builds, starts three nodes on loopback, loads them and prints the summary
+bench: ## Builds, starts LOCAL=3 nodes on loopback, loads them and prints the summary; or loads TARGETS=http://…
 	@.ci/need cc gcc
 	cargo build --locked --release -p node -p runner
-	$(TARGET_DIR)/release/runner --local 3
+	$(TARGET_DIR)/release/runner $(if $(TARGETS),,--local $(or $(LOCAL),3))
 
 observe: ## The whole stack and a run with a kill: Grafana, Jaeger and Prometheus with Docker; without, what there is
 	@.ci/need python3 python3

@@ -20,7 +20,7 @@ NODE = 'node=~"$node"'
 OP = 'op=~"$op"'
 SET = 'op="set"'
 ERROR = 'outcome="error"'
-FAILED = 'outcome=~"refused|unavailable|indeterminate|overloaded|abandoned"'
+FAILED = 'outcome=~"refused|unavailable|indeterminate|abandoned"'
 W = "$__rate_interval"
 # Peers are labelled by id; this adds the address under which the node knows them.
 NAMED = "* on (node, peer) group_left (addr) (mesh_peer_info == 1)"

@@ -30,7 +30,7 @@ COLOURS = ["#1f77b4", "#e08a00", "#2ca02c", "#9467bd", "#17becf", "#8c564b", "#c
 LINES_MAX = 10
 STATES = ["#2ca02c", "#e0b400", "#d62728", "#7f7f7f"]
 FAULTS = ("partition", "flap", "loss", "delay", "reorder", "duplicate", "slow", "clock", "pause", "crash", "stop", "storm")
-EVENTS = {"kill": "#d62728", **dict.fromkeys(FAULTS, "#e67e22")}
+EVENTS = {**dict.fromkeys(FAULTS, "#e67e22"), "crash": "#d62728"}
 OTHER_EVENT = "#8e44ad"
 
 

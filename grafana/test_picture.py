@@ -16,9 +16,9 @@ class Pictures(unittest.TestCase):
 
     def test_a_gap_stays_a_gap(self):
         points = [(0.0, 1.0), (1.0, 1.0), (5.0, 1.0), (6.0, 1.0)]
-        svg = picture.drawn(PANEL, [("node1", points)], [(2.0, "kill")], 0.0, 10.0)
+        svg = picture.drawn(PANEL, [("node1", points)], [(2.0, "crash")], 0.0, 10.0)
         self.assertEqual(svg.count("<polyline"), 2)
-        self.assertIn(">kill<", svg)
+        self.assertIn(">crash<", svg)
 
     def test_what_comes_from_labels_is_text(self):
         svg = picture.drawn(PANEL, [("<script>", [(0.0, 1.0)])], [], 0.0, 10.0)

@@ -63,6 +63,11 @@ fn the_mesh_is_not_instrumented_by_macros() {
 }
 
 #[test]
+fn output_is_best_effort() {
+    nothing_to_say(&purity::printing(&Sources::of_repository()));
+}
+
+#[test]
 fn files_are_short() {
     nothing_to_say(&size::files(&Sources::of_repository()));
 }

@@ -1,5 +1,6 @@
 //! Where log lines go and what they look like. Logs are for rare things: start, stop, members, faults; never for a request.
 
+use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -39,11 +40,15 @@ pub fn check_filter(filter: &str) -> Result<String, LoggingError> {
 /// [`LoggingError`] if the filter cannot be read, or logging is set up already.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
     let registry = tracing_subscriber::registry().with(parse_filter(filter)?);
+    // A log that cannot be written is lost: nobody is told so on the same standard error.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let started = match format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        LogFormat::Text => {
+            // Colours only on a terminal; NO_COLOR and CLICOLOR_FORCE decide otherwise.
+            let colours = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
+            registry.with(lines.with_ansi(colours)).try_init()
         }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     started.map_err(|_| LoggingError::AlreadySet)
 }

@@ -183,8 +183,8 @@ mod tests {
             }],
             writes_sent: 7,
             faults: vec![FaultEvent {
-                action: "kill",
-                kind: "kill",
+                action: "begun",
+                kind: "crash",
                 target: "http://n1:1".to_owned(),
                 unix_ms: 1_700_000_000_250,
             }],
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn both_forms_hold_the_fault_to_the_millisecond() {
-        let line = "runner_fault_event_timestamp_seconds{run_id=\"a\\\"b\",action=\"kill\",kind=\"kill\",target=\"http://n1:1\"} 1700000000.25\n";
+        let line = "runner_fault_event_timestamp_seconds{run_id=\"a\\\"b\",action=\"begun\",kind=\"crash\",target=\"http://n1:1\"} 1700000000.25\n";
         for form in [Exposition::Prometheus, Exposition::OpenMetrics] {
             let text = sample().render(form);
             assert!(text.contains(line), "{text}");

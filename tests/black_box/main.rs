@@ -14,6 +14,7 @@ mod fault_plan;
 mod faults;
 mod memory;
 mod no_loss;
+mod open_files;
 mod ordered_faults;
 mod overload;
 mod partition;

@@ -22,6 +22,29 @@ const INSTRUMENTATION: &[(&str, &str)] = &[
     ("histogram !", "telemetry is events: see the crate observability"),
 ];
 
+const PRINTING: &[(&str, &str)] = &[
+    ("println !", "it panics when nobody reads: use `load::say`"),
+    ("eprintln !", "it panics when nobody reads: use `load::complain`"),
+    ("print !", "it panics when nobody reads: use `load::say`"),
+    ("eprint !", "it panics when nobody reads: use `load::complain`"),
+];
+
+/// What the binaries are made of.
+const BINARIES: &[&str] = &[
+    "observability/src/",
+    "services/mesh-proto/src/",
+    "services/mesh/src/",
+    "services/node/src/",
+    "services/load/src/",
+    "services/runner/src/",
+    "services/direct-runner/src/",
+];
+
+/// Macros that panic if standard output or standard error is closed or full.
+pub(crate) fn printing(sources: &Sources) -> Vec<String> {
+    BINARIES.iter().flat_map(|folder| sources.rust_below(folder)).flat_map(|file| complain(file, PRINTING)).collect()
+}
+
 /// Clocks, randomness and waiting in `mesh-proto`.
 pub(crate) fn clock_and_dice(sources: &Sources) -> Vec<String> {
     sources.rust_below("services/mesh-proto/src/").flat_map(|file| complain(file, CLOCK_AND_DICE)).collect()
@@ -46,6 +69,13 @@ fn a_clock_in_the_core_is_seen() {
     }
     let driver = Sources::sample(&[("services/mesh/src/a.rs", "fn f() { Instant::now(); }")]);
     assert!(clock_and_dice(&driver).is_empty());
+}
+
+#[test]
+fn a_print_that_can_panic_is_seen() {
+    let printed =
+        |path: &str| printing(&Sources::sample(&[(path, "fn f() { println!(\"a\"); eprint!(\"b\"); }")])).len();
+    assert_eq!([printed("services/runner/src/a.rs"), printed("tests/a.rs")], [2, 0]);
 }
 
 #[test]

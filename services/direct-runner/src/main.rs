@@ -6,7 +6,7 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, render, run_plan};
+use load::{NodeIndex, ResultsFile, complain, raise_file_limit, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => ExitCode::from(code),
         Err(reason) => {
-            eprintln!("direct-runner: {reason}");
+            complain(&format!("direct-runner: {reason}"));
             ExitCode::from(INVALID)
         }
     }
@@ -36,6 +36,8 @@ fn start() -> Result<u8, String> {
 
 async fn run(settings: &Settings) -> Result<u8, String> {
     let load = &settings.load;
+    raise_file_limit();
+    let results = ResultsFile::open(load.results.as_deref())?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let set_ttl_ms = settings.set_ttl_ms;
     let mut plan = load.plan(Vec::new(), cores, set_ttl_ms);
@@ -51,12 +53,6 @@ async fn run(settings: &Settings) -> Result<u8, String> {
         questions: questions.take(),
     };
     let clients = (0..plan.threads as u64).map(client).collect();
-    let results = plan.results.clone();
     let report = run_plan::<DirectClient>(plan, clients, &trio).await?;
-    println!("\n{}", render(&report).trim_end());
-    if let Some(path) = results {
-        report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
-        println!("Results: {}", path.display());
-    }
-    Ok(report.verdict.exit_code)
+    report.publish(results)
 }

@@ -55,6 +55,9 @@ pub struct NodeView {
     /// What its wall clock says, in milliseconds of the Unix clock.
     #[serde(default)]
     pub unix_ms: Option<u64>,
+    /// How many owners must have applied a write before it is acknowledged.
+    #[serde(default)]
+    pub write_concern: Option<usize>,
 }
 
 /// One member in a [`NodeView`].

@@ -4,6 +4,7 @@
 //! [`run_plan`]. It gets a [`Report`] back, which knows how to be printed and what the exit code is.
 
 mod cluster;
+mod limits;
 mod phase;
 mod plan;
 mod settings;
@@ -18,11 +19,12 @@ mod stats;
 
 pub use self::settings::LoadSettings;
 pub use cluster::{Cluster, NodeStats, NodeView};
-pub use exec::{Proof, Run, Stamp, Writer, all_of, prove, run_plan, say, write_value};
+pub use exec::{Interrupts, Proof, Run, Stamp, Writer, all_of, complain, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
+pub use limits::{check_files, raise_file_limit};
 pub use phase::Phase;
-pub use report::render;
+pub use report::ResultsFile;
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use version::Version;

@@ -1,6 +1,6 @@
 //! Everything that is decided before a run begins. Results hold it as `setup`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
@@ -75,9 +75,6 @@ pub struct Plan {
     /// Counts of client and nodes that do not agree make the run invalid.
     #[serde(skip)]
     pub reconcile: bool,
-    /// Where the machine-readable results go.
-    #[serde(skip)]
-    pub results: Option<PathBuf>,
     /// Faults, each at its time or in its turn.
     #[serde(skip)]
     pub faults: Vec<PlannedFault>,

@@ -134,7 +134,6 @@ impl LoadSettings {
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
             reconcile: true,
-            results: self.results.clone(),
             faults: Vec::new(),
         }
     }

@@ -26,6 +26,7 @@ pub use self::settings::{HttpSettings, KillToken, Settings};
 pub use app::App;
 pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
+pub use process::connections_within_file_limit;
 pub use shutdown::{Phase, Shutdown};
 pub use upkeep::{Seen, announce, run_upkeep, watch_memory};
 pub use workers::Workers;

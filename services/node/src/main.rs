@@ -1,13 +1,16 @@
 //! One node of the mesh, with HTTP in front. This thread hosts the mesh's upkeep; requests have threads of their own.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use mesh::{
     Node,
     transport::{QuicConfig, QuicTransport},
 };
-use node::{App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, run_upkeep, watch_memory};
+use node::{
+    App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, connections_within_file_limit, run_upkeep,
+    watch_memory,
+};
 
 /// How long it may take to close connections to the mesh.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -18,18 +21,25 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    match run(settings) {
+    match start(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Output is best effort: a closed standard error changes nothing.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn run(settings: Settings) -> anyhow::Result<()> {
+fn start(mut settings: Settings) -> anyhow::Result<()> {
     observability::init_logging(settings.log_format, &settings.log)?;
+    let http = &mut settings.http;
+    http.connections_max = connections_within_file_limit(http.connections_max, settings.workers.get())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start a runtime")?.block_on(run(settings))
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
     let mesh = settings.mesh.clone();
     let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
     quic.listeners = settings.workers.get();

@@ -1,6 +1,39 @@
-//! What the operating system knows about this process, for `/stats`: the runner turns it into CPU per operation.
+//! What the operating system knows about this process, for `/stats`: the runner turns it into CPU per operation. And what it
+//! lets this process have: open files.
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
+
+/// Files that a node has open besides HTTP connections: for itself, its log, its collector and its signals, and for each
+/// thread.
+const FILES_BESIDES: u64 = 24;
+const FILES_PER_WORKER: u64 = 8;
+
+/// Allows this process as many open files as the system lets it have, and gives how many HTTP connections fit into that, at most
+/// `connections_max`.
+///
+/// # Errors
+/// If none does.
+pub fn connections_within_file_limit(connections_max: usize, workers: usize) -> anyhow::Result<usize> {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+        limit = raised;
+    }
+    let files = limit.current.unwrap_or(u64::MAX);
+    let besides = FILES_BESIDES + FILES_PER_WORKER * workers as u64;
+    let possible = usize::try_from(files.saturating_sub(besides)).unwrap_or(usize::MAX);
+    anyhow::ensure!(
+        possible > 0,
+        "this process may have only {files} files open, and needs {besides} besides HTTP connections: raise `ulimit -n`"
+    );
+    if possible < connections_max {
+        tracing::warn!(files, "CONNECTIONS_MAX is {possible}, because of the limit on open files: raise `ulimit -n`");
+    }
+    Ok(possible.min(connections_max))
+}
 
 /// CPU time of all threads, user and system, in milliseconds.
 pub(crate) fn cpu_ms() -> u64 {

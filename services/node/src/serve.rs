@@ -1,6 +1,11 @@
 //! From a listening socket to the router: one accept loop per thread, each connection on the thread that accepted it.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +24,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long to wait after an error that is not the client's, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the log tells of such errors.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
 retry-after: 1\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
 {\"type\":\"urn:problem-type:mesh:overloaded\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"CONNECTIONS_MAX connections are open\"}";
@@ -30,12 +38,13 @@ pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &
     tokio::spawn(async move { admission.watch().await });
     let server = Server { connections: Connections::of(worker, settings), app };
     let connections = GracefulShutdown::new();
+    let mut failures = AcceptFailures::default();
     let mut draining = pin!(server.app.shutdown.reached(Phase::Draining));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => server.welcome(stream, settings.connections_max, connections.watcher()),
-                Err(error) => pause_after(&error).await,
+                Err(error) => failures.pause_after(&error).await,
             },
             () = &mut draining => break,
         }
@@ -46,10 +55,24 @@ pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &
     }
 }
 
-async fn pause_after(error: &io::Error) {
-    // The client gave up between the handshake and us: its problem only.
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        warn!(%error, "cannot accept connections");
+/// Connections that could not be accepted. They come in crowds: one line in the log stands for many.
+#[derive(Default)]
+struct AcceptFailures {
+    since_told: u64,
+    told: Option<Instant>,
+}
+
+impl AcceptFailures {
+    async fn pause_after(&mut self, error: &io::Error) {
+        // The client gave up between the handshake and us: its problem only.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        self.since_told += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= ACCEPT_TOLD_EVERY) {
+            warn!(%error, failures = self.since_told, "cannot accept connections");
+            *self = Self { since_told: 0, told: Some(Instant::now()) };
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

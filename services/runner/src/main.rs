@@ -13,7 +13,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{NodeIndex, render, run_plan};
+use load::{Interrupts, NodeIndex, ResultsFile, complain, run_plan};
 use tokio::runtime;
 
 use crate::{
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => ExitCode::from(code),
         Err(reason) => {
-            eprintln!("runner: {reason}");
+            complain(&format!("runner: {reason}"));
             ExitCode::from(INVALID)
         }
     }
@@ -49,6 +49,7 @@ fn start() -> Result<u8, String> {
 
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.
 async fn run(settings: &Settings) -> Result<u8, String> {
+    startup::check(settings)?;
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
         let targets = &settings.http.targets;
@@ -65,14 +66,16 @@ async fn run(settings: &Settings) -> Result<u8, String> {
 async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, String> {
     let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
     let cluster = cluster.watched_by(settings.observers.prometheus_url.as_deref(), &supervisor.targets);
+    let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     tokio::select! {
         ready = supervisor.wait_ready(&cluster) => ready?,
-        _ = tokio::signal::ctrl_c() => return Err("interrupted before the nodes were ready".to_owned()),
+        () = interrupts.next() => return Err("interrupted before the nodes were ready".to_owned()),
     }
     drive(settings, &supervisor.targets, &cluster).await
 }
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
+    let results = ResultsFile::open(settings.load.results.as_deref())?;
     let recording = Recording::start(settings, targets)?;
     if let Some(recording) = &recording {
         cluster.trace_with(&recording.traces());
@@ -85,14 +88,17 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let victim = settings.victim(targets, dice).map_err(|mistake| mistake.to_string())?;
     let faults = settings.faults(targets).map_err(|mistake| mistake.to_string())?;
     let health = startup::find_targets(targets, http, cluster).await?;
-    startup::allow_faults(&faults, targets, cluster).await?;
+    startup::allow_faults("FAULTS", &faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
     let mut plan = settings.load.plan(names, cores.min(2), http.set_ttl_ms);
     plan.reconcile = http.reconcile == Reconcile::Strict;
+    let planned = faults.len();
     plan.faults = faults;
     if let Some(victim) = victim {
         plan.add_kills(&settings.load, NodeIndex(victim), settings.kill.kill_mode == KillMode::Random);
+        let kills = plan.faults.len() - planned;
+        startup::allow_faults("KILL_MODE", &plan.faults[..kills], targets, cluster).await?;
     }
     let options = HttpOptions {
         entry: http.entry,
@@ -110,17 +116,11 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     };
     let clients = (0..plan.threads as u64).map(client).collect();
     let probe = tokio::spawn(probe_for_ever(Arc::clone(&health), cluster.clone()));
-    let results = plan.results.clone();
     let mut report = run_plan::<HttpClient>(plan, clients, cluster).await?;
     probe.abort();
     drop(traces);
     if let Some(recording) = recording {
         report.set_spans(recording.finish().await, &settings.observers.jaeger_url);
     }
-    println!("\n{}", render(&report).trim_end());
-    if let Some(path) = results {
-        report.save(&path).map_err(|error| format!("RESULTS={}: cannot write it: {error}", path.display()))?;
-        println!("Results: {}", path.display());
-    }
-    Ok(report.verdict.exit_code)
+    report.publish(results)
 }

@@ -1,75 +1,97 @@
-//! `GET /metrics` of the runner. A thread of its own answers one scrape after the other from the load threads' own
-//! counters; the load does not notice.
+//! `GET /metrics` of the runner. A thread of its own answers scrapes from the load threads' own counters; the load does not
+//! notice.
 
-use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    thread,
-    time::Duration,
+use std::{convert::Infallible, net::Ipv4Addr, sync::Arc, thread, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
 };
-
+use hyper_util::rt::TokioIo;
 use load::{Counter, ErrorKind, Moment, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation};
 use observability::{Exposition, FaultEvent, OpSeries, RunnerSample};
+use tokio::{net::TcpListener, runtime, sync::Semaphore};
 
 use crate::{
     control::Watched,
     traces::{TraceCounts, op_label, outcome_label, phase_label},
 };
 
-/// A scraper that is slower than this is hung up on.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A connection lasts at most so long: a request and its answer.
+const CONNECTION_MAX: Duration = Duration::from_secs(5);
 
-/// A request's head must fit.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Connections at a time; further ones wait.
+const CONNECTIONS_MAX: usize = 64;
+
+/// After a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a scrape shows.
+#[derive(Clone)]
+struct Shown {
+    watched: Watched,
+    traces: Option<TraceCounts>,
+}
 
 /// Serves until the process ends.
 ///
 /// # Errors
 /// One line, if the port cannot be used.
 pub(crate) fn serve(port: u16, watched: Watched, traces: Option<TraceCounts>) -> Result<(), String> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
-    let listener = listener.map_err(|error| format!("METRICS_PORT={port}: cannot listen on it: {error}"))?;
-    let serve = move || {
-        for stream in listener.incoming().flatten() {
-            // Whoever hangs up early is not our concern.
-            let fates = traces.as_ref().map(TraceCounts::get).unwrap_or_default();
-            let _ = answer(stream, watched.get().map(|run| sample(run, fates)).unwrap_or_default());
-        }
-    };
+    let failed = |error| format!("METRICS_PORT={port}: cannot listen on it: {error}");
+    let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+    let serve = move || runtime.block_on(accept(listener, Shown { watched, traces }));
     let started = thread::Builder::new().name("metrics".to_owned()).spawn(serve);
     started.map(|_| ()).map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-fn answer(mut stream: TcpStream, sample: RunnerSample) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = Vec::new();
-    let mut buffer = [0; 4096];
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(()),
-            read => head.extend_from_slice(&buffer[..read]),
-        }
+async fn accept(listener: std::net::TcpListener, shown: Shown) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let shown = shown.clone();
+        let answer = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(shown.answer(&request))));
+        let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
+        tokio::spawn(async move {
+            // Whoever is too slow or hangs up early is not our concern.
+            let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
+            drop(place);
+        });
     }
-    let head = String::from_utf8_lossy(&head);
-    let exposition = Exposition::negotiate([accept(&head).as_str()]);
-    let (status, kind, body) = if head.starts_with("GET /metrics ") || head.starts_with("GET /metrics?") {
-        ("200 OK", exposition.content_type(), sample.render(exposition))
-    } else {
-        ("404 Not Found", "text/plain; charset=utf-8", "metrics are at /metrics\n".to_owned())
-    };
-    let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())
 }
 
-/// The value of `Accept`.
-fn accept(head: &str) -> String {
-    let headers = head.lines().filter_map(|line| line.split_once(':'));
-    let accept = headers.filter(|(name, _)| name.eq_ignore_ascii_case("accept")).map(|(_, value)| value.trim());
-    accept.collect::<Vec<_>>().join(",")
+impl Shown {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let (status, kind, body) = if request.uri().path() != "/metrics" {
+            (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "metrics are at /metrics\n".to_owned())
+        } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            (StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "metrics are read by GET\n".to_owned())
+        } else {
+            let accept = request.headers().get_all(header::ACCEPT);
+            let exposition = Exposition::negotiate(accept.iter().filter_map(|value| value.to_str().ok()));
+            let fates = self.traces.as_ref().map(TraceCounts::get).unwrap_or_default();
+            let sample = self.watched.get().map(|run| sample(run, fates)).unwrap_or_default();
+            (StatusCode::OK, exposition.content_type(), sample.render(exposition))
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        response
+    }
 }
 
 fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
@@ -120,24 +142,41 @@ fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
     use super::*;
 
-    #[test]
-    fn accept_is_found_whatever_its_case() {
-        let head = "GET /metrics HTTP/1.1\r\nHost: a:1\r\naCCept: application/openmetrics-text;q=0.5\r\n\r\n";
-        assert_eq!(accept(head), "application/openmetrics-text;q=0.5");
-        assert_eq!(accept("GET / HTTP/1.1\r\n\r\n"), "");
-    }
-
-    #[test]
-    fn a_scrape_before_the_run_is_an_answer_too() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-        answer(listener.accept().unwrap().0, RunnerSample::default()).unwrap();
-        let mut text = String::new();
-        client.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{text}");
-        assert!(text.contains("runner_fail_overs_total{run_id=\"\"} 0\n"), "{text}");
+    #[tokio::test]
+    async fn a_slow_client_keeps_nobody_waiting_and_requests_have_every_form() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(accept(listener, Shown { watched: Watched::default(), traces: None }));
+        let mut slow = TcpStream::connect(addr).await.unwrap();
+        slow.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await.unwrap();
+        let ask = async |request: &str| {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            let read = client.read_to_string(&mut text);
+            tokio::time::timeout(Duration::from_secs(2), read).await.unwrap().unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            (head.to_ascii_lowercase(), body.to_owned())
+        };
+        let (head, body) = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(head.starts_with("http/1.1 200 ok\r\ncontent-type: text/plain; version=0.0.4"), "{head}");
+        assert!(body.contains("runner_fail_overs_total{run_id=\"\"} 0\n"), "before the run: {body}");
+        let (head, body) = ask("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(head.starts_with("http/1.1 200 ok") && head.contains("content-length: ") && body.is_empty(), "{head}");
+        let open = "GET http://x/metrics?a=b HTTP/1.1\r\nHost: x\r\naCCept: application/openmetrics-text\r\n\r\n";
+        let (head, body) = ask(open).await;
+        assert!(head.contains("content-type: application/openmetrics-text") && body.ends_with("# EOF\n"), "{head}");
+        let (head, _) = ask("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(head.starts_with("http/1.1 405 ") && head.contains("allow: get, head"), "{head}");
+        assert!(ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.0.starts_with("http/1.1 404 "));
+        server.abort();
     }
 }

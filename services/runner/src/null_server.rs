@@ -33,7 +33,7 @@ pub(crate) fn serve(port: u16, threads: u16) -> Result<(), String> {
             runtime.block_on(accept(socket)).map_err(|error| format!("cannot accept connections: {error}"))
         }));
     }
-    println!("listening on 127.0.0.1:{port}");
+    load::say(&format!("listening on 127.0.0.1:{port}"));
     for thread in running {
         thread.join().map_err(|_| "a thread has panicked".to_owned())??;
     }

@@ -1,21 +1,29 @@
 //! Before the first request: every target must answer, and be ready. A misspelt name is told at once, not as a million
 //! failed operations.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use load::{Cluster, PlannedFault, all_of};
+use load::{Cluster, NodeIndex, PlannedFault, all_of, check_files, raise_file_limit};
 use tokio::time::Instant;
 
 use crate::{
     control::HttpCluster,
     http::Health,
-    settings::{HttpSettings, TargetUrl},
+    settings::{HttpSettings, Settings, TargetUrl},
 };
 
 /// Targets that give no answer within this time are unreachable; the promise to the user is five seconds.
 const REACHABLE_WITHIN: Duration = Duration::from_millis(3500);
 
 const POLL: Duration = Duration::from_millis(100);
+
+/// What must hold wherever the nodes are.
+///
+/// # Errors
+/// One line: the variable, its value and what was expected.
+pub(crate) fn check(settings: &Settings) -> Result<(), String> {
+    check_files(settings.load.concurrency, raise_file_limit())
+}
 
 /// Finds the targets; those that are not ready in the end start as down, if the settings allow that at all.
 ///
@@ -29,8 +37,8 @@ pub(crate) async fn find_targets(
     let needed = if settings.targets_min == 0 { targets.len() } else { settings.targets_min.min(targets.len()) };
     let began = Instant::now();
     let mut found = Vec::new();
-    for (node, target) in targets.iter().enumerate() {
-        found.push(find(node, target, cluster, began + REACHABLE_WITHIN));
+    for node in 0..targets.len() {
+        found.push(find(node, cluster, began + REACHABLE_WITHIN));
     }
     let found = all_of(found).await;
     if found.iter().filter(|result| result.is_ok()).count() < needed {
@@ -59,39 +67,55 @@ pub(crate) async fn find_targets(
         }
         tokio::time::sleep(POLL).await;
     }
-    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let health = |((target, found), ready): ((&TargetUrl, &Result<SocketAddr, String>), &bool)| {
-        Health::new(target.clone(), found.as_ref().copied().unwrap_or(nowhere), *ready)
-    };
-    Ok(targets.iter().zip(&found).zip(&ready).map(health).collect())
+    one_mesh(targets, &ready, cluster).await?;
+    Ok(targets.iter().zip(&ready).map(|(target, ready)| Health::new(target.clone(), *ready)).collect())
 }
 
-/// Whether the nodes that faults are about obey; ends what an earlier run may have left there.
+/// Whether all targets that are ready are different nodes of one mesh.
+async fn one_mesh(targets: &[TargetUrl], ready: &[bool], cluster: &HttpCluster) -> Result<(), String> {
+    let views = all_of((0..targets.len()).map(|node| cluster.view(NodeIndex(node)))).await;
+    // A target that tells no id is no node of ours, and cannot be asked.
+    let known = targets.iter().zip(views).zip(ready).filter(|(_, ready)| **ready);
+    let known: Vec<_> = known.filter_map(|((target, view), _)| Some((target, view.ok()?))).collect();
+    let known = || known.iter().filter(|(_, view)| !view.id.is_empty());
+    for (at, (target, view)) in known().enumerate() {
+        for (other, theirs) in known().skip(at + 1) {
+            let (target, other) = (target.url(), other.url());
+            if view.id == theirs.id {
+                return Err(format!("TARGETS: {target} and {other} are the same node: name each node once"));
+            }
+            if !view.members.is_empty() && !view.members.iter().any(|member| member.id == theirs.id) {
+                return Err(format!(
+                    "TARGETS: {target} and {other} are not of one mesh: the first does not know the second. Name the nodes \
+                     of one mesh, or give these nodes CACHE_SEEDS that lead to each other"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the nodes that faults are about obey; ends what an earlier run may have left there. `setting` asks for the faults.
 ///
 /// # Errors
 /// Which node does not, and why.
 pub(crate) async fn allow_faults(
+    setting: &str,
     faults: &[PlannedFault],
     targets: &[TargetUrl],
     cluster: &HttpCluster,
 ) -> Result<(), String> {
     for node in faults.iter().flat_map(|fault| &fault.nodes) {
         let healed = cluster.heal(*node).await;
-        healed.map_err(|reason| format!("FAULTS: {} refuses them: {reason}", targets[node.0].url()))?;
+        healed.map_err(|reason| format!("{setting}: {} refuses them: {reason}", targets[node.0].url()))?;
     }
     Ok(())
 }
 
-async fn find(node: usize, target: &TargetUrl, cluster: &HttpCluster, deadline: Instant) -> Result<SocketAddr, String> {
+async fn find(node: usize, cluster: &HttpCluster, deadline: Instant) -> Result<(), String> {
     loop {
-        let asked = async {
-            let mut addrs = tokio::net::lookup_host(&target.authority).await.map_err(|error| error.to_string())?;
-            let addr = addrs.next().ok_or_else(|| "the name has no address".to_owned())?;
-            cluster.is_ready(node).await.map(|_| addr)
-        };
-        let result = tokio::time::timeout_at(deadline + POLL, asked).await;
-        let reason = match result {
-            Ok(Ok(addr)) => return Ok(addr),
+        let reason = match tokio::time::timeout_at(deadline + POLL, cluster.is_ready(node)).await {
+            Ok(Ok(_)) => return Ok(()),
             Ok(Err(reason)) => reason,
             Err(_) => format!("no answer within {:.1} s", REACHABLE_WITHIN.as_secs_f64()),
         };

@@ -6,7 +6,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -48,6 +48,8 @@ pub(crate) struct Supervisor {
     /// The first node that ended before that, and how.
     failed: watch::Receiver<Option<Failed>>,
     watchers: Vec<JoinHandle<()>>,
+    /// The folder of the logs is this run's.
+    _lock: File,
 }
 
 /// A node that ended at its start.
@@ -77,9 +79,8 @@ impl Supervisor {
     /// Starts the nodes, without waiting for them.
     pub(crate) fn start(settings: &LocalSettings, kill_token: &str, restart_after: Duration) -> Result<Self, String> {
         let binary = node_binary(settings.node_bin.clone())?;
-        let folder = &settings.log_dir;
-        fs::create_dir_all(folder)
-            .map_err(|error| format!("LOG_DIR={}: cannot create it: {error}", folder.display()))?;
+        let (folder, lock) = log_folder(&settings.log_dir)?;
+        let concern = lowered_concern(settings.local, |name| std::env::var(name).ok());
         let ports = free_ports(settings.local.into())?;
         let secret = std::env::var("CACHE_AUTH").ok().filter(|secret| !secret.is_empty()).unwrap_or_else(random_secret);
         let kill_token = if kill_token.is_empty() { random_secret() } else { kill_token.to_owned() };
@@ -96,7 +97,10 @@ impl Supervisor {
                 ("ALLOW_KILL", "true".to_owned()),
                 ("KILL_TOKEN", kill_token.clone()),
                 ("WORKERS", settings.node_workers.to_string()),
-            ],
+            ]
+            .into_iter()
+            .chain(concern.clone())
+            .collect(),
             log: folder.join(format!("node{}.log", number + 1)),
         };
         let specs: Vec<_> = ports.iter().enumerate().map(spec).collect();
@@ -111,7 +115,7 @@ impl Supervisor {
             watchers.push(tokio::spawn(watch_node(spec.clone(), child, restart_after, wires.clone())));
         }
         let targets = ports.iter().map(|port| TargetUrl::new(&format!("127.0.0.1:{port}"))).collect();
-        Ok(Self { targets, kill_token, specs, stop, started, failed: has_failed, watchers })
+        Ok(Self { targets, kill_token, specs, stop, started, failed: has_failed, watchers, _lock: lock })
     }
 
     /// Waits until all nodes are ready.
@@ -235,6 +239,37 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// The folder for logs, which is locked for this run: a second one at the same time has a folder of its own below it.
+fn log_folder(folder: &Path) -> Result<(PathBuf, File), String> {
+    let open = |folder: &Path| -> io::Result<Option<File>> {
+        fs::create_dir_all(folder)?;
+        let lock = OpenOptions::new().create(true).append(true).open(folder.join(".lock"))?;
+        Ok(if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) { None } else { Some(lock) })
+    };
+    let failed = |error| format!("LOG_DIR={}: expected a folder that can be written: {error}", folder.display());
+    if let Some(lock) = open(folder).map_err(failed)? {
+        return Ok((folder.to_owned(), lock));
+    }
+    let own = folder.join(format!("run-{}", std::process::id()));
+    let lock = open(&own).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::ResourceBusy.into()))?;
+    say(&format!("[LOCAL] another run logs to {}: the nodes of this one log to {}", folder.display(), own.display()));
+    Ok((own, lock))
+}
+
+/// REPLICATION_FACTOR and WRITE_CONCERN for `nodes` nodes, if they are fewer than must apply a write.
+fn lowered_concern(nodes: u8, setting: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    // What is no number is refused by the nodes themselves.
+    let asked = setting("WRITE_CONCERN").filter(|concern| !concern.is_empty()).unwrap_or_else(|| "2".to_owned());
+    if asked.trim().parse().is_ok_and(|concern: u32| concern > nodes.into()) {
+        say(&format!(
+            "[LOCAL] WRITE_CONCERN={asked} needs more nodes: it and REPLICATION_FACTOR are {nodes} in this run"
+        ));
+        ["REPLICATION_FACTOR", "WRITE_CONCERN"].map(|name| (name, nodes.to_string())).to_vec()
+    } else {
+        Vec::new()
+    }
+}
+
 fn node_binary(setting: Option<PathBuf>) -> Result<PathBuf, String> {
     let beside = || std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("node")));
     let path = setting.or_else(beside).unwrap_or_default();
@@ -267,4 +302,36 @@ fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("    {line}\n")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_nodes_than_must_apply_a_write_lower_both() {
+        let lowered = |nodes, concern: Option<&str>| {
+            let lowered = lowered_concern(nodes, |name| concern.filter(|_| name == "WRITE_CONCERN").map(str::to_owned));
+            lowered.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        assert_eq!(lowered(1, None), ["1", "1"]);
+        assert_eq!(lowered(2, Some("3")), ["2", "2"]);
+        for (nodes, concern) in [(2, None), (3, None), (1, Some("1")), (5, Some("3")), (1, Some("many"))] {
+            assert!(lowered(nodes, concern).is_empty(), "{nodes} nodes, {concern:?}");
+        }
+    }
+
+    #[test]
+    fn two_runs_at_once_do_not_share_a_folder() {
+        let folder = std::env::temp_dir().join(format!("logs-{}", std::process::id()));
+        let (first, lock) = log_folder(&folder).unwrap();
+        let (second, _second_lock) = log_folder(&folder).unwrap();
+        assert_eq!(first, folder);
+        assert!(second.starts_with(&folder) && second != folder, "{second:?}");
+        drop(lock);
+        assert_eq!(log_folder(&folder).unwrap().0, folder, "the first has ended");
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(log_folder(Path::new("/proc/no/such")).unwrap_err().starts_with("LOG_DIR=/proc/no/such: expected"));
+    }
 }

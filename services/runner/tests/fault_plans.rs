@@ -161,6 +161,9 @@ fn who_may_not_is_told_at_the_start() {
     );
     let second = format!("FAULTS: http://127.0.0.1:{}", mesh.nodes[1].port);
     refused(&mesh, &[("KILL_TOKEN", KILL_TOKEN)], &second);
+    let kill = [("FAULTS", ""), ("KILL_MODE", "target"), ("KILL_AFTER", "300ms"), ("KILL_TARGET", "2")];
+    refused(&mesh, &[&kill[..], &[("KILL_TOKEN", KILL_TOKEN)]].concat(), &second.replace("FAULTS", "KILL_MODE"));
+    refused(&FakeMesh::start(), &kill, "refuses them: /fault answered 401: KILL_TOKEN is not the nodes'");
     let unknown = [("KILL_TOKEN", KILL_TOKEN), ("FAULTS", "at=1ms crash node9")];
     let expected =
         "FAULTS=at=1ms crash node9: entry 1 `crash node9`: expected `node9` to be one of TARGETS: http://127.0.0.1:";

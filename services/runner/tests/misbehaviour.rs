@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use fake::{FakeMesh, Fault, command, misbehaving, run, told};
+use fake::{FakeMesh, Fault, KILL_TOKEN, command, misbehaving, run, told};
 
 /// Takes a pattern of text and `#` for a number, so that the summary's lines can be compared.
 fn matches(line: &str, pattern: &str) -> bool {
@@ -301,7 +301,8 @@ fn wait_for_prefill(mesh: &FakeMesh) {
 #[test]
 fn a_kill_is_verified_and_told() {
     let mesh = FakeMesh::start();
-    let kill = [("KILL_MODE", "target"), ("KILL_AFTER", "300ms"), ("KILL_TARGET", "2"), ("FINAL_SWEEP", "false")];
+    let kill = [("KILL_MODE", "target"), ("KILL_AFTER", "300ms"), ("KILL_TARGET", "2"), ("KILL_TOKEN", KILL_TOKEN)];
+    let kill = [&kill[..], &[("FINAL_SWEEP", "false")]].concat();
     let ran = run(&mesh, &kill);
     assert_eq!(ran.code, 0, "{}", ran.out);
     assert!(ran.results["faults"][0]["silent_at_s"].is_number(), "{}", ran.out);

@@ -7,10 +7,15 @@ mod fake;
 
 use std::sync::atomic::Ordering;
 
-use fake::{FakeMesh, Fault, run};
+use fake::{FakeMesh, Fault, KILL_TOKEN, run};
 
-const KILL: [(&str, &str); 4] =
-    [("KILL_MODE", "target"), ("KILL_AFTER", "400ms"), ("KILL_TARGET", "2"), ("FINAL_SWEEP", "false")];
+const KILL: [(&str, &str); 5] = [
+    ("KILL_MODE", "target"),
+    ("KILL_AFTER", "400ms"),
+    ("KILL_TARGET", "2"),
+    ("KILL_TOKEN", KILL_TOKEN),
+    ("FINAL_SWEEP", "false"),
+];
 
 /// Exit code 2, and the reason.
 fn assert_void(mesh: &FakeMesh, settings: &[(&str, &str)], reason: &str) {

@@ -132,7 +132,7 @@ pub(crate) fn count(
         Judgement::Stale(_) => {
             live.add(Counter::Stale);
         }
-        Judgement::Foreign => {}
+        Judgement::Foreign { .. } => {}
     }
     recorder.integrity.count(judgement, describe);
 }

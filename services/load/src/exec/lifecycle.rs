@@ -2,22 +2,22 @@
 
 use std::{
     cell::RefCell,
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     compare::{Comparisons, compare_for_ever},
+    interrupts::Interrupts,
     progress::{Console, Sample, say, show_keys, show_load, show_stats},
     run::Run,
     stages::Stages,
+    standstill::{self, Standstill},
 };
 use crate::{
-    Client, Cluster, Counter, NodeIndex, NodeStats, Op, Phase, ServerCounts, Snapshot,
+    Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
     report::{Report, numbers},
@@ -46,10 +46,21 @@ pub(crate) struct Observed {
     pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
     pub(crate) swept: bool,
+    /// When this process itself stood still.
+    pub(crate) standstills: Vec<Standstill>,
+    /// The nodes' WRITE_CONCERN, if they report it.
+    pub(crate) write_concern: Option<usize>,
 }
 
-/// Runs the plan with one client per thread. SIGINT and SIGTERM end the load early, a second one also the sweep; the
-/// report is made in any case.
+/// The last counters of a run that is given up are waited for so long.
+const LAST_COUNTERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A prefill of which nothing succeeds ends after this long; after the longer time also if no node has given a reason.
+const PREFILL_FAILS_AFTER: Duration = Duration::from_millis(4500);
+const PREFILL_HANGS_AFTER: Duration = Duration::from_secs(15);
+
+/// Runs the plan with one client per thread. A signal (SIGINT, SIGTERM, SIGHUP) ends the load early, a second one also all
+/// waiting that is left; the report is made in any case.
 ///
 /// # Errors
 /// Why the run could not be made at all.
@@ -58,39 +69,53 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
+    let views = all_views(&run, cluster).await;
+    observed.write_concern = views.iter().flatten().filter_map(|view| view.write_concern).min();
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
     }
-    observed.stats_before_load = all_stats(&run, cluster).await;
-    observed.served_before_load = all_served(&run, cluster).await;
-    let loaded = load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await;
-    let healed = tokio::select! {
-        // Without faults it is done at once, and an interrupt is for the sweep.
-        biased;
-        healed = heal_all(&run, cluster, &mut observed.faults) => Some(healed),
-        () = interrupts.next() => None,
-    };
-    loaded?;
-    observed.served_after_load = all_served(&run, cluster).await;
-    observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
-    observed.stats_after_load = all_stats(&run, cluster).await;
+    if !run.abandoned() {
+        observed.stats_before_load = all_stats(&run, cluster).await;
+        observed.served_before_load = all_served(&run, cluster).await;
+        load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+    }
     observed.interrupted = run.interrupted();
-    observed.not_whole = healed.as_ref().and_then(|healed| healed.clone().err());
-    if run.plan.sweeps() && healed.is_some() {
-        observed.swept = tokio::select! {
-            result = sweep(&run, &mut stages) => result.map(|()| true)?,
-            () = interrupts.next() => false,
-        };
+    if !run.abandoned() {
+        tokio::select! {
+            result = after_load(&run, &mut stages, cluster, &mut observed) => result?,
+            () = interrupts.next() => run.abandon(),
+        }
     }
-    if !observed.swept && run.plan.sweeps() {
-        // The threads end the sweep after the key they are at, so that their measurements can be collected.
-        run.abandon();
+    if run.abandoned() && observed.stats_after_load.is_empty() {
+        let counters = async { tokio::join!(all_served(&run, cluster), all_stats(&run, cluster)) };
+        if let Ok(counters) = tokio::time::timeout(LAST_COUNTERS_WITHIN, counters).await {
+            (observed.served_after_load, observed.stats_after_load) = counters;
+        }
     }
+    // Whatever threads still wait for, they give it up.
     let recorder = stages.finish(run.plan.targets.len());
     let mut report = Report::new(&run, &recorder, observed);
-    report.name_peers(&all_ids(&run, cluster).await);
+    report.name_peers(&views.into_iter().map(|view| view.map(|view| view.id)).collect::<Vec<_>>());
     Ok(report)
+}
+
+/// What follows the load: healing, the nodes' counters, the final sweep.
+async fn after_load(
+    run: &Run,
+    stages: &mut Stages,
+    cluster: &impl Cluster,
+    observed: &mut Observed,
+) -> Result<(), String> {
+    observed.not_whole = heal_all(run, cluster, &mut observed.faults).await.err();
+    observed.served_after_load = all_served(run, cluster).await;
+    observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
+    observed.stats_after_load = all_stats(run, cluster).await;
+    if run.plan.sweeps() {
+        sweep(run, stages).await?;
+        observed.swept = true;
+    }
+    Ok(())
 }
 
 async fn prefill(
@@ -104,18 +129,30 @@ async fn prefill(
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
         () = show_keys(run, "PREFILL", Counter::Prefilled, &console) => {}
+        reason = nothing_succeeds(run, began) => return Err(reason),
     }
     console.clear();
     observed.prefill_time = began.elapsed();
     observed.prefilled = Snapshot::of(&run.live).get(Counter::Prefilled);
     let seconds = observed.prefill_time.as_secs_f64();
-    println!(
-        "[PREFILL] {}/{} keys in {seconds:.1}s, {} keys/s",
-        observed.prefilled,
-        run.plan.keys.count(),
-        numbers::grouped((observed.prefilled as f64 / seconds) as u64)
-    );
+    let rate = numbers::grouped((observed.prefilled as f64 / seconds) as u64);
+    say(&format!("[PREFILL] {}/{} keys in {seconds:.1}s, {rate} keys/s", observed.prefilled, run.plan.keys.count()));
     Ok(())
+}
+
+/// Waits until it is clear that no key can be written, and says why.
+async fn nothing_succeeds(run: &Run, began: Instant) -> String {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if Snapshot::of(&run.live).get(Counter::Prefilled) > 0 {
+            return std::future::pending().await;
+        }
+        let (reason, elapsed) = (run.last_refusal(), began.elapsed());
+        if elapsed >= PREFILL_HANGS_AFTER || (elapsed >= PREFILL_FAILS_AFTER && reason.is_some()) {
+            let reason = reason.unwrap_or_else(|| "no node has answered".to_owned());
+            return format!("prefill: no key was written in {:.1} s; the last try: {reason}", elapsed.as_secs_f64());
+        }
+    }
 }
 
 async fn load(
@@ -132,6 +169,7 @@ async fn load(
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
+    let standstills = standstill::Watch::start();
     observed.load_began_unix_ms = unix_ms();
     let watchers = async {
         tokio::join!(
@@ -147,6 +185,7 @@ async fn load(
         _ = watchers => Ok(()),
     };
     console.clear();
+    observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
     loaded?;
     observed.load_time = began.elapsed();
@@ -158,7 +197,7 @@ async fn load(
 
 async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
     let quiescence = run.plan.quiescence();
-    println!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64());
+    say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {
@@ -179,7 +218,7 @@ async fn end_warmup(run: &Run) {
     std::future::pending().await
 }
 
-/// Waits for a stage; an interrupt ends it early.
+/// Waits for a stage; a signal ends it early, and a second one the waiting.
 async fn until_done(
     run: &Run,
     interrupts: &mut Interrupts,
@@ -190,7 +229,11 @@ async fn until_done(
         tokio::select! {
             result = &mut stage => return result,
             () = interrupts.next() => {
-                say("[STOP] finishing what is in flight; once more to skip the final sweep");
+                if run.stopping() {
+                    run.abandon();
+                    return Ok(());
+                }
+                say("[STOP] finishing what is in flight; once more to skip that and the final sweep");
                 run.stop();
             }
         }
@@ -206,49 +249,26 @@ async fn when<V, F: Future<Output = ()>>(setting: Option<V>, work: impl FnOnce(V
 }
 
 async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> {
-    let mut stats = Vec::new();
-    for node in (0..run.plan.targets.len()).map(NodeIndex) {
-        stats.push(cluster.stats(node).await.ok());
-    }
-    stats
+    let stats = all_of(nodes(run).map(|node| cluster.stats(node))).await;
+    stats.into_iter().map(Result::ok).collect()
 }
 
 async fn all_served(run: &Run, cluster: &impl Cluster) -> Vec<Option<ServerCounts>> {
-    let mut served = Vec::new();
-    for node in (0..run.plan.targets.len()).map(NodeIndex) {
-        served.push(cluster.server_counts(node).await.ok());
-    }
-    served
+    let served = all_of(nodes(run).map(|node| cluster.server_counts(node))).await;
+    served.into_iter().map(Result::ok).collect()
 }
 
-async fn all_ids(run: &Run, cluster: &impl Cluster) -> Vec<Option<String>> {
-    let mut ids = Vec::new();
-    for node in (0..run.plan.targets.len()).map(NodeIndex) {
-        ids.push(cluster.view(node).await.ok().map(|view| view.id));
-    }
-    ids
+async fn all_views(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeView>> {
+    let views = all_of(nodes(run).map(|node| cluster.view(node))).await;
+    views.into_iter().map(Result::ok).collect()
+}
+
+fn nodes(run: &Run) -> impl Iterator<Item = NodeIndex> {
+    (0..run.plan.targets.len()).map(NodeIndex)
 }
 
 /// CPU time of this process so far.
 fn process_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
-
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

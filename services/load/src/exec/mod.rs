@@ -1,6 +1,7 @@
 //! How load is made: the keys and values of operations, their schedule, the threads that send them, and the stages of a run.
 
 mod compare;
+mod interrupts;
 mod judged;
 mod keys;
 mod lifecycle;
@@ -9,6 +10,7 @@ mod run;
 mod schedule;
 mod sizes;
 mod stages;
+mod standstill;
 mod sweep;
 mod together;
 mod value;
@@ -22,11 +24,13 @@ pub(crate) use self::{
     progress::Sample,
     run::EXPIRY_ALLOWANCE,
     sizes::ValueSizes,
+    standstill::Standstill,
     worker::Thread,
 };
 pub use self::{
+    interrupts::Interrupts,
     lifecycle::run_plan,
-    progress::say,
+    progress::{complain, say},
     run::Run,
     together::all_of,
     value::{Proof, Stamp, Writer, prove, write_value},

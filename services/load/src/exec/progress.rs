@@ -1,6 +1,6 @@
 //! What is seen while a run goes on: a live bar on a terminal, and lines for everyone.
 
-use std::{cell::RefCell, time::Duration};
+use std::{cell::RefCell, io::Write, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
@@ -31,12 +31,27 @@ pub struct Sample {
 /// The bar that is being shown, for whoever has something to say meanwhile. A lock, taken for a line at a time.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Prints a line, from any thread, without tearing a bar that may be there.
+/// Prints a line on standard output, from any thread, without tearing a bar that may be there.
+///
+/// Output is best effort: a reader that has gone or a full disk changes neither the run nor its exit code. Styles are removed
+/// unless it is a terminal (`NO_COLOR` and `CLICOLOR_FORCE` decide otherwise).
 pub fn say(text: &str) {
-    let shown = SHOWN.lock();
-    match &*shown {
-        Some(bar) => bar.suspend(|| println!("{text}")),
-        None => println!("{text}"),
+    print(|| {
+        let _ = writeln!(anstream::stdout(), "{text}");
+    });
+}
+
+/// The same on standard error.
+pub fn complain(text: &str) {
+    print(|| {
+        let _ = writeln!(anstream::stderr(), "{text}");
+    });
+}
+
+fn print(write: impl FnOnce()) {
+    match &*SHOWN.lock() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
     }
 }
 

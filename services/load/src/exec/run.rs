@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rand::Rng;
 
 use crate::{
@@ -46,6 +47,8 @@ pub struct Run {
     faults_in_force: AtomicU32,
     /// When a fault was last recovered from, in milliseconds after the load began; 0 before.
     last_fault_ended_ms: AtomicU64,
+    /// Why the last write of the prefill failed.
+    refusal: Mutex<Option<String>>,
     stopping: AtomicBool,
     complete: AtomicBool,
     abandoned: AtomicBool,
@@ -74,6 +77,7 @@ impl Run {
             p99_ns: AtomicU64::new(0),
             faults_in_force: AtomicU32::new(0),
             last_fault_ended_ms: AtomicU64::new(0),
+            refusal: Mutex::default(),
             stopping: AtomicBool::new(false),
             complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -149,7 +153,8 @@ impl Run {
     /// Whether no more operations may begin.
     #[must_use]
     pub fn load_ended(&self, now: Instant) -> bool {
-        self.stopping() || self.load_began.get().is_some_and(|began| now >= *began + self.plan.duration)
+        self.stopping()
+            || self.load_began.get().is_some_and(|began| now.saturating_duration_since(*began) >= self.plan.duration)
     }
 
     /// Ends the prefill or the load as soon as what is in flight has ended.
@@ -175,7 +180,16 @@ impl Run {
         self.stopping() && !self.complete.load(Ordering::Relaxed)
     }
 
-    /// Ends the sweep too.
+    pub(crate) fn note_refusal(&self, reason: String) {
+        *self.refusal.lock() = Some(reason);
+    }
+
+    /// Why the last write of the prefill that failed did.
+    pub(crate) fn last_refusal(&self) -> Option<String> {
+        self.refusal.lock().clone()
+    }
+
+    /// Nothing is waited for any more.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
     }

@@ -62,7 +62,9 @@ pub(crate) struct Pacer {
     due: RefCell<VecDeque<Instant>>,
     idle: RefCell<VecDeque<Waker>>,
     closed: Cell<bool>,
+    offered: Cell<u64>,
     dropped: Cell<u64>,
+    late_max: Cell<Duration>,
     backlog_high: Cell<usize>,
 }
 
@@ -76,12 +78,26 @@ impl Pacer {
             due: RefCell::default(),
             idle: RefCell::default(),
             closed: Cell::new(false),
+            offered: Cell::new(0),
             dropped: Cell::new(0),
+            late_max: Cell::new(Duration::ZERO),
             backlog_high: Cell::new(0),
         }
     }
 
-    /// Operations that were given up because too many others were waiting to begin.
+    /// Operations that were due.
+    #[must_use]
+    pub(crate) const fn offered(&self) -> u64 {
+        self.offered.get()
+    }
+
+    /// By how much the schedule itself was late.
+    #[must_use]
+    pub(crate) const fn late_max(&self) -> Duration {
+        self.late_max.get()
+    }
+
+    /// Operations that were given up because too many others were waiting to begin, or the load has ended.
     #[must_use]
     pub(crate) const fn dropped(&self) -> u64 {
         self.dropped.get()
@@ -93,7 +109,7 @@ impl Pacer {
         self.backlog_high.get()
     }
 
-    /// Makes operations due until the load ends. What was due by then is still begun.
+    /// Makes operations due until the load ends. What was due by then and has not begun is given up.
     ///
     /// # Errors
     /// If the system gives no timer.
@@ -105,6 +121,7 @@ impl Pacer {
             if run.load_ended(now) {
                 break;
             }
+            self.late_max.set(self.late_max.get().max(now.saturating_duration_since(next)));
             while next <= now {
                 self.offer(next);
                 next += self.interval;
@@ -115,6 +132,8 @@ impl Pacer {
             let _ = rustix::io::read(timer.get_ref(), &mut expirations);
             ready.clear_ready();
         }
+        // The load has ended: what had no turn has none any more.
+        self.dropped.set(self.dropped.get() + self.due.borrow_mut().drain(..).count() as u64);
         self.closed.set(true);
         self.idle.borrow_mut().drain(..).for_each(Waker::wake);
         Ok(())
@@ -135,6 +154,7 @@ impl Pacer {
     }
 
     fn offer(&self, start: Instant) {
+        self.offered.set(self.offered.get() + 1);
         let mut due = self.due.borrow_mut();
         if due.len() >= self.backlog_max {
             self.dropped.set(self.dropped.get() + 1);

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     keys::KeyIndex,
+    progress::complain,
     run::Run,
     schedule::Schedule,
     sweep::sweep_key,
@@ -143,19 +144,29 @@ async fn follow<C: Client>(
             return;
         }
     };
-    let mut stage = Stage::Connect;
+    let (mut stage, mut end) = (Stage::Connect, stages.clone());
     loop {
         let _ = report.send(Ok(stage));
         if stages.wait_for(|next| *next > stage).await.is_err() {
             return;
         }
         stage = *stages.borrow();
-        match stage {
-            Stage::Connect => {}
-            Stage::Prefill => prefill(&thread, &target).await,
-            Stage::Load => load(&thread, &target).await,
-            Stage::Sweep => sweep(&thread, &target).await,
-            Stage::End => return,
+        if stage == Stage::End {
+            return;
+        }
+        let work = async {
+            match stage {
+                // The first stage is behind, the last was just looked for.
+                Stage::Connect | Stage::End => {}
+                Stage::Prefill => prefill(&thread, &target).await,
+                Stage::Load => load(&thread, &target).await,
+                Stage::Sweep => sweep(&thread, &target).await,
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            // Nothing is waited for any more. An error says the same.
+            _ = end.wait_for(|stage| *stage == Stage::End) => return,
         }
     }
 }
@@ -165,10 +176,12 @@ async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
     let driver = async {
         if let Schedule::Open(pacer) = &thread.schedule {
             if let Err(error) = pacer.drive(&thread.run).await {
-                eprintln!("[SCHEDULE] no timer: {error}");
+                complain(&format!("[SCHEDULE] no timer: {error}"));
                 thread.run.stop();
             }
             let mut recorder = thread.recorder.borrow_mut();
+            recorder.offered = pacer.offered();
+            recorder.late_max = pacer.late_max();
             recorder.dropped = pacer.dropped();
             recorder.backlog_high = pacer.backlog_high();
         }
@@ -208,7 +221,7 @@ async fn sweep<T: Target>(thread: &Rc<Thread>, target: &T) {
         let (thread, next, mut target) = (Rc::clone(thread), Rc::clone(&next), target.clone());
         async move {
             let run = &thread.run;
-            while let Some(key) = take(&next, run, run.plan.threads).filter(|_| !run.abandoned()) {
+            while let Some(key) = take(&next, run, run.plan.threads) {
                 sweep_key(&thread, &mut target, key).await;
                 thread.live().add(Counter::Swept);
                 tokio::task::consume_budget().await;

@@ -66,7 +66,9 @@ async fn read<T: Target>(
             Judgement::Broken(Violation::Lost)
         }
         // What one node lacks is told by node, and a miss of the quorum's once.
-        (Judgement::Stale(_) | Judgement::Foreign | Judgement::Broken(Violation::Missing), _) => Judgement::Sound,
+        (Judgement::Stale(_) | Judgement::Foreign { .. } | Judgement::Broken(Violation::Missing), _) => {
+            Judgement::Sound
+        }
         (judgement, _) => judgement,
     };
     note(thread, &reply, judgement);

@@ -174,6 +174,9 @@ impl<T: Target> Worker<T> {
         let (thread, times) = (&self.thread, start.end());
         let (value, trace) = (&self.value[..], self.target.trace());
         let judgement = thread.check(&Reply { watched: &watched, answer: &answer, value, times, trace });
+        if matches!(answer.outcome, Outcome::Error(_)) {
+            thread.run.note_refusal(thread.describe(Op::Set, key, &answer, &answer.error().name()));
+        }
         thread.recorder.borrow_mut().tries.add_ahead(Op::Set, &answer);
         thread.follow_up_aside(&mut self.target, &Finished { op: Op::Set, answer: &answer, times, judgement });
         answer.outcome

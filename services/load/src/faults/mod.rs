@@ -19,5 +19,5 @@ pub(crate) use self::{
     log::{FaultLog, unix_ms},
     record::FaultRecord,
     run::{heal_all, inject},
-    verdict::{strays, voids},
+    verdict::{dead_at_once, strays, voids},
 };

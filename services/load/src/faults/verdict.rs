@@ -1,8 +1,10 @@
 //! What a run's faults allow to be said about it: whether they happened at all and under load, and whether operations failed
 //! only while a fault explains it.
 
+use std::collections::BTreeSet;
+
 use super::record::{Evidence, FaultRecord};
-use crate::stats::ErrorSummary;
+use crate::{exec::Standstill, stats::ErrorSummary};
 
 /// A fault under less load than this, in operations per second, proves nothing.
 const LOAD_MIN_OPS_PER_S: f64 = 100.0;
@@ -41,8 +43,10 @@ fn fault_void(record: &FaultRecord) -> Option<String> {
 
 /// Operations that failed while no fault explains it: an undetected crash or stop does, and another fault until the mesh has
 /// recovered from it.
-pub(crate) fn strays(errors: &[ErrorSummary], faults: &[FaultRecord]) -> Option<String> {
-    let times: Vec<_> = faults.iter().filter_map(|fault| Some((fault.begun_at_s?, explains_until_s(fault)))).collect();
+/// So does a time in which the runner itself stood still.
+pub(crate) fn strays(errors: &[ErrorSummary], faults: &[FaultRecord], standstills: &[Standstill]) -> Option<String> {
+    let faults = faults.iter().filter_map(|fault| Some((fault.begun_at_s?, explains_until_s(fault))));
+    let times: Vec<_> = faults.chain(standstills.iter().map(|still| (still.from_s, still.to_s))).collect();
     let excused = |from_s: f64, to_s: f64| {
         times.iter().any(|(began_s, over_s)| from_s >= began_s - ROUNDING_S && to_s <= over_s + UNDER_WAY_S)
     };
@@ -53,6 +57,20 @@ pub(crate) fn strays(errors: &[ErrorSummary], faults: &[FaultRecord]) -> Option<
     Some(format!(
         "{count} operations failed while no fault explains it, the first between {from_s:.1}s and {to_s:.1}s: {kind}"
     ))
+}
+
+/// The most nodes that were dead, or not yet in sync again, at one time.
+pub(crate) fn dead_at_once(faults: &[FaultRecord]) -> usize {
+    let dies = |fault: &&FaultRecord| fault.begun_at_s.is_some() && matches!(fault.kind, "crash" | "storm");
+    let is_dead = |fault: &FaultRecord, at_s: f64| {
+        let recovered = fault.recovered_at_s.is_some_and(|recovered_s| recovered_s < at_s);
+        fault.begun_at_s.is_some_and(|begun_s| begun_s <= at_s) && !recovered
+    };
+    let dead_at = |at_s: f64| {
+        let dead = faults.iter().filter(dies).filter(|fault| is_dead(fault, at_s)).flat_map(|fault| &fault.targets);
+        dead.collect::<BTreeSet<_>>().len()
+    };
+    faults.iter().filter(dies).filter_map(|fault| fault.begun_at_s).map(dead_at).max().unwrap_or_default()
 }
 
 /// Once every survivor knows of a death, or the node is ready again, operations must succeed.
@@ -119,7 +137,7 @@ mod tests {
     #[test]
     fn a_fault_explains_errors_until_the_mesh_has_recovered() {
         let stray = |from_s, recovered_at_s| {
-            strays(&errors(from_s, from_s + 0.1), &[FaultRecord { recovered_at_s, ..fault(10.0) }])
+            strays(&errors(from_s, from_s + 0.1), &[FaultRecord { recovered_at_s, ..fault(10.0) }], &[])
         };
         assert!(stray(9.95, Some(16.0)).is_none() && stray(21.8, Some(16.0)).is_none());
         assert!(stray(99.0, None).is_none());
@@ -133,15 +151,39 @@ mod tests {
         for (from_s, to_s, stray) in
             [(2.0, 10.5, false), (9.0, 9.1, false), (1.8, 2.1, true), (2.0, 10.6, true), (17.5, 17.6, true)]
         {
-            assert_eq!(strays(&errors(from_s, to_s), &crashes).is_some(), stray, "{from_s} to {to_s}");
+            assert_eq!(strays(&errors(from_s, to_s), &crashes, &[]).is_some(), stray, "{from_s} to {to_s}");
         }
-        let text = strays(&errors(20.0, 20.1), &crashes).unwrap_or_default();
+        let text = strays(&errors(20.0, 20.1), &crashes, &[]).unwrap_or_default();
         assert!(
             text.contains("3 operations failed while") && text.contains("between 20.0s and 20.1s: refused"),
             "{text}"
         );
         let back_before = [FaultRecord { survivors: Vec::new(), ready_at_s: Some(3.0), ..crash(2.0) }];
-        assert!(strays(&errors(8.9, 9.0), &back_before).is_none());
-        assert!(strays(&errors(9.0, 9.1), &back_before).is_some());
+        assert!(strays(&errors(8.9, 9.0), &back_before, &[]).is_none());
+        assert!(strays(&errors(9.0, 9.1), &back_before, &[]).is_some());
+    }
+
+    #[test]
+    fn a_standstill_of_the_runner_explains_errors() {
+        let still = [Standstill { from_s: 40.0, to_s: 48.0 }];
+        assert!(strays(&errors(40.0, 48.5), &[fault(2.0)], &[]).is_some());
+        assert!(strays(&errors(40.0, 48.5), &[fault(2.0)], &still).is_none());
+        assert!(strays(&errors(39.0, 48.5), &[fault(2.0)], &still).is_some());
+    }
+
+    #[test]
+    fn nodes_are_dead_at_once_until_they_have_recovered() {
+        let dead = |kind, node: &str, from_s, recovered_at_s| FaultRecord {
+            kind,
+            targets: vec![node.to_owned()],
+            recovered_at_s,
+            ..FaultRecord::example(1, from_s)
+        };
+        let crash = |node, from_s, until_s| dead("crash", node, from_s, Some(until_s));
+        assert_eq!(dead_at_once(&[]), 0);
+        assert_eq!(dead_at_once(&[crash("a", 1.0, 5.0), crash("b", 6.0, 9.0), crash("a", 10.0, 11.0)]), 1);
+        assert_eq!(dead_at_once(&[crash("a", 1.0, 5.0), crash("b", 4.0, 9.0), crash("b", 4.5, 6.0)]), 2);
+        assert_eq!(dead_at_once(&[dead("stop", "a", 1.0, None), dead("partition", "b", 1.0, None)]), 0);
+        assert_eq!(dead_at_once(&[dead("storm", "a", 1.0, None), crash("b", 90.0, 91.0)]), 2, "never back");
     }
 }

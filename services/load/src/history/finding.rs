@@ -15,7 +15,10 @@ pub enum Judgement {
     /// An older value than one that was acknowledged this long before the read began; allowed at consistency `one`.
     Stale(Duration),
     /// A valid value of this key from another run.
-    Foreign,
+    Foreign {
+        /// It is newer than a write of this run that had been acknowledged.
+        overwrites: bool,
+    },
     /// The guarantee does not hold.
     Broken(Violation),
 }
@@ -113,6 +116,12 @@ impl Violation {
         matches!(self, Self::WrongObject | Self::Corrupt | Self::NeverWritten)
     }
 
+    /// Whether it may be the loss of an acknowledged write or deletion.
+    #[must_use]
+    pub const fn may_be_a_loss(self) -> bool {
+        matches!(self, Self::SessionBroken | Self::Resurrected) || self.may_be_an_eviction()
+    }
+
     /// Whether an evicted key may be the reason: what is gone cannot be found, and an older copy may be all that is left.
     #[must_use]
     pub const fn may_be_an_eviction(self) -> bool {
@@ -191,8 +200,10 @@ pub struct Integrity {
     pub stale: u64,
     /// How old these were.
     pub stale_age: Distribution,
-    /// Values left by another run.
+    /// Values of another run.
     pub foreign: u64,
+    /// Those of them that were newer than a write of this run: another client writes these keys meanwhile.
+    pub overwritten: u64,
     /// The first few of each kind.
     pub examples: Vec<Finding>,
 }
@@ -202,7 +213,10 @@ impl Integrity {
     pub fn count(&mut self, judgement: Judgement, describe: impl FnOnce(Violation) -> Finding) {
         match judgement {
             Judgement::Sound => {}
-            Judgement::Foreign => self.foreign += 1,
+            Judgement::Foreign { overwrites } => {
+                self.foreign += 1;
+                self.overwritten += u64::from(overwrites);
+            }
             Judgement::Stale(age) => {
                 self.stale += 1;
                 self.stale_age.record(age);
@@ -242,6 +256,7 @@ impl Integrity {
         self.stale += other.stale;
         self.stale_age.merge(&other.stale_age);
         self.foreign += other.foreign;
+        self.overwritten += other.overwritten;
         for example in &other.examples {
             if self.examples.iter().filter(|mine| mine.kind == example.kind).count() < EXAMPLES_MAX {
                 self.examples.push(example.clone());
@@ -259,6 +274,7 @@ impl Serialize for Integrity {
         }
         map.serialize_entry("stale", &self.stale)?;
         map.serialize_entry("foreign", &self.foreign)?;
+        map.serialize_entry("overwritten", &self.overwritten)?;
         map.serialize_entry("examples", &self.examples)?;
         map.end()
     }
@@ -279,10 +295,10 @@ mod tests {
         }
         two.count(Judgement::Broken(Violation::Resurrected), broken);
         two.count(Judgement::Stale(Duration::from_millis(5)), broken);
-        two.count(Judgement::Foreign, broken);
+        two.count(Judgement::Foreign { overwrites: true }, broken);
         one.merge(&two);
         assert_eq!((one.of(Violation::Corrupt), one.of(Violation::Resurrected), one.violations()), (18, 1, 19));
-        assert_eq!((one.stale, one.stale_age.count(), one.foreign, one.wrong_values()), (1, 1, 1, 18));
+        assert_eq!((one.stale, one.stale_age.count(), one.overwritten, one.wrong_values()), (1, 1, 1, 18));
         let kinds: Vec<_> = one.examples.iter().map(|example| example.kind).collect();
         assert_eq!(kinds, ["corrupt", "corrupt", "corrupt", "resurrected"]);
         let json = serde_json::to_value(&one).unwrap();

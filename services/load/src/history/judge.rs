@@ -50,7 +50,7 @@ pub(super) fn judge_value(
         return if floor.exists() && version == floor.version() {
             Judgement::Broken(Violation::Corrupt)
         } else {
-            Judgement::Foreign
+            Judgement::Foreign { overwrites: floor.exists() }
         };
     }
     let mark = Mark::of(stamp);

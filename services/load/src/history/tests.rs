@@ -218,7 +218,7 @@ fn writes_that_overlap_may_be_acknowledged_in_any_order() {
 fn values_of_another_run_are_told_apart() {
     let mut told = Told::new();
     let foreign = Stamp { writer: Writer { run: 8, thread: 0 }, seq: 99 };
-    assert_eq!(told.read_one(foreign, 5), Judgement::Foreign);
+    assert_eq!(told.read_one(foreign, 5), Judgement::Foreign { overwrites: false });
     told.set(10);
     assert!(matches!(told.read_one(foreign, 5), Judgement::Stale(_)));
     assert_eq!(told.read_one(foreign, 10), broken(Violation::Corrupt));

@@ -4,22 +4,21 @@ mod fault_table;
 pub(crate) mod numbers;
 mod reconcile;
 mod reconcile_table;
+mod results_file;
 mod slow_table;
 mod summary;
 mod verdict;
 
 pub(crate) use self::numbers::grouped;
-pub use self::summary::render;
-
-use std::{fs, io, path::Path};
+pub use self::results_file::ResultsFile;
 
 use serde::Serialize;
 
 use self::{reconcile::Reconciliation, verdict::Verdict};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
-    exec::{Divergence, Observed, Sample},
-    faults::{FaultRecord, unix_ms},
+    exec::{Divergence, Observed, Sample, Standstill, say},
+    faults::{FaultRecord, dead_at_once, unix_ms},
     history::Integrity,
     plan::Plan,
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
@@ -72,6 +71,10 @@ pub struct Report {
     pub lag: Option<Lag>,
     /// The crashes of KILL_MODE in their order, then the faults of FAULTS as they were written.
     pub faults: Vec<FaultRecord>,
+    /// When the runner itself stood still.
+    pub standstills: Vec<Standstill>,
+    /// The nodes' WRITE_CONCERN, if they report it.
+    pub write_concern: Option<usize>,
     /// Why the mesh had not recovered from them.
     pub not_whole: Option<String>,
     /// Client/server reconciliation; nothing if no node reported what it counted.
@@ -158,8 +161,12 @@ pub struct Lag {
     pub max_ms: f64,
     /// The most operations that waited at one time, on one thread.
     pub backlog_max: usize,
-    /// Operations given up because too many waited.
+    /// Operations that were due.
+    pub offered: u64,
+    /// Operations given up because too many waited, or the load had ended.
     pub dropped: u64,
+    /// By how much the schedule itself was late, in milliseconds: the runner's own lateness.
+    pub schedule_late_ms: f64,
 }
 
 impl Report {
@@ -203,11 +210,15 @@ impl Report {
             lag: plan.rate.map(|_| Lag {
                 max_ms: recorder.lag_max.as_secs_f64() * 1e3,
                 backlog_max: recorder.backlog_high,
+                offered: recorder.offered,
                 dropped: recorder.dropped,
+                schedule_late_ms: recorder.late_max.as_secs_f64() * 1e3,
             }),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
             faults: faults(recorder, observed.faults),
+            standstills: observed.standstills,
+            write_concern: observed.write_concern,
             not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
@@ -237,28 +248,49 @@ impl Report {
         url.clone_into(&mut traces.url);
     }
 
-    /// Whether a miss may be explained by something other than a lost write.
+    /// What may explain a miss other than a lost write, in words; empty if nothing does.
     #[must_use]
-    pub const fn misses_are_explained(&self) -> bool {
+    pub(crate) fn miss_explanations(&self) -> Vec<String> {
+        let mut explanations = Vec::new();
         // Where the load itself says how long values live, the checker knows which may have expired.
-        self.evicted > 0 || (self.expired > 0 && self.setup.ttl.is_none())
+        if self.evicted > 0 || (self.expired > 0 && self.setup.ttl.is_none()) {
+            explanations.push(format!("{} evicted, {} expired", grouped(self.evicted), grouped(self.expired)));
+        }
+        if self.integrity.overwritten > 0 {
+            explanations.push(format!(
+                "another client wrote {} of these values meanwhile",
+                grouped(self.integrity.overwritten)
+            ));
+        }
+        explanations.extend(self.losses_allowed());
+        explanations
+    }
+
+    /// As many nodes had crashed at once as must have applied a write: nothing is promised for what they alone held.
+    fn losses_allowed(&self) -> Option<String> {
+        let (concern, dead) = (self.write_concern?, dead_at_once(&self.faults));
+        let nodes = if dead == 1 { "1 node was".to_owned() } else { format!("{dead} nodes were") };
+        (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
     }
 
     /// How many violations of a kind have no excuse.
     #[must_use]
-    pub const fn violations(&self, violation: Violation) -> u64 {
-        if self.misses_are_explained() && violation.may_be_an_eviction() { 0 } else { self.integrity.of(violation) }
+    pub fn violations(&self, violation: Violation) -> u64 {
+        let lost = violation.may_be_a_loss() && self.losses_allowed().is_some();
+        let missed = violation.may_be_an_eviction() && !self.miss_explanations().is_empty();
+        if lost || missed { 0 } else { self.integrity.of(violation) }
     }
 
-    /// Writes the machine-readable result.
+    /// Writes the machine-readable results and prints the summary, which ends in the verdict. Gives the exit code.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(path, serde_json::to_vec_pretty(self)?)
+    /// One line, if the results cannot be written.
+    pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
+        let place = results.as_ref().map(|results| format!("Results: {}\n", results.path().display()));
+        let saved = results.map_or(Ok(()), |results| results.save(self));
+        let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
+        say(&format!("\n{}", summary::render(self, &place)));
+        saved.map(|()| self.verdict.exit_code)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, time::Duration};
 
+use anstyle::AnsiColor;
+
 use super::{
     Report, Row, fault_table,
     numbers::{grouped, millis, percent, sparkline},
@@ -12,9 +14,9 @@ use crate::{Violation, stats::SweepTally};
 /// A heading is as wide as the table of latencies.
 const WIDTH: usize = 96;
 
-/// The whole summary, ending in the verdict.
+/// The whole summary, ending in the verdict; before that, where the results are.
 #[must_use]
-pub fn render(report: &Report) -> String {
+pub(super) fn render(report: &Report, results: &str) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = contract(&mut out, report);
@@ -25,7 +27,7 @@ pub fn render(report: &Report) -> String {
     let _ = fault_table::write(&mut out, &report.faults);
     let _ = reconcile_table::write(&mut out, report);
     let _ = slow_table::write(&mut out, report);
-    let _ = verdict(&mut out, report);
+    let _ = verdict(&mut out, report, results);
     out
 }
 
@@ -93,6 +95,9 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
         field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
     }
     if let Some(lag) = &report.lag {
+        let (achieved, offered) = (grouped(totals.total), grouped(lag.offered));
+        let share = percent(totals.total, lag.offered);
+        field(out, "achieved", &format!("{share:.1} % of the schedule: {achieved} of {offered} operations"))?;
         let lag = format!("{:.1} ms at most, backlog {}, given up {}", lag.max_ms, lag.backlog_max, lag.dropped);
         field(out, "lag", &lag)?;
     }
@@ -194,11 +199,8 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "wrong object", &of(Violation::WrongObject))?;
     let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
     field(out, "corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)))?;
-    let explained = if report.misses_are_explained() {
-        format!(" (explained: {} evicted, {} expired)", grouped(report.evicted), grouped(report.expired))
-    } else {
-        String::new()
-    };
+    let explained = report.miss_explanations().join("; ");
+    let explained = if explained.is_empty() { explained } else { format!(" (explained: {explained})") };
     field(out, "missing", &format!("{} misses of acknowledged keys{explained}", of(Violation::Missing)))?;
     let lost = report.sweep.as_ref().map_or_else(
         || "unknown: no final sweep".to_owned(),
@@ -259,27 +261,29 @@ fn sweep_nodes(out: &mut String, report: &Report, sweep: &SweepTally) -> std::fm
     Ok(())
 }
 
-fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
+fn verdict(out: &mut String, report: &Report, results: &str) -> std::fmt::Result {
     let verdict = &report.verdict;
-    writeln!(out)?;
+    write!(out, "\n{results}")?;
+    let [red, yellow, green] = [AnsiColor::Red, AnsiColor::Yellow, AnsiColor::Green].map(|colour| colour.on_default());
     let lists = [
-        ("BROKEN ", &verdict.broken),
-        ("MISSED ", &verdict.missed),
-        ("INVALID", &verdict.invalid),
-        ("VOID   ", &verdict.void),
+        ("BROKEN ", red, &verdict.broken),
+        ("MISSED ", red, &verdict.missed),
+        ("INVALID", yellow, &verdict.invalid),
+        ("VOID   ", yellow, &verdict.void),
+        ("SUSPECT", yellow, &verdict.suspect),
     ];
-    for (word, reasons) in lists {
+    for (word, style, reasons) in lists {
         for reason in reasons {
-            writeln!(out, "{word} {reason}")?;
+            writeln!(out, "{style}{word}{style:#} {reason}")?;
         }
     }
-    let word = match verdict.exit_code {
-        0 => "PASS",
-        1 => "FAIL",
-        _ if verdict.invalid.is_empty() => "VOID RUN",
-        _ => "INVALID RUN",
+    let (word, style) = match verdict.exit_code {
+        0 => ("PASS", green),
+        1 => ("FAIL", red),
+        _ if verdict.invalid.is_empty() && verdict.suspect.is_empty() => ("VOID RUN", yellow),
+        _ => ("INVALID RUN", yellow),
     };
-    writeln!(out, "Verdict: {word} (exit code {})", verdict.exit_code)
+    write!(out, "{style}Verdict: {word} (exit code {}){style:#}", verdict.exit_code)
 }
 
 pub(crate) fn heading(out: &mut String, title: &str) -> std::fmt::Result {

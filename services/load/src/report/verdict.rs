@@ -2,14 +2,25 @@
 
 use serde::Serialize;
 
-use super::{Report, numbers::percent};
+use super::{
+    Report,
+    numbers::{grouped, percent},
+};
 use crate::{
     Violation,
+    exec::Standstill,
     faults::{FaultRecord, strays, voids},
 };
 
 /// Fewer operations than this prove nothing.
 const SAMPLES_MIN: u64 = 100;
+
+/// An open loop that achieved less of its schedule than this measures something else than was asked for.
+const ACHIEVED_MIN: f64 = 0.95;
+
+/// A schedule that was later than this, and a runner that stood still for longer, are part of what was measured.
+const LATE_MAX_MS: f64 = 250.0;
+const STANDSTILL_MAX_S: f64 = 1.0;
 
 /// Pass or fail, and why.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -22,6 +33,8 @@ pub struct Verdict {
     pub invalid: Vec<String>,
     /// Why its faults prove nothing, which makes the run as invalid.
     pub void: Vec<String>,
+    /// Why the run's measurements are to be doubted: the runner's own part in them.
+    pub suspect: Vec<String>,
     /// 0 pass, 1 a guarantee or an objective broken, 2 the run is invalid.
     pub exit_code: u8,
 }
@@ -48,7 +61,7 @@ impl Verdict {
         if !report.faults.is_empty() {
             // Where every operation may fail, it does not matter when.
             let judged = errors_max_percent < 100.0 && verdict.void.is_empty();
-            verdict.missed.extend(strays(&report.errors, &report.faults).filter(|_| judged));
+            verdict.missed.extend(strays(&report.errors, &report.faults, &report.standstills).filter(|_| judged));
         }
         // A node that nobody has started again is nobody's failure.
         let is_judged = !report.faults.iter().any(FaultRecord::is_away);
@@ -64,15 +77,41 @@ impl Verdict {
             let count = both.differences.len();
             verdict.invalid.push(format!("{count} counts of client and nodes do not agree, the first: {words}"));
         }
-        if let Some(lag) = report.lag.filter(|lag| lag.dropped > 0) {
-            verdict.invalid.push(format!("the rate was too high: {} operations were given up", lag.dropped));
-        }
-        verdict.exit_code =
-            match (verdict.broken.len(), verdict.invalid.len() + verdict.void.len(), verdict.missed.len()) {
-                (0, 0, 0) => 0,
-                (0, 1.., _) => 2,
-                _ => 1,
-            };
+        verdict.judge_runner(report);
+        let proves_nothing = verdict.invalid.len() + verdict.void.len();
+        verdict.exit_code = match (verdict.broken.len(), proves_nothing, verdict.missed.len(), verdict.suspect.len()) {
+            (0, 0, 0, _) => 0,
+            // What was missed may be the runner's own doing.
+            (0, 1.., _, _) | (0, 0, 1.., 1..) => 2,
+            _ => 1,
+        };
         verdict
+    }
+
+    /// What the runner itself did to the measurement.
+    fn judge_runner(&mut self, report: &Report) {
+        if let Some(lag) = report.lag.filter(|lag| lag.offered > 0) {
+            let (achieved, offered) = (report.totals.total, lag.offered);
+            if (achieved as f64) < ACHIEVED_MIN * offered as f64 {
+                let share = percent(achieved, offered);
+                let (achieved, offered) = (grouped(achieved), grouped(offered));
+                let what = format!("{achieved} of {offered} operations were achieved ({share:.1} %)");
+                self.invalid.push(format!("the rate was too high: {what}"));
+            }
+            if lag.schedule_late_ms >= LATE_MAX_MS {
+                self.suspect.push(format!("the runner's schedule was up to {:.0} ms late", lag.schedule_late_ms));
+            }
+        }
+        let longest = report.standstills.iter().max_by(|a, b| a.lasted_s().total_cmp(&b.lasted_s()));
+        if let Some(longest) = longest {
+            let Standstill { from_s, to_s } = *longest;
+            let what = format!(
+                "the runner itself stood still (stopped, suspended or without CPU): {} times, the longest from {from_s:.2} s \
+                 to {to_s:.2} s; what failed or was slow then is no node's failure",
+                report.standstills.len()
+            );
+            let list = if longest.lasted_s() >= STANDSTILL_MAX_S { &mut self.invalid } else { &mut self.suspect };
+            list.push(what);
+        }
     }
 }

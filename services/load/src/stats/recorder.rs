@@ -27,6 +27,10 @@ pub(crate) struct Recorder {
     pub extra_tries: u64,
     /// Operations that the schedule gave up.
     pub dropped: u64,
+    /// Operations that an open loop's schedule made due.
+    pub offered: u64,
+    /// By how much the schedule itself was late.
+    pub late_max: Duration,
     /// The most operations that waited to begin.
     pub backlog_high: usize,
     /// The longest an operation waited to begin.
@@ -95,6 +99,8 @@ impl Recorder {
             failed_over: 0,
             extra_tries: 0,
             dropped: 0,
+            offered: 0,
+            late_max: Duration::ZERO,
             backlog_high: 0,
             lag_max: Duration::ZERO,
             sweep: SweepTally::new(nodes),
@@ -118,6 +124,8 @@ impl Recorder {
         self.failed_over += other.failed_over;
         self.extra_tries += other.extra_tries;
         self.dropped += other.dropped;
+        self.offered += other.offered;
+        self.late_max = self.late_max.max(other.late_max);
         self.backlog_high = self.backlog_high.max(other.backlog_high);
         self.lag_max = self.lag_max.max(other.lag_max);
         self.sweep.merge(&other.sweep);

@@ -2,17 +2,20 @@
 
 use std::{
     io,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use load::ErrorKind;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::response::{Head, parse_head};
+use super::{
+    Health,
+    response::{Head, parse_head},
+};
 
 /// After this long without use, a connection is looked at before it is used again: the server may have closed it.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -25,18 +28,21 @@ pub(crate) struct Connection {
     /// The target's epoch when it was dialled.
     pub(crate) epoch: u32,
     used_at: Instant,
+    /// A request was sent whose answer has not been read.
+    is_owed: bool,
 }
 
 impl Connection {
-    pub(crate) async fn dial(addr: SocketAddr, epoch: u32) -> Result<Self, ErrorKind> {
-        let stream = TcpStream::connect(addr).await.map_err(|error| kind_of(&error))?;
+    pub(crate) async fn dial(target: &Health, epoch: u32) -> Result<Self, ErrorKind> {
+        let stream = target.connect().await.map_err(|error| not_dialled(&error))?;
         // Without it, a request that does not fit one segment would wait for an acknowledgement.
-        stream.set_nodelay(true).map_err(|error| kind_of(&error))?;
-        Ok(Self { stream, buffer: Vec::with_capacity(1024), epoch, used_at: Instant::now() })
+        stream.set_nodelay(true).map_err(|error| not_dialled(&error))?;
+        Ok(Self { stream, buffer: Vec::with_capacity(1024), epoch, used_at: Instant::now(), is_owed: false })
     }
 
     /// Sends a request and reads the response; its body goes into `body`.
     pub(crate) async fn exchange(&mut self, request: &[u8], body: &mut Vec<u8>) -> Result<Head, ErrorKind> {
+        self.is_owed = true;
         self.stream.write_all(request).await.map_err(|error| kind_of(&error))?;
         self.buffer.clear();
         loop {
@@ -44,6 +50,7 @@ impl Connection {
             if let Some(head) = parse_head(&self.buffer)?
                 && head.copy_body(&self.buffer, read == 0, body)?
             {
+                self.is_owed = false;
                 return Ok(head);
             }
             if read == 0 {
@@ -69,10 +76,64 @@ impl Connection {
     }
 }
 
+/// A request that is given up is reset: a node answers a client that has only closed its sending side, and stops working for
+/// one that is gone.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.is_owed {
+            // A socket that cannot be told so is closed already.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Whatever the reason, nothing was sent.
+fn not_dialled(error: &io::Error) -> ErrorKind {
+    if error.kind() == io::ErrorKind::TimedOut { ErrorKind::TimedOut } else { ErrorKind::Refused }
+}
+
 fn kind_of(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
         io::ErrorKind::TimedOut => ErrorKind::TimedOut,
         _ => ErrorKind::Closed,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::settings::TargetUrl;
+
+    async fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Health::new(TargetUrl::new(&listener.local_addr().unwrap().to_string()), true);
+        let (dialled, accepted) = tokio::join!(Connection::dial(&target, 0), listener.accept());
+        (dialled.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_is_reset_and_an_idle_connection_is_closed() {
+        let (mut connection, mut server) = pair().await;
+        let (mut body, mut buffer) = (Vec::new(), [0; 64]);
+        let exchange = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body);
+        assert!(tokio::time::timeout(Duration::from_millis(50), exchange).await.is_err());
+        drop(connection);
+        assert_eq!(server.read(&mut buffer).await.unwrap_or(0), 18);
+        assert_eq!(server.read(&mut buffer).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+
+        let (mut connection, mut server) = pair().await;
+        let answer = async {
+            let read = server.read(&mut buffer).await.unwrap();
+            server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            read
+        };
+        let (head, _) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body), answer);
+        assert_eq!(head.unwrap().status, 200);
+        drop(connection);
+        assert_eq!(server.read(&mut [0; 64]).await.unwrap(), 0, "closed, not reset");
     }
 }

@@ -117,7 +117,7 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        Connection::dial(health.addr(), epoch).await.map_err(|kind| (epoch, kind))
+        Connection::dial(health, epoch).await.map_err(|kind| (epoch, kind))
     }
 
     /// A target has answered.

@@ -5,6 +5,9 @@ use load::{ErrorKind, Version};
 /// Headers a response may have.
 const HEADERS_MAX: usize = 48;
 
+/// So many interim responses (1xx) may come before the answer.
+const INTERIM_MAX: usize = 8;
+
 /// A response's body may be this long.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -43,11 +46,25 @@ pub(crate) struct Head {
     framing: Framing,
 }
 
-/// The head at the start of `buffer`, or nothing while it is not whole.
+/// The head of the answer in `buffer`, or nothing while it is not whole. Interim responses before it are skipped.
 pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
+    let mut from = 0;
+    for _ in 0..=INTERIM_MAX {
+        match parse_one(buffer, from)? {
+            // Nobody has asked for another protocol.
+            Some(head) if head.status == 101 => return Err(ErrorKind::Protocol),
+            Some(head) if head.status < 200 => from = head.bytes,
+            found => return Ok(found),
+        }
+    }
+    Err(ErrorKind::Protocol)
+}
+
+/// The head that begins at `from`.
+fn parse_one(buffer: &[u8], from: usize) -> Result<Option<Head>, ErrorKind> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(bytes) = response.parse(buffer).map_err(|_| ErrorKind::Protocol)? else {
+    let httparse::Status::Complete(bytes) = response.parse(&buffer[from..]).map_err(|_| ErrorKind::Protocol)? else {
         return Ok(None);
     };
     let status = response.code.ok_or(ErrorKind::Protocol)?;
@@ -60,7 +77,7 @@ pub(crate) fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ErrorKind> {
         is_kept: false,
         node: None,
         close,
-        bytes,
+        bytes: from + bytes,
         framing: Framing::UntilClose,
     };
     for header in response.headers.iter() {
@@ -171,6 +188,21 @@ mod tests {
         let head = parse_head(plain).unwrap().unwrap();
         assert_eq!((head.status, head.cache, head.version), (200, CacheHeader::HitRemote, Some(Version::new(42))));
         assert_eq!((head.node, head.close), (Some(255), false));
+    }
+
+    #[test]
+    fn an_interim_response_is_no_answer() {
+        let early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+        let answer = b"HTTP/1.1 200 OK\r\nServer-Timing: mesh;dur=1\r\nContent-Length: 5\r\n\r\nhello";
+        let both = [&early[..], &b"HTTP/1.1 100 Continue\r\n\r\n"[..], &answer[..]].concat();
+        for end in 0..both.len() {
+            assert_eq!(body_of(&both[..end]), None, "{end}");
+        }
+        assert_eq!(body_of(&both).unwrap(), b"hello");
+        let head = parse_head(&both).unwrap().unwrap();
+        assert_eq!((head.status, &both[head.timing.0..head.timing.1]), (200, &b"mesh;dur=1"[..]));
+        assert_eq!(parse_head(&early.repeat(INTERIM_MAX + 1)).unwrap_err(), ErrorKind::Protocol, "no end of them");
+        assert_eq!(parse_head(b"HTTP/1.1 101 Switching\r\n\r\n").unwrap_err(), ErrorKind::Protocol);
     }
 
     #[test]

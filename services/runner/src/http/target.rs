@@ -79,6 +79,8 @@ pub(crate) struct HttpTarget {
     last: Last,
     /// Of what is written ahead of the load and read behind it, only findings and failures are kept.
     is_load: bool,
+    /// Where in the request the value of `Host` stands, and how many bytes it has.
+    host: (usize, usize),
     /// Where in the request the value of `traceparent` stands.
     traceparent_at: usize,
 }
@@ -128,7 +130,8 @@ impl HttpTarget {
         let deadline = Deadline::new(&pool.deadlines);
         let request = Vec::with_capacity(384);
         let (body, last) = (Vec::new(), Last::default());
-        Self { pool, options, deadline, dice, request, body, traces, last, is_load: false, traceparent_at: 0 }
+        let host = (0, pool.targets.iter().map(|target| target.target.authority.len()).max().unwrap_or_default());
+        Self { pool, options, deadline, dice, request, body, traces, last, is_load: false, host, traceparent_at: 0 }
     }
 
     /// Sends the prepared request, and once more elsewhere if that is the rule.
@@ -178,6 +181,7 @@ impl HttpTarget {
 
     /// Tries one node. After `patience` it is given up if another node is to do it instead, else only when the time is up.
     async fn try_at(&mut self, node: NodeIndex, kind: Kind, patience: Duration, body: &mut Vec<u8>) -> Tried {
+        self.write_host(node);
         let (pool, request, timeout) = (&self.pool, &self.request, self.options.request_timeout);
         let Last { timing, is_kept_there, .. } = &mut self.last;
         timing.clear();
@@ -235,7 +239,7 @@ impl HttpTarget {
             Freshness::Session(_) => b"&consistency=session",
             Freshness::Quorum => b"&consistency=quorum",
         });
-        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
+        self.end_path();
         if let Freshness::Session(met) = fresh
             && met > Version::ZERO
         {
@@ -247,7 +251,7 @@ impl HttpTarget {
 
     fn prepare_delete(&mut self, key: &[u8]) {
         self.prepare_path(b"DELETE /del?k=", key);
-        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: mesh\r\n");
+        self.end_path();
         self.end_head();
     }
 
@@ -257,6 +261,22 @@ impl HttpTarget {
         self.request.clear();
         self.request.extend_from_slice(until_key);
         self.request.extend_from_slice(key);
+    }
+
+    fn end_path(&mut self) {
+        self.request.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+        self.host.0 = self.request.len();
+        self.request.resize(self.host.0 + self.host.1, b' ');
+        self.request.extend_from_slice(b"\r\n");
+    }
+
+    /// `Host` is the authority of the node that is tried. Spaces after a shorter one are no part of it (RFC 9110, 5.5).
+    fn write_host(&mut self, node: NodeIndex) {
+        let authority = self.pool.targets[node.0].target.authority.as_bytes();
+        let value = &mut self.request[self.host.0..self.host.0 + self.host.1];
+        let (name, padding) = value.split_at_mut(authority.len());
+        name.copy_from_slice(authority);
+        padding.fill(b' ');
     }
 
     /// A new operation begins: its trace is the last of its headers.
@@ -289,10 +309,9 @@ impl HttpTarget {
         let pieces: [&[u8]; 4] = [b"{\"k\":\"", key, b"\",\"v\":\"", value];
         let length = pieces.iter().map(|piece| piece.len()).sum::<usize>() + self.body.len();
         self.request.clear();
-        let _ = write!(
-            self.request,
-            "POST /set HTTP/1.1\r\nHost: mesh\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
-        );
+        self.request.extend_from_slice(b"POST /set");
+        self.end_path();
+        let _ = write!(self.request, "Content-Type: application/json\r\nContent-Length: {length}\r\n");
         self.end_head();
         pieces.iter().for_each(|piece| self.request.extend_from_slice(piece));
         self.request.extend_from_slice(&self.body);

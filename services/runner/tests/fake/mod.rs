@@ -78,6 +78,8 @@ struct Request {
     least: u128,
     /// `traceparent`; empty without one.
     trace: String,
+    /// `Host`.
+    host: String,
 }
 
 /// KILL_TOKEN of every node, and as a query has it.
@@ -108,6 +110,8 @@ pub struct FakeNode {
     registers: Arc<Mutex<Registers>>,
     /// Held by the operation that a busy node is at.
     busy: Mutex<()>,
+    /// The members that it knows, as JSON.
+    members: Mutex<String>,
 }
 
 impl FakeMesh {
@@ -139,6 +143,7 @@ impl FakeNode {
             kept: Mutex::default(),
             registers,
             busy: Mutex::default(),
+            members: Mutex::new("[]".to_owned()),
         });
         let accepting = Arc::clone(&node);
         thread::spawn(move || {
@@ -159,6 +164,11 @@ impl FakeNode {
         let traced = self.traced.lock().unwrap();
         let (_, request) = traced.iter().find(|(id, _)| id == trace)?;
         Some((request.clone(), self.kept.lock().unwrap().iter().any(|id| id == trace)))
+    }
+
+    /// It and nobody else is in its mesh.
+    pub fn is_alone(&self) {
+        *self.members.lock().unwrap() = format!("[{{\"id\":\"{:016x}\",\"state\":\"alive\"}}]", self.port);
     }
 
     pub fn evict(&self, count: u64) {
@@ -209,6 +219,9 @@ impl FakeNode {
             let _turn = self.busy.lock().unwrap();
             thread::sleep(time);
         }
+        if request.host != format!("127.0.0.1:{}", self.port) {
+            return Some(respond("421 Misdirected Request", "", &request.host));
+        }
         let response = self.answer_with(request, path, fault, sometimes)?;
         let times = match fault {
             Fault::Overcount => 2,
@@ -229,7 +242,8 @@ impl FakeNode {
             "/ready" => Some(respond("200 OK", "", "{}")),
             "/cluster" => {
                 let unix_ms = self.laid.lock().unwrap().unix_ms();
-                let view = format!("{{\"id\":\"{:016x}\",\"members\":[],\"unix_ms\":{unix_ms}}}", self.port);
+                let members = self.members.lock().unwrap();
+                let view = format!("{{\"id\":\"{:016x}\",\"members\":{members},\"unix_ms\":{unix_ms}}}", self.port);
                 Some(respond("200 OK", "", &view))
             }
             "/stats" => {
@@ -322,7 +336,7 @@ fn respond(status: &str, headers: &str, body: &str) -> String {
 fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut request = String::new();
     reader.read_line(&mut request).ok().filter(|read| *read > 0)?;
-    let (mut length, mut least, mut trace) = (0, 0, String::new());
+    let (mut length, mut least, mut trace, mut host) = (0, 0, String::new(), String::new());
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -331,6 +345,9 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("host:") {
+            value.trim().clone_into(&mut host);
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("traceparent:") {
             trace = value.trim().to_owned();
@@ -341,5 +358,5 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least, trace })
+    Some(Request { line: request, body: String::from_utf8(body).unwrap(), least, trace, host })
 }

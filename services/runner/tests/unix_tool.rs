@@ -1,0 +1,126 @@
+//! The runner as a Unix tool: its output is best effort, signals end it with a summary, DURATION bounds it.
+
+#![allow(clippy::disallowed_methods, reason = "no runtime here: these threads wait for a process, with a deadline")]
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
+
+mod fake;
+
+use std::{
+    fs::File,
+    io::Read,
+    process::{Child, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use fake::{FakeMesh, Fault, command, run, told};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn wait_for_prefill(mesh: &FakeMesh) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while mesh.nodes[0].written() < 100 {
+        assert!(Instant::now() < deadline, "the prefill did not end");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn output_that_nobody_reads_changes_neither_results_nor_exit_code() {
+    let mesh = FakeMesh::start();
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results.json");
+    let settings = [("STATS_EVERY", "100ms"), ("RESULTS", results.to_str().unwrap())];
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    for closed in [false, true] {
+        let mut command = command(&mesh.targets(), &settings);
+        if !closed {
+            command.stdout(full()).stderr(full());
+        }
+        let mut running = command.spawn().unwrap();
+        // As `head -1` does.
+        let mut output = running.stdout.take();
+        let first = output.as_mut().map(|output| output.read(&mut [0; 64]).unwrap());
+        drop((output, running.stderr.take()));
+        assert_eq!(first.is_some(), closed);
+        assert_eq!(running.wait().unwrap().code(), Some(0), "closed: {closed}");
+        let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+        assert!(found["totals"]["total"].as_u64() > Some(100), "{found}");
+        std::fs::remove_file(&results).unwrap();
+    }
+}
+
+#[test]
+fn a_closed_terminal_ends_the_run_with_a_summary() {
+    for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
+        let mesh = FakeMesh::start();
+        let running = command(&mesh.targets(), &[("DURATION", "60s")]).spawn().unwrap();
+        wait_for_prefill(&mesh);
+        sleep(Duration::from_millis(500));
+        send(&running, signal);
+        let (code, out) = told(&running.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{signal:?}: {out}");
+        assert!(out.contains("ended by a signal") && out.trim_end().ends_with("Verdict: PASS (exit code 0)"), "{out}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_waiting_whatever_hangs() {
+    let mesh = FakeMesh::start();
+    let running = command(&mesh.targets(), &[("DURATION", "60s"), ("REQUEST_TIMEOUT", "10m")]).spawn().unwrap();
+    wait_for_prefill(&mesh);
+    sleep(Duration::from_millis(500));
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::Hang));
+    sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    send(&running, Signal::INT);
+    sleep(Duration::from_millis(500));
+    send(&running, Signal::INT);
+    let (_, out) = told(&running.wait_with_output().unwrap());
+    assert!(began.elapsed() < Duration::from_secs(5), "{out}");
+    assert!(out.contains("=== Mesh Bench Summary ===") && out.contains("Verdict: "), "{out}");
+}
+
+#[test]
+fn duration_bounds_a_run_whose_rate_cannot_be_met() {
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::Busy(Duration::from_millis(20))));
+    let settings = [("KEYS", "20"), ("RATE", "2000"), ("DURATION", "2s"), ("FINAL_SWEEP", "false")];
+    let ran = run(&mesh, &settings);
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.results["load_s"].as_f64().unwrap() < 3.0, "{}", ran.out);
+    assert!(ran.out.contains("INVALID the rate was too high: "), "{}", ran.out);
+    assert!(ran.results["lag"]["offered"].as_u64() > Some(3500), "{}", ran.out);
+}
+
+#[test]
+fn a_runner_that_was_stopped_accuses_nobody() {
+    let mesh = FakeMesh::start();
+    let settings = [("DURATION", "4s"), ("REQUEST_TIMEOUT", "1s"), ("FINAL_SWEEP", "false")];
+    let running = command(&mesh.targets(), &settings).spawn().unwrap();
+    wait_for_prefill(&mesh);
+    sleep(Duration::from_millis(500));
+    send(&running, Signal::STOP);
+    sleep(Duration::from_millis(2500));
+    send(&running, Signal::CONT);
+    let (code, out) = told(&running.wait_with_output().unwrap());
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("INVALID the runner itself stood still"), "{out}");
+    assert!(!out.contains("BROKEN ") && !out.contains("MISSED "), "{out}");
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let mesh = FakeMesh::start();
+    let has_colours = |settings: &[(&str, &str)]| {
+        let (code, out) = told(&command(&mesh.targets(), settings).output().unwrap());
+        assert_eq!(code, 0, "{out}");
+        out.contains('\u{1b}')
+    };
+    assert!(!has_colours(&[]));
+    assert!(has_colours(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!has_colours(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "0")]));
+}
