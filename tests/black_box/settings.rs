@@ -45,17 +45,23 @@ fn names(name: &str) -> BTreeSet<String> {
     table(name).into_iter().map(|[_, name, ..]| name).collect()
 }
 
+/// One heading of the document, with its rows: name, default and meaning, and the binaries that have them.
+struct Section {
+    heading: String,
+    rows: Vec<([String; 3], Vec<&'static str>)>,
+}
+
 #[test]
 fn the_document_lists_them_all() {
-    let mut sections: Vec<(String, Vec<([String; 3], Vec<&str>)>)> = Vec::new();
+    let mut sections: Vec<Section> = Vec::new();
     for binary in BINARIES {
         for [heading, name, default, meaning] in table(binary) {
-            let known = sections.iter().position(|(known, _)| *known == heading);
+            let known = sections.iter().position(|section| section.heading == heading);
             let section = known.unwrap_or_else(|| {
-                sections.push((heading, Vec::new()));
+                sections.push(Section { heading, rows: Vec::new() });
                 sections.len() - 1
             });
-            let (rows, row) = (&mut sections[section].1, [name, default, meaning]);
+            let (rows, row) = (&mut sections[section].rows, [name, default, meaning]);
             match rows.iter_mut().find(|(known, _)| *known == row) {
                 Some((_, binaries)) => binaries.push(binary),
                 None => rows.push((row, vec![binary])),
@@ -63,7 +69,7 @@ fn the_document_lists_them_all() {
         }
     }
     let mut wanted = HEAD.to_owned();
-    for (heading, rows) in sections {
+    for Section { heading, rows } in sections {
         let _ = write!(wanted, "\n## {heading}\n\n| name | default | meaning | of |\n|---|---|---|---|\n");
         for ([name, default, meaning], binaries) in rows {
             let default = if default.is_empty() { String::new() } else { format!("`{default}`") };

@@ -9,7 +9,7 @@ const FILES_BESIDES: u64 = 64;
 pub fn raise_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
         limit = raised;
     }
     limit.current.unwrap_or(u64::MAX)

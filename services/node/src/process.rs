@@ -19,7 +19,7 @@ const FILES_PER_WORKER: u64 = 8;
 pub fn connections_within_file_limit(connections_max: usize, workers: usize) -> anyhow::Result<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
         limit = raised;
     }
     let files = limit.current.unwrap_or(u64::MAX);
