@@ -1,7 +1,7 @@
 //! What both runners share: the load, its schedule, its statistics and its checks.
 //!
-//! A runner makes a [`Plan`] from its settings, one [`Client`] per thread and a [`Cluster`] for control, and hands them to
-//! [`run_plan`]. It gets a [`Report`] back, which knows how to be printed and what the exit code is.
+//! A runner makes a `Plan` from its settings, one [`Client`] per thread and a [`Cluster`] for control, and hands them to
+//! [`run_plan`]. It gets a `Report` back, which knows how to be printed and what the exit code is.
 
 mod cluster;
 mod limits;
