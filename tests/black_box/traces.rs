@@ -145,7 +145,13 @@ async fn a_node_tells_of_the_fault_that_it_was_ordered() {
     let _machine = Machine::alone().await;
     let collector = Collector::start().await;
     let folder = TempDir::new().unwrap();
-    let settings = [("ALLOW_KILL", "true"), ("KILL_TOKEN", "t"), ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint())];
+    let settings = [
+        ("ALLOW_KILL", "true"),
+        ("KILL_TOKEN", "t"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
+        ("REPLICATION_FACTOR", "1"),
+        ("WRITE_CONCERN", "1"),
+    ];
     let spec = settings.iter().fold(NodeSpec::new("alone"), |spec, (name, value)| spec.with(name, value));
     let node = NodeProcess::start(spec, folder.path());
     let client = node.client();
