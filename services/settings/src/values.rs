@@ -121,10 +121,10 @@ impl std::str::FromStr for Every {
     }
 }
 
-/// What `parse` takes, or nothing for `off`.
+/// What `parse` takes, or nothing for `off`, and for an empty flag; an empty variable never comes here.
 pub fn off_or<T>(parse: impl Fn(&str) -> Parsed<T> + Clone) -> impl Fn(&str) -> Parsed<Option<T>> + Clone {
     move |text| match text {
-        "off" => Ok(None),
+        "off" | "" => Ok(None),
         _ => parse(text).map(Some).map_err(|error| error.replacen("expected", "expected off or", 1)),
     }
 }
@@ -217,8 +217,9 @@ mod tests {
         }
         assert!(positive_duration("0s").is_err() && duration("0s").is_ok());
         assert_eq!(off_or(positive_duration)("off"), Ok(None));
+        assert_eq!(off_or(positive_duration)(""), Ok(None));
         assert!(
-            off_or(positive_duration)("").is_err_and(|error| error.starts_with("expected off or a duration above"))
+            off_or(positive_duration)("x").is_err_and(|error| error.starts_with("expected off or a duration above"))
         );
     }
 
