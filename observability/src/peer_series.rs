@@ -74,10 +74,11 @@ impl PeerSeries {
         Self { forgotten: RwLock::default(), peers: RwLock::new(HashMap::new()) }
     }
 
-    /// A member is forgotten.
+    /// A member is forgotten. Its handles stay, because its series do, in the registry: they count towards the bound.
     pub(crate) fn forget(&self, peer: NodeId) {
-        self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
-        self.forgotten.write().unwrap_or_else(PoisonError::into_inner).insert(format!("peer=\"{peer}\""));
+        if self.peers.read().unwrap_or_else(PoisonError::into_inner).contains_key(&peer) {
+            self.forgotten.write().unwrap_or_else(PoisonError::into_inner).insert(format!("peer=\"{peer}\""));
+        }
     }
 
     /// A member that was forgotten is back.

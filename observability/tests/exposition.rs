@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{HintStats, KeyHash, Monotonic, NodeId, Op, OpOutcome, OpRecord, PeerHints, Stats};
+use mesh_proto::{
+    Event, HintStats, KeyHash, MemberState, Monotonic, NodeId, Op, OpOutcome, OpRecord, PeerHints, Stats,
+};
 use observability::{Exposition, MeshView, NodeSample, PeerSample, RunnerSample, Shed, Telemetry};
 
 /// A node whose name needs escapes, with something in each kind of series.
@@ -276,4 +278,22 @@ impl Histogram {
         let all = std::mem::take(&mut self.0).values().all(is_whole);
         all.then_some(()).ok_or("a histogram without +Inf, or whose count is another")
     }
+}
+
+#[test]
+fn the_series_of_the_forgotten_are_not_shown_until_they_are_back() {
+    let telemetry = Telemetry::new("n1", NodeId::new(1), "0.0.0").unwrap();
+    let peers = [NodeId::new(2), NodeId::new(3)];
+    let alive = |peer| Event::Member { peer, addr: "a:1".to_owned(), from: None, to: MemberState::Alive };
+    let shown = |peer: NodeId| {
+        let text = telemetry.render(Exposition::OpenMetrics);
+        text.lines().filter(|line| line.contains(&format!("peer=\"{peer}\""))).count()
+    };
+    peers.iter().for_each(|peer| telemetry.event(&alive(*peer)));
+    let all = peers.map(shown);
+    assert!(all[0] > 3 && all[0] == all[1], "{all:?}");
+    telemetry.event(&Event::Forgotten { peer: peers[0] });
+    assert_eq!(peers.map(shown), [0, all[1]]);
+    telemetry.event(&alive(peers[0]));
+    assert_eq!(peers.map(shown), all);
 }

@@ -192,7 +192,9 @@ impl Peers {
             }
         }
         self.table.store(Arc::new(table));
-        self.connected.lock().retain(|peer, _| members.iter().any(|member| member.id == *peer));
+        let is_member = |peer| members.iter().any(|member| member.id == peer);
+        self.connected.lock().retain(|peer, _| is_member(*peer));
+        self.core.routes.retain(is_member);
     }
 
     /// Keeps a connection to one peer until it is no member any more or the node stops.

@@ -51,6 +51,12 @@ impl GossipRoutes {
         Sent::Away
     }
 
+    /// Keeps the routes of members, and of those that are connected and may become members.
+    pub(crate) fn retain(&self, is_member: impl Fn(NodeId) -> bool) {
+        let is_connected = |route: &Route| route.dialled.is_some() || route.accepted.is_some();
+        self.routes.lock().retain(|peer, route| is_connected(route) || is_member(*peer));
+    }
+
     /// A new member is about to be dialled.
     pub(crate) fn begin_dialling(&self, peer: NodeId, now: Monotonic) {
         self.routes.lock().entry(peer).or_default().first_dialled = Some(now);
