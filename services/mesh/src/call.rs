@@ -113,7 +113,7 @@ impl WriteCall {
         self.report(core, &missed);
         // An owner that compares the write with what it holds has found nothing wrong with its clock.
         if answer.is_compared() && owner != Some(core.id) {
-            core.replica.handle_vouched(self.offset_ms);
+            core.replica.handle_clock_confirmed(self.offset_ms);
         }
         if let Some(own) = own {
             self.apply_here(core, own);

@@ -29,8 +29,8 @@ pub(crate) struct Replica {
     pub(crate) agreement: Mutex<Agreement>,
     /// Replaced when the wall clock was set back.
     versions: ArcSwap<HybridClock>,
-    /// See [`Replica::handle_vouched`]. At first no clock is near it.
-    vouched_ms: AtomicI64,
+    /// See [`Replica::handle_clock_confirmed`]. At first no clock is near it.
+    confirmed_ms: AtomicI64,
 }
 
 /// Whether a clock has not been set between these two offsets.
@@ -54,7 +54,7 @@ impl Replica {
             sync: SlotSync::default(),
             agreement: Mutex::new(Agreement::new(config.tombstone_margin())),
             versions: ArcSwap::from_pointee(HybridClock::new(writer(id, start, Monotonic::default()))),
-            vouched_ms: AtomicI64::new(i64::MIN),
+            confirmed_ms: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -92,13 +92,13 @@ impl Replica {
     /// Whether the wall clock is as it was when another owner last took a write that was stamped by it.
     pub(crate) fn is_in_step(&self) -> bool {
         // Relaxed, here and below: an old figure makes a write wait for another owner, no more.
-        is_near(self.vouched_ms.load(Ordering::Relaxed), self.clock_offset_ms())
+        is_near(self.confirmed_ms.load(Ordering::Relaxed), self.clock_offset_ms())
     }
 
     /// Another owner has taken a write that was stamped while the wall clock was ahead by so much.
-    pub(crate) fn handle_vouched(&self, offset_ms: i64) {
-        if !is_near(self.vouched_ms.load(Ordering::Relaxed), offset_ms) {
-            self.vouched_ms.store(offset_ms, Ordering::Relaxed);
+    pub(crate) fn handle_clock_confirmed(&self, offset_ms: i64) {
+        if !is_near(self.confirmed_ms.load(Ordering::Relaxed), offset_ms) {
+            self.confirmed_ms.store(offset_ms, Ordering::Relaxed);
         }
     }
 

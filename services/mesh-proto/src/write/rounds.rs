@@ -77,7 +77,7 @@ impl WriteRounds {
 
     /// The write has a new version, for the round `next`. That is the first one again if the version is not above all that was
     /// reported: a clock that has just been set back stamps lower.
-    pub const fn handle_restamped(&mut self, next: Round, is_above: bool) {
+    pub const fn handle_version_changed(&mut self, next: Round, is_above: bool) {
         self.next = if is_above { next } else { Round::First };
     }
 
@@ -133,11 +133,11 @@ mod tests {
     fn another_ring_or_a_version_that_is_not_above_starts_again() {
         let mut rounds = WriteRounds::new(START, Duration::from_secs(1));
         assert_eq!(rounds.begin(RINGS[0]), Round::First);
-        rounds.handle_restamped(Round::Second, true);
+        rounds.handle_version_changed(Round::Second, true);
         assert_eq!((rounds.begin(RINGS[0]), rounds.is_orderly()), (Round::Second, true));
-        rounds.handle_restamped(Round::Second, false);
+        rounds.handle_version_changed(Round::Second, false);
         assert_eq!(rounds.begin(RINGS[0]), Round::First);
-        rounds.handle_restamped(Round::Second, true);
+        rounds.handle_version_changed(Round::Second, true);
         assert_eq!((rounds.begin(RINGS[1]), rounds.is_orderly()), (Round::First, false));
     }
 

@@ -156,7 +156,7 @@ impl Worker {
                         return fail(&rounds, version, WriteError::Drift);
                     }
                     record.version = core.replica.tick();
-                    rounds.handle_restamped(next, record.version > version.max(newest));
+                    rounds.handle_version_changed(next, record.version > version.max(newest));
                 }
                 WriteOutcome::WrongRing => self.share_members(ring.owners(slot)),
                 // Owners that have just taken over the slot are about to know.
