@@ -6,7 +6,8 @@ mod trio;
 
 use std::process::ExitCode;
 
-use load::{NodeIndex, ResultsFile, complain, raise_file_limit, run_plan};
+use ::settings::raise_file_limit;
+use load::{NodeIndex, ResultsFile, complain, run_plan};
 use tokio::runtime;
 
 use crate::{

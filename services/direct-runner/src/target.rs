@@ -86,7 +86,10 @@ async fn ready(node: &Node) -> bool {
         match node.readiness() {
             Readiness::Ready => return true,
             Readiness::Stopping | Readiness::Refused(_) => return false,
-            _ => tokio::time::sleep(POLL).await,
+            Readiness::Joining
+            | Readiness::Unreachable { .. }
+            | Readiness::TooFew { .. }
+            | Readiness::Resyncing { .. } => tokio::time::sleep(POLL).await,
         }
     }
 }

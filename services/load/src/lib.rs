@@ -22,7 +22,7 @@ pub use cluster::{Cluster, NodeStats, NodeView};
 pub use exec::{Interrupts, Proof, Run, Stamp, Writer, all_of, complain, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
-pub use limits::{check_files, raise_file_limit};
+pub use limits::check_files;
 pub use phase::Phase;
 pub use report::ResultsFile;
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};

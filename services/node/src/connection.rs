@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    BoxError, Router,
     body::{Body, HttpBody},
     extract::State,
     http::header,
@@ -140,7 +140,7 @@ async fn answer(
         (&Method::POST, "/set") => match worker.admission.admit(in_flight.others()) {
             Ok(()) => {
                 let exchange = exchange.clone();
-                let request = request.map(|body| Body::new(RequestBody { body, exchange }));
+                let request = request.map(|body| Body::new(ExchangeBody { body, exchange, _end: None }));
                 Ok(routes::set(State(worker), request).await)
             }
             Err(bound) => Ok(shed(&app, &exchange, bound)),
@@ -176,17 +176,27 @@ fn end_answer(exchange: &Exchange, response: Response) -> Response {
         exchange.end_answer();
         return response;
     }
-    let exchange = exchange.clone();
-    response.map(|body| Body::new(AnswerBody { body, exchange }))
+    let end = AnswerEnd(exchange.clone());
+    response.map(|body| Body::new(ExchangeBody { body, exchange: end.0.clone(), _end: Some(end) }))
 }
 
-/// A request's body, which breaks where the client sends no more.
-struct RequestBody {
-    body: Incoming,
+/// Ends the answer when it is dropped.
+struct AnswerEnd(Exchange);
+
+impl Drop for AnswerEnd {
+    fn drop(&mut self) {
+        self.0.end_answer();
+    }
+}
+
+/// A request's body, which breaks where the client sends no more; or an answer's of several pieces, with whose end it ends.
+struct ExchangeBody<B> {
+    body: B,
     exchange: Exchange,
+    _end: Option<AnswerEnd>,
 }
 
-impl HttpBody for RequestBody {
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for ExchangeBody<B> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -195,6 +205,7 @@ impl HttpBody for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
+            // An answer's body never waits.
             Poll::Pending if self.exchange.has_ended() => {
                 Poll::Ready(Some(Err(axum::Error::new(io::Error::from(io::ErrorKind::UnexpectedEof)))))
             }
@@ -208,38 +219,6 @@ impl HttpBody for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// An answer's body of several pieces.
-struct AnswerBody {
-    body: Body,
-    exchange: Exchange,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.exchange.end_answer();
     }
 }
 

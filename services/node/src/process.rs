@@ -1,10 +1,8 @@
 //! What the operating system knows about this process, for `/stats`: the runner turns it into CPU per operation. And what it
 //! lets this process have: open files.
 
-use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
+use settings::raise_file_limit;
 
 /// Files that a node has open besides HTTP connections: for itself, its log, its collector and its signals, and for each
 /// thread.
@@ -17,12 +15,7 @@ const FILES_PER_WORKER: u64 = 8;
 /// # Errors
 /// If none does.
 pub fn connections_within_file_limit(connections_max: usize, workers: usize) -> anyhow::Result<usize> {
-    let mut limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
-        limit = raised;
-    }
-    let files = limit.current.unwrap_or(u64::MAX);
+    let files = raise_file_limit();
     let besides = FILES_BESIDES + FILES_PER_WORKER * workers as u64;
     let possible = usize::try_from(files.saturating_sub(besides)).unwrap_or(usize::MAX);
     anyhow::ensure!(

@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use load::{Cluster, NodeIndex, PlannedFault, all_of, check_files, raise_file_limit};
+use load::{Cluster, NodeIndex, PlannedFault, all_of, check_files};
+use settings::raise_file_limit;
 use tokio::time::Instant;
 
 use crate::{

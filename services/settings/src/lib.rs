@@ -5,11 +5,13 @@
 
 mod mistakes;
 mod near_names;
+mod open_files;
 mod parse;
 mod table;
 mod values;
 
 pub use mistakes::{Exit, Mistake, Mistakes};
+pub use open_files::raise_file_limit;
 pub use parse::parse;
 pub use values::{
     Every, TTL_MS_MAX, boolean, byte_size, bytes, default_ttl, duration, hedge_delay, host_port, millis, millis_to,

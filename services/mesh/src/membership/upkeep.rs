@@ -127,16 +127,15 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> b
         () = link.write_requests(send) => None,
         () = link.read_replies(receive) => None,
     };
-    let members = match reply {
-        Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) => Some(members),
-        _ => None,
+    let has_come = if let Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) = reply {
+        core.handle_members(&members);
+        true
+    } else {
+        false
     };
-    if let Some(members) = &members {
-        core.handle_members(members);
-    }
     link.close();
     connection.close("members exchanged");
-    members.is_some()
+    has_come
 }
 
 async fn sweep(core: Arc<Core>) {

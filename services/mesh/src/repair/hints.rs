@@ -122,14 +122,14 @@ struct Delivered {
 /// Sends the next hints as ordinary writes and waits for their verdicts; nothing if there are no more.
 async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
     let peer = link.peer.id;
-    let batch = next_batch(core, peer);
+    let batch = next_batch(core, link);
     if batch.is_empty() {
         return None;
     }
-    let sent: Vec<(Record, Option<Option<oneshot::Receiver<WriteAnswer>>>)> = batch
+    let sent: Vec<(Record, Option<oneshot::Receiver<WriteAnswer>>)> = batch
         .into_iter()
         .map(|record| {
-            let reply = link.limits.admit(&record).then(|| link.write(&record));
+            let reply = link.write(&record);
             (record, reply)
         })
         .collect();
@@ -137,10 +137,8 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
     let mut wrong_ring = false;
     for (record, reply) in sent {
         let answer = match reply {
-            Some(Some(reply)) => reply.await.ok(),
-            Some(None) => None,
-            // The peer has been started anew, with lower limits than this node.
-            None => Some(WriteAnswer::TooLarge),
+            Some(reply) => reply.await.ok(),
+            None => None,
         };
         let (key, version) = (&record.key, record.version);
         let mut hints = core.hints.lock();
@@ -170,7 +168,8 @@ async fn replay_batch(core: &Arc<Core>, link: &Arc<Link>) -> Option<Delivered> {
     Some(delivered)
 }
 
-fn next_batch(core: &Core, peer: NodeId) -> Vec<Record> {
+fn next_batch(core: &Core, link: &Link) -> Vec<Record> {
+    let peer = link.peer.id;
     let ring = core.roster.ring();
     let mut hints = core.hints.lock();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -178,12 +177,15 @@ fn next_batch(core: &Core, peer: NodeId) -> Vec<Record> {
         && bytes < BATCH_BYTES
         && let Some(record) = hints.poll(peer)
     {
-        if ring.owns(peer, Slot::of(record.hash)) {
-            bytes += record.key.len() + record.value_bytes();
-            batch.push(record);
-        } else {
+        if !ring.owns(peer, Slot::of(record.hash)) {
             // Its new owners have taken the slot from those that have the write.
             hints.handle_unwanted(peer, &record.key, record.version, HintDrop::NotOwner);
+        } else if !link.limits.admit(&record) {
+            // The peer has been started anew, with lower limits than this node.
+            hints.handle_unwanted(peer, &record.key, record.version, HintDrop::Refused);
+        } else {
+            bytes += record.key.len() + record.value_bytes();
+            batch.push(record);
         }
     }
     batch
