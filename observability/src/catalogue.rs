@@ -133,7 +133,7 @@ catalogue! {
     STORE_ENTRIES_MAX: Gauge "mesh_store_entries_max" "The bound on live entries." ["Capacity" |s| s.stats.store.entries_max];
     STORE_BYTES: Gauge "mesh_store_bytes" "Bytes accounted, book-keeping included." ["bytes" |s| s.stats.store.bytes];
     STORE_BYTES_MAX: Gauge "mesh_store_bytes_max" "The bound on bytes." ["bytes_max" |s| s.stats.store.bytes_max];
-    STORE_BYTES_ALLOWED: Gauge "mesh_store_bytes_allowed" "The bound on bytes in force: lower while more memory is resident than is accounted for." ["" |s| s.stats.store.bytes_allowed];
+    STORE_PAYLOAD_BYTES: Gauge "mesh_store_payload_bytes" "Bytes of the keys and values in the store." ["" |s| s.stats.store.payload_bytes];
     STORE_TOMBSTONES: Gauge "mesh_store_tombstones" "Tombstones and stubs of expired entries." ["tombstones" |s| s.stats.store.tombstones];
     STORE_TOMBSTONES_COLLECTED: Counter "mesh_store_tombstones_collected_total" "Tombstones dropped because nobody needs them any more." ["tombstones_collected" |s| s.stats.store.tombstones_collected];
     STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many." ["tombstones_dropped" |s| s.stats.store.tombstones_dropped];

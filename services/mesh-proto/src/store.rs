@@ -2,13 +2,12 @@
 //! digests, so that compare-and-store is one critical section. A slot lies in one shard and has a table of its own, so
 //! that listing a slot for repair looks at nothing else.
 
+mod ghost;
 mod limits;
-mod list;
-mod pressure;
+mod record;
 mod second;
+mod segments;
 mod shard;
-mod sieve;
-mod slab;
 
 use std::{
     fmt,
@@ -23,15 +22,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::{
     limits::{Share, shard_count},
-    pressure::Pressure,
+    record::{Kind, NewRecord},
     second::Second,
     shard::Shard,
-    slab::{Entry, Kind},
 };
 use crate::{Body, Expiry, KeyHash, Monotonic, Mutant, Record, SLOTS, Slot, UnixMillis, Version};
 
 /// How many entries a sweep looks at before it lets go of a shard's lock for a moment.
 const SWEEP_STEP: usize = 256;
+
+/// How many segments of a shard are compacted at a time, when there is no need for room.
+const TIDY_STEPS: usize = 8;
 
 /// The store's bounds. Each is divided over the shards, and every shard keeps within its share, so the sum is never
 /// above the bound; since keys spread unevenly, eviction begins a little before it is reached. Tiny bounds are divided
@@ -131,8 +132,10 @@ pub struct StoreStats {
     pub expirations: u64,
     /// Live entries now.
     pub entries: u64,
-    /// Bytes accounted now, book-keeping included.
+    /// Bytes of memory that it takes now, whatever for.
     pub bytes: u64,
+    /// Bytes of the keys and values that it holds.
+    pub payload_bytes: u64,
     /// Tombstones and expired-entry stubs now.
     pub tombstones: u64,
     /// Tombstones and stubs dropped because there were too many.
@@ -141,8 +144,6 @@ pub struct StoreStats {
     pub tombstones_collected: u64,
     /// The bound on bytes.
     pub bytes_max: u64,
-    /// The bound on bytes in force: less while more is resident than accounted for.
-    pub bytes_allowed: u64,
     /// The bound on entries.
     pub entries_max: u64,
     /// Number of shards.
@@ -153,12 +154,12 @@ pub struct StoreStats {
 pub struct Store {
     shards: Box<[Padded]>,
     config: StoreConfig,
+    /// A record of more bytes than this is copied before its shard's lock is taken.
+    inline_max: usize,
     /// Whole seconds of the process's own time.
     second: AtomicU64,
     /// The shard where the next sweep goes on. A lock of its own, so that there is one sweep at a time.
     sweep_shard: Mutex<usize>,
-    /// Touched by whoever tells what is resident.
-    pressure: Mutex<Pressure>,
 }
 
 /// A shard on cache lines of its own: two, because processors fetch lines in pairs.
@@ -166,13 +167,6 @@ pub struct Store {
 struct Padded(Mutex<Shard>);
 
 impl Store {
-    /// What an entry with so many bytes of key and value together is accounted for in `bytes_max`: what it takes, book-keeping
-    /// and the allocator's rounding included.
-    #[must_use]
-    pub const fn charge(payload_bytes: usize) -> u64 {
-        limits::charge(payload_bytes)
-    }
-
     /// An empty store.
     #[must_use]
     pub fn new(config: &StoreConfig) -> Self {
@@ -182,9 +176,10 @@ impl Store {
         Self {
             shards,
             config: config.clone(),
+            // The last share is the least.
+            inline_max: Share::new(config, count - 1, count).inline_max(),
             second: AtomicU64::new(0),
             sweep_shard: Mutex::new(0),
-            pressure: Mutex::default(),
         }
     }
 
@@ -202,12 +197,12 @@ impl Store {
     /// so the record's own bytes are free to go. A value that has expired is taken as its stub. For a key that is not held, what is
     /// no newer than the newest tombstone collected in its slot is refused.
     pub fn apply(&self, record: &Record, origin: ApplyOrigin, now: UnixMillis) -> Applied {
-        // Copied before the lock is taken, and in vain only for the few records that turn out to be stale.
-        let entry = Entry::new(record, kind_of(record, now));
-        let forgotten = entry.kind == Kind::Tombstone && Mutant::NoTombstone.is_planted();
+        // What is large is copied before the lock is taken, and in vain only for the few records that turn out to be stale.
+        let new = NewRecord::new(record, kind_of(record, now), self.inline_max);
+        let forgotten = new.kind == Kind::Tombstone && Mutant::NoTombstone.is_planted();
         self.change(Slot::of(record.hash), |shard| match forgotten {
-            true => shard.apply_forgotten(&entry),
-            false => shard.apply(entry, origin),
+            true => shard.apply_forgotten(&new),
+            false => shard.apply(&new, origin),
         })
     }
 
@@ -301,13 +296,16 @@ impl Store {
         self.change(slot, |shard| shard.drop_slot(slot))
     }
 
-    /// So much memory is resident on behalf of the store, as the system says. Where that is more than 1.2 times `bytes_max`, though
-    /// less is accounted for, the store holds less until it is not. To be told a few times a second.
-    pub fn handle_resident(&self, resident_bytes: u64) {
-        let change = self.pressure.lock().handle_resident(resident_bytes, self.config.bytes_max);
-        let Some(share) = change else { return };
+    /// Gives back memory that holds nothing: most of what expired, was deleted or overwritten leaves some of it. To be called a few
+    /// times a second.
+    pub fn tidy(&self) {
         for shard in &self.shards {
-            shard.0.lock().allow(share);
+            // One segment at a time under a lock.
+            for _ in 0..TIDY_STEPS {
+                if !self.changed_in(&shard.0, Shard::tidy) {
+                    break;
+                }
+            }
         }
     }
 
@@ -339,7 +337,7 @@ impl Store {
             stats.tombstones_collected += counters.tombstones_collected;
             stats.entries += shard.live_len();
             stats.bytes += shard.bytes();
-            stats.bytes_allowed += shard.bytes_allowed();
+            stats.payload_bytes += shard.payload_bytes();
             stats.tombstones += shard.dead_len();
         }
         stats

@@ -184,14 +184,6 @@ impl Node {
         core.hints.lock().by_peer(core.clock.now())
     }
 
-    /// So much memory is resident, beside what the process takes without a store: see [`mesh_proto::Store::handle_resident`]. What
-    /// hints take is allowed for.
-    pub fn handle_resident(&self, resident_bytes: u64) {
-        let core = &self.inner.core;
-        let hints = core.hints.lock().stats(core.clock.now()).queued_bytes;
-        core.replica.store.handle_resident(resident_bytes.saturating_sub(hints));
-    }
-
     /// Digest of every slot in this node's own replica, in the order of slots; owners of a slot agree on it once repaired.
     #[must_use]
     pub fn digests(&self) -> Vec<Digest> {

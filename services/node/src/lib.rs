@@ -28,5 +28,5 @@ pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
 pub use process::connections_within_file_limit;
 pub use shutdown::{Phase, Shutdown};
-pub use upkeep::{Seen, announce, run_upkeep, watch_memory};
+pub use upkeep::{Seen, announce, run_upkeep};
 pub use workers::Workers;

@@ -9,7 +9,6 @@ use mesh::{
 };
 use node::{
     App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, connections_within_file_limit, run_upkeep,
-    watch_memory,
 };
 
 /// How long it may take to close connections to the mesh.
@@ -52,7 +51,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
     tokio::spawn(run_upkeep(Arc::clone(&app)));
-    tokio::spawn(watch_memory(Arc::clone(&app)));
     // Before anybody can be told that the node is ready, and stop it.
     shutdown.start_on_signals()?;
     let mut workers = Workers::start(&app, settings.http, listeners).await?;

@@ -9,16 +9,9 @@ use observability::Telemetry;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use crate::{App, Settings, process};
+use crate::{App, Settings};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often it is looked at what is resident.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What a process takes that stores nothing and serves many: code, threads, sockets' buffers, telemetry and its ring of
-/// records. Hints come on top, which have a bound of their own.
-const BASE_BYTES: u64 = 48 << 20;
 
 /// Passes on what the mesh tells: neither crate knows the other.
 pub struct Seen(pub Arc<Telemetry>);
@@ -49,21 +42,6 @@ pub async fn run_upkeep(app: Arc<App>) {
         ticks.tick().await;
         app.telemetry.sample(&app.sample());
         app.telemetry.run_upkeep();
-    }
-}
-
-/// Tells the store what is resident, for ever. Not a store that is smaller than what the rest of the process takes: it could not
-/// make up for what others do.
-pub async fn watch_memory(app: Arc<App>) {
-    if app.node.stats().store.bytes_max < BASE_BYTES {
-        return;
-    }
-    let mut ticks = interval(MEMORY_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(resident) = process::rss_bytes() else { return };
-        app.node.handle_resident(resident.saturating_sub(BASE_BYTES));
     }
 }
 

@@ -16,6 +16,14 @@ impl Second {
         Self(moment.since_start().as_secs() as u16)
     }
 
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
+    pub(super) const fn to_bits(self) -> u16 {
+        self.0
+    }
+
     /// Whether this second was over before the other began. Both are to be less than nine hours apart.
     pub(super) const fn is_before(self, other: Self) -> bool {
         other.0.wrapping_sub(self.0).cast_signed() > 0

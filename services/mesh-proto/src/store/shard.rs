@@ -2,28 +2,29 @@
 //! compare, store, digest, account and evict are one step to everybody else.
 
 mod collection;
+mod eviction;
 mod pages;
+
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use self::collection::Collected;
 use super::{
     Applied, ApplyOrigin, Digest, Found,
+    ghost::Ghost,
     limits::{self, Share},
-    list::List,
-    pressure::Pressure,
+    record::{Kind, NewRecord, VISITS_MAX},
     second::Second,
-    sieve::Sieve,
-    slab::{Entry, Kind, Payload, Slab},
+    segments::{At, Place, QueueName, Segments},
 };
-use crate::{DRIFT_MAX, KeyHash, Mutant, Slot, UnixMillis};
+use crate::{Body, DRIFT_MAX, KeyHash, Mutant, Record, Slot, UnixMillis};
 
 /// Tables up to this many buckets are left as they are when they empty.
 const TABLE_KEPT_MAX: usize = 32;
 
-/// Payloads of at least this many bytes are freed after the lock is gone: the allocator hands them back to the system, which
-/// takes as long as a hundred look-ups.
-const FREED_APART_BYTES_MIN: usize = 16 << 10;
+/// What the first entry of a slot's table makes it take.
+const TABLE_BYTES_MIN: u64 = 64;
 
 /// How long before its expiry a stub may come from others, whose clocks are ahead by no more than they may be.
 const EARLY_MAX_MS: u64 = 2 * DRIFT_MAX.as_millis() as u64;
@@ -31,7 +32,7 @@ const EARLY_MAX_MS: u64 = 2 * DRIFT_MAX.as_millis() as u64;
 /// The keys of one slot.
 #[derive(Debug, Default)]
 struct SlotIndex {
-    entries: HashTable<u32>,
+    entries: HashTable<At>,
     digest: Digest,
     /// Tombstones and stubs among them.
     dead: u32,
@@ -56,20 +57,17 @@ pub(super) struct Shard {
     /// A slot's number above this many bits says which of the shard's slots it is; the bits below say which shard.
     shard_bits: u32,
     slots: Box<[SlotIndex]>,
-    slab: Slab,
-    live: Sieve,
-    /// Tombstones and stubs in the order they came.
-    dead: List,
-    bytes: u64,
-    /// As `share.bytes_max`, or less while more is resident than is accounted for.
-    bytes_allowed: u64,
+    segments: Segments,
+    ghost: Ghost,
+    /// What the slots' tables take.
+    index_bytes: u64,
+    /// Values spared since one was evicted.
+    spared: u32,
     counters: Counters,
     /// Now.
     second: Second,
-    /// The sweep looks at entries downwards from here: the entry that fills a gap comes from above and was seen.
-    sweep_at: usize,
-    /// Large payloads that nobody needs any more, until [`Shard::take_freed`].
-    freed: Vec<Payload>,
+    /// The sweep goes on here.
+    sweep_at: Place,
 }
 
 impl Shard {
@@ -79,15 +77,13 @@ impl Shard {
             share,
             shard_bits,
             slots,
-            slab: Slab::default(),
-            live: Sieve::EMPTY,
-            dead: List::EMPTY,
-            bytes: 0,
-            bytes_allowed: share.bytes_max,
+            segments: Segments::new(share.segment_bytes()),
+            ghost: Ghost::default(),
+            index_bytes: 0,
+            spared: 0,
             counters: Counters::default(),
             second: Second::default(),
-            sweep_at: usize::MAX,
-            freed: Vec::new(),
+            sweep_at: Place::default(),
         }
     }
 
@@ -96,24 +92,21 @@ impl Shard {
     }
 
     pub(super) const fn live_len(&self) -> u64 {
-        self.live.len()
+        self.segments.len(QueueName::Small) + self.segments.len(QueueName::Main)
     }
 
     pub(super) const fn dead_len(&self) -> u64 {
-        self.dead.len()
+        self.segments.len(QueueName::Dead)
     }
 
+    /// Bytes of memory that it takes.
     pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+        self.segments.taken() + self.index_bytes + self.ghost.bytes()
     }
 
-    pub(super) const fn bytes_allowed(&self) -> u64 {
-        self.bytes_allowed
-    }
-
-    /// Sets which part of its share of bytes it may use. What is above goes with the next write.
-    pub(super) const fn allow(&mut self, share: u64) {
-        self.bytes_allowed = Pressure::allowed(share, self.share.bytes_max);
+    /// Bytes of keys and values.
+    pub(super) const fn payload_bytes(&self) -> u64 {
+        self.segments.payload()
     }
 
     /// What time it is. To be told before every change.
@@ -122,8 +115,8 @@ impl Shard {
     }
 
     /// What the caller is to drop once the lock is gone. Asked for after every change.
-    pub(super) fn take_freed(&mut self) -> Vec<Payload> {
-        std::mem::take(&mut self.freed)
+    pub(super) fn take_freed(&mut self) -> Vec<Arc<[u8]>> {
+        self.segments.take_freed()
     }
 
     /// Looks up and counts; an expired value becomes a stub.
@@ -132,14 +125,17 @@ impl Shard {
             self.counters.misses += 1;
             return Found::Absent;
         };
-        let found = found(&self.slab[at], now);
-        let entry = &mut self.slab[at];
+        let found = self.found(at, now);
+        let record = self.segments.at(at);
         if matches!(found, Found::Value { .. }) {
-            entry.visited = true;
             self.counters.hits += 1;
+            let visits = record.visits();
+            if visits < VISITS_MAX {
+                self.segments.handle_visit(at, visits + 1);
+            }
         } else {
             self.counters.misses += 1;
-            if entry.is_live() {
+            if record.is_live() {
                 self.bury(at);
             }
         }
@@ -148,65 +144,81 @@ impl Shard {
 
     /// Looks up and changes nothing.
     pub(super) fn peek(&self, hash: KeyHash, key: &[u8], now: UnixMillis) -> Found {
-        self.find(hash, key).map_or(Found::Absent, |at| found(&self.slab[at], now))
+        self.find(hash, key).map_or(Found::Absent, |at| self.found(at, now))
     }
 
-    /// Whether an entry could be stored if the shard were empty.
-    pub(super) fn can_hold(&self, entry: &Entry) -> bool {
-        charge(entry) <= self.share.bytes_max && (self.share.entries_max > 0 || !entry.is_live())
+    fn found(&self, at: At, now: UnixMillis) -> Found {
+        let record = self.segments.at(at);
+        let (version, expiry) = (record.version(), record.expiry());
+        if record.is_live() && !expiry.is_past(now) {
+            Found::Value { version, expiry, value: self.segments.value(at) }
+        } else {
+            Found::Gone { version }
+        }
+    }
+
+    /// Whether a record could be stored if the shard were empty.
+    fn can_hold(&self, new: &NewRecord<'_>) -> bool {
+        let large = new.large.as_ref().map_or(0, |payload| limits::allocated(payload.len()));
+        let bytes = large + self.share.segment_bytes() as u64 + TABLE_BYTES_MIN;
+        new.key.len() <= usize::from(u16::MAX)
+            && bytes <= self.share.bytes_max
+            && (self.share.entries_max > 0 || !new.is_live())
     }
 
     /// Compare-and-store.
-    pub(super) fn apply(&mut self, mut entry: Entry, origin: ApplyOrigin) -> Applied {
-        let held = self.find(entry.hash, entry.key());
+    pub(super) fn apply(&mut self, new: &NewRecord<'_>, origin: ApplyOrigin) -> Applied {
+        let held = self.find(new.hash, new.key);
         if let Some(at) = held {
-            let newer = self.slab[at].version;
+            let newer = self.segments.at(at).version();
             let checked = origin == ApplyOrigin::Write || !Mutant::RepairUnchecked.is_planted();
-            if newer >= entry.version && checked {
-                let same = newer == entry.version;
-                self.free(entry.into_payload());
-                return if same { Applied::Stored } else { Applied::Stale { newer } };
+            if newer >= new.version && checked {
+                return if newer == new.version { Applied::Stored } else { Applied::Stale { newer } };
             }
-        }
-        if held.is_none()
-            && let Some(applied) = self.refuse_collected(&entry, origin)
-        {
-            self.free(entry.into_payload());
+        } else if let Some(applied) = self.refuse_collected(new, origin) {
             return applied;
         }
-        if !self.can_hold(&entry) {
-            self.free(entry.into_payload());
+        if !self.can_hold(new) {
             return Applied::TooLarge;
         }
-        if origin == ApplyOrigin::Repair
-            && held.is_none()
-            && !self.has_room(&entry)
-            && !Mutant::ImportPastCapacity.is_planted()
-        {
-            self.free(entry.into_payload());
+        let import_past = Mutant::ImportPastCapacity.is_planted();
+        if origin == ApplyOrigin::Repair && held.is_none() && !self.has_room(new) && !import_past {
             return Applied::Skipped;
         }
+        let (mut queue, mut visits) = (self.queue_for(new), 0);
         if let Some(at) = held {
-            let old = &self.slab[at];
-            let in_place = old.is_live() && entry.is_live();
-            entry.visited = in_place;
-            if in_place && self.bytes - charge(old) + charge(&entry) <= self.bytes_allowed {
-                self.replace(at, entry);
-                return Applied::Stored;
+            let old = self.segments.at(at);
+            if old.is_live() && new.is_live() {
+                (queue, visits) = (self.segments.queue(at), old.visits() + 1);
+                if self.segments.rewrite_growth(at, new).is_some_and(|growth| self.fits(growth)) {
+                    self.replace(at, new, visits);
+                    return Applied::Stored;
+                }
             }
             self.remove(at);
         }
-        if origin == ApplyOrigin::Write || !Mutant::ImportPastCapacity.is_planted() {
-            self.make_room(&entry);
+        if origin == ApplyOrigin::Write || !import_past {
+            self.make_room(queue, new);
         }
-        self.insert(entry);
+        self.insert(queue, new, visits);
         Applied::Stored
     }
 
+    /// Where a record goes that is not held.
+    fn queue_for(&mut self, new: &NewRecord<'_>) -> QueueName {
+        if !new.is_live() {
+            QueueName::Dead
+        } else if self.ghost.take(new.hash, self.live_len()) {
+            QueueName::Main
+        } else {
+            QueueName::Small
+        }
+    }
+
     /// Forgets a deletion and whatever it deletes: only a defect that tests plant does this.
-    pub(super) fn apply_forgotten(&mut self, entry: &Entry) -> Applied {
-        match self.find(entry.hash, entry.key()) {
-            Some(at) if self.slab[at].version < entry.version => {
+    pub(super) fn apply_forgotten(&mut self, new: &NewRecord<'_>) -> Applied {
+        match self.find(new.hash, new.key) {
+            Some(at) if self.segments.at(at).version() < new.version => {
                 self.remove(at);
                 Applied::Stored
             }
@@ -223,32 +235,28 @@ impl Shard {
         self.slots.iter().map(|slot| slot.digest)
     }
 
-    /// Looks at up to `budget` entries from where the last call stopped.
+    /// Looks at up to `budget` records from where the last call stopped.
     pub(super) fn sweep(&mut self, now: UnixMillis, budget: usize) -> Swept {
         let mut swept = Swept::default();
         while swept.looked < budget {
-            let Some(at) = self.sweep_at.min(self.slab.len()).checked_sub(1) else {
+            let Some(at) = self.segments.next_expiring(&mut self.sweep_at, now) else {
+                self.sweep_at = Place::default();
+                swept.at_end = true;
                 break;
             };
-            self.sweep_at = at;
             swept.looked += 1;
-            #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
-            let at = at as u32;
-            let entry = &mut self.slab[at];
-            if entry.kind == Kind::Stub && entry.expiry.get() > now.get() + EARLY_MAX_MS {
+            let record = self.segments.at(at);
+            if record.kind() == Kind::Stub && record.expiry().get() > now.get() + EARLY_MAX_MS {
                 // It was made while the clock was ahead. Others have the value still.
                 swept.changed += 1;
                 self.remove(at);
-            } else if !entry.is_live() {
-                entry.born = entry.born.kept(self.second);
-            } else if entry.expiry.is_past(now) {
+            } else if !record.is_live() {
+                let born = record.born();
+                self.segments.set_born(at, born.kept(self.second));
+            } else if record.expiry().is_past(now) {
                 swept.changed += 1;
                 self.bury(at);
             }
-        }
-        if self.sweep_at.min(self.slab.len()) == 0 {
-            self.sweep_at = usize::MAX;
-            swept.at_end = true;
         }
         swept
     }
@@ -256,30 +264,22 @@ impl Shard {
     /// Takes all entries of a slot out.
     pub(super) fn drop_slot(&mut self, slot: Slot) -> usize {
         let index = slot.index() >> self.shard_bits;
-        let mut dropped = 0;
-        // One at a time, because each removal may give another entry a new number.
-        while let Some(at) = self.slots[index].entries.iter().next().copied() {
-            self.remove(at);
-            dropped += 1;
-        }
+        let all: Vec<At> = self.slots[index].entries.iter().copied().collect();
+        all.iter().for_each(|at| self.remove(*at));
         self.slots[index].collected = Collected::default();
         self.check();
-        dropped
+        all.len()
     }
 
     /// Forgets every entry but not what was counted. What it held is given back for the caller to drop after the lock.
     pub(super) fn clear(&mut self) -> Self {
-        let empty = Self {
-            counters: self.counters,
-            bytes_allowed: self.bytes_allowed,
-            ..Self::new(self.share, self.shard_bits)
-        };
+        let empty = Self { counters: self.counters, ..Self::new(self.share, self.shard_bits) };
         std::mem::replace(self, empty)
     }
 
-    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {
+    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<At> {
         let slot = &self.slots[self.slot_of(hash)];
-        let is_it = |at: &u32| self.slab[*at].hash == hash && self.slab[*at].key() == key;
+        let is_it = |at: &At| self.segments.at(*at).hash() == hash && self.segments.is_key(*at, key);
         slot.entries.find(spread(hash), is_it).copied()
     }
 
@@ -287,164 +287,102 @@ impl Shard {
         Slot::of(hash).index() >> self.shard_bits
     }
 
-    /// Whether `entry`, which is not in the shard, fits without anything having to go.
-    fn has_room(&self, entry: &Entry) -> bool {
-        let fits = self.bytes + charge(entry) <= self.bytes_allowed;
-        let (held, held_max) = match entry.is_live() {
-            true => (self.live.len(), self.share.entries_max),
-            false => (self.dead.len(), self.share.tombstones_max),
-        };
-        fits && held < held_max
+    /// What one entry more makes a slot's table grow by.
+    fn index_growth(&self, hash: KeyHash) -> u64 {
+        let entries = &self.slots[self.slot_of(hash)].entries;
+        if entries.len() < entries.capacity() { 0 } else { TABLE_BYTES_MIN.max(entries.allocation_size() as u64) }
     }
 
-    /// Makes room for `entry`, which is not in the shard and can be held. Live entries go first: losing one is a miss,
-    /// losing a tombstone may let a deleted value come back.
-    fn make_room(&mut self, entry: &Entry) {
-        let is_live = entry.is_live();
-        let full = |shard: &Self| {
-            shard.bytes + charge(entry) > shard.bytes_allowed
-                || (is_live && shard.live.len() >= shard.share.entries_max)
+    /// Whether a record, which is not in the shard, fits without anything having to go.
+    fn has_room(&self, new: &NewRecord<'_>) -> bool {
+        let (held, held_max, queue) = match new.is_live() {
+            true => (self.live_len(), self.share.entries_max, QueueName::Small),
+            false => (self.dead_len(), self.share.tombstones_max, QueueName::Dead),
         };
-        while full(self) {
-            if let Some(victim) = self.live.victim(&mut self.slab) {
-                self.counters.evictions += 1;
-                let (slot, version) = (self.slot_of(self.slab[victim].hash), self.slab[victim].version);
-                self.slots[slot].collected.handle_eviction(version);
-                self.remove(victim);
-            } else if !self.drop_oldest_dead() {
-                break;
-            }
-        }
+        held < held_max && self.fits(self.growth(queue, new))
     }
 
-    fn insert(&mut self, mut entry: Entry) {
-        entry.born = self.second;
-        let (hash, version, live, kind) = (entry.hash, entry.version, entry.is_live(), entry.kind);
-        self.bytes += charge(&entry);
-        let at = self.slab.push(entry);
-        let slot = self.slot_of(hash);
+    fn insert(&mut self, queue: QueueName, new: &NewRecord<'_>, visits: u8) {
+        let at = self.segments.append(queue, new, visits, self.second);
+        let slot = self.slot_of(new.hash);
         let slot = &mut self.slots[slot];
-        if !is_left_out(kind) {
-            slot.digest = slot.digest.with(hash, version);
+        if !is_left_out(new.kind) {
+            slot.digest = slot.digest.with(new.hash, new.version);
         }
-        let slab = &self.slab;
-        slot.dead += u32::from(!live);
-        slot.entries.insert_unique(spread(hash), at, |at| spread(slab[*at].hash));
-        if live {
-            self.live.insert(&mut self.slab, at);
-        } else {
-            self.dead.push_front(&mut self.slab, at);
+        slot.dead += u32::from(!new.is_live());
+        self.index_bytes -= slot.entries.allocation_size() as u64;
+        slot.entries.insert_unique(spread(new.hash), at, |at| spread(self.segments.at(*at).hash()));
+        self.index_bytes += slot.entries.allocation_size() as u64;
+        if !new.is_live() {
             self.cap_dead();
         }
         self.check();
     }
 
     /// Puts a newer live version of the same key in the place of the older one.
-    fn replace(&mut self, at: u32, mut entry: Entry) {
-        let slot = self.slot_of(entry.hash);
-        let old = &mut self.slab[at];
+    fn replace(&mut self, at: At, new: &NewRecord<'_>, visits: u8) {
+        let (slot, old) = (self.slot_of(new.hash), self.segments.at(at));
         let digest = &mut self.slots[slot].digest;
-        *digest = digest.without(old.hash, old.version).with(entry.hash, entry.version);
-        self.bytes = self.bytes - charge(old) + charge(&entry);
-        entry.links = old.links;
-        let old = std::mem::replace(old, entry);
-        self.free(old.into_payload());
+        *digest = digest.without(old.hash(), old.version()).with(new.hash, new.version);
+        self.segments.rewrite(at, new, visits);
         self.check();
     }
 
-    /// Takes an entry out. The last entry of the slab may get its number.
-    fn remove(&mut self, at: u32) {
-        if self.slab[at].is_live() {
-            self.live.remove(&mut self.slab, at);
-        } else {
-            self.dead.unlink(&mut self.slab, at);
-        }
-        self.unindex(at);
-        let Some(gone) = self.slab.swap_remove(at) else {
-            return;
-        };
-        self.bytes -= charge(&gone);
-        self.free(gone.into_payload());
-        #[expect(clippy::cast_possible_truncation, reason = "entries are numbered with 32 bits")]
-        let last = self.slab.len() as u32;
-        if at == last {
-            return;
-        }
-        let moved = &self.slab[at];
-        let (hash, live) = (moved.hash, moved.is_live());
-        let slot = self.slot_of(hash);
-        if let Some(number) = self.slots[slot].entries.find_mut(spread(hash), |number| *number == last) {
-            *number = at;
-        }
-        if live {
-            self.live.handle_move(&mut self.slab, last, at);
-        } else {
-            self.dead.handle_move(&mut self.slab, at);
-        }
-    }
-
-    fn unindex(&mut self, at: u32) {
-        let (hash, version, kind) = (self.slab[at].hash, self.slab[at].version, self.slab[at].kind);
+    /// Takes an entry out.
+    fn remove(&mut self, at: At) {
+        let record = self.segments.at(at);
+        let (hash, version, kind) = (record.hash(), record.version(), record.kind());
         let slot = self.slot_of(hash);
         let slot = &mut self.slots[slot];
         slot.dead -= u32::from(kind != Kind::Live);
         if !is_left_out(kind) {
             slot.digest = slot.digest.without(hash, version);
         }
-        if let Ok(found) = slot.entries.find_entry(spread(hash), |number| *number == at) {
+        self.index_bytes -= slot.entries.allocation_size() as u64;
+        if let Ok(found) = slot.entries.find_entry(spread(hash), |of_slot| *of_slot == at) {
             found.remove();
         }
         let (len, capacity) = (slot.entries.len(), slot.entries.capacity());
-        if capacity > TABLE_KEPT_MAX && len < capacity / 8 {
-            let slab = &self.slab;
-            slot.entries.shrink_to(len * 2, |number| spread(slab[*number].hash));
+        if len == 0 {
+            slot.entries = HashTable::new();
+        } else if capacity > TABLE_KEPT_MAX && len < capacity / 8 {
+            slot.entries.shrink_to(len * 2, |at| spread(self.segments.at(*at).hash()));
+        }
+        self.index_bytes += slot.entries.allocation_size() as u64;
+        self.segments.remove(at);
+        if self.segments.records() == 0 {
+            self.trim();
         }
     }
 
-    /// Turns an expired value into its stub. The digest stays, as key and version do.
-    fn bury(&mut self, at: u32) {
-        self.live.remove(&mut self.slab, at);
-        let entry = &mut self.slab[at];
-        let before = charge(entry);
-        let stripped = entry.strip();
-        entry.born = self.second;
-        let hash = entry.hash;
-        self.bytes = self.bytes - before + charge(entry);
-        self.free(stripped);
+    /// Makes a stub of an expired value.
+    fn bury(&mut self, at: At) {
         self.counters.expirations += 1;
-        let slot = self.slot_of(hash);
-        self.slots[slot].dead += 1;
-        self.dead.push_front(&mut self.slab, at);
-        self.cap_dead();
-        self.check();
-    }
-
-    /// Frees a payload: a small one now, a large one after the lock.
-    fn free(&mut self, payload: Payload) {
-        if payload.bytes() >= FREED_APART_BYTES_MIN {
-            self.freed.push(payload);
-        }
+        let record = self.segments.at(at);
+        let (hash, version, expiry) = (record.hash(), record.version(), record.expiry());
+        let record = Record { hash, key: self.segments.key(at), version, expiry, body: Body::Expired };
+        self.remove(at);
+        let stub = NewRecord::new(&record, Kind::Stub, self.share.inline_max());
+        self.make_room(QueueName::Dead, &stub);
+        self.insert(QueueName::Dead, &stub, 0);
     }
 
     fn cap_dead(&mut self) {
-        while self.dead.len() > self.share.tombstones_max && self.drop_oldest_dead() {}
+        while self.dead_len() > self.share.tombstones_max && self.drop_oldest_dead() {}
     }
 
     fn drop_oldest_dead(&mut self) -> bool {
-        if self.dead.len() == 0 {
-            return false;
-        }
+        let Some(at) = self.segments.first(QueueName::Dead) else { return false };
         self.counters.tombstones_dropped += 1;
-        self.remove(self.dead.back());
+        self.remove(at);
         true
     }
 
     /// What holds after every change, cheap enough to be checked always.
     fn check(&self) {
-        assert!(self.bytes <= self.share.bytes_max, "a shard is over its bytes");
-        assert!(self.live.len() <= self.share.entries_max, "a shard is over its entries");
-        assert!(self.dead.len() <= self.share.tombstones_max, "a shard is over its tombstones");
-        assert!(self.live.len() + self.dead.len() == self.slab.len() as u64, "an entry is on no list, or on two");
+        assert!(self.bytes() <= self.share.bytes_max, "a shard is over its bytes");
+        assert!(self.live_len() <= self.share.entries_max, "a shard is over its entries");
+        assert!(self.dead_len() <= self.share.tombstones_max, "a shard is over its tombstones");
     }
 }
 
@@ -460,18 +398,6 @@ pub(super) struct Swept {
 /// Whether digests know nothing of such an entry: of none, but for a defect that tests plant.
 fn is_left_out(kind: Kind) -> bool {
     kind == Kind::Tombstone && Mutant::DigestsWithoutTombstones.is_planted()
-}
-
-fn found(entry: &Entry, now: UnixMillis) -> Found {
-    if entry.is_live() && !entry.expiry.is_past(now) {
-        Found::Value { version: entry.version, expiry: entry.expiry, value: entry.value() }
-    } else {
-        Found::Gone { version: entry.version }
-    }
-}
-
-fn charge(entry: &Entry) -> u64 {
-    limits::charge(entry.payload_bytes())
 }
 
 /// The hash for a slot's table. Keys of one slot share the top twelve bits of their hash, and the table tells entries
@@ -490,9 +416,9 @@ mod tests {
     use crate::{Body, Expiry, Monotonic, Record, Version};
 
     #[test]
-    fn memory_shrinks_when_entries_go() {
+    fn tables_shrink_when_entries_go() {
         let many = 10_000;
-        let share = Share { bytes_max: u64::MAX, entries_max: many, tombstones_max: many };
+        let share = Share { bytes_max: 1 << 30, entries_max: many, tombstones_max: many };
         let mut shard = Shard::new(share, 12);
         for n in 0..many {
             let key = Bytes::from(n.to_string());
@@ -501,15 +427,15 @@ mod tests {
             let version = Version::new(u128::from(n));
             let expiry = Expiry::new(if n < 10 { 0 } else { 1 });
             let record = Record { hash, key, version, expiry, body: Body::Value(Bytes::new()) };
-            assert_eq!(shard.apply(Entry::new(&record, Kind::Live), ApplyOrigin::Write), Applied::Stored);
+            assert_eq!(shard.apply(&NewRecord::new(&record, Kind::Live, 1000), ApplyOrigin::Write), Applied::Stored);
         }
         assert!(shard.slots[0].entries.capacity() >= 10_000);
         let now = UnixMillis::new(10);
         let swept = shard.sweep(now, usize::MAX);
-        assert_eq!((swept.looked, swept.changed, shard.slab.len()), (10_000, 9990, 10_000));
+        assert_eq!((swept.changed, shard.segments.records()), (9990, 10_000));
         let later = Second::of(Monotonic::new(Duration::from_secs(1)));
         assert_eq!(shard.collect(Slot::of(KeyHash::new(0)), now, now, later), 9990);
-        assert_eq!(shard.slab.len(), 10);
+        assert_eq!(shard.segments.records(), 10);
         assert!(shard.slots[0].entries.capacity() < 256, "{}", shard.slots[0].entries.capacity());
         assert_eq!(shard.versions(Slot::of(KeyHash::new(0))).len(), 10);
     }
@@ -521,12 +447,12 @@ mod tests {
             let (key, body) = (Bytes::from_static(b"k"), Body::Value(Bytes::from(vec![0; bytes])));
             let version = Version::new(version);
             let record = Record { hash: KeyHash::new(1), key, version, expiry: Expiry::NEVER, body };
-            shard.apply(Entry::new(&record, kind), ApplyOrigin::Write);
-            shard.take_freed().iter().map(Payload::bytes).collect::<Vec<_>>()
+            shard.apply(&NewRecord::new(&record, kind, 1000), ApplyOrigin::Write);
+            shard.take_freed().iter().map(|payload| payload.len()).collect::<Vec<_>>()
         };
         assert_eq!(apply(1, 100_000, Kind::Live), []);
         assert_eq!(apply(2, 200_000, Kind::Live), [100_001], "replaced");
-        assert_eq!(apply(1, 100_000, Kind::Live), [100_001], "stale");
+        assert_eq!(apply(1, 100_000, Kind::Live), [], "stale");
         assert_eq!(apply(3, 0, Kind::Tombstone), [200_001], "deleted");
         assert_eq!(apply(4, 10, Kind::Live), []);
         assert_eq!(apply(5, 0, Kind::Tombstone), [], "a small one is freed at once");

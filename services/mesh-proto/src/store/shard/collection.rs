@@ -1,7 +1,7 @@
 //! Tombstones and stubs that nobody needs any more: taking them out, and what is remembered of them afterwards.
 
 use super::{
-    super::{Applied, ApplyOrigin, Digest, second::Second, slab::Entry},
+    super::{Applied, ApplyOrigin, Digest, record::NewRecord, second::Second},
     Shard,
 };
 use crate::{Slot, UnixMillis, Version};
@@ -31,12 +31,12 @@ impl Shard {
     /// What to say of a record, whose key is not held, if it is no newer than what was collected in its slot. A write that old
     /// has been overtaken, and is to be stamped again. A tombstone comes from an owner that has yet to collect it. A value that
     /// others still hold was evicted here.
-    pub(super) fn refuse_collected(&self, entry: &Entry, origin: ApplyOrigin) -> Option<Applied> {
-        let floor = self.slots[self.slot_of(entry.hash)].collected.floor;
+    pub(super) fn refuse_collected(&self, new: &NewRecord<'_>, origin: ApplyOrigin) -> Option<Applied> {
+        let floor = self.slots[self.slot_of(new.hash)].collected.floor;
         match origin {
-            _ if entry.version > floor || floor == Version::ZERO => None,
+            _ if new.version > floor || floor == Version::ZERO => None,
             ApplyOrigin::Write => Some(Applied::Collected { newer: floor }),
-            ApplyOrigin::Repair if entry.is_live() => None,
+            ApplyOrigin::Repair if new.is_live() => None,
             ApplyOrigin::Repair => Some(Applied::Skipped),
         }
     }
@@ -56,20 +56,18 @@ impl Shard {
         let mut old = Vec::new();
         let (mut sum, mut floor) = (Digest::default(), self.slots[index].collected.floor);
         for at in &self.slots[index].entries {
-            let entry = &self.slab[*at];
+            let entry = self.segments.at(*at);
             if entry.ended(now).is_none_or(|ended| ended > ended_until) {
                 continue;
             }
             // All or nothing: other owners are to recognise what is missing.
-            if entry.is_live() || !entry.born.is_before(born_before) {
+            if entry.is_live() || !entry.born().is_before(born_before) {
                 return 0;
             }
-            sum = sum.with(entry.hash, entry.version);
-            floor = floor.max(entry.version);
+            sum = sum.with(entry.hash(), entry.version());
+            floor = floor.max(entry.version());
             old.push(*at);
         }
-        // From the highest number down: what fills a gap comes from above, and is none of them.
-        old.sort_unstable_by(|a, b| b.cmp(a));
         old.iter().for_each(|at| self.remove(*at));
         if !old.is_empty() {
             let collected = &mut self.slots[index].collected;
@@ -93,9 +91,9 @@ impl Shard {
         if index.collected.sums.iter().any(is_theirs) {
             return true;
         }
-        let entries = index.entries.iter().map(|at| &self.slab[*at]);
+        let entries = index.entries.iter().map(|at| self.segments.at(*at));
         let mut ended: Vec<_> =
-            entries.filter_map(|entry| Some((entry.ended(now)?, entry.hash, entry.version))).collect();
+            entries.filter_map(|entry| Some((entry.ended(now)?, entry.hash(), entry.version()))).collect();
         ended.sort_unstable();
         let mut rest = index.digest;
         ended.into_iter().any(|(_, hash, version)| {

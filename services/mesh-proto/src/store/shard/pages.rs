@@ -1,7 +1,7 @@
 //! What one slot holds, as peers that compare with it or pull from it are told: the list of its versions, and its records in pages
 //! bounded by bytes. Nothing here changes anything.
 
-use super::{Shard, is_left_out, spread};
+use super::{super::segments::At, Shard, is_left_out, spread};
 use crate::{KeyHash, Record, Slot, Version};
 
 /// What a page counts for a record beyond key and value: about what a frame adds.
@@ -10,8 +10,8 @@ const PAGE_RECORD_BYTES: usize = 48;
 impl Shard {
     pub(in crate::store) fn versions(&self, slot: Slot) -> Vec<(KeyHash, Version)> {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let listed = entries.iter().map(|at| &self.slab[*at]).filter(|entry| !is_left_out(entry.kind));
-        listed.map(|entry| (entry.hash, entry.version)).collect()
+        let listed = entries.iter().map(|at| self.segments.at(*at)).filter(|record| !is_left_out(record.kind()));
+        listed.map(|record| (record.hash(), record.version())).collect()
     }
 
     /// See [`crate::Store::page`].
@@ -22,21 +22,20 @@ impl Shard {
         bytes_max: usize,
     ) -> (Vec<Record>, Option<KeyHash>) {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
-        let mut rest: Vec<(KeyHash, u32)> = entries.iter().map(|at| (self.slab[*at].hash, *at)).collect();
-        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.slab[*at].kind));
+        let mut rest: Vec<(KeyHash, At)> = entries.iter().map(|at| (self.segments.at(*at).hash(), *at)).collect();
+        rest.retain(|(hash, at)| after.is_none_or(|after| *hash > after) && !is_left_out(self.segments.at(*at).kind()));
         rest.sort_unstable();
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
         for (hash, at) in rest {
-            let entry = &self.slab[at];
-            bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
+            bytes += self.segments.payload_bytes(at) + PAGE_RECORD_BYTES;
             // The cursor is a hash, so keys that share one travel together.
             if let Some(last) = records.last().map(|record| record.hash).filter(|last| *last != hash)
                 && bytes > bytes_max
             {
                 return (records, Some(last));
             }
-            records.push(entry.record());
+            records.push(self.segments.record(at));
         }
         (records, None)
     }
@@ -51,15 +50,14 @@ impl Shard {
         let entries = &self.slots[slot.index() >> self.shard_bits].entries;
         let (mut records, mut bytes, mut last) = (Vec::new(), 0, None);
         for hash in hashes.iter().filter(|hash| Slot::of(**hash) == slot) {
-            for at in entries.iter_hash(spread(*hash)).filter(|at| self.slab[**at].hash == *hash) {
-                let entry = &self.slab[*at];
-                bytes += entry.payload_bytes() + PAGE_RECORD_BYTES;
+            for at in entries.iter_hash(spread(*hash)).filter(|at| self.segments.at(**at).hash() == *hash) {
+                bytes += self.segments.payload_bytes(*at) + PAGE_RECORD_BYTES;
                 if bytes > bytes_max && last.is_some() {
                     // Keys that share this hash travel together, with the next page.
                     records.retain(|record: &Record| record.hash != *hash);
                     return (records, last);
                 }
-                records.push(entry.record());
+                records.push(self.segments.record(*at));
             }
             last = Some(*hash);
         }
