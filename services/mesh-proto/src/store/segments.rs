@@ -4,6 +4,8 @@
 //!
 //! A payload that is large has an allocation of its own, so that it is given to readers without being copied.
 
+mod holes;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
@@ -392,14 +394,6 @@ impl Segments {
         self.free.push(number);
     }
 
-    /// Releases what is being filled and has nothing in it. Whether there was such a segment.
-    pub(super) fn release_empty(&mut self) -> bool {
-        let empty = |queue: &Queue| queue.order.back().copied().filter(|head| self.segments[*head].bytes.is_empty());
-        let heads: Vec<usize> = self.queues.iter().filter_map(empty).collect();
-        heads.iter().for_each(|head| self.release(*head));
-        !heads.is_empty()
-    }
-
     /// The record of a queue that comes first, if there is one.
     pub(super) fn first(&mut self, queue: QueueName) -> Option<At> {
         let number = *self.queues[queue as usize].order.front()?;
@@ -414,48 +408,6 @@ impl Segments {
             offset += record.len();
         }
         None
-    }
-
-    /// Of the segments that are full, the one with the most in holes, if they are an eighth of it, and all holes together are more
-    /// than so many bytes.
-    pub(super) fn sparsest(&self, holes_max: usize) -> Option<usize> {
-        let passed: usize = self.queues.iter().map(|queue| queue.cursor).sum();
-        if self.written - self.live <= holes_max + passed {
-            return None;
-        }
-        let is_full = |number: &usize| {
-            let queue = &self.queues[self.segments[*number].queue as usize];
-            let is_begun = queue.cursor > 0 && queue.order.front() == Some(number);
-            self.segments[*number].live > 0 && queue.order.back() != Some(number) && !is_begun
-        };
-        let full = (0..self.segments.len()).filter(is_full);
-        let sparsest = full.min_by_key(|number| self.segments[*number].live)?;
-        (self.segments[sparsest].live <= self.segment_bytes - self.segment_bytes / 8).then_some(sparsest)
-    }
-
-    /// The records of a segment that are not holes.
-    pub(super) fn all_in(&self, number: usize) -> Vec<At> {
-        let (mut all, mut offset) = (Vec::new(), 0);
-        let bytes = &self.segments[number].bytes;
-        while offset < bytes.len() {
-            let record = Stored::at_start_of(&bytes[offset..]);
-            if record.kind() != Kind::Hole {
-                all.push(At::new(number, offset));
-            }
-            offset += record.len();
-        }
-        all
-    }
-
-    /// Bytes of memory that segments have beyond what is not holes.
-    pub(super) fn slack(&self) -> usize {
-        let large: u64 = self.queues.iter().map(|queue| queue.bytes).sum::<u64>() - self.live as u64;
-        usize::try_from(self.taken - large).unwrap_or(usize::MAX) - self.live
-    }
-
-    /// Bytes of records that are not holes, without large payloads.
-    pub(super) const fn live(&self) -> usize {
-        self.live
     }
 
     /// A record was read or written once more.
