@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import crashes
+import full
 import hot
 import large
 import overhead
@@ -74,6 +75,7 @@ TARGETS = [
     Target("GET/s, collector is slow ÷ untraced", ratio("collector is slow GET ops/s", "untraced GET ops/s"), 0.95, True),
     *hot.TARGETS,
     *large.TARGETS,
+    *full.TARGETS,
 ]
 
 
@@ -199,6 +201,15 @@ class Bench:
     def beside(self, figures: Round) -> None:
         large.beside(self, figures)
 
+    def full(self, figures: Round) -> None:
+        full.full(self, figures)
+
+    def small(self, figures: Round) -> None:
+        full.small(self, figures)
+
+    def peers(self, figures: Round) -> None:
+        full.peers(self, figures)
+
     def overload(self, figures: Round) -> None:
         for skew, distribution in ZIPF.items():
             saturation.overload(self, figures, skew, distribution)
@@ -231,11 +242,11 @@ class Bench:
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
 MEASUREMENTS = [
     "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "overload", "false_deaths",
-    "resync", "crashes", "restarts", "kills", "memory",
+    "resync", "crashes", "restarts", "kills", "memory", "full", "small", "peers",
 ]
 
 # They do not vary from round to round, or take minutes.
-ONCE = ["crashes", "restarts", "kills", "memory"]
+ONCE = ["crashes", "restarts", "kills", "memory", "small", "peers"]
 
 
 def entries(url: str) -> int:
