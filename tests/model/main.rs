@@ -81,9 +81,11 @@ fn no_acknowledged_write_is_superseded_by_one_that_was_before_it() {
     writes_hold(WRITES);
     writes_hold(rounds::Bounds { own: true, ..WRITES });
     if is_large() {
-        let three = rounds::Bounds { writes: 3, crashes: 0, held_max: 1, clock_max: 0, ..WRITES };
-        writes_hold(three);
-        writes_hold(rounds::Bounds { own: true, ..three });
+        let three = rounds::Bounds { writes: 3, held_max: 0, clock_max: 0, ..WRITES };
+        for own in [false, true] {
+            writes_hold(rounds::Bounds { own, ..three });
+            writes_hold(rounds::Bounds { own, crashes: 0, held_max: 1, ..three });
+        }
     }
 }
 
