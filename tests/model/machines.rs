@@ -26,6 +26,11 @@ pub fn concern_size() -> usize {
     concern().get()
 }
 
+/// How many owners that are in sync make a quorum.
+pub fn answers_needed() -> usize {
+    concern().answers_needed(replicas())
+}
+
 /// What has become of a write, and what would if its coordinator lost its patience now: `Write::handle_impatience`.
 pub fn write(is_second: bool, owners: Nodes, legs: &[Leg; NODES]) -> (WriteStep, Option<WriteOutcome>) {
     let round = if is_second { Round::Second } else { Round::First };
@@ -74,7 +79,7 @@ pub fn read(owners: Nodes, coordinator: usize, seen: &[Seen; NODES]) -> Option<S
     let now = Monotonic::new(Duration::ZERO);
     let config = ReadConfig {
         consistency: Consistency::Quorum,
-        answers_needed: concern().answers_needed(replicas()),
+        answers_needed: answers_needed(),
         fanout_max: NODES,
         hedge_delay: Duration::ZERO,
         hedge_interval: Duration::ZERO,

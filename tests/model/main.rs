@@ -1,6 +1,6 @@
 //! Every interleaving of a few faults, leaves and returns with a quorum read at every instant, on three nodes of which two must have
 //! applied a write: the real `RepairPlan`, `Write` and store under a literal model of membership and handover. `state` has what
-//! is modelled and `bounds` how much of it. `MODEL=1` takes the larger bounds.
+//! is modelled and `bounds` how much of it. `rounds` is a second model, of the order of writes. `MODEL=1` takes the larger bounds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "the whole tree is private to this test")]
@@ -11,15 +11,17 @@ mod driver;
 mod machines;
 mod membership;
 mod memo;
+mod mutants;
 mod replica;
 mod requests;
+mod rounds;
 mod search;
 mod state;
 mod symmetry;
 mod sync;
 
 use bounds::Bounds;
-use search::{Searched, search};
+use search::{Mesh, search};
 
 /// One write is acknowledged by all at first, and a quorum reads it at every instant.
 const READ: Bounds = Bounds { first: true, reads: 1, attempts: 1, high_start: true, ..Bounds::NONE };
@@ -28,8 +30,7 @@ const READ: Bounds = Bounds { first: true, reads: 1, attempts: 1, high_start: tr
 const LEAVE_TWICE: Bounds = Bounds { leaves: 2, returns: 2, ..READ };
 
 fn holds(bounds: Bounds) {
-    let Searched { is_exhausted, broken } = search(bounds);
-    assert!(is_exhausted && broken.is_empty(), "{broken:?}");
+    search(Mesh { bounds }).assert_holds();
 }
 
 fn is_large() -> bool {
@@ -64,4 +65,33 @@ fn newcomers_alone_are_not_in_sync() {
         holds(crash_and_leave);
         holds(Bounds { impatient: true, ..LEAVE_TWICE });
     }
+}
+
+/// Two writes of one key by two coordinators that are no owners, and an owner that crashes.
+const WRITES: rounds::Bounds =
+    rounds::Bounds { own: false, outlast: false, writes: 2, crashes: 1, held_max: 2, clock_max: 1 };
+
+fn writes_hold(bounds: rounds::Bounds) {
+    search(bounds).assert_holds();
+}
+
+#[test]
+fn no_acknowledged_write_is_superseded_by_one_that_was_before_it() {
+    mutants::plant();
+    writes_hold(WRITES);
+    writes_hold(rounds::Bounds { own: true, ..WRITES });
+    if is_large() {
+        let three = rounds::Bounds { writes: 3, held_max: 0, clock_max: 0, ..WRITES };
+        for own in [false, true] {
+            writes_hold(rounds::Bounds { own, ..three });
+            writes_hold(rounds::Bounds { own, crashes: 0, held_max: 1, ..three });
+        }
+    }
+}
+
+/// The limit of the proof at the head of `mesh_proto::Write`: an owner's answer outlives its process.
+#[test]
+fn a_write_that_outlasts_the_return_of_an_owner_that_answered_may_be_lost() {
+    let bounds = rounds::Bounds { outlast: true, writes: 1, ..WRITES };
+    assert_eq!(search(bounds).broken, ["a quorum of owners in sync knows what was acknowledged"]);
 }

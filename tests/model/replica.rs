@@ -11,7 +11,7 @@ use mesh_proto::{
 use crate::state::Stamp;
 
 /// Versions that can be told apart.
-const STAMPS: usize = 40;
+const STAMPS: usize = 56;
 
 const KEY: &[u8] = b"key";
 

@@ -1,6 +1,6 @@
 //! The search through all states.
 
-use std::time::Instant;
+use std::{fmt::Debug, hash::Hash, time::Instant};
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -11,6 +11,7 @@ use crate::{
     sync,
 };
 
+#[derive(Debug)]
 pub struct Mesh {
     pub bounds: Bounds,
 }
@@ -67,42 +68,62 @@ pub struct Searched {
     pub broken: Vec<&'static str>,
 }
 
-/// Visits every state within the bounds, breadth first, until a promise is broken; prints how many there were, and the shortest
-/// history that breaks it.
-pub fn search(bounds: Bounds) -> Searched {
-    let started = Instant::now();
-    let checker = Mesh { bounds }.checker().finish_when(HasDiscoveries::Any).spawn_bfs().join();
+impl Searched {
+    /// All states were visited, and no promise is broken in any of them.
+    pub fn assert_holds(&self) {
+        assert!(self.is_exhausted && self.broken.is_empty(), "{:?}", self.broken);
+    }
+}
+
+/// A model whose histories can be printed.
+pub trait Printed: Model {
+    fn print(path: &[(Self::State, Option<Self::Action>)]);
+}
+
+/// Visits every state, breadth first, until a promise is broken; prints how many there were, and the shortest history that
+/// breaks it.
+pub fn search<M>(model: M) -> Searched
+where
+    M: Printed + Debug + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let (name, started) = (format!("{model:?}"), Instant::now());
+    let checker = model.checker().finish_when(HasDiscoveries::Any).spawn_bfs().join();
     let (states, depth, took) = (checker.unique_state_count(), checker.max_depth(), started.elapsed());
-    println!("{bounds:?}: {states} states, {depth} steps, {:.1} s", took.as_secs_f64());
+    println!("{name}: {states} states, {depth} steps, {:.1} s", took.as_secs_f64());
     let discoveries = checker.discoveries();
     let broken = discoveries.keys().copied().collect();
     for (name, path) in discoveries {
         println!("broken: {name}");
-        tell(&path.into_vec());
+        M::print(&path.into_vec());
     }
     Searched { is_exhausted: checker.is_done(), broken }
 }
 
-/// Replays a path with nodes that keep their names.
-fn tell(path: &[(State, Option<Action>)]) {
-    let mut state = path[0].0;
-    for step in path.windows(2) {
-        let wanted = step[1].0;
-        let mut actions = Vec::new();
-        state.actions(&mut actions);
-        let Some(action) = actions.into_iter().find(|action| state.after(*action).representative() == wanted) else {
-            println!("??? {:?}", step[0].1);
-            return;
-        };
-        state = state.after(action);
-        let seen = state.nodes.map(|node| (node.life, node.ring, node.sync.in_sync, node.held, node.links));
-        println!("{action:?}    {} {seen:?}", state.misses_now());
+impl Printed for Mesh {
+    /// Replays a path with nodes that keep their names.
+    fn print(path: &[(State, Option<Action>)]) {
+        let mut state = path[0].0;
+        for step in path.windows(2) {
+            let wanted = step[1].0;
+            let mut actions = Vec::new();
+            state.actions(&mut actions);
+            let Some(action) = actions.into_iter().find(|action| state.after(*action).representative() == wanted)
+            else {
+                println!("??? {:?}", step[0].1);
+                return;
+            };
+            state = state.after(action);
+            let seen = state.nodes.map(|node| (node.life, node.ring, node.sync.in_sync, node.held, node.links));
+            println!("{action:?}    {} {seen:?}", state.misses_now());
+        }
+        for (at, node) in state.nodes.iter().enumerate() {
+            println!("  {at}: {node:?}");
+        }
+        println!(
+            "  writes {:?} acknowledged {} cut {} failed {}",
+            state.writes, state.acknowledged, state.cut, state.failed
+        );
     }
-    for (at, node) in state.nodes.iter().enumerate() {
-        println!("  {at}: {node:?}");
-    }
-    println!(
-        "  writes {:?} acknowledged {} cut {} failed {}",
-        state.writes, state.acknowledged, state.cut, state.failed
-    );
 }

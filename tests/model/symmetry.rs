@@ -2,7 +2,8 @@
 
 use crate::state::{NODES, Nodes, State, Sync};
 
-const ORDERS: [[usize; NODES]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+/// All ways to name three nodes anew.
+pub const ORDERS: [[usize; NODES]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 impl State {
     /// The one that stands for all that are the same but for names.
@@ -66,12 +67,14 @@ impl State {
     }
 }
 
-fn moved<T: Copy>(of_all: [T; NODES], order: &[usize; NODES]) -> [T; NODES] {
+/// What belongs to each node, once each is where `order` says.
+pub fn moved<T: Copy>(of_all: [T; NODES], order: &[usize; NODES]) -> [T; NODES] {
     let mut moved = of_all;
     order.iter().zip(of_all).for_each(|(to, one)| moved[*to] = one);
     moved
 }
 
-fn set_of(nodes: Nodes, order: &[usize; NODES]) -> Nodes {
+/// A set of nodes under their new names.
+pub fn set_of(nodes: Nodes, order: &[usize; NODES]) -> Nodes {
     (0..NODES).filter(|at| nodes >> at & 1 == 1).map(|at| 1 << order[at]).sum()
 }

@@ -20,6 +20,9 @@
 //! the end of round 2 applies a version below one that W owners hold: the same as a replica that is late. A newer deletion or expired value
 //! is a newer write like any other. Answers of owners that are not in sync prove nothing in (3), and neither do those of another
 //! ring: then round 1 starts again.
+//!
+//! The limit of (1): an answer outlives the process that gave it. Where the coordinator is an owner, whoever catches up meanwhile gets the
+//! write from it. Where it is none, a write must end before an owner that has answered it has crashed, returned and caught up.
 
 use arrayvec::ArrayVec;
 

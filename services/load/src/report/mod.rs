@@ -232,8 +232,8 @@ impl Report {
 
     /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
     pub(crate) fn name_peers(&mut self, ids: &[Option<String>]) {
-        let slowest = self.slowest.iter_mut().flat_map(|request| &mut request.legs);
-        for leg in slowest.chain(self.failed.iter_mut().flat_map(|request| &mut request.legs)) {
+        let slowest = self.slowest.iter_mut().flat_map(|request| &mut request.way.legs);
+        for leg in slowest.chain(self.failed.iter_mut().flat_map(|request| &mut request.way.legs)) {
             if let Some(node) = ids.iter().position(|id| id.as_ref() == Some(&leg.peer)) {
                 let target = &self.setup.targets[node];
                 leg.peer = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest).to_owned();

@@ -39,15 +39,15 @@ fn kind(request: &SlowRequest) -> (crate::Phase, Op, &'static str) {
 fn one(out: &mut String, report: &Report, request: &SlowRequest, is_first: bool) -> Result {
     let phase = if is_first { request.phase.name() } else { "" };
     let what = format!("{} {}", request.op.name(), request.outcome);
-    let url = request.url.as_deref().unwrap_or_default();
+    let url = request.way.url.as_deref().unwrap_or_default();
     let line = format!("  {phase:<11}{what:<15}{:>9}  {url}", ms(request.response_ms));
     writeln!(out, "{}", line.trim_end())?;
     let mut parts = Vec::new();
     if request.queue_ms > 0.0 {
         parts.push(format!("queue {}", ms(request.queue_ms)));
     }
-    if let Some((node, result)) = &request.elsewhere {
-        parts.push(format!("{} {} ({result})", name(report, *node), ms(request.elsewhere_ms)));
+    if let Some((node, result)) = &request.way.elsewhere {
+        parts.push(format!("{} {} ({result})", name(report, node.0), ms(request.elsewhere_ms)));
     }
     match (request.handler_ms, request.mesh_ms) {
         (None, _) => parts.push(format!("no answer for {}", ms(request.network_ms))),
@@ -58,10 +58,11 @@ fn one(out: &mut String, report: &Report, request: &SlowRequest, is_first: bool)
         }
     }
     wrapped(out, &format!("{:.1}s {} = ", request.at_s, name(report, request.node)), " + ", &parts)?;
-    if request.legs.is_empty() {
+    if request.way.legs.is_empty() {
         return Ok(());
     }
-    let legs: Vec<_> = request.legs.iter().map(|leg| format!("{} {} {}", leg.peer, leg.outcome, ms(leg.ms))).collect();
+    let legs: Vec<_> =
+        request.way.legs.iter().map(|leg| format!("{} {} {}", leg.peer, leg.outcome, ms(leg.ms))).collect();
     wrapped(out, "legs: ", ", ", &legs)
 }
 

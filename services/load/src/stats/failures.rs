@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::flight::{Ended, LegPart, Way};
+use super::flight::{Ended, Way};
 use crate::{Answer, Op, Phase};
 
 /// How many a run lists. Further ones are counted like all others, by kind and time.
@@ -30,14 +30,9 @@ pub struct FailedRequest {
     pub after_fault_s: Option<f64>,
     /// The node that answered, or was tried last.
     pub node: usize,
-    /// The node that was tried before, and what came of it.
-    pub elsewhere: Option<(usize, String)>,
-    /// The mesh's legs, if it told of them.
-    pub legs: Vec<LegPart>,
-    /// Its trace.
-    pub trace: Option<String>,
-    /// Where to look at it.
-    pub url: Option<String>,
+    /// How it went.
+    #[serde(flatten)]
+    pub way: Way,
 }
 
 /// The first of them.
@@ -69,10 +64,7 @@ impl Failures {
             ended_s: at.as_secs_f64(),
             after_fault_s: None,
             node: answer.node.0,
-            elsewhere: way.elsewhere.map(|(node, result)| (node.0, result)),
-            legs: way.legs,
-            trace: way.trace.map(|trace| format!("{trace:032x}")),
-            url: way.url,
+            way,
         });
     }
 
@@ -95,10 +87,15 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use std::time::Instant;
 
     use super::*;
-    use crate::{ErrorKind, NodeIndex, Outcome, stats::latency::OutcomeClass};
+    use crate::{
+        ErrorKind, NodeIndex, Outcome,
+        stats::{flight::LegPart, latency::OutcomeClass},
+    };
 
     fn add(failures: &mut Failures, began_ms: u64) {
         let (at, began) = (Instant::now(), Duration::from_millis(began_ms));
@@ -143,6 +140,24 @@ mod tests {
         assert_eq!(distances(&[2.0, 9.0]), [Some(-0.5), Some(0.25), Some(-1.0)]);
         assert_eq!(distances(&[]), [None; 3]);
         assert_eq!(one.first(&[])[0].detail.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn its_way_stands_beside_the_rest_in_results() {
+        let mut failures = Failures::default();
+        add(&mut failures, 1_000);
+        let mut request = failures.first(&[]).remove(0);
+        let leg = LegPart { peer: "node".into(), outcome: "lost".into(), ms: 1.5 };
+        request.way =
+            Way { trace: Some(0xab), url: None, elsewhere: Some((NodeIndex(2), "refused".into())), legs: vec![leg] };
+        let json = serde_json::to_value(request).unwrap();
+        let wanted = serde_json::json!({
+            "op": "GET", "phase": "steady", "error": "connection refused", "detail": "no", "began_s": 1.0, "ended_s": 1.0,
+            "after_fault_s": null, "node": 1, "elsewhere": [2, "refused"],
+            "legs": [{ "peer": "node", "outcome": "lost", "ms": 1.5 }],
+            "trace": "000000000000000000000000000000ab", "url": null,
+        });
+        assert_eq!(json, wanted);
     }
 
     #[test]

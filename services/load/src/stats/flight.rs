@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::latency::OutcomeClass;
 use crate::{ErrorKind, NodeIndex, Op, Phase};
@@ -113,9 +113,10 @@ pub struct LegPart {
 }
 
 /// An operation's way, in words.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Way {
     /// Its trace, if it has one.
+    #[serde(serialize_with = "hex")]
     pub trace: Option<u128>,
     /// Where to look at it, if it was kept.
     pub url: Option<String>,
@@ -123,4 +124,8 @@ pub struct Way {
     pub elsewhere: Option<(NodeIndex, String)>,
     /// Its legs, if its node told of them.
     pub legs: Vec<LegPart>,
+}
+
+fn hex<S: Serializer>(trace: &Option<u128>, serializer: S) -> Result<S::Ok, S::Error> {
+    trace.map(|trace| format!("{trace:032x}")).serialize(serializer)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    flight::{Ended, LegPart, Parts, Way},
+    flight::{Ended, Parts, Way},
     latency::OutcomeClass,
 };
 use crate::{NodeIndex, Op, Phase};
@@ -41,14 +41,9 @@ pub struct SlowRequest {
     pub handler_ms: Option<f64>,
     /// In the mesh.
     pub mesh_ms: Option<f64>,
-    /// The node that was tried before, and what came of it.
-    pub elsewhere: Option<(usize, String)>,
-    /// The mesh's legs, if it told of them.
-    pub legs: Vec<LegPart>,
-    /// Its trace.
-    pub trace: Option<String>,
-    /// Where to look at it.
-    pub url: Option<String>,
+    /// How it went.
+    #[serde(flatten)]
+    pub way: Way,
 }
 
 impl SlowRequest {
@@ -67,10 +62,7 @@ impl SlowRequest {
             network_ms: ms(split.network),
             handler_ms: parts.handler.map(|_| ms(split.handler)),
             mesh_ms: parts.mesh.map(|_| ms(split.mesh)),
-            elsewhere: way.elsewhere.map(|(node, result)| (node.0, result)),
-            legs: way.legs,
-            trace: way.trace.map(|trace| format!("{trace:032x}")),
-            url: way.url,
+            way,
         }
     }
 }
