@@ -89,7 +89,7 @@ fn no_acknowledged_write_is_superseded_by_one_that_was_before_it() {
     }
 }
 
-/// The limit of the proof at the head of `mesh_proto::Write`: an owner's answer outlives its process.
+/// Why a node that starts waits for as long as a write may take: an owner's answer outlives its process.
 #[test]
 fn a_write_that_outlasts_the_return_of_an_owner_that_answered_may_be_lost() {
     let bounds = rounds::Bounds { outlast: true, writes: 1, ..WRITES };

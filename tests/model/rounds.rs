@@ -33,7 +33,8 @@ const BEFORE: u8 = 3;
 pub struct Bounds {
     /// Whether the coordinators are two of the owners.
     pub own: bool,
-    /// Whether a write whose coordinator is no owner may outlast the return of an owner that crashed after it had answered.
+    /// Whether a write whose coordinator is no owner may outlast the return of an owner that crashed after it had answered. Nodes that
+    /// start wait until none does.
     pub outlast: bool,
     /// How many writes begin, at most [`AT_ONCE`].
     pub writes: u8,

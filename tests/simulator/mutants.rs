@@ -60,6 +60,7 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::AloneTakesNothing => "leaving::a_member_that_is_left_alone_takes_over_from_the_one_that_leaves",
         Mutant::LeaversUnasked => "leaving::a_new_owner_asks_those_that_are_leaving",
         Mutant::NewcomersSuffice => "leaving::newcomers_that_meet_first_do_not_speak_for_the_mesh",
+        Mutant::ReturnsInHaste => "rounds::who_returns_empty_waits_for_the_writes_that_it_may_have_answered",
         Mutant::FirstAddressOnly => "names::a_name_that_stands_for_all_nodes_makes_one_mesh",
         Mutant::UnreachableCounts => "names::a_member_that_nobody_can_reach_holds_nothing_and_nobody_up",
         Mutant::MeshesMerge => "names::an_address_that_changes_hands_merges_no_meshes",

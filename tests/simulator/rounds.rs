@@ -229,3 +229,38 @@ fn a_write_that_another_carries_is_acknowledged_only_if_that_one_is() {
         assert_eq!(node.stats().carried_writes, 7);
     });
 }
+
+/// An owner answers a write, crashes and returns empty, while the coordinator, which is no owner, still waits for the others. Had it caught up
+/// before one of them gets the write, two of the three would not know what was acknowledged.
+#[test]
+fn who_returns_empty_waits_for_the_writes_that_it_may_have_answered() {
+    play(&scene(4, 3, 2), async |cluster| {
+        let ids = cluster.ids();
+        let name = key(owned_by(cluster, &[0, 1, 2])[0]);
+        cluster.network.set_fault(
+            ids[3],
+            ids[1],
+            LinkFault { delay: Duration::from_millis(1500), ..LinkFault::default() },
+        );
+        cluster.network.set_fault(ids[3], ids[2], LinkFault::CUT);
+        let writer = cluster.node(3).unwrap();
+        let write = tokio::spawn({
+            let name = name.clone();
+            async move { writer.set(name, Bytes::from("x"), WriteOptions::default()).await }
+        });
+        sleep(Duration::from_millis(20)).await;
+        cluster.crash(0);
+        cluster.start(0);
+        let written = write.await.unwrap();
+        // From now on nobody learns it from whom it reached.
+        for (from, to) in [(1, 0), (1, 2), (3, 0), (3, 2)] {
+            cluster.network.set_fault(ids[from], ids[to], LinkFault::CUT);
+        }
+        for at in [0, 2] {
+            let options = GetOptions { consistency: Consistency::Quorum, ..GetOptions::default() };
+            let found = cluster.node(at).unwrap().get(&name, options).await;
+            let is_denied = written.is_ok() && matches!(found, Ok(Lookup::Miss { .. }));
+            assert!(!is_denied, "via {at}: {found:?} after {written:?}");
+        }
+    });
+}

@@ -60,6 +60,8 @@ pub enum Mutant {
     LeaversUnasked,
     /// Newcomers that know only each other take each other's word for what the mesh holds.
     NewcomersSuffice,
+    /// A node that starts enters the ring although writes may be under way that a process before it has answered.
+    ReturnsInHaste,
     /// Of the addresses that a seed's name stands for only the first is asked.
     FirstAddressOnly,
     /// A node that nobody can reach enters the ring.
@@ -94,7 +96,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -122,6 +124,7 @@ impl Mutant {
         Self::AloneTakesNothing,
         Self::LeaversUnasked,
         Self::NewcomersSuffice,
+        Self::ReturnsInHaste,
         Self::FirstAddressOnly,
         Self::UnreachableCounts,
         Self::MeshesMerge,

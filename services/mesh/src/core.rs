@@ -231,6 +231,15 @@ impl Core {
         }
     }
 
+    /// Whether no write is under way any more that a process before this one, with the same name, may have answered: what it held is
+    /// gone, and its answer must not count beside one that comes after this node has compared with the others. Where every member owns
+    /// every slot, who coordinates the write is one of those that it compares with.
+    pub(crate) fn has_outlived_writes(&self) -> bool {
+        self.roster.ring().members().len() < self.config.replicas.get()
+            || self.clock.now().since_start() > self.config.write_timeout
+            || Mutant::ReturnsInHaste.is_planted()
+    }
+
     /// This node holds all that the others have shown it.
     pub(crate) fn handle_in_sync(&self) {
         if self.roster.membership.lock().me().stage == Stage::Syncing {

@@ -48,7 +48,8 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
             resync(&core, &peers).await;
         }
         let has_caught_up = core.replica.sync.is_complete() || enters_empty;
-        if core.roster.is_joining() && core.reach.is_reachable() && has_caught_up {
+        let may_enter = core.reach.is_reachable() && core.has_outlived_writes();
+        if core.roster.is_joining() && may_enter && has_caught_up {
             core.enter_ring();
             continue;
         }

@@ -150,6 +150,10 @@ impl Worker {
             recorder.renew(call.end(core.clock.now()));
             call.with_machine(|machine| rounds.handle_done(machine));
             match outcome {
+                // Whoever starts waits for as long as a write may take, and no longer: see `Core::has_outlived_writes`.
+                WriteOutcome::Acknowledged if core.clock.now() > rounds.deadline() => {
+                    return fail(&rounds, version, WriteError::NoQuorum { reachable, needed });
+                }
                 WriteOutcome::Acknowledged => return Ok(Written { version }),
                 WriteOutcome::Stale { newest, next } => {
                     if core.replica.observe(newest, core.clock.unix()).is_err() {
