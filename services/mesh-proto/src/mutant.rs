@@ -70,6 +70,8 @@ pub enum Mutant {
     DeadUnsought,
     /// A member that is being connected to for the first time is suspected for its silence.
     DialledAreAccused,
+    /// A node dials all its peers at the same time, however many they are.
+    DialsUnrationed,
     /// Members that are gone are forgotten at once.
     ForgottenTooEarly,
     /// Who answers later than a round takes is suspected for ever.
@@ -94,7 +96,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -127,6 +129,7 @@ impl Mutant {
         Self::MeshesMerge,
         Self::DeadUnsought,
         Self::DialledAreAccused,
+        Self::DialsUnrationed,
         Self::ForgottenTooEarly,
         Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,
