@@ -129,7 +129,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: V
         weight: member.weight.get(),
         slots_owned: ring.slots_owned(member.id),
         connected: member.id == core.id || workers.iter().any(|worker| worker.peers.is_up(member.id)),
-        unreachable: member.state.is_present().then(|| upkeep.get(member.id)?.unreachable()).flatten(),
+        unreachable: member.state.is_present().then(|| upkeep.get(member.id)?.unreachable(core.clock.now())).flatten(),
         rtt_us: rtt.get(&member.id).and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
         in_flight: in_flight(member.id),
         path: paths.get(&member.id).copied(),

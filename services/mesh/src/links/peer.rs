@@ -38,10 +38,10 @@ impl Peer {
         self.link.load().is_some()
     }
 
-    /// A dial has failed. Whether the peer is unreachable by that, for the first time.
-    pub(crate) fn dial_failed(&self, now: Monotonic, reason: String) -> bool {
+    /// A dial that began at `began` has failed. Whether the peer is unreachable by that, for the first time.
+    pub(crate) fn dial_failed(&self, began: Monotonic, now: Monotonic, reason: String) -> bool {
         let mut failing = self.failing.lock();
-        let failing = failing.get_or_insert(Failing { since: now, reason: String::new(), is_told: false });
+        let failing = failing.get_or_insert(Failing { since: began, reason: String::new(), is_told: false });
         failing.reason = reason;
         let is_news = !failing.is_told && now.since(failing.since) >= UNREACHABLE_AFTER;
         failing.is_told |= is_news;
@@ -54,8 +54,9 @@ impl Peer {
     }
 
     /// Why it cannot be reached, if it could not for long.
-    pub(crate) fn unreachable(&self) -> Option<String> {
-        self.failing.lock().as_ref().filter(|failing| failing.is_told).map(|failing| failing.reason.clone())
+    pub(crate) fn unreachable(&self, now: Monotonic) -> Option<String> {
+        let failing = self.failing.lock();
+        failing.as_ref().filter(|failing| now.since(failing.since) >= UNREACHABLE_AFTER).map(|it| it.reason.clone())
     }
 
     /// What it costs to ask this peer next; infinite without a connection.

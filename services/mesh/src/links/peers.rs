@@ -236,7 +236,7 @@ impl Peers {
 
     /// One connection from dial to end. Whether it ever came up, or could have if it had been dialled later.
     async fn connect(self: &Arc<Self>, peer: &Arc<Peer>, starts: &mut Follower<Starts>) -> bool {
-        let addr = peer.addr.lock().clone();
+        let (addr, began) = (peer.addr.lock().clone(), self.core.clock.now());
         let known = self.core.reach.start_of(peer.id);
         let greeted = tokio::select! {
             biased;
@@ -247,7 +247,7 @@ impl Peers {
         let Greeted { connection, send, receive, hello } = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
-                self.dial_failed(peer, addr, error);
+                self.dial_failed(peer, (addr, began), error);
                 return false;
             }
         };
@@ -283,8 +283,8 @@ impl Peers {
     }
 
     /// A member that is heard may be one that cannot be reached; that is told once, by the runtime that is always there.
-    fn dial_failed(&self, peer: &Peer, addr: String, error: GreetError) {
-        if peer.dial_failed(self.core.clock.now(), error.to_string()) && self.purpose == Purpose::Upkeep {
+    fn dial_failed(&self, peer: &Peer, (addr, began): (String, Monotonic), error: GreetError) {
+        if peer.dial_failed(began, self.core.clock.now(), error.to_string()) && self.purpose == Purpose::Upkeep {
             let (peer, addr, reason) = (peer.id, addr.clone(), error.to_string());
             self.core.observer.event(&Event::PeerUnreachable { peer, addr, reason });
         }
