@@ -17,7 +17,7 @@ bench: ## Builds, starts LOCAL=3 nodes on loopback, loads them and prints the su
 
 observe: ## The whole stack and a run with a kill: Grafana, Jaeger and Prometheus with Docker; without, what there is
 	@.ci/need python3 python3
-	python3 observability/observe.py
+	python3 observability/observe.py $(OBSERVE)
 
 perf: ## Measures the targets as ratios against yardsticks on this machine; writes target/perf.md (PERF="--quick")
 	@.ci/need cc gcc

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What `make observe` does: the whole stack in containers where there is a Docker engine; else three local nodes, the
-runner, the trace UI and, if it is installed, a real Prometheus. Either way a run with a kill in it.
+runner, the trace UI and, if it is installed, a real Prometheus. Either way a run with a kill in it, which Ctrl-C, SIGTERM and a
+closed terminal end with its summary.
 
 `--check` is for CI: local, short, on free ports; then check_live.py looks at what the run has left behind.
 """
@@ -8,7 +9,6 @@ runner, the trace UI and, if it is installed, a real Prometheus. Either way a ru
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "perf"))
 from processes import accepts, answers, free_port, wait_for  # noqa: E402
 
 from check_live import FakeExporter, Stack, check_stack  # noqa: E402
+from signals import Signals, apart  # noqa: E402
 
 KILL_TOKEN = "demo"
 
@@ -54,7 +55,7 @@ class Node:
 
     def _start(self, mode: str) -> subprocess.Popen:
         with self._log.open(mode) as log:
-            return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return apart(self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _keep(self) -> None:
         while True:
@@ -135,7 +136,7 @@ def start_prometheus(ports: Ports, folder: Path) -> subprocess.Popen:
     config.write_text(local_config(ports))
     shutil.rmtree(data, ignore_errors=True)
     with (folder / "prometheus.log").open("w") as log:
-        return subprocess.Popen(
+        return apart(
             ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={data}", "--enable-feature=exemplar-storage",
              f"--web.listen-address=127.0.0.1:{ports.prometheus}"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -145,15 +146,15 @@ def start_prometheus(ports: Ports, folder: Path) -> subprocess.Popen:
 def start_trace_ui(binary: Path, ports: Ports, folder: Path) -> subprocess.Popen:
     settings = {"OTLP_BIND": f"127.0.0.1:{ports.otlp}", "UI_BIND": f"127.0.0.1:{ports.ui}"}
     with (folder / "trace-ui.log").open("w") as log:
-        return subprocess.Popen([binary], env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return apart([str(binary)], env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 class LocalStack:
     """Nodes and what watches them, without containers. Starts with the `with` block, and ends with it."""
 
-    def __init__(self, binaries: Path, ports: Ports, folder: Path):
+    def __init__(self, binaries: Path, ports: Ports, folder: Path, signals: Signals):
         folder.mkdir(parents=True, exist_ok=True)
-        self.binaries, self.ports, self.folder = binaries, ports, folder
+        self.binaries, self.ports, self.folder, self.signals = binaries, ports, folder, signals
         self.prometheus = self.ui = None
         self.url = f"http://127.0.0.1:{ports.prometheus}"
         self.ui_url = f"http://127.0.0.1:{ports.ui}"
@@ -194,9 +195,10 @@ class LocalStack:
         own = {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(self.folder / "results.json")}
         own |= {"PROMETHEUS_URL": self.url} if self.prometheus else {}
         own |= {"JAEGER_URL": self.ui_url} | telemetry_settings(ports, "runner", traced=self.ui is not None)
-        return subprocess.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own}, check=False).returncode
+        return self.signals.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own})
 
     def __exit__(self, *_):
+        self.signals.closing()
         for node in self._nodes:
             node.stop()
         if self._fake:
@@ -206,10 +208,11 @@ class LocalStack:
             watcher.wait()
 
 
-def run_local(binaries: Path, check: bool) -> int:
-    ports = Ports(free=check)
+def run_local(given: argparse.Namespace, signals: Signals) -> int:
+    binaries, check, ports = given.binaries or built(), given.check, Ports(free=given.check or given.free_ports)
+    folder = given.folder or ROOT / "target" / ("observe-check" if check else "observe")
     try:
-        with LocalStack(binaries, ports, ROOT / "target" / ("observe-check" if check else "observe")) as local:
+        with LocalStack(binaries, ports, folder, signals) as local:
             tell(ports, local.url if local.prometheus else None, local.ui_url if local.ui else None)
             began = time.time()
             if check:
@@ -217,15 +220,22 @@ def run_local(binaries: Path, check: bool) -> int:
                 stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began, KILL_TOKEN)
                 return code or int(not check_stack(stack))
             code = local.run({name: os.environ.get(name, value) for name, value in RUN.items()})
-            if (local.prometheus or local.ui) and sys.stdin.isatty():
-                print("\nThe nodes and what watches them stay up. Ctrl-C ends them.")
-                signal.pause()
+            if (local.prometheus or local.ui) and sys.stdin.isatty() and not signals.received:
+                say("\nThe nodes and what watches them stay up. Ctrl-C ends them.")
+                signals.wait()
             return code
-    except KeyboardInterrupt:
-        return 130
     except RuntimeError as why:
-        print(f"observe: {why}", file=sys.stderr)
+        say(f"observe: {why}", sys.stderr)
         return 2
+
+
+def say(text: str, to=sys.stdout) -> None:
+    """Output is best effort: a terminal that is gone ends no run."""
+    try:
+        print(text, file=to, flush=True)
+    except OSError:
+        # Nor is what is left of it a reason to complain at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())
 
 
 def trace_ui() -> Path | None:
@@ -235,11 +245,11 @@ def trace_ui() -> Path | None:
 
 
 def tell(ports: Ports, prometheus: str | None, ui: str | None) -> None:
-    print("Three local nodes and the runner, no containers.")
-    print(f"  nodes       {ports.targets.replace(',', '  ')}")
-    print(f"  Prometheus  {prometheus or 'MISSING: install the package prometheus'}")
-    print(f"  Jaeger UI   {ui or 'MISSING: it could not be built, see above'}")
-    print("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000", flush=True)
+    say("Three local nodes and the runner, no containers.")
+    say(f"  nodes       {ports.targets.replace(',', '  ')}")
+    say(f"  Prometheus  {prometheus or 'MISSING: install the package prometheus'}")
+    say(f"  Jaeger UI   {ui or 'MISSING: it could not be built, see above'}")
+    say("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000")
 
 
 def compose() -> list[str] | None:
@@ -252,19 +262,18 @@ def compose() -> list[str] | None:
     return None
 
 
-def run_stack(command: list[str]) -> int | None:
+def run_stack(command: list[str], signals: Signals) -> int | None:
     """Nothing if the stack does not start, for want of images most likely."""
     run = {name: os.environ.get(name, value) for name, value in RUN.items()}
     if subprocess.run([*command, "up", "--build", "--detach"], env={**os.environ, **run}, cwd=ROOT, check=False).returncode != 0:
         subprocess.run([*command, "down"], cwd=ROOT, capture_output=True, check=False)
         return None
     wait_for("Grafana", lambda: answers("http://127.0.0.1:3000/api/health"))
-    print("\n  Grafana     http://localhost:3000\n  Jaeger      http://localhost:16686\n  Prometheus  http://localhost:9090")
-    print(f"  to end it   {' '.join(command)} down\n", flush=True)
-    try:
-        return subprocess.run([*command, "logs", "--follow", "runner"], cwd=ROOT, check=False).returncode
-    except KeyboardInterrupt:
-        return 130
+    say("\n  Grafana     http://localhost:3000\n  Jaeger      http://localhost:16686\n  Prometheus  http://localhost:9090")
+    say(f"  to end it   {' '.join(command)} down\n")
+    # The log goes on until the runner's container has ended, which is after its summary.
+    interrupt = [*command, "kill", "--signal", "INT", "runner"]
+    return signals.run([*command, "logs", "--follow", "runner"], lambda _: apart(interrupt, cwd=ROOT), cwd=ROOT)
 
 
 def built() -> Path:
@@ -276,18 +285,27 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--binaries", type=Path, help="the folder of node and runner; built if it is not given")
     arguments.add_argument("--check", action="store_true", help="a short local run, then check the board on it")
-    given = arguments.parse_args()
-    if given.check:
-        return run_local(given.binaries or built(), check=True)
-    command = compose()
+    arguments.add_argument("--local", action="store_true", help="without containers, even if there is Docker")
+    arguments.add_argument("--free-ports", action="store_true", help="any free ports instead of the documented ones")
+    arguments.add_argument("--folder", type=Path, help="where logs and results of a local run go")
+    given, signals = arguments.parse_args(), Signals()
+    try:
+        return observe(given, signals)
+    except KeyboardInterrupt:
+        say("observe: ended by a signal before the run began", sys.stderr)
+        return 2
+
+
+def observe(given: argparse.Namespace, signals: Signals) -> int:
+    command = None if given.check or given.local else compose()
     if command:
-        code = run_stack(command)
+        code = run_stack(command, signals)
         if code is not None:
             return code
-        print("The containers did not start: see above. So this is the stack without them.\n")
-    else:
-        print("No Docker engine with Compose answers, so this is the stack without containers.\n")
-    return run_local(given.binaries or built(), check=False)
+        say("The containers did not start: see above. So this is the stack without them.\n")
+    elif not (given.check or given.local):
+        say("No Docker engine with Compose answers, so this is the stack without containers.\n")
+    return run_local(given, signals)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ catalogue! {
     GOSSIP_ROUND: Seconds "mesh_gossip_round_seconds" "Time from a probe to its answer.";
     RING_MEMBERS: Gauge "mesh_ring_members" "Members of the ring in force.";
     MEMBERS_JOINING: Gauge "mesh_members_joining" "Members, this node included, that catch up before they enter the ring." ["" |s| s.view.members_joining];
+    MEMBERS_UNREACHABLE: Gauge "mesh_members_unreachable" "Members that are heard, but that this node could not connect to for 10 s or longer; GET /cluster says which and why." ["" |s| s.view.members_unreachable];
     MEMBERS_LEAVING: Gauge "mesh_members_leaving" "Members, this node included, that have left the ring and are still handing over." ["" |s| s.view.members_leaving];
     RING_SLOTS_OWNED: Gauge "mesh_ring_slots_owned" "Slots that this node owns, as any replica." ["" |s| s.view.slots_owned];
 

@@ -47,6 +47,9 @@ impl EventLog {
             Event::GossipRound { peer, rtt, indirect, .. } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
             Event::PeerUp { peer } => debug!(%peer, "connected"),
             Event::PeerDown { peer, reason } => debug!(%peer, reason, "disconnected"),
+            Event::PeerUnreachable { peer, addr, reason } => {
+                warn!(%peer, addr, reason, "a member is heard and cannot be reached; is its CACHE_PUBLIC right?");
+            }
             Event::PeerRefused { addr, reason } => {
                 // Without the port, which differs with each attempt.
                 let host = addr.rsplit_once(':').map_or(addr.as_str(), |(host, _)| host);

@@ -62,6 +62,8 @@ pub struct MeshView {
     pub ready: bool,
     /// Members that catch up before they enter the ring.
     pub members_joining: u64,
+    /// Members that are heard and cannot be reached.
+    pub members_unreachable: u64,
     /// Members that have left the ring and are still handing over.
     pub members_leaving: u64,
     /// The node's wall clock, in milliseconds since 1970.

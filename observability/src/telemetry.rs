@@ -298,6 +298,7 @@ impl Telemetry {
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
             Event::ClockSetBack
+            | Event::PeerUnreachable { .. }
             | Event::InSync { .. }
             | Event::HintsDropped(_)
             | Event::HintsReplayed { .. }

@@ -218,3 +218,37 @@ fn a_misspelt_name_is_warned_of() {
         assert!(output.status.success(), "a warning is no error");
     }
 }
+
+#[test]
+fn variables_of_opentelemetry_that_are_not_supported_are_named() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317"),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_SERVICE_NAME", "mine"),
+    ];
+    for binary in BINARIES {
+        let (output, makes_traces) = (check(binary, variables), binary != "direct-runner");
+        let named = "warning: set without effect, because it is not supported: OTEL_EXPORTER_OTLP_COMPRESSION, \
+                     OTEL_TRACES_SAMPLER; supported are OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, \
+                     OTEL_RESOURCE_ATTRIBUTES\n";
+        assert_eq!(errors(&output), if makes_traces { named } else { "" }, "{binary}");
+        assert!(output.status.success(), "a warning is no error");
+    }
+}
+
+#[test]
+fn exit_codes_do_not_depend_on_who_reads_the_mistakes() {
+    let full = || fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    for binary in BINARIES {
+        let mut command = Command::new(crate::harness::binary(binary));
+        command
+            .env_clear()
+            .envs([("DURATON", "1s"), ("WRITE_CONCERN", "none"), ("DURATION", "none")])
+            .stdout(full())
+            .stderr(full());
+        let code = command.status().expect("it runs").code();
+        assert_eq!(code, Some(2), "{binary}");
+    }
+}

@@ -28,6 +28,7 @@ mod seeds;
 mod sessions;
 mod shrink;
 mod simulation;
+mod storm;
 mod swarm;
 mod tally;
 

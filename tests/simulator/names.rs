@@ -98,6 +98,11 @@ fn a_member_that_nobody_can_reach_holds_nothing_and_nobody_up() {
                     set(&node, number, "v").await.unwrap();
                 }
                 assert_eq!(node.stats().missed_writes, 0, "node {at}, together: {together}");
+                let view = node.view();
+                let unreachable =
+                    view.members.iter().filter_map(|member| Some((&*member.addr, member.unreachable.as_ref()?)));
+                let addrs: Vec<_> = unreachable.map(|(addr, reason)| (addr, reason.contains("nowhere:5011"))).collect();
+                assert_eq!(addrs, [("nowhere:5011", true)], "node {at}, together: {together}");
             }
             let lost = cluster.node(2).unwrap();
             assert_eq!(lost.readiness(), Readiness::Unreachable { addr: "nowhere:5011".to_owned() });

@@ -11,6 +11,7 @@ use mesh_proto::{Event, MemberState, OpRecord};
 /// Counts events over all nodes of one cluster.
 #[derive(Debug, Default)]
 pub struct Tally {
+    suspicions: AtomicU64,
     deaths: AtomicU64,
     departures: AtomicU64,
     refutations: AtomicU64,
@@ -31,6 +32,7 @@ pub struct Tally {
 impl Observer for Tally {
     fn event(&self, event: &Event) {
         let (counter, more) = match event {
+            Event::Member { to: MemberState::Suspect, .. } => (&self.suspicions, 1),
             Event::Member { to: MemberState::Dead, .. } => (&self.deaths, 1),
             Event::Member { to: MemberState::Left, .. } => (&self.departures, 1),
             Event::Refuted { .. } => (&self.refutations, 1),
@@ -63,6 +65,7 @@ impl Tally {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for (name, counter) in [
+            ("suspicions", &self.suspicions),
             ("dead declarations", &self.deaths),
             ("departures", &self.departures),
             ("refutations", &self.refutations),

@@ -63,6 +63,15 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// A member that is heard could not be connected to for a while.
+    PeerUnreachable {
+        /// Whom.
+        peer: NodeId,
+        /// Where it says it is.
+        addr: String,
+        /// Why the last attempt failed, in words.
+        reason: String,
+    },
     /// A handshake or greeting failed.
     PeerRefused {
         /// The other side's address.

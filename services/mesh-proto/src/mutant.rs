@@ -72,6 +72,8 @@ pub enum Mutant {
     DeadUnsought,
     /// A member that is being connected to for the first time is suspected for its silence.
     DialledAreAccused,
+    /// A node dials all its peers at the same time, however many they are.
+    DialsUnrationed,
     /// Members that are gone are forgotten at once.
     ForgottenTooEarly,
     /// Who answers later than a round takes is suspected for ever.
@@ -130,6 +132,7 @@ impl Mutant {
         Self::MeshesMerge,
         Self::DeadUnsought,
         Self::DialledAreAccused,
+        Self::DialsUnrationed,
         Self::ForgottenTooEarly,
         Self::RoundsNeverStretch,
         Self::ForgetsTooEarly,

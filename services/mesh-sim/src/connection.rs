@@ -335,10 +335,12 @@ impl Connection for SimulatedConnection {
         if pair.lost(*side).is_some() {
             return;
         }
+        let done = pair.network.datagram_done();
         let mut state = self.remote().state.lock();
         for (copy, delay) in (0..).zip(delays) {
             if state.lost.is_none() && state.datagrams.len() < DATAGRAMS_MAX {
-                let place = (Instant::now() + delay, number * 2 + copy);
+                let arrives = Instant::now() + delay;
+                let place = (done.map_or(arrives, |done| done.max(arrives)), number * 2 + copy);
                 if state.datagrams.last_key_value().is_some_and(|(last, _)| *last > place) {
                     count(&pair.network.traces.overtaken);
                 }

@@ -94,6 +94,9 @@ impl SimulatedEndpoint {
             // One round trip for the handshake, one for the welcome.
             let round_trip = self.network.mean_delay(self.id, peer) + self.network.mean_delay(peer, self.id);
             sleep(round_trip * 2).await;
+            if let Some(done) = self.network.handshake_done() {
+                sleep_until(done).await;
+            }
             if self.core.is_closed() {
                 return Err(unreachable("closed here"));
             }

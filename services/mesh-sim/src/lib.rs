@@ -14,8 +14,11 @@ use mesh_proto::{LinkFault, NodeId, Partition};
 
 mod connection;
 mod endpoint;
+mod machine;
 mod network;
 mod pipe;
+
+pub use machine::WorkCosts;
 
 use endpoint::SimulatedEndpoint;
 use network::Network;
@@ -68,6 +71,11 @@ impl SimulatedNetwork {
     /// From now on a name stands for these addresses; whoever is at one of them finds that one first.
     pub fn set_name(&self, name: &str, addrs: Vec<String>) {
         self.network.set_name(name, addrs);
+    }
+
+    /// From now on all nodes share one machine, whose work takes time.
+    pub fn set_work_costs(&self, costs: WorkCosts) {
+        self.network.set_work_costs(costs);
     }
 
     /// What faults have done to datagrams so far: those that ran into a cut, were lost, doubled, and overtaken.

@@ -11,9 +11,9 @@ use mesh::transport::FaultSwitch;
 use mesh_proto::{Direction, LinkFault, NodeId};
 use parking_lot::Mutex;
 use rand::{SeedableRng, rngs::SmallRng};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::{count, endpoint::EndpointCore};
+use crate::{WorkCosts, count, endpoint::EndpointCore, machine::Machine};
 
 /// What a lost packet of a stream costs on top of a round trip.
 const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
@@ -44,6 +44,7 @@ struct State {
     hosts: BTreeMap<String, Host>,
     /// Names that stand for several addresses.
     names: BTreeMap<String, Vec<String>>,
+    machine: Machine,
 }
 
 struct Host {
@@ -88,6 +89,7 @@ impl Network {
             switches: BTreeMap::new(),
             hosts: BTreeMap::new(),
             names: BTreeMap::new(),
+            machine: Machine::default(),
         };
         Self { state: Mutex::new(state), changed: Arc::default(), traces: Traces::default() }
     }
@@ -105,6 +107,22 @@ impl Network {
     pub(crate) fn heal(&self) {
         self.state.lock().faults.clear();
         self.changed.notify_waiters();
+    }
+
+    pub(crate) fn set_work_costs(&self, costs: WorkCosts) {
+        self.state.lock().machine.costs = costs;
+    }
+
+    /// When both ends have done their part of a handshake that begins now; nothing if that takes no time.
+    pub(crate) fn handshake_done(&self) -> Option<Instant> {
+        let machine = &mut self.state.lock().machine;
+        machine.enqueue(machine.costs.handshake * 2)
+    }
+
+    /// When a datagram that is sent now has been dealt with; nothing if that takes no time.
+    pub(crate) fn datagram_done(&self) -> Option<Instant> {
+        let machine = &mut self.state.lock().machine;
+        machine.enqueue(machine.costs.datagram)
     }
 
     pub(crate) fn set_name(&self, name: &str, addrs: Vec<String>) {

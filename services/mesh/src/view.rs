@@ -48,6 +48,8 @@ pub struct MemberView {
     pub slots_owned: usize,
     /// Whether this node has a data connection to it.
     pub connected: bool,
+    /// Why this node cannot connect to it, if it is heard and could not be connected to for 10 s.
+    pub unreachable: Option<String>,
     /// Smoothed round-trip time over QUIC, in microseconds; nothing for this node itself or without a connection.
     pub rtt_us: Option<u64>,
     /// Requests in flight to it.
@@ -127,6 +129,7 @@ pub(crate) fn cluster(core: &Core, upkeep: &Peers, workers: &[Worker], faults: V
         weight: member.weight.get(),
         slots_owned: ring.slots_owned(member.id),
         connected: member.id == core.id || workers.iter().any(|worker| worker.peers.is_up(member.id)),
+        unreachable: member.state.is_present().then(|| upkeep.get(member.id)?.unreachable(core.clock.now())).flatten(),
         rtt_us: rtt.get(&member.id).and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
         in_flight: in_flight(member.id),
         path: paths.get(&member.id).copied(),

@@ -130,6 +130,7 @@ impl App {
             slots_in_sync: view.sync.slots_in_sync as u64,
             ready: self.node.readiness() == Readiness::Ready,
             members_joining: in_state("joining"),
+            members_unreachable: view.members.iter().filter(|member| member.unreachable.is_some()).count() as u64,
             members_leaving: in_state("leaving"),
             unix_ms: view.unix_ms,
             peers: view.members.iter().filter(|member| member.id != view.id).map(peer).collect(),

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake::{FakeMesh, KILL_TOKEN, Ran, command, run, told};
+use fake::{FakeMesh, Fault, KILL_TOKEN, Ran, command, run, told};
 use serde_json::{Value, json};
 
 fn with_faults(mesh: &FakeMesh, faults: &str, settings: &[(&str, &str)]) -> Ran {
@@ -105,6 +105,57 @@ fn who_dies_once_may_stay_away() {
     assert_eq!(ran.code, 0, "{}", ran.out);
     assert_eq!(ran.results["faults"][0]["effect"]["restarts"], 0, "{}", ran.out);
     assert!(ran.results["not_whole"].is_string(), "{}", ran.out);
+    assert!(ran.out.contains("    not judged by G6: no new process answered while the load lasted"), "{}", ran.out);
+}
+
+#[test]
+fn a_recovery_that_takes_longer_than_promised_is_judged_or_explained() {
+    // At once, because each takes its time.
+    std::thread::scope(|scope| {
+        for keys in ["100", "100001"] {
+            scope.spawn(move || {
+                let mesh = FakeMesh::start();
+                let faults = "at=300ms slow node3 1ms for=500ms";
+                let settings = [
+                    ("FAULTS", faults),
+                    ("KILL_TOKEN", KILL_TOKEN),
+                    ("FINAL_SWEEP", "false"),
+                    ("PREFILL", "false"),
+                    ("DURATION", "3s"),
+                    ("KEYS", keys),
+                ];
+                let running = command(&mesh.targets(), &settings).spawn().unwrap();
+                let deadline = Instant::now() + Duration::from_secs(30);
+                while orders(&mesh, 2).is_empty() {
+                    assert!(Instant::now() < deadline, "no fault was laid");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                mesh.nodes[1].sees(&mesh.nodes[0], "dead");
+                std::thread::sleep(Duration::from_millis(11_500));
+                mesh.nodes[1].sees(&mesh.nodes[0], "alive");
+                let (code, out) = told(&running.wait_with_output().unwrap());
+                let broken = "BROKEN  G6: 1";
+                let explained = "    not judged by G6: 10 s are promised for up to 100 000 keys and 100 MB";
+                assert_eq!((code, out.matches(broken).count()), if keys == "100" { (1, 1) } else { (0, 0) }, "{out}");
+                assert_eq!(out.matches(explained).count(), if keys == "100" { 0 } else { 1 }, "{out}");
+            });
+        }
+    });
+}
+
+#[test]
+fn losses_are_judged_only_where_the_nodes_settings_promise_that_there_are_none() {
+    for (concern, code) in [(1, 0), (2, 1)] {
+        let mesh = FakeMesh::start();
+        mesh.nodes.iter().for_each(|node| node.concern.store(concern, Ordering::Relaxed));
+        mesh.nodes[1].misbehave(Fault::LoseWrites);
+        let settings = [("FINAL_SWEEP", "true"), ("QUIESCENCE", "0s"), ("SET_RATIO", "50"), ("CHECK_EVERY", "off")];
+        let ran = with_faults(&mesh, "at=500ms crash node1", &[&settings[..], &[("DURATION", "3s")]].concat());
+        assert_eq!(ran.code, code, "WRITE_CONCERN={concern}: {}", ran.out);
+        assert!(ran.results["sweep"]["lost"].as_u64() > Some(0), "none was lost: {}", ran.results["sweep"]);
+        let explained = ran.out.contains("1 node was dead at once, and WRITE_CONCERN=1 promises nothing then");
+        assert_eq!(explained, concern == 1, "{}", ran.out);
+    }
 }
 
 #[test]

@@ -61,6 +61,24 @@ fn a_mesh_that_keeps_the_guarantee_is_never_accused() {
     }
 }
 
+/// Each writes and deletes what the other has written, which no checker can tell from a loss by itself.
+#[test]
+fn two_runs_on_one_mesh_accuse_nobody() {
+    for consistency in ["one", "session", "quorum"] {
+        let mesh = FakeMesh::start();
+        let other =
+            [("RECONCILE", "report"), ("READ_CONSISTENCY", consistency), ("DURATION", "2s"), ("DELETE_RATIO", "20")];
+        let settings = [&other[..], &[("KEYS", "40"), ("SET_RATIO", "40")]].concat();
+        std::thread::scope(|scope| {
+            let runs = [0, 1].map(|_| scope.spawn(|| run(&mesh, &settings)));
+            for ran in runs.map(|ran| ran.join().unwrap()) {
+                assert_eq!(ran.code, 0, "{consistency}: {}", ran.out);
+                assert!(ran.integrity("foreign") > 0, "the other one did not write: {}", ran.out);
+            }
+        });
+    }
+}
+
 #[test]
 fn a_value_that_nobody_wrote_is_found() {
     assert_found(Fault::Forge, &[], "never_written", &[]);

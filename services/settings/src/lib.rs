@@ -6,6 +6,7 @@
 mod mistakes;
 mod near_names;
 mod open_files;
+mod otel;
 mod parse;
 mod table;
 mod values;

@@ -1,6 +1,6 @@
 //! What is wrong with the settings of one start: every mistake, with the variable, its value and what was expected.
 
-use std::fmt;
+use std::{fmt, io::Write};
 
 /// One setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +81,15 @@ impl Exit {
     /// Shows why and ends the process: 0 if something was asked for, else 2.
     #[expect(clippy::disallowed_methods, reason = "nothing has been started yet")]
     pub fn exit(self) -> ! {
+        // Output is best effort: whether it can be written changes no exit code.
         match self {
             Self::Usage(usage) => usage.exit(),
             Self::Table(_) => {
-                print!("{self}");
+                let _ = write!(std::io::stdout(), "{self}");
                 std::process::exit(0)
             }
             Self::Mistakes(_) => {
-                eprintln!("error: {self}");
+                let _ = writeln!(std::io::stderr(), "error: {self}");
                 std::process::exit(2)
             }
         }

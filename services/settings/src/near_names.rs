@@ -1,9 +1,11 @@
-//! Environment variables that are nearly one of ours: KILL_MOD, DURATON, READ_TIMEOUT. Nothing else would tell that they
-//! have no effect.
+//! Environment variables without effect that are meant to have one: nearly ours (KILL_MOD, DURATON, READ_TIMEOUT), or
+//! OpenTelemetry's and not supported. Nothing else would tell.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::{collections::BTreeSet, ffi::OsString, io::Write};
 
-use crate::table;
+use clap::Command;
+
+use crate::{otel, table};
 
 /// Shorter names are near to too much.
 const NAME_CHARS_MIN: usize = 5;
@@ -11,15 +13,28 @@ const NAME_CHARS_MIN: usize = 5;
 /// Names that others use, near to ours by chance.
 const OF_OTHERS: &[&str] = &["LOCALE", "NODE_IP", "REQUEST_TIMEOUT_S", "TARGET", "WORKER_ID"];
 
-/// Warns of each variable that is set and looks like a misspelt setting, with the right name.
-pub(crate) fn warn(variables: impl Iterator<Item = (OsString, OsString)>) {
-    let ours: BTreeSet<&str> = table::names().collect();
-    for (name, value) in variables {
+/// Warns of each variable that is set and looks like a misspelt setting, with the right name, and names those of OpenTelemetry
+/// that `command` does not support.
+pub(crate) fn warn(command: &Command, variables: impl Iterator<Item = (OsString, OsString)>) {
+    let (ours, obeyed) = (table::names().collect(), otel::obeyed(command));
+    let mut unsupported = BTreeSet::new();
+    for (name, value) in variables.filter(|(_, value)| !value.is_empty()) {
         let name = name.to_string_lossy();
-        if let Some(right) = nearest(&name, &ours).filter(|_| !value.is_empty()) {
-            eprintln!("warning: {name} is not a setting; did you mean {right}?");
+        if let Some(right) = nearest(&name, &ours) {
+            tell(&format!("{name} is not a setting; did you mean {right}?"));
+        } else if otel::has_no_effect(&name, &value.to_string_lossy(), &obeyed) {
+            unsupported.insert(name.into_owned());
         }
     }
+    if !unsupported.is_empty() {
+        let names = unsupported.into_iter().collect::<Vec<_>>().join(", ");
+        tell(&format!("set without effect, because it is not supported: {names}; supported are {}", obeyed.join(", ")));
+    }
+}
+
+/// Output is best effort.
+fn tell(warning: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {warning}");
 }
 
 fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {

@@ -21,7 +21,7 @@ const TABLE: &str = "settings-table";
 
 /// Reads arguments (the first is the program's name) and the environment, and builds something of them. `build` checks rules
 /// between settings, notes what breaks them, and sees the default in place of a setting that is bad itself. Variables that
-/// look like misspelt settings are warned of on standard error.
+/// look like misspelt settings, and those of OpenTelemetry that are not supported, are warned of on standard error.
 ///
 /// # Errors
 /// [`Exit`], ready to be shown.
@@ -33,7 +33,7 @@ pub fn parse<P: Parser, T>(
     let command = P::command();
     let table_flag = Arg::new(TABLE).long(TABLE).action(ArgAction::SetTrue).hide(true);
     let raw = untyped(P::command()).arg(table_flag).try_get_matches_from(&arguments)?;
-    near_names::warn(std::env::vars_os());
+    near_names::warn(&command, std::env::vars_os());
     let mut mistakes = Mistakes::default();
     let mut good: Vec<OsString> = arguments.into_iter().take(1).collect();
     collect(&command, &raw, &mut good, &mut mistakes);

@@ -43,6 +43,15 @@ impl ValueSizes {
             }
         }
     }
+
+    /// The largest that may be chosen.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        match self {
+            Self::Fixed(size) | Self::Uniform(_, size) => *size,
+            Self::Weighted(sizes) => sizes.iter().map(|(size, _)| *size).max().unwrap_or_default(),
+        }
+    }
 }
 
 impl FromStr for ValueSizes {

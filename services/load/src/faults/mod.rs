@@ -6,6 +6,7 @@ mod log;
 mod order;
 mod plan;
 mod record;
+mod recovery;
 mod run;
 mod verdict;
 mod words;
@@ -18,6 +19,7 @@ pub use self::{
 pub(crate) use self::{
     log::{FaultLog, unix_ms},
     record::FaultRecord,
+    recovery::{broken, judge, too_much},
     run::{heal_all, inject},
     verdict::{dead_at_once, strays, voids},
 };

@@ -32,6 +32,13 @@ pub struct FaultRecord {
     pub ready_at_s: Option<f64>,
     /// When every node was ready again and saw all others alive.
     pub recovered_at_s: Option<f64>,
+    /// When it was last looked whether they are, and they were not.
+    #[serde(skip)]
+    pub(crate) unrecovered_at_s: Option<f64>,
+    /// How long after its end the replicas were still not in sync, in seconds, where that is longer than promised (G6).
+    pub late_s: Option<f64>,
+    /// Why the time until it was recovered from is not judged.
+    pub not_judged: Option<String>,
     /// What the nodes' own counters and answers show of it.
     pub effect: Option<Evidence>,
     /// Why there was no effect.
@@ -95,6 +102,9 @@ impl FaultRecord {
             ended_at_s: None,
             ready_at_s: None,
             recovered_at_s: None,
+            unrecovered_at_s: None,
+            late_s: None,
+            not_judged: None,
             effect: None,
             failure: None,
             ops_per_s_around: None,
@@ -166,6 +176,9 @@ impl FaultRecord {
             ended_at_s: Some(begun_at_s + 5.0),
             ready_at_s: None,
             recovered_at_s: Some(begun_at_s + 6.0),
+            unrecovered_at_s: None,
+            late_s: None,
+            not_judged: None,
             effect: Some(Evidence::PacketsDropped(1)),
             failure: None,
             ops_per_s_around: Some(100.0),

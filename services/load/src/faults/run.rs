@@ -80,7 +80,12 @@ impl<C: Cluster> Injector<'_, C> {
         });
         self.note("healed", fault);
         say(&format!("[HEALED] t={:.1}s {entry}", run.load_s()));
-        while recovered(run, self.cluster, &self.ids).await.is_err() {
+        loop {
+            let looked_s = run.load_s();
+            if recovered(run, self.cluster, &self.ids).await.is_ok() {
+                break;
+            }
+            self.update(index, |record| record.unrecovered_at_s = Some(looked_s));
             self.watch_return(index, fault).await;
             tokio::time::sleep(RECOVERY_POLL).await;
         }
@@ -375,6 +380,7 @@ pub(crate) async fn heal_all(run: &Run, cluster: &impl Cluster, records: &mut [F
     };
     let (deadline, mut ids) = (Instant::now() + within, vec![None; run.plan.targets.len()]);
     loop {
+        let looked_s = run.load_s();
         let healed = all_of(unhealed.iter().map(|node| cluster.heal(*node))).await;
         unhealed =
             unhealed.into_iter().zip(&healed).filter(|(_, healed)| healed.is_err()).map(|(node, _)| node).collect();
@@ -393,7 +399,12 @@ pub(crate) async fn heal_all(run: &Run, cluster: &impl Cluster, records: &mut [F
                     within.as_secs()
                 ));
             }
-            Err(_) => tokio::time::sleep(RECOVERY_POLL).await,
+            Err(_) => {
+                records.iter_mut().filter(|record| begun(record)).for_each(|record| {
+                    record.unrecovered_at_s = Some(looked_s);
+                });
+                tokio::time::sleep(RECOVERY_POLL).await;
+            }
         }
     }
     let now_s = run.load_s();

@@ -40,13 +40,17 @@ fn one(out: &mut String, record: &FaultRecord) -> Result {
         (_, None) => "not recovered".to_owned(),
     };
     let (errors, unknown) = (grouped(record.errors), grouped(record.outcome_unknown));
-    writeln!(out, "    {evidence}; {errors} errors, {unknown} outcome unknown meanwhile; {recovered}")
+    writeln!(out, "    {evidence}; {errors} errors, {unknown} outcome unknown meanwhile; {recovered}")?;
+    record.not_judged.iter().try_for_each(|reason| writeln!(out, "    not judged by G6: {reason}"))
 }
 
 /// The times of a crash or a stop, from its start; those of each survivor only `in_full`.
 fn death(out: &mut String, record: &FaultRecord, in_full: bool) -> Result {
     let begun_s = record.begun_at_s.unwrap_or_default();
-    let after = |at_s: Option<f64>| at_s.map_or_else(|| "never".to_owned(), |at_s| format!("+{:.2} s", at_s - begun_s));
+    let seen = |at_s: Option<f64>, unseen: &str| {
+        at_s.map_or_else(|| unseen.to_owned(), |at_s| format!("+{:.2} s", at_s - begun_s))
+    };
+    let after = |at_s| seen(at_s, "never");
     for survivor in record.survivors.iter().filter(|_| in_full) {
         let (node, dead, alive) = (&survivor.node, after(survivor.dead_at_s), after(survivor.alive_at_s));
         if survivor.dead_at_s.is_none() && record.ended_at_s.is_some() {
@@ -56,6 +60,9 @@ fn death(out: &mut String, record: &FaultRecord, in_full: bool) -> Result {
         }
     }
     let detected = if in_full { String::new() } else { format!("dead {}, ", after(record.detected_at_s())) };
-    let [silent, back, ready] = [record.silent_at_s, record.ended_at_s, record.ready_at_s].map(after);
+    // Once the mesh has recovered, the node is back; when it came is known only while the load lasts.
+    let unseen = if record.recovered_at_s.is_some() { "after the load" } else { "never" };
+    let (silent, back, ready) =
+        (after(record.silent_at_s), seen(record.ended_at_s, unseen), seen(record.ready_at_s, unseen));
     writeln!(out, "    silent {silent}, {detected}back {back}, ready again {ready}")
 }

@@ -18,7 +18,7 @@ use self::{reconcile::Reconciliation, verdict::Verdict};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
     exec::{Divergence, Observed, Sample, Standstill, say},
-    faults::{FaultRecord, dead_at_once, unix_ms},
+    faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
     history::Integrity,
     plan::Plan,
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
@@ -226,6 +226,8 @@ impl Report {
             verdict: Verdict::default(),
             totals,
         };
+        let excuse = report.losses_allowed().or_else(|| too_much(plan.keys.count(), plan.value_sizes.largest()));
+        judge(&mut report.faults, excuse.as_deref());
         report.verdict = Verdict::of(&report);
         report
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Violation,
     exec::Standstill,
-    faults::{FaultRecord, strays, voids},
+    faults::{FaultRecord, broken, strays, voids},
 };
 
 /// Fewer operations than this prove nothing.
@@ -48,6 +48,7 @@ impl Verdict {
         for (count, what) in found.into_iter().chain([behind]).filter(|(count, _)| *count > 0) {
             verdict.broken.push(format!("{count} {what}"));
         }
+        verdict.broken.extend(report.faults.iter().filter_map(broken));
         // A write whose outcome is unknown serves its client as little as one that failed.
         let errors = percent(report.totals.errors + report.totals.indeterminate, report.totals.total);
         if errors > errors_max_percent {

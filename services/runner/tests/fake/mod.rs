@@ -112,6 +112,8 @@ pub struct FakeNode {
     busy: Mutex<()>,
     /// The members that it knows, as JSON.
     members: Mutex<String>,
+    /// The WRITE_CONCERN that it reports; none if 0.
+    pub concern: AtomicU64,
 }
 
 impl FakeMesh {
@@ -144,6 +146,7 @@ impl FakeNode {
             registers,
             busy: Mutex::default(),
             members: Mutex::new("[]".to_owned()),
+            concern: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&node);
         thread::spawn(move || {
@@ -169,6 +172,11 @@ impl FakeNode {
     /// It and nobody else is in its mesh.
     pub fn is_alone(&self) {
         *self.members.lock().unwrap() = format!("[{{\"id\":\"{:016x}\",\"state\":\"alive\"}}]", self.port);
+    }
+
+    /// How it sees another one from now on.
+    pub fn sees(&self, other: &Self, state: &str) {
+        *self.members.lock().unwrap() = format!("[{{\"id\":\"{:016x}\",\"state\":\"{state}\"}}]", other.port);
     }
 
     pub fn evict(&self, count: u64) {
@@ -243,7 +251,12 @@ impl FakeNode {
             "/cluster" => {
                 let unix_ms = self.laid.lock().unwrap().unix_ms();
                 let members = self.members.lock().unwrap();
-                let view = format!("{{\"id\":\"{:016x}\",\"members\":{members},\"unix_ms\":{unix_ms}}}", self.port);
+                let concern = match self.concern.load(Ordering::Relaxed) {
+                    0 => String::new(),
+                    concern => format!(",\"write_concern\":{concern}"),
+                };
+                let id = self.port;
+                let view = format!("{{\"id\":\"{id:016x}\",\"members\":{members},\"unix_ms\":{unix_ms}{concern}}}");
                 Some(respond("200 OK", "", &view))
             }
             "/stats" => {

@@ -1,0 +1,63 @@
+//! OpenTelemetry's environment variables. The few that are settings are flags as well, and two the exporter reads by itself;
+//! whatever else is set has no effect, which must not pass for an effect.
+
+use clap::{Arg, Command};
+
+const PREFIX: &str = "OTEL_";
+
+/// The exporter reads these itself.
+const BY_THE_EXPORTER: &[&str] = &["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
+
+/// Values that ask for what is done anyway.
+const AS_IT_IS: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+    ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
+    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+    ("OTEL_LOGS_EXPORTER", "none"),
+    ("OTEL_METRICS_EXPORTER", "none"),
+    ("OTEL_SDK_DISABLED", "false"),
+    ("OTEL_TRACES_EXPORTER", "otlp"),
+];
+
+/// The variables of OpenTelemetry that `command` obeys; nothing if it makes no traces.
+pub(crate) fn obeyed(command: &Command) -> Vec<&str> {
+    command.get_arguments().filter_map(Arg::get_env).filter_map(|name| name.to_str()).filter(is_otel).collect()
+}
+
+/// Whether a variable is one of OpenTelemetry's that has no effect on a program that obeys others.
+pub(crate) fn has_no_effect(name: &str, value: &str, obeyed: &[&str]) -> bool {
+    let is_known = obeyed.contains(&name) || BY_THE_EXPORTER.contains(&name);
+    let is_default = AS_IT_IS.iter().any(|known| known.0 == name && known.1.eq_ignore_ascii_case(value.trim()));
+    is_otel(&name) && !obeyed.is_empty() && !is_known && !is_default
+}
+
+fn is_otel(name: &&str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_obeyed_or_done_anyway_is_left_alone() {
+        let obeyed = ["OTEL_SERVICE_NAME"];
+        for (name, value, expected) in [
+            ("OTEL_TRACES_SAMPLER", "always_on", true),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a:4317", true),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", true),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", false),
+            ("OTEL_SDK_DISABLED", "True", true),
+            ("OTEL_SDK_DISABLED", "False", false),
+            ("OTEL_SERVICE_NAME", "a", false),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b", false),
+            ("HOTEL_NAME", "Adlon", false),
+        ] {
+            assert_eq!(has_no_effect(name, value, &obeyed), expected, "{name}={value}");
+            assert!(!has_no_effect(name, value, &[]), "{name}: a program without traces obeys none");
+        }
+    }
+}
