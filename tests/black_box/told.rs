@@ -76,7 +76,7 @@ async fn a_member_that_cannot_be_reached_is_named() {
         let view = client.cluster().await.unwrap();
         for member in view["members"].as_array().unwrap() {
             let reason = member["unreachable"].as_str();
-            let is_lost = member["addr"] == Value::from(nowhere.to_string());
+            let is_lost = member["addr"] == nowhere.to_string();
             assert_eq!(reason.is_some_and(|reason| reason.contains(&nowhere.to_string())), is_lost, "{view}");
         }
         let log = cluster.node(index).log();
