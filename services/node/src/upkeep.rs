@@ -47,7 +47,9 @@ pub async fn run_upkeep(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        app.telemetry.sample(&app.sample());
+        let sample = app.sample();
+        app.look(&sample);
+        app.telemetry.sample(&sample);
         app.telemetry.run_upkeep();
     }
 }
@@ -62,7 +64,7 @@ pub async fn watch_memory(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(resident) = process::rss_bytes() else { return };
+        let (resident, _) = process::resident_bytes();
         app.node.handle_resident(resident.saturating_sub(BASE_BYTES));
     }
 }
