@@ -532,7 +532,7 @@ mod tests {
         let mut read = read_of_evicted(Consistency::One, ReadAnswer::Absent);
         run(&mut read, 0);
         read.handle_answer(at(1), 0, ReadAnswer::Absent);
-        assert_eq!(run(&mut read, HEDGE_DELAY), (vec![], ReadStep::Wait(at(1 + HEDGE_DELAY))));
+        assert_eq!(run(&mut read, 1), (vec![], ReadStep::Wait(at(1 + HEDGE_DELAY))));
         assert_eq!(run(&mut read, 1 + HEDGE_DELAY), (vec![], miss(None)), "one is silent");
         let mut read = read_of_evicted(Consistency::One, ReadAnswer::Absent);
         run(&mut read, 0);

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_store_and_all_else_fit_into_the_limit() {
-        assert_eq!([64, 128, 192, 512, 4096].map(|mib| default_of(&host(mib))), [7, 60, 114, 396, 3625]);
+        assert_eq!([64, 128, 192, 512, 4096].map(|mib| default_of(&host(mib))), [7, 60, 114, 380, 3489]);
         for mib in [64, 128, 192, 512, 4096, 65_536] {
             let Capacity { bytes, hint_bytes_max } = host(mib).capacity(None, None, &mut Mistakes::default());
             let connections = (4096 * CONNECTION_BYTES).min(mib * MIB / CONNECTIONS_PART);
@@ -152,7 +152,7 @@ mod tests {
         let expected = "expected at most 114MiB, which fits into the memory limit of 192MiB (memory.max) with 6MiB for \
                         each peer's hints";
         assert_eq!(told(&host(192), fits + 1, None), format!("CAPACITY_BYTES={}: {expected}", fits + 1));
-        let expected = "CAPACITY_BYTES=1073741824: expected at most 10MiB, which fits into the memory limit of 192MiB \
+        let expected = "CAPACITY_BYTES=1073741824: expected at most 11MiB, which fits into the memory limit of 192MiB \
                         (memory.max) with 60MiB for each peer's hints";
         assert_eq!(told(&host(192), 1 << 30, Some(60 << 20)), expected);
         let expected = "CAPACITY_BYTES=8388608: expected at most 7MiB, which fits into the memory limit of 192MiB \
