@@ -28,7 +28,7 @@ RUN find . -name '*.rs' -not -name build.rs -exec sh -c ': > "$1"; case "$1" in 
     && rm -rf target tests/black_box tests/tidy
 
 FROM ${RUST_IMAGE} AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY --from=manifests /src .
 RUN cargo build --locked --release -p node -p runner -p direct-runner

@@ -103,7 +103,7 @@ def verdict() -> list[dict]:
     phases = ("warm", "steady", "in_fault", "recovered")
     phase = " + ".join(f'{at} * max(runner_phase{{{RUN},phase="{name}"}})' for at, name in enumerate(phases))
     return [
-        number("Wrong answers", "Values that nobody wrote, acknowledged writes that were missed, versions out of order. Anything above 0 breaks the guarantee.", "short",
+        number("Wrong answers", "Values that nobody wrote, acknowledged writes that were missed, versions out of order. Anything above 0 breaks the guarantee, but for misses of a full cache: the row Is it full? tells.", "short",
             query(f"sum(runner_integrity_violations_total{{{RUN}}})", "violations"), steps=RED_ABOVE_0),
         number("Operations", "What all clients get done per second.", "ops",
             query(f"sum({rate('runner_op_duration_seconds_count', RUN)})", "ops/s")),
@@ -252,12 +252,21 @@ def ring() -> list[dict]:
         lines("Records given up", "Dropped because others own their slots now, and hold them.", "ops", query(rate("mesh_given_up_records_total", NODE), "{{node}}"), width=6),
         lines("Left early", "Peers that went before all that they held was taken over, within a minute. Above 0, DRAIN_TIMEOUT_MS is too short.", "short",
             query(f"increase(mesh_left_early_total{{{NODE}}}[1m])", "{{node}}"), width=6),
-        lines("Entries", "Live entries of the local store.", "short", query(f"mesh_store_entries{{{NODE}}}", "{{node}}"), width=6),
-        lines("Store, share of its limit", "Bytes accounted, of CAPACITY_BYTES.", "percentunit", query(f"mesh_store_bytes{{{NODE}}} / mesh_store_bytes_max{{{NODE}}}", "{{node}}"), width=6),
+    ]
+
+
+def full() -> list[dict]:
+    return [
+        states("Full", "Whether a node has evicted entries within the last minute. A full store is the normal state of a cache: an evicted key is a miss.",
+            query(f"mesh_store_full{{{NODE}}}", "{{node}}"), names={0: ("room", "green"), 1: ("full", "orange")}, width=8),
         lines("Evictions and expirations", "Entries that made room, and entries that reached their expiry.", "ops",
-            query(rate("mesh_store_evictions_total", NODE), "{{node}} evicted"), query(rate("mesh_store_expirations_total", NODE), "{{node}} expired"), width=6),
-        lines("Hits of the local store", "Share of look-ups that found a live value, requests of peers included.", "percentunit",
-            query(f"{rate('mesh_store_hits_total', NODE)} / ({rate('mesh_store_hits_total', NODE)} + {rate('mesh_store_misses_total', NODE)} > 0)", "{{node}}"), width=6, defaults={"max": 1}),
+            query(rate("mesh_store_evictions_total", NODE), "{{node}} evicted"), query(rate("mesh_store_expirations_total", NODE), "{{node}} expired")),
+        lines("Hits of the last minute", "Share of look-ups in the local store that found a live value, requests of peers included. It is what a larger CAPACITY_BYTES would raise.", "percentunit",
+            query(f"mesh_store_hit_ratio{{{NODE}}}", "{{node}}"), defaults={"max": 1}),
+        lines("Entries", "Live entries of the local store.", "short", query(f"mesh_store_entries{{{NODE}}}", "{{node}}")),
+        lines("Store, share of its limit", "Bytes of the store, of CAPACITY_BYTES.", "percentunit", query(f"mesh_store_bytes{{{NODE}}} / mesh_store_bytes_max{{{NODE}}}", "{{node}}")),
+        lines("Memory by what it is for", "The parts of resident memory, all nodes together. Other is what nothing explains.", "bytes",
+            query(f"sum by (part) (mesh_memory_bytes{{{NODE}}})", "{{part}}"), stacked=True),
     ]
 
 
@@ -309,7 +318,8 @@ ROWS = [
     ("Quorum", quorum),
     ("Hints and repair", repair),
     ("Membership", membership),
-    ("Ring and store", ring),
+    ("Ring", ring),
+    ("Is it full?", full),
     ("QUIC", quic),
     ("Can this board be trusted?", trust),
 ]

@@ -140,6 +140,9 @@ catalogue! {
     STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many." ["tombstones_dropped" |s| s.stats.store.tombstones_dropped];
     STORE_EVICTIONS: Counter "mesh_store_evictions_total" "Live entries dropped to make room." ["Evictions" |s| s.stats.store.evictions];
     STORE_EXPIRATIONS: Counter "mesh_store_expirations_total" "Entries that reached their expiry." ["Expirations" |s| s.stats.store.expirations];
+    STORE_FULL: Gauge "mesh_store_full" "1 if entries were evicted within the last minute, else 0: the store is at its capacity." ["full" |s| u64::from(s.last_minute.is_full())];
+    STORE_EVICTION_RATE: Gauge "mesh_store_eviction_rate" "Live entries dropped to make room for each second of the last minute.";
+    STORE_HIT_RATIO: Gauge "mesh_store_hit_ratio" "Look-ups of the last minute in the local store that found a live value, as a part of all, 0 to 1.";
     STORE_HITS: Counter "mesh_store_hits_total" "Look-ups in the local store that found a live value." ["Hits" |s| s.stats.store.hits];
     STORE_MISSES: Counter "mesh_store_misses_total" "Look-ups in the local store that did not." ["Misses" |s| s.stats.store.misses];
 
@@ -152,7 +155,16 @@ catalogue! {
     TRACEPARENT_MALFORMED: Counter "mesh_traceparent_malformed_total" "Requests with a traceparent header that was ignored.";
 
     PROCESS_CPU: Counter "mesh_process_cpu_milliseconds_total" "CPU time of all threads, user and system." ["cpu_ms" |s| s.cpu_ms];
-    PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory." ["" |s| s.resident_bytes.unwrap_or_default()];
+    PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory." ["" |s| s.memory.resident];
+    MEMORY: Gauge "mesh_memory_bytes" "Resident memory by what it is for; what is not known to be for anything is other." ["memory.store" ("part" = "store") |s| s.stats.store.bytes,
+        "memory.hints" ("part" = "hints") |s| s.stats.hints.queued_bytes,
+        "memory.code" ("part" = "code") |s| s.memory.code,
+        "memory.allocator" ("part" = "allocator") |s| s.memory.overhead(),
+        "memory.connections" ("part" = "connections") |s| s.memory.connections,
+        "memory.request_bodies" ("part" = "request_bodies") |s| s.memory.request_bodies,
+        "memory.flight_records" ("part" = "flight_records") |s| s.memory.flight_records,
+        "memory.spans" ("part" = "spans") |s| s.memory.spans,
+        "memory.other" ("part" = "other") |s| s.memory.other(&s.stats)];
     START: Gauge "mesh_start_timestamp_seconds" "When this process started.";
     SPANS_KEPT: Counter "mesh_spans_kept_total" "Spans handed to the exporter: those exported, failed, dropped or under way.";
     SPANS_EXPORTED: Counter "mesh_spans_exported_total" "Spans that the collector took.";

@@ -7,6 +7,7 @@ mod exposition;
 mod http_series;
 mod latency_series;
 mod logging;
+mod memory;
 mod peer_series;
 mod registry;
 mod runner;
@@ -18,8 +19,9 @@ mod trace;
 pub use exposition::Exposition;
 pub use http_series::{Cut, Shed};
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
+pub use memory::{AllocatorUse, MemoryUse};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};
-pub use sample::{MeshView, NodeSample, PeerSample};
+pub use sample::{LastMinute, MeshView, NodeSample, PeerSample};
 pub use scrape::{NodeOperations, p99_query};
 pub use telemetry::{Telemetry, init};
 pub use trace::{

@@ -10,7 +10,7 @@ use std::{
 use mesh_proto::{PeerHints, Stats};
 use metrics::{Counter, Gauge};
 
-use crate::{catalogue as names, registry::Registry};
+use crate::{MemoryUse, catalogue as names, registry::Registry};
 
 /// Peers beyond so many are not shown one by one.
 const PEERS_MAX: usize = 1024;
@@ -30,8 +30,10 @@ pub struct NodeSample {
     pub queue_delay: Duration,
     /// CPU time of the process, in milliseconds.
     pub cpu_ms: u64,
-    /// Resident memory, in bytes; nothing where the system does not say.
-    pub resident_bytes: Option<u64>,
+    /// Its memory.
+    pub memory: MemoryUse,
+    /// The store's last minute.
+    pub last_minute: LastMinute,
     /// Time since start.
     pub uptime: Duration,
     /// How it sees its mesh.
@@ -44,6 +46,23 @@ impl NodeSample {
     pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let shown = names::FIGURES.iter().filter(|figure| !figure.field.is_empty());
         shown.map(|figure| (figure.field, (figure.read)(self)))
+    }
+}
+
+/// How a store fared over the last minute, or since the start if that is less.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LastMinute {
+    /// Entries evicted, for each second.
+    pub evictions_per_s: f64,
+    /// Look-ups that found a live value, as a part of all; nothing without any.
+    pub hit_ratio: Option<f64>,
+}
+
+impl LastMinute {
+    /// Whether the store is at its capacity.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.evictions_per_s > 0.0
     }
 }
 
@@ -97,6 +116,8 @@ pub struct PeerSample {
 pub(crate) struct SampleSeries {
     /// One for each of [`names::FIGURES`] that has a series.
     figures: Vec<(Handle, &'static names::Figure)>,
+    eviction_rate: Gauge,
+    hit_ratio: Gauge,
     start: Gauge,
     clock: Gauge,
     // Taken once a second, by the sampler.
@@ -120,6 +141,8 @@ impl SampleSeries {
         };
         Self {
             figures: names::FIGURES.iter().filter_map(handle).collect(),
+            eviction_rate: registry.gauge(&names::STORE_EVICTION_RATE, &[]),
+            hit_ratio: registry.gauge(&names::STORE_HIT_RATIO, &[]),
             start: registry.gauge(&names::START, &[]),
             clock: registry.gauge(&names::CLOCK, &[]),
             peers: Mutex::default(),
@@ -134,6 +157,9 @@ impl SampleSeries {
                 Handle::Gauge(gauge) => gauge.set(value as f64),
             }
         }
+        self.eviction_rate.set(sample.last_minute.evictions_per_s);
+        // Not a number is a gap on the board; zero would be a very bad ratio.
+        self.hit_ratio.set(sample.last_minute.hit_ratio.unwrap_or(f64::NAN));
         self.clock.set(sample.view.unix_ms as f64 / 1000.0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Whole seconds, or a step of the clock's rate would look like a restart.

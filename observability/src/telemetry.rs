@@ -124,6 +124,12 @@ impl Telemetry {
         })
     }
 
+    /// What flight records take that wait to be asked for, and spans that wait for the collector, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> (u64, u64) {
+        self.tracer.as_ref().map(Tracer::memory).unwrap_or_default()
+    }
+
     /// An operation ended. On the request path.
     pub fn operation(&self, record: &OpRecord) {
         let op = record.op as usize;

@@ -7,7 +7,6 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Cluster, Descendants, Loopback, Machine, NodeProcess, NodeSpec, eventually};

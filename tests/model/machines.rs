@@ -85,6 +85,7 @@ pub fn read(owners: Nodes, coordinator: usize, seen: &[Seen; NODES]) -> Option<S
         hedge_interval: Duration::ZERO,
         per_try: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
+        may_be_evicted: false,
     };
     let others: Vec<usize> = each(owners).filter(|owner| *owner != coordinator).collect();
     let ids: Vec<_> = others.iter().map(|owner| id(*owner)).collect();

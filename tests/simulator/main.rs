@@ -10,6 +10,7 @@ mod changes;
 mod check;
 mod cluster;
 mod convergence;
+mod full;
 mod history;
 mod leaving;
 mod life;

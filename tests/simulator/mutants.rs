@@ -79,6 +79,9 @@ const fn killer(mutant: Mutant) -> &'static str {
             "rounds::an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before"
         }
         Mutant::CarriedRegardless => "rounds::a_write_that_another_carries_is_acknowledged_only_if_that_one_is",
+        Mutant::EvictedComesBack => "full::what_an_owner_has_evicted_is_not_brought_back",
+        Mutant::ComparesForEver => "full::owners_that_have_evicted_different_keys_do_not_compare_for_ever",
+        Mutant::EvictorsSuffice => "full::a_read_finds_what_any_owner_has_not_evicted",
         _ => "seeds_keep_the_guarantee",
     }
 }

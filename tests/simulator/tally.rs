@@ -20,6 +20,7 @@ pub struct Tally {
     hints_replayed: AtomicU64,
     hints_dropped: AtomicU64,
     records_repaired: AtomicU64,
+    slots_pulled: AtomicU64,
     drift_refused: AtomicU64,
     clocks_set_back: AtomicU64,
     rings: AtomicU64,
@@ -31,6 +32,9 @@ pub struct Tally {
 
 impl Observer for Tally {
     fn event(&self, event: &Event) {
+        if let Event::Repair { slots, .. } = event {
+            self.slots_pulled.fetch_add(*slots as u64, Relaxed);
+        }
         let (counter, more) = match event {
             Event::Member { to: MemberState::Suspect, .. } => (&self.suspicions, 1),
             Event::Member { to: MemberState::Dead, .. } => (&self.deaths, 1),
@@ -74,6 +78,7 @@ impl Tally {
             ("hints replayed", &self.hints_replayed),
             ("hints dropped", &self.hints_dropped),
             ("records repaired", &self.records_repaired),
+            ("slots pulled", &self.slots_pulled),
             ("drift refusals", &self.drift_refused),
             ("clocks set back", &self.clocks_set_back),
             ("rings built", &self.rings),

@@ -97,6 +97,13 @@ impl Answered {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
+    /// What they take, in bytes; most have one leg or none.
+    pub(super) fn bytes(&self) -> u64 {
+        let each = size_of::<AnsweredRequest>() + size_of::<LegRecord>();
+        let requests = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).requests.capacity();
+        (self.shards.iter().map(requests).sum::<usize>() * each) as u64
+    }
+
     fn with<T>(&self, trace: u128, work: impl FnOnce(&mut Shard) -> T) -> T {
         // Ids are random in all their bits. A poisoned lock still guards whole requests.
         work(&mut self.shards[(trace % SHARDS as u128) as usize].lock().unwrap_or_else(PoisonError::into_inner))

@@ -27,8 +27,11 @@ use tokio::{
 
 use super::{OtlpEndpoint, TraceSettings};
 
-/// Spans on their way; further ones are dropped and counted. At 350 bytes and its attributes each, some 16 MB.
+/// Spans on their way; further ones are dropped and counted: some 16 MB.
 const QUEUE_SPANS_MAX: usize = 16_384;
+
+/// What a span takes: 350 bytes and its attributes.
+const SPAN_BYTES: u64 = 1024;
 
 /// Spans in one request to the collector, well below the 4 MiB that gRPC servers take by default.
 const BATCH_SPANS: usize = 2048;
@@ -126,6 +129,12 @@ impl SpanPipeline {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the spans on their way take, about.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        // Relaxed: a figure for people.
+        self.queued.load(Ordering::Relaxed).min(QUEUE_SPANS_MAX) as u64 * SPAN_BYTES
     }
 
     /// Has what is queued sent now. Does not wait for it.

@@ -42,6 +42,12 @@ impl Served {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
+    /// What they take, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let records = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).records.capacity();
+        (self.shards.iter().map(records).sum::<usize>() * size_of::<ServeRecord>()) as u64
+    }
+
     fn with<T>(&self, trace: u128, work: impl FnOnce(&mut Shard) -> T) -> T {
         // Ids are random in all their bits. A poisoned lock still guards whole records.
         work(&mut self.shards[(trace % SHARDS as u128) as usize].lock().unwrap_or_else(PoisonError::into_inner))
@@ -153,5 +159,7 @@ mod tests {
         }
         let (records, awaited) = served.with(0, |shard| (shard.records.len(), shard.awaited.len()));
         assert_eq!((records, awaited), (RECORDS_MAX, AWAITED_MAX));
+        let least = (RECORDS_MAX * size_of::<ServeRecord>()) as u64;
+        assert!((least..2 * least).contains(&served.bytes()), "{}", served.bytes());
     }
 }

@@ -107,6 +107,11 @@ impl Tracer {
         self.spans.clock.align(epoch);
     }
 
+    /// What flight records take that wait to be asked for, and spans that wait for the collector, in bytes.
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        (self.served.bytes() + self.answered.bytes(), self.pipeline.queued_bytes())
+    }
+
     /// Called every second.
     pub(crate) fn run_upkeep(&self) {
         self.spans.clock.follow();

@@ -5,8 +5,11 @@ use std::ffi::OsString;
 use clap::Parser;
 use load::LoadSettings;
 use mesh::Config;
-use mesh_settings::MeshSettings;
-use settings::{Exit, Mistakes, ttl_ms};
+use mesh_settings::{Host, MeshSettings};
+use settings::{Exit, Memory, Mistakes, ttl_ms};
+
+/// Nodes in this process.
+const NODES: u64 = 3;
 
 /// Drives GET and SET load against three cache nodes in this process, over real QUIC on loopback but without HTTP.
 ///
@@ -54,7 +57,8 @@ impl Flags {
             let expected = format!("expected less than DURATION, which is {:?}", load.duration);
             mistakes.refuse("KILL_AFTER", format!("{after:?}"), expected);
         }
-        let node = mesh.config("", mistakes)?;
+        let host = Host { memory: Memory::of_this_process(), nodes: NODES, connections_max: 0 };
+        let node = mesh.config("", &host, mistakes)?;
         let secret = mesh.cache_auth.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
         Some(Settings { load, set_ttl_ms, secret, node })
     }

@@ -94,11 +94,17 @@ pub enum Mutant {
     StaleOutOfSyncCounts,
     /// A write that another one carries is acknowledged, though that one was not.
     CarriedRegardless,
+    /// An owner takes back from the others what it has evicted.
+    EvictedComesBack,
+    /// Slots that differ by what was evicted are compared for ever.
+    ComparesForEver,
+    /// An owner that has evicted a key speaks for those that have not.
+    EvictorsSuffice,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 47] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -143,6 +149,9 @@ impl Mutant {
         Self::FewerAnswersThanNeeded,
         Self::StaleOutOfSyncCounts,
         Self::CarriedRegardless,
+        Self::EvictedComesBack,
+        Self::ComparesForEver,
+        Self::EvictorsSuffice,
     ];
 
     /// Whether this defect is planted in this process.

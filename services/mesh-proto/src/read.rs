@@ -44,6 +44,8 @@ pub struct ReadConfig {
     pub per_try: Duration,
     /// When the whole read is given up (READ_TIMEOUT_MS).
     pub timeout: Duration,
+    /// Owners evict, each for itself: before a miss the others are asked too, and waited for as long as a hedge would be.
+    pub may_be_evicted: bool,
 }
 
 /// What to do next.
@@ -117,8 +119,12 @@ pub struct Read {
     gone: Option<Version>,
     /// How many answers count towards `answers_needed`.
     answers: usize,
+    /// When there were enough of them.
+    enough_at: Option<Monotonic>,
     /// How many owners in sync have said anything at all.
     usable: usize,
+    /// Whether an owner in sync has said that it has nothing.
+    is_absent: bool,
     wrong_ring: bool,
     /// Whether an owner has answered that is not in sync.
     catching_up: bool,
@@ -172,7 +178,9 @@ impl Read {
             value: None,
             gone: None,
             answers: 0,
+            enough_at: None,
             usable: 0,
+            is_absent: false,
             wrong_ring: false,
             catching_up: false,
             outcome: None,
@@ -198,12 +206,12 @@ impl Read {
     /// What to do now. A hedge takes a token from `budget`; without one the read waits for the legs it has.
     pub fn poll(&mut self, now: Monotonic, budget: &mut HedgeBudget) -> ReadStep {
         if self.outcome.is_none() {
-            self.outcome = self.decide().or_else(|| (now >= self.deadline).then_some(ReadOutcome::TimedOut));
+            self.give_up_overdue(now);
+            self.outcome = self.decide(now).or_else(|| (now >= self.deadline).then_some(ReadOutcome::TimedOut));
         }
         if let Some(outcome) = &self.outcome {
             return ReadStep::Done(outcome.clone());
         }
-        self.give_up_overdue(now);
         let active = self.active();
         let wanted = self.wanted();
         let has_next = self.next < self.legs.len();
@@ -270,7 +278,7 @@ impl Read {
                 }
             }
             ReadAnswer::Gone { version } => self.gone = self.gone.max(Some(version)),
-            ReadAnswer::Absent => {}
+            ReadAnswer::Absent => self.is_absent = true,
             ReadAnswer::Unknown => return,
             ReadAnswer::WrongRing(_) => {
                 self.wrong_ring = true;
@@ -295,25 +303,41 @@ impl Read {
     }
 
     /// The result, if the answers so far make one.
-    fn decide(&self) -> Option<ReadOutcome> {
+    fn decide(&mut self, now: Monotonic) -> Option<ReadOutcome> {
         let has_enough =
             self.answers >= self.config.answers_needed || (self.answers > 0 && Mutant::QuorumOfOne.is_planted());
+        if has_enough {
+            self.enough_at.get_or_insert(now);
+        }
         // A value that some tombstone has overtaken, or expired elsewhere, is no hit.
         let live = self.value.as_ref().filter(|held| Some(held.version) > self.gone);
         let hit = live.filter(|held| match self.config.consistency {
             Consistency::One => true,
             Consistency::Session(floor) => held.version >= floor || Mutant::SessionForgets.is_planted(),
-            Consistency::Quorum => has_enough,
+            // Of owners that evict, one that has nothing may be the one that knew the newest write.
+            Consistency::Quorum => has_enough && !(self.is_absent && self.may_still_be_found(now)),
         });
         if let Some(Candidate { version, expiry, value, leg }) = hit {
             return Some(ReadOutcome::Value { version: *version, value: value.clone(), expiry: *expiry, leg: *leg });
         }
-        has_enough.then_some(ReadOutcome::Miss { version: self.gone })
+        (has_enough && !self.may_still_be_found(now)).then_some(ReadOutcome::Miss { version: self.gone })
+    }
+
+    /// Whether an owner that has not answered may hold what others have evicted. A deletion is known to all.
+    fn may_still_be_found(&self, now: Monotonic) -> bool {
+        let is_awaited = self.next < self.legs.len() || self.active() > 0;
+        let is_late = self.enough_at.is_some_and(|enough_at| now >= enough_at + self.config.hedge_delay);
+        let may_be = self.config.may_be_evicted && !Mutant::EvictorsSuffice.is_planted();
+        may_be && self.gone.is_none() && is_awaited && !is_late
     }
 
     /// How many legs the result needs in flight now, apart from hedges: one for a hit, and after an answer
     /// that speaks for a miss as many as are still missing.
     fn wanted(&self) -> usize {
+        // Nobody is asked in turn who will be asked anyway.
+        if self.config.may_be_evicted && self.is_absent && self.gone.is_none() {
+            return self.legs.len();
+        }
         let missing = self.config.answers_needed.saturating_sub(self.answers).max(1);
         if self.answers > 0 || self.config.consistency == Consistency::Quorum { missing } else { 1 }
     }
@@ -380,7 +404,8 @@ impl Read {
             LegState::InFlight(until) => Some(until),
             _ => None,
         });
-        given_up.chain(may_hedge.then_some(self.hedge_at)).fold(self.deadline, Monotonic::min)
+        let late = self.enough_at.map(|enough_at| enough_at + self.config.hedge_delay);
+        given_up.chain(may_hedge.then_some(self.hedge_at)).chain(late).fold(self.deadline, Monotonic::min)
     }
 }
 
@@ -406,6 +431,7 @@ mod tests {
             hedge_interval: Duration::from_millis(HEDGE_INTERVAL),
             per_try: Duration::from_millis(PER_TRY),
             timeout: Duration::from_millis(TIMEOUT),
+            may_be_evicted: false,
         }
     }
 
@@ -481,6 +507,42 @@ mod tests {
     fn a_local_value_ends_the_read_at_once() {
         assert_eq!(run(&mut read(Consistency::One, 2, Some(value(5))), 0), (vec![], hit(5, None)));
         assert_eq!(run(&mut read(session(5), 2, Some(value(5))), 0), (vec![], hit(5, None)));
+    }
+
+    /// A read among owners that evict, of which this node is one and has nothing.
+    fn read_of_evicted(consistency: Consistency, local: ReadAnswer) -> Read {
+        let config = ReadConfig { may_be_evicted: true, ..config(consistency) };
+        Read::new(config, &owners(2), Some(local), at(0))
+    }
+
+    #[test]
+    fn what_some_owners_have_evicted_is_found_at_another() {
+        for (consistency, other) in [(Consistency::One, ReadAnswer::Absent), (Consistency::Quorum, value(4))] {
+            let mut read = read_of_evicted(consistency, ReadAnswer::Absent);
+            assert_eq!(run(&mut read, 0).0, [(0, false), (1, false)], "the others at once");
+            read.handle_answer(at(1), 0, other);
+            assert_eq!(run(&mut read, 1), (vec![], ReadStep::Wait(at(1 + HEDGE_DELAY))), "enough, but not all");
+            read.handle_answer(at(5), 1, value(7));
+            assert_eq!(run(&mut read, 5), (vec![], hit(7, Some(1))));
+        }
+    }
+
+    #[test]
+    fn owners_that_may_have_evicted_are_not_waited_for_for_long() {
+        let mut read = read_of_evicted(Consistency::One, ReadAnswer::Absent);
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 1), (vec![], ReadStep::Wait(at(1 + HEDGE_DELAY))));
+        assert_eq!(run(&mut read, 1 + HEDGE_DELAY), (vec![], miss(None)), "one is silent");
+        let mut read = read_of_evicted(Consistency::One, ReadAnswer::Absent);
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        read.handle_failure(at(2), 1, LegFailure::Disconnected);
+        assert_eq!(run(&mut read, 2), (vec![], miss(None)), "nobody is left");
+        let mut read = read_of_evicted(Consistency::One, gone(3));
+        run(&mut read, 0);
+        read.handle_answer(at(1), 0, ReadAnswer::Absent);
+        assert_eq!(run(&mut read, 1), (vec![], miss(Some(3))), "it was deleted, which all know");
     }
 
     #[test]

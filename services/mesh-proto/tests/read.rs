@@ -45,6 +45,7 @@ struct Mesh {
     /// How many of the owners with the acknowledged write have lost it in a restart, and say "unknown" until resynced.
     restarted: usize,
     is_deletion: bool,
+    may_be_evicted: bool,
 }
 
 impl Mesh {
@@ -114,13 +115,24 @@ fn mesh() -> impl Strategy<Value = Mesh> {
     ];
     let owners = vec((state(), conduct()), 1..=6);
     let numbers = (1..=6_usize, 1..=4_usize, 0..6_usize);
-    let flags = any::<(bool, bool, bool)>();
+    let flags = any::<(bool, bool, bool, bool)>();
     (owners, numbers, consistency, (0..20_u64, 0..20_u64), flags, vec(any::<u8>(), 6)).prop_map(
         |(owners, (concern, fanout_max, restarted), consistency, hedge_ms, flags, rank)| {
             let concern = concern.min(owners.len());
-            let (has_tokens, has_local, is_deletion) = flags;
-            Mesh { concern, fanout_max, consistency, hedge_ms, has_tokens, has_local, owners, restarted, is_deletion }
-                .settle(&rank)
+            let (has_tokens, has_local, is_deletion, may_be_evicted) = flags;
+            Mesh {
+                concern,
+                fanout_max,
+                consistency,
+                hedge_ms,
+                has_tokens,
+                has_local,
+                owners,
+                restarted,
+                is_deletion,
+                may_be_evicted,
+            }
+            .settle(&rank)
         },
     )
 }
@@ -143,6 +155,7 @@ fn run(mesh: &Mesh) -> ReadOutcome {
         hedge_interval: Duration::from_millis(mesh.hedge_ms.1),
         per_try: Duration::from_millis(PER_TRY_MS),
         timeout: Duration::from_millis(TIMEOUT_MS),
+        may_be_evicted: mesh.may_be_evicted,
     };
     let offset = usize::from(mesh.has_local);
     let peers: Vec<NodeId> = (offset..mesh.owners.len()).map(|index| NodeId::new(index as u64)).collect();
@@ -166,7 +179,12 @@ fn run(mesh: &Mesh) -> ReadOutcome {
                 let in_time = |leg: usize| now_ms < sent_at[leg].unwrap() + PER_TRY_MS;
                 let sent = read.legs(at(now_ms)).into_iter().enumerate();
                 let in_flight = sent.filter(|(n, leg)| leg.outcome == LegOutcome::Cancelled && in_time(*n)).count();
-                let fanout = if hedged { mesh.fanout_max } else { mesh.fanout_max.max(mesh.answers_needed()) };
+                let fanout = match hedged {
+                    true => mesh.fanout_max,
+                    // All are asked at once for what some of them may have evicted.
+                    false if mesh.may_be_evicted => peers.len(),
+                    false => mesh.fanout_max.max(mesh.answers_needed()),
+                };
                 assert!(in_flight <= fanout, "{in_flight} legs in flight, {fanout} allowed");
                 match mesh.owners[leg + offset].1 {
                     Conduct::Answers { after_ms }

@@ -1,8 +1,12 @@
 //! What a mesh node is told, whether `node` puts HTTP in front of it or `direct-runner` runs three of them: names, parsers
 //! and defaults are the same. A crate of its own because `settings` knows no mesh, and `mesh` no settings.
 
+mod budget;
+
 use std::time::Duration;
 
+use self::budget::{CAPACITY_MIN, Capacity};
+pub use budget::Host;
 use clap::Args;
 use mesh::Config;
 use mesh_proto::{HintLimits, ReplicationFactor, StoreConfig, WriteConcern};
@@ -71,16 +75,17 @@ struct OperationSettings {
     /// When a write is given up, in milliseconds
     #[arg(long, env, default_value = "3000", value_name = "MS", value_parser = millis)]
     write_timeout_ms: Duration,
-    /// Bound on the store, book-keeping included, in bytes; also the node's share of the ring
-    #[arg(long, env, default_value = "1GiB", value_name = "BYTES", value_parser = bytes::<u64>(1 << 20, 1 << 46))]
-    capacity_bytes: u64,
+    /// Bound on the store, book-keeping included, in bytes; also the node's share of the ring; unset, it is what the memory limit
+    /// of the process has room for, and without one 1GiB or half of the machine's memory, whichever is less
+    #[arg(long, env, value_name = "BYTES", value_parser = bytes::<u64>(CAPACITY_MIN, 1 << 46))]
+    capacity_bytes: Option<u64>,
     /// Bound on the number of entries
     #[arg(long, env, default_value = "16000000", value_name = "COUNT", value_parser = whole::<u64>(1, 1 << 40))]
     capacity_entries: u64,
     /// Bound on the writes kept for one peer that has missed them, book-keeping included, in bytes; beyond it they are dropped
-    /// and both compare everything
-    #[arg(long, env, default_value = "64MiB", value_name = "BYTES", value_parser = bytes::<u64>(1 << 10, 1 << 40))]
-    hint_bytes_max: u64,
+    /// and both compare everything; unset, it is 64MiB or a 32nd of the memory limit, whichever is less
+    #[arg(long, env, value_name = "BYTES", value_parser = bytes::<u64>(1 << 10, 1 << 40))]
+    hint_bytes_max: Option<u64>,
     /// How long such writes are kept at most, in milliseconds; not above 600000, after which deletions are forgotten
     #[arg(long, env, default_value = "600000", value_name = "MS", value_parser = millis_to(HINT_AGE_MS_MAX))]
     hint_age_max_ms: Duration,
@@ -98,7 +103,7 @@ struct OperationSettings {
 
 impl MeshSettings {
     /// The configuration of a node reached at `public_addr`, which is also its name, without seeds. Nothing after a mistake.
-    pub fn config(&self, public_addr: &str, mistakes: &mut Mistakes) -> Option<Config> {
+    pub fn config(&self, public_addr: &str, host: &Host, mistakes: &mut Mistakes) -> Option<Config> {
         let (operation, base) = (&self.operation, Config::new(public_addr));
         let replicas = ReplicationFactor::new(self.replication_factor).ok()?;
         let Ok(concern) = WriteConcern::new(self.write_concern, replicas) else {
@@ -106,7 +111,8 @@ impl MeshSettings {
             mistakes.refuse("WRITE_CONCERN", self.write_concern, expected);
             return None;
         };
-        let bytes_max = operation.capacity_bytes;
+        let Capacity { bytes: bytes_max, hint_bytes_max } =
+            host.capacity(operation.capacity_bytes, operation.hint_bytes_max, mistakes);
         // Tombstones may have to be kept for as long as a member is away: they must not take all of a small store.
         let tombstones_max = base.store.tombstones_max.min(bytes_max / BYTES_PER_TOMBSTONE_MIN);
         Some(Config {
@@ -130,7 +136,7 @@ impl MeshSettings {
                 tombstones_max,
                 ..base.store.clone()
             },
-            hints: HintLimits { bytes_max: operation.hint_bytes_max, age_max: operation.hint_age_max_ms },
+            hints: HintLimits { bytes_max: hint_bytes_max, age_max: operation.hint_age_max_ms },
             default_ttl: operation.default_ttl_ms,
             key_bytes_max: operation.key_bytes_max,
             value_bytes_max: operation.value_bytes_max,
@@ -163,7 +169,7 @@ mod tests {
 
     fn config(arguments: &[&str]) -> Result<Config, Exit> {
         let arguments = ["test"].iter().chain(arguments).map(OsString::from);
-        settings::parse(arguments, |flags: Flags, mistakes| flags.mesh.config("a:1", mistakes))
+        settings::parse(arguments, |flags: Flags, mistakes| flags.mesh.config("a:1", &Host::unlimited(), mistakes))
     }
 
     #[test]

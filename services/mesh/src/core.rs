@@ -11,9 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use mesh_proto::{
-    Counters, Event, Frame, FrameBody, GossipMessage, Hello, Hints, Incarnation, KeyHash, Member, Membership,
-    MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan, RequestId, RingHash,
-    Slot, Stage, Weight, WriteAnswer,
+    ApplyOrigin, Counters, Event, Frame, FrameBody, GossipMessage, Hello, Hints, Incarnation, KeyHash, Member,
+    Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan,
+    RequestId, RingHash, Slot, Stage, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -23,6 +23,7 @@ use crate::{
     Config, Observer, Stats,
     announced::Announced,
     clock::Clock,
+    evicted::Evicted,
     membership::{
         gossip_routes::{GossipRoutes, Sent},
         reach::Reach,
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) start: u64,
     pub(crate) clock: Clock,
     pub(crate) replica: Replica,
+    pub(crate) evicted: Evicted,
     pub(crate) plan: Mutex<RepairPlan>,
     pub(crate) observer: Arc<dyn Observer>,
     /// What peers have missed. Locked where a write leg has failed, and by upkeep for a batch at a time.
@@ -111,6 +113,7 @@ impl Core {
             id,
             start,
             replica: Replica::new(&config, id, start, clock.clone()),
+            evicted: Evicted::default(),
             plan: Mutex::new(RepairPlan::default()),
             observer,
             hints: Mutex::new(Hints::new(config.hints)),
@@ -159,6 +162,16 @@ impl Core {
             self.observer.event(&Event::DriftRefused { peer: from, ahead });
             WriteAnswer::Drift { ahead_ms: refused.ahead_ms }
         })
+    }
+
+    /// Brings this node's own replica up to date with what another owner has sent to a reader. A newer version of what it holds is
+    /// taken as a write would be; of what it does not hold, only what there is room for: to read must not evict.
+    pub(crate) fn repair_replica(&self, record: &Record) {
+        let now = self.clock.unix();
+        match self.replica.observe(record.version, now) {
+            Ok(()) => drop(self.replica.store.apply(record, ApplyOrigin::Repair, now)),
+            Err(_) => count(&self.counters.drift_refused),
+        }
     }
 
     /// Makes versions by the wall clock again if it was set back.

@@ -10,6 +10,7 @@ mod repair;
 mod announced;
 mod call;
 mod core;
+mod evicted;
 mod faults;
 mod group;
 mod recorder;

@@ -26,12 +26,18 @@ const DISCARD_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bytes of request bodies in memory, over the whole process.
 pub(crate) struct BodyBudget {
+    bytes_max: usize,
     free: AtomicUsize,
 }
 
 impl BodyBudget {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { free: AtomicUsize::new(bytes_max) }
+        Self { bytes_max, free: AtomicUsize::new(bytes_max) }
+    }
+
+    /// Bytes of bodies in memory now.
+    pub(crate) fn taken(&self) -> usize {
+        self.bytes_max.saturating_sub(self.free.load(Ordering::Relaxed))
     }
 
     fn take(&self, bytes: usize) -> bool {

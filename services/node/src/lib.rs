@@ -7,6 +7,7 @@ mod body;
 mod connection;
 mod fault;
 mod headers;
+mod last_minute;
 mod listener;
 mod pause;
 mod pieces;

@@ -16,7 +16,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// A tenth of a request's CPU went into the system's allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|error| error.exit());

@@ -14,9 +14,9 @@ use std::{
 
 use clap::{ArgAction, Args, Parser};
 use mesh::transport::{ClusterSecret, Credentials};
-use mesh_settings::MeshSettings;
+use mesh_settings::{Host, MeshSettings};
 use observability::{LogFormat, TraceSettings, check_filter};
-use settings::{Exit, Mistakes, boolean, bytes, host_port, millis, socket_addr, whole};
+use settings::{Exit, Memory, Mistakes, boolean, bytes, host_port, millis, socket_addr, whole};
 
 use crate::routes::body_bytes_max;
 
@@ -135,7 +135,11 @@ struct PeerFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Process")]
 struct ProcessFlags {
-    /// Threads that answer requests, 1 to 256; unset, it is the number of cores
+    /// Nodes that share the memory and the cores of this machine or container: CAPACITY_BYTES, HINT_BYTES_MAX and WORKERS are a
+    /// share of them where they are not set
+    #[arg(long, env, default_value = "1", value_name = "COUNT", value_parser = whole::<u64>(1, 1024))]
+    host_nodes: u64,
+    /// Threads that answer requests, 1 to 256; unset, it is the number of cores that the process may use
     #[arg(long, env, value_name = "COUNT", value_parser = whole::<usize>(1, 256))]
     workers: Option<usize>,
     /// What is logged, such as info or warn,mesh=debug
@@ -192,12 +196,17 @@ impl Settings {
     /// # Errors
     /// [`Exit`], ready to be shown.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
-        settings::parse(args, Flags::build)
+        Self::from_args_on(&Memory::of_this_process(), args)
+    }
+
+    /// As [`Settings::from_args`], where a process may take this memory.
+    fn from_args_on(memory: &Memory, args: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
+        settings::parse(args, |flags: Flags, mistakes| flags.build(memory, mistakes))
     }
 }
 
 impl Flags {
-    fn build(self, mistakes: &mut Mistakes) -> Option<Settings> {
+    fn build(self, memory: &Memory, mistakes: &mut Mistakes) -> Option<Settings> {
         let Self { mut http, peers, mesh, traces, process } = self;
         if !http.allow_kill {
             http.kill_token = None;
@@ -210,7 +219,9 @@ impl Flags {
         }
         // Each part is checked before any is missed, so that all mistakes are found.
         let credentials = peers.credentials(mesh.cache_auth.as_deref(), mistakes);
-        let config = mesh.config(&peers.cache_public, mistakes);
+        let (nodes, connections_max) = (process.host_nodes, http.connections_max as u64);
+        let host = Host { memory: memory.clone(), nodes, connections_max };
+        let config = mesh.config(&peers.cache_public, &host, mistakes);
         if let Some(least) = config
             .as_ref()
             .map(|config| body_bytes_max(config.key_bytes_max, config.value_bytes_max))
@@ -226,15 +237,21 @@ impl Flags {
             mesh: mesh::Config { name: peers.node_id.unwrap_or(peers.cache_public), seeds, ..config? },
             bind: peers.cache_bind,
             credentials: credentials?,
-            workers: process
-                .workers
-                .and_then(NonZeroUsize::new)
-                .or_else(|| thread::available_parallelism().ok())
-                .unwrap_or(NonZeroUsize::MIN),
+            workers: process.workers(),
             traces,
             log: process.log,
             log_format: process.log_format,
         })
+    }
+}
+
+impl ProcessFlags {
+    /// As many as there are cores by affinity and by the quota of control groups, of both versions: the standard library looks at
+    /// all three.
+    fn workers(&self) -> NonZeroUsize {
+        let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let workers = self.workers.unwrap_or_else(|| cores() / usize::try_from(self.host_nodes).unwrap_or(usize::MAX));
+        NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN)
     }
 }
 
@@ -283,12 +300,14 @@ fn ip(text: &str) -> Result<IpAddr, &'static str> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
+    use settings::MemoryLimit;
+
     use super::*;
 
     /// Reads flags; tests run without any of the variables set.
     fn read(args: &[&str]) -> Result<Settings, Exit> {
         let base = ["node", "--cache-bind", "127.0.0.1:5011"];
-        Settings::from_args(base.iter().chain(args).map(OsString::from))
+        Settings::from_args_on(&Memory::default(), base.iter().chain(args).map(OsString::from))
     }
 
     fn message(args: &[&str]) -> String {
@@ -310,6 +329,28 @@ mod tests {
         assert_eq!((mesh.suspicion, mesh.gossip_interval), (Duration::from_secs(2), Duration::from_millis(500)));
         assert_eq!((mesh.key_bytes_max, mesh.value_bytes_max), (4096, 2 << 20));
         assert_eq!(mesh.store.bytes_max, 1 << 30);
+    }
+
+    #[test]
+    fn a_node_fits_into_its_container_and_shares_its_cores() {
+        let limit = MemoryLimit { bytes: 192 << 20, set_by: "memory.max".to_owned() };
+        let memory = Memory { limit: Some(limit), machine_bytes: None };
+        let read = |args: &[&str]| {
+            let base = ["node", "--cache-bind", "127.0.0.1:5011"];
+            Settings::from_args_on(&memory, base.iter().chain(args).map(OsString::from))
+        };
+        let (alone, shared) = (read(&[]).unwrap(), read(&["--host-nodes=3"]).unwrap());
+        assert_eq!((alone.mesh.store.bytes_max >> 20, alone.mesh.hints.bytes_max >> 20), (114, 6));
+        assert_eq!((shared.mesh.store.bytes_max >> 20, shared.mesh.hints.bytes_max >> 20), (7, 2));
+        let cores = thread::available_parallelism().unwrap().get();
+        assert_eq!((alone.workers.get(), shared.workers.get()), (cores, (cores / 3).max(1)));
+        let message = read(&["--capacity-bytes=1GiB"]).err().map(|exit| exit.to_string()).unwrap_or_default();
+        assert!(
+            message.starts_with("CAPACITY_BYTES=1073741824: expected at most 114MiB, which fits into"),
+            "{message}"
+        );
+        let fewer = read(&["--connections-max=1"]).unwrap();
+        assert_eq!(fewer.mesh.store.bytes_max >> 20, 125, "connections that cannot be take nothing");
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub async fn run_upkeep(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        app.telemetry.sample(&app.sample());
+        let sample = app.sample();
+        app.look(&sample);
+        app.telemetry.sample(&sample);
         app.telemetry.run_upkeep();
     }
 }

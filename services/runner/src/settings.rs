@@ -132,9 +132,9 @@ pub(crate) struct LocalSettings {
     /// The node binary; unset, it is the one beside this program
     #[arg(long, env)]
     pub(crate) node_bin: Option<PathBuf>,
-    /// WORKERS of each node started here
-    #[arg(long, env, default_value = "1", value_parser = whole::<u16>(1, 255))]
-    pub(crate) node_workers: u16,
+    /// WORKERS of each node started here; unset, it is an equal share of the cores
+    #[arg(long, env, value_parser = whole::<u16>(1, 255))]
+    pub(crate) node_workers: Option<u16>,
     /// Where the logs of the nodes started here go
     #[arg(long, env, default_value = "target/bench")]
     pub(crate) log_dir: PathBuf,

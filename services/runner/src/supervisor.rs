@@ -96,9 +96,10 @@ impl Supervisor {
                 ("CACHE_AUTH", secret.clone()),
                 ("ALLOW_KILL", "true".to_owned()),
                 ("KILL_TOKEN", kill_token.clone()),
-                ("WORKERS", settings.node_workers.to_string()),
+                ("HOST_NODES", settings.local.to_string()),
             ]
             .into_iter()
+            .chain(settings.node_workers.map(|workers| ("WORKERS", workers.to_string())))
             .chain(concern.clone())
             .collect(),
             log: folder.join(format!("node{}.log", number + 1)),

@@ -286,7 +286,52 @@ fn a_miss_that_evictions_explain_is_no_lost_write() {
     mesh.nodes[0].evict(20);
     let (code, out) = told(&evicting.wait_with_output().unwrap());
     assert_eq!(code, 0, "{out}");
-    assert!(out.contains("explained: 20 evicted"), "{out}");
+    let at_the_top = out.lines().skip_while(|line| *line != "=== Mesh Bench Summary ===").nth(6).unwrap_or_default();
+    assert!(
+        matches(at_the_top, "Full: 20 entries were evicted, #/s; an evicted key is a miss, and no lost write"),
+        "{out}"
+    );
+    let line = |name: &str| out.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().trim();
+    assert!(line("lost writes").starts_with("lost writes  0 of "), "{out}");
+    assert!(line("missing").ends_with(" 0 misses of acknowledged keys"), "{out}");
+    assert!(line("explained").contains(" keys gone in the final sweep: 20 evicted, 0 expired"), "{out}");
+}
+
+#[test]
+fn more_keys_gone_than_were_evicted_are_lost() {
+    let mesh = FakeMesh::start();
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::LoseWrites));
+    let results = tempfile::tempdir().unwrap();
+    let results = results.path().join("results.json");
+    let mut evicting = command(&mesh.targets(), &[("SET_RATIO", "0"), ("KEYS", "400")]);
+    let evicting = evicting.env("RESULTS", &results).spawn().unwrap();
+    wait_for_prefill(&mesh);
+    mesh.nodes[0].evict(2);
+    let (code, out) = told(&evicting.wait_with_output().unwrap());
+    assert_eq!(code, 1, "{out}");
+    let results: Value = serde_json::from_slice(&std::fs::read(results).unwrap()).unwrap();
+    assert_eq!((&results["evicted"], &results["sweep"]["explained"]), (&2.into(), &2.into()), "{out}");
+    assert!(results["sweep"]["lost"].as_u64().unwrap() > 0, "{out}");
+    assert_eq!(results["integrity"]["lost"], results["sweep"]["lost"], "{out}");
+    assert_eq!(results["integrity"]["missing"], 0, "reads of the same key may miss any number of times\n{out}");
+}
+
+#[test]
+fn a_node_that_has_evicted_a_key_is_not_behind() {
+    let settings = [("CHECK_EVERY", "100ms"), ("DURATION", "2500ms"), ("SET_RATIO", "0")];
+    let told = |evicted: u64| {
+        let mesh = FakeMesh::start();
+        let running = command(&mesh.targets(), &settings).spawn().unwrap();
+        wait_for_prefill(&mesh);
+        mesh.nodes[1].misbehave(Fault::Evict);
+        mesh.nodes[1].evict(evicted);
+        told(&running.wait_with_output().unwrap())
+    };
+    let (code, out) = told(0);
+    assert!(code == 1 && out.contains("comparisons found a node that stayed behind"), "{out}");
+    let (code, out) = told(50);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("nodes had nothing where an eviction explains it"), "{out}");
 }
 
 /// The run has taken its first counters once it has written something.

@@ -3,6 +3,7 @@
 //!
 //! The flag wins over the variable. An empty variable is an unset one.
 
+mod memory;
 mod mistakes;
 mod near_names;
 mod open_files;
@@ -11,6 +12,7 @@ mod parse;
 mod table;
 mod values;
 
+pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
 pub use open_files::raise_file_limit;
 pub use parse::parse;

@@ -22,6 +22,8 @@ pub struct Divergence {
     pub key: String,
     /// What the node has, or `none`.
     pub has: String,
+    /// It has nothing, rather than something older: an eviction would explain that.
+    pub has_nothing: bool,
     /// What another node had a second earlier.
     pub newest: String,
     /// The trace of another read of it at this node, right behind.
@@ -71,6 +73,7 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
                 node: run.plan.targets[node].clone(),
                 key: String::from_utf8_lossy(&key).into_owned(),
                 has: words(seen),
+                has_nothing: seen.is_none(),
                 newest: words(newest),
                 trace: traced_read(run, cluster, NodeIndex(node), &key, found).await,
             };

@@ -178,6 +178,12 @@ impl KeySpace {
         self.distribution
     }
 
+    /// The key of a rank: ranks in order are keys at random, as far as any table or ring can tell.
+    #[must_use]
+    pub(crate) const fn at_rank(&self, rank: u32) -> KeyIndex {
+        KeyIndex((rank as u64 * self.stride % self.count as u64) as u32)
+    }
+
     /// Chooses a key for an operation.
     #[must_use]
     pub fn choose(&self, op: Op, rng: &mut impl Rng) -> KeyIndex {

@@ -33,6 +33,8 @@ pub(crate) struct Observed {
     pub(crate) stats_at_start: Vec<Option<NodeStats>>,
     pub(crate) stats_before_load: Vec<Option<NodeStats>>,
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
+    /// After the final sweep, if there was one.
+    pub(crate) stats_at_end: Vec<Option<NodeStats>>,
     pub(crate) served_before_load: Vec<Option<ServerCounts>>,
     pub(crate) served_after_load: Vec<Option<ServerCounts>>,
     /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
@@ -52,8 +54,42 @@ pub(crate) struct Observed {
     pub(crate) write_concern: Option<usize>,
 }
 
+impl Observed {
+    /// By how much a counter of the nodes has risen during the run, all nodes together.
+    pub(crate) fn change(&self, field: fn(&NodeStats) -> u64) -> u64 {
+        let change = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
+            let (start, end) = (start.as_ref().map_or(0, field), end.as_ref().map_or(0, field));
+            // A node that was restarted has begun to count anew.
+            end.checked_sub(start).unwrap_or(end)
+        };
+        self.stats_at_start.iter().zip(self.last_stats()).map(change).sum()
+    }
+
+    /// Entries that the nodes have evicted.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.change(|stats| stats.evictions)
+    }
+
+    /// Whether the nodes' counters tell of the whole run: each has answered, and none was restarted.
+    pub(crate) fn counters_are_whole(&self) -> bool {
+        let is_same = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
+            start.as_ref().zip(end.as_ref()).is_some_and(|(start, end)| start.own("pid") == end.own("pid"))
+        };
+        let last = self.last_stats();
+        !last.is_empty() && self.stats_at_start.iter().zip(last).all(is_same)
+    }
+
+    fn last_stats(&self) -> &[Option<NodeStats>] {
+        if self.stats_at_end.is_empty() { &self.stats_after_load } else { &self.stats_at_end }
+    }
+}
+
 /// The last counters of a run that is given up are waited for so long.
 const LAST_COUNTERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The final sweep of a mesh that evicts takes no longer than the load, or than this: with nearly all keys gone, there is little to
+/// prove.
+const SWEEP_MIN: Duration = Duration::from_secs(10);
 
 /// A prefill of which nothing succeeds ends after this long; after the longer time also if no node has given a reason.
 const PREFILL_FAILS_AFTER: Duration = Duration::from_millis(4500);
@@ -112,8 +148,12 @@ async fn after_load(
     observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(run, cluster).await;
     if run.plan.sweeps() {
+        if observed.evicted() > 0 {
+            run.limit_sweep(observed.load_time.max(SWEEP_MIN));
+        }
         sweep(run, stages).await?;
         observed.swept = true;
+        observed.stats_at_end = all_stats(run, cluster).await;
     }
     Ok(())
 }

@@ -47,6 +47,9 @@ pub struct Run {
     faults_in_force: AtomicU32,
     /// When a fault was last recovered from, in milliseconds after the load began; 0 before.
     last_fault_ended_ms: AtomicU64,
+    /// How long the final sweep may take, if the nodes have evicted anything.
+    sweep_max: OnceLock<Duration>,
+    sweep_began: OnceLock<Instant>,
     /// Why the last write of the prefill failed.
     refusal: Mutex<Option<String>>,
     stopping: AtomicBool,
@@ -77,6 +80,8 @@ impl Run {
             p99_ns: AtomicU64::new(0),
             faults_in_force: AtomicU32::new(0),
             last_fault_ended_ms: AtomicU64::new(0),
+            sweep_max: OnceLock::new(),
+            sweep_began: OnceLock::new(),
             refusal: Mutex::default(),
             stopping: AtomicBool::new(false),
             complete: AtomicBool::new(false),
@@ -178,6 +183,22 @@ impl Run {
     /// Whether it was ended from outside.
     pub(crate) fn interrupted(&self) -> bool {
         self.stopping() && !self.complete.load(Ordering::Relaxed)
+    }
+
+    /// The nodes evict: the final sweep may take no longer than this.
+    pub(crate) fn limit_sweep(&self, time: Duration) {
+        self.sweep_max.get_or_init(|| time);
+    }
+
+    /// Whether nodes have evicted anything, as far as was known when the load ended.
+    pub(crate) fn evicts(&self) -> bool {
+        self.sweep_max.get().is_some()
+    }
+
+    /// Whether the final sweep, which the first call begins, has taken as long as it may.
+    pub(crate) fn sweep_ended(&self) -> bool {
+        let began = self.sweep_began.get_or_init(Instant::now);
+        self.sweep_max.get().is_some_and(|max| began.elapsed() >= *max)
     }
 
     pub(crate) fn note_refusal(&self, reason: String) {

@@ -14,7 +14,7 @@ use super::{
     progress::complain,
     run::Run,
     schedule::Schedule,
-    sweep::sweep_key,
+    sweep::{leave_out, sweep_key},
     worker::{Thread, Worker},
 };
 use crate::{Client, Counter, Outcome, Target, stats::Recorder};
@@ -197,7 +197,7 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
         let mut worker = Worker::new(Rc::clone(thread), target.clone(), task);
         let (run, thread, next) = (Arc::clone(run), Rc::clone(thread), Rc::clone(&next));
         async move {
-            while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {
+            while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()).map(KeyIndex::new) {
                 for _ in 0..PREFILL_TRIES {
                     if worker.prefill(key).await == Outcome::Acknowledged {
                         thread.live().add(Counter::Prefilled);
@@ -221,9 +221,15 @@ async fn sweep<T: Target>(thread: &Rc<Thread>, target: &T) {
         let (thread, next, mut target) = (Rc::clone(thread), Rc::clone(&next), target.clone());
         async move {
             let run = &thread.run;
-            while let Some(key) = take(&next, run, run.plan.threads) {
-                sweep_key(&thread, &mut target, key).await;
-                thread.live().add(Counter::Swept);
+            while let Some(rank) = take(&next, run, run.plan.threads) {
+                // Where there is no time for all keys, those that are read are to be any.
+                let key = run.plan.keys.at_rank(rank);
+                if run.sweep_ended() {
+                    leave_out(&thread, key);
+                } else {
+                    sweep_key(&thread, &mut target, key).await;
+                    thread.live().add(Counter::Swept);
+                }
                 tokio::task::consume_budget().await;
             }
         }
@@ -231,11 +237,11 @@ async fn sweep<T: Target>(thread: &Rc<Thread>, target: &T) {
     all((0..SWEEP_CONCURRENCY).map(task)).await;
 }
 
-/// The thread's next key: every `threads`-th is its own.
-fn take(next: &Cell<usize>, run: &Run, threads: usize) -> Option<KeyIndex> {
+/// The thread's next key or rank: every `threads`-th is its own.
+fn take(next: &Cell<usize>, run: &Run, threads: usize) -> Option<u32> {
     let key = next.get();
     next.set(key + threads);
-    u32::try_from(key).ok().filter(|key| *key < run.plan.keys.count()).map(KeyIndex::new)
+    u32::try_from(key).ok().filter(|key| *key < run.plan.keys.count())
 }
 
 /// Runs all tasks on this thread until each has ended.

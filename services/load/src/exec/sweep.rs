@@ -40,10 +40,17 @@ pub(crate) async fn sweep_key<T: Target>(thread: &Thread, target: &mut T, key: K
         }
     }
     let mut said = Vec::with_capacity(nodes);
-    for node in (0..nodes).map(NodeIndex) {
+    // A key that was evicted is with nobody, and each node would ask all others in vain. What was deleted is not to be there.
+    let is_evicted = quorum == Said::Nothing && run.evicts() && !floor.is_deletion();
+    for node in (0..nodes).filter(|_| !is_evicted).map(NodeIndex) {
         said.push(read(thread, target, node, key, Consistency::One).await);
     }
     tally(thread, &floor, quorum, &said);
+}
+
+/// There is no time for this key.
+pub(crate) fn leave_out(thread: &Thread, key: KeyIndex) {
+    thread.recorder.borrow_mut().sweep.left_out += u64::from(thread.run.history.floor(key).exists());
 }
 
 async fn read<T: Target>(

@@ -1,7 +1,7 @@
 //! What the checker found: a judgement per operation, counts by kind, and a few examples that say everything needed to look
 //! into one.
 
-use std::{fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -196,6 +196,8 @@ const EXAMPLES_MAX: usize = 3;
 #[derive(Clone, Debug, Default)]
 pub struct Integrity {
     counts: [u64; Violation::ALL.len()],
+    /// What turned out to have an explanation, and is no longer among `counts`.
+    explained: [u64; Violation::ALL.len()],
     /// Values older than one acknowledged before the read began, where that is allowed.
     pub stale: u64,
     /// How old these were.
@@ -231,10 +233,24 @@ impl Integrity {
         }
     }
 
-    /// How many of a kind.
+    /// How many of a kind, without those that are explained.
     #[must_use]
     pub const fn of(&self, violation: Violation) -> u64 {
         self.counts[violation as usize]
+    }
+
+    /// How many of a kind are explained by something that the guarantee allows, such as an eviction.
+    #[must_use]
+    pub const fn explained(&self, violation: Violation) -> u64 {
+        self.explained[violation as usize]
+    }
+
+    /// At most so many of a kind are explained.
+    pub(crate) fn explain(&mut self, violation: Violation, at_most: u64) {
+        let (count, explained) = (&mut self.counts[violation as usize], &mut self.explained[violation as usize]);
+        let moved = at_most.min(*count);
+        *count -= moved;
+        *explained += moved;
     }
 
     /// Violations of whatever kind.
@@ -253,6 +269,7 @@ impl Integrity {
     /// Adds another thread's.
     pub fn merge(&mut self, other: &Self) {
         self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine += theirs);
+        self.explained.iter_mut().zip(other.explained).for_each(|(mine, theirs)| *mine += theirs);
         self.stale += other.stale;
         self.stale_age.merge(&other.stale_age);
         self.foreign += other.foreign;
@@ -265,13 +282,16 @@ impl Integrity {
     }
 }
 
-/// A map: every kind and its count, then the rest.
+/// A map: every kind and its count, those that are explained apart, then the rest.
 impl Serialize for Integrity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for violation in Violation::ALL {
             map.serialize_entry(violation.name(), &self.of(violation))?;
         }
+        let explained = Violation::ALL.into_iter().filter(|violation| violation.may_be_a_loss());
+        let explained: BTreeMap<_, _> = explained.map(|kind| (kind.name(), self.explained(kind))).collect();
+        map.serialize_entry("explained", &explained)?;
         map.serialize_entry("stale", &self.stale)?;
         map.serialize_entry("foreign", &self.foreign)?;
         map.serialize_entry("overwritten", &self.overwritten)?;
@@ -303,6 +323,22 @@ mod tests {
         assert_eq!(kinds, ["corrupt", "corrupt", "corrupt", "resurrected"]);
         let json = serde_json::to_value(&one).unwrap();
         assert_eq!((&json["resurrected"], &json["outlived"]), (&1.into(), &0.into()));
+    }
+
+    #[test]
+    fn what_is_explained_counts_apart() {
+        let mut found = Integrity::default();
+        for _ in 0..5 {
+            found.count(Judgement::Broken(Violation::Lost), |_| Finding::default());
+        }
+        found.explain(Violation::Lost, 3);
+        assert_eq!((found.of(Violation::Lost), found.explained(Violation::Lost)), (2, 3));
+        found.explain(Violation::Lost, 9);
+        found.explain(Violation::Missing, 9);
+        assert_eq!((found.of(Violation::Lost), found.explained(Violation::Lost)), (0, 5), "no more than there are");
+        assert_eq!((found.violations(), found.explained(Violation::Missing)), (0, 0));
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!((&json["lost"], &json["explained"]["lost"]), (&0.into(), &5.into()));
     }
 
     #[test]

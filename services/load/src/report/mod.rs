@@ -61,8 +61,11 @@ pub struct Report {
     pub divergences: Vec<Divergence>,
     /// The nodes' counters, summed over those that answered at the end.
     pub counters: NodeStats,
-    /// Entries that left the nodes' stores during the run, which explains misses.
+    /// Entries that the nodes evicted during the run, which explains misses.
     pub evicted: u64,
+    /// How many of the lost keys that explains at most; less than `evicted` would be wrong where a node's counters are not whole.
+    #[serde(skip)]
+    evicted_keys_max: u64,
     /// Entries that expired during the run, which explains misses.
     pub expired: u64,
     /// CPU.
@@ -173,15 +176,7 @@ impl Report {
     pub(crate) fn new(run: &Run, recorder: &Recorder, observed: Observed) -> Self {
         let plan = &run.plan;
         let totals = totals(run, recorder, observed.load_time.as_secs_f64());
-        let change = |field: fn(&NodeStats) -> u64| -> u64 {
-            let pairs = observed.stats_at_start.iter().zip(&observed.stats_after_load);
-            // A node that was restarted has begun to count anew.
-            let change = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
-                let (start, end) = (start.as_ref().map_or(0, field), end.as_ref().map_or(0, field));
-                end.checked_sub(start).unwrap_or(end)
-            };
-            pairs.map(change).sum()
-        };
+        let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
@@ -204,8 +199,9 @@ impl Report {
             sweep: observed.swept.then(|| recorder.sweep.clone()),
             comparisons: observed.comparisons.as_ref().map_or(0, |found| found.made),
             counters: sum(&observed.stats_after_load),
-            evicted: change(|stats| stats.evictions),
-            expired: change(|stats| stats.expirations),
+            evicted,
+            evicted_keys_max: if observed.counters_are_whole() { evicted } else { u64::MAX },
+            expired: observed.change(|stats| stats.expirations),
             cpu: cpu(&observed, totals.total),
             lag: plan.rate.map(|_| Lag {
                 max_ms: recorder.lag_max.as_secs_f64() * 1e3,
@@ -226,10 +222,40 @@ impl Report {
             verdict: Verdict::default(),
             totals,
         };
+        report.explain();
         let excuse = report.losses_allowed().or_else(|| too_much(plan.keys.count(), plan.value_sizes.largest()));
         judge(&mut report.faults, excuse.as_deref());
         report.verdict = Verdict::of(&report);
         report
+    }
+
+    /// Moves what has an explanation out of the violations.
+    fn explain(&mut self) {
+        let (is_explained, is_allowed) = (!self.miss_explanations().is_empty(), self.losses_allowed().is_some());
+        for violation in Violation::ALL {
+            let at_most = match violation {
+                _ if is_allowed && violation.may_be_a_loss() => u64::MAX,
+                // An owner of each key that a quorum lacks must have evicted it: beyond that, keys are lost.
+                Violation::Lost if self.only_evictions_explain() => self.evicted_keys_max,
+                _ if is_explained && violation.may_be_an_eviction() => u64::MAX,
+                _ => 0,
+            };
+            self.integrity.explain(violation, at_most);
+        }
+        if let Some(sweep) = &mut self.sweep {
+            sweep.explained = self.integrity.explained(Violation::Lost);
+            sweep.lost = self.integrity.of(Violation::Lost);
+        }
+    }
+
+    /// Whether nothing but evictions explains a miss.
+    fn only_evictions_explain(&self) -> bool {
+        self.evicted > 0 && self.integrity.overwritten == 0 && (self.expired == 0 || self.setup.ttl.is_some())
+    }
+
+    /// Comparisons that found a node behind, and nothing explains it.
+    pub(crate) fn unexplained_divergences(&self) -> usize {
+        self.divergences.iter().filter(|found| !(found.has_nothing && self.evicted > 0)).count()
     }
 
     /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
@@ -273,14 +299,6 @@ impl Report {
         let (concern, dead) = (self.write_concern?, dead_at_once(&self.faults));
         let nodes = if dead == 1 { "1 node was".to_owned() } else { format!("{dead} nodes were") };
         (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
-    }
-
-    /// How many violations of a kind have no excuse.
-    #[must_use]
-    pub fn violations(&self, violation: Violation) -> u64 {
-        let lost = violation.may_be_a_loss() && self.losses_allowed().is_some();
-        let missed = violation.may_be_an_eviction() && !self.miss_explanations().is_empty();
-        if lost || missed { 0 } else { self.integrity.of(violation) }
     }
 
     /// Writes the machine-readable results and prints the summary, which ends in the verdict. Gives the exit code.

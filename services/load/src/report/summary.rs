@@ -70,7 +70,13 @@ fn contract(out: &mut String, report: &Report) -> std::fmt::Result {
         counters.expirations,
         counters.size,
         counters.capacity
-    )
+    )?;
+    if report.evicted > 0 {
+        let rate = report.evicted as f64 / (report.prefill_s + report.load_s).max(1.0);
+        let (entries, rate) = (grouped(report.evicted), grouped(rate as u64));
+        writeln!(out, "Full: {entries} entries were evicted, {rate}/s; an evicted key is a miss, and no lost write")?;
+    }
+    Ok(())
 }
 
 fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
@@ -199,14 +205,13 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     field(out, "wrong object", &of(Violation::WrongObject))?;
     let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
     field(out, "corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)))?;
-    let explained = report.miss_explanations().join("; ");
-    let explained = if explained.is_empty() { explained } else { format!(" (explained: {explained})") };
-    field(out, "missing", &format!("{} misses of acknowledged keys{explained}", of(Violation::Missing)))?;
+    field(out, "missing", &format!("{} misses of acknowledged keys", of(Violation::Missing)))?;
     let lost = report.sweep.as_ref().map_or_else(
         || "unknown: no final sweep".to_owned(),
         |sweep| format!("{} of {} keys{}", of(Violation::Lost), grouped(sweep.keys), remarks(sweep)),
     );
     field(out, "lost writes", &lost)?;
+    explained(out, report)?;
     field(out, "order", &format!("{} acknowledged with too low a version", of(Violation::OutOfOrder)))?;
     let (quorum, session) = (of(Violation::StaleQuorum), of(Violation::SessionBroken));
     let asked = report.setup.consistency.name();
@@ -225,7 +230,12 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     if found.foreign > 0 {
         field(out, "foreign", &format!("{} values of another run", grouped(found.foreign)))?;
     }
-    field(out, "divergence", &format!("{} in {} comparisons", report.divergences.len(), report.comparisons))?;
+    let divergences = report.unexplained_divergences();
+    let evicted = match report.divergences.len() - divergences {
+        0 => String::new(),
+        evicted => format!(", and {evicted} nodes had nothing where an eviction explains it"),
+    };
+    field(out, "divergence", &format!("{divergences} in {} comparisons{evicted}", report.comparisons))?;
     for divergence in report.divergences.iter().take(5) {
         let (at_s, node, key) = (divergence.at_s, &divergence.node, &divergence.key);
         let trace = divergence.trace.iter().map(|trace| format!(", trace {trace}")).collect::<String>();
@@ -237,10 +247,32 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     found.examples.iter().try_for_each(|example| writeln!(out, "    {}", example.line()))
 }
 
+/// What would break the guarantee, if nothing explained it.
+fn explained(out: &mut String, report: &Report) -> std::fmt::Result {
+    let what = [
+        (Violation::Missing, "misses"),
+        (Violation::Lost, "keys gone in the final sweep"),
+        (Violation::StaleQuorum, "older values in quorum reads"),
+        (Violation::SessionBroken, "older values in session reads"),
+        (Violation::Resurrected, "values back"),
+    ];
+    let what = what.map(|(kind, words)| (report.integrity.explained(kind), words));
+    let what: Vec<_> = what.iter().filter(|(count, _)| *count > 0).collect();
+    if what.is_empty() {
+        return Ok(());
+    }
+    let what: Vec<_> = what.iter().map(|(count, words)| format!("{} {words}", grouped(*count))).collect();
+    field(out, "explained", &format!("{}: {}", what.join(", "), report.miss_explanations().join("; ")))
+}
+
 fn remarks(sweep: &SweepTally) -> String {
     let mut text = String::new();
-    let remarks =
-        [(sweep.deleted, "are deleted"), (sweep.expired, "have expired"), (sweep.unread, "could not be read")];
+    let remarks = [
+        (sweep.deleted, "are deleted"),
+        (sweep.expired, "have expired"),
+        (sweep.unread, "could not be read"),
+        (sweep.left_out, "more were left out, since nodes evict and the sweep ends after as long as the load took"),
+    ];
     for (count, what) in remarks {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));

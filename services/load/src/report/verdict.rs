@@ -43,8 +43,8 @@ impl Verdict {
     pub(super) fn of(report: &Report) -> Self {
         let errors_max_percent = report.setup.errors_max_percent;
         let mut verdict = Self::default();
-        let found = Violation::ALL.map(|violation| (report.violations(violation), violation.words()));
-        let behind = (report.divergences.len() as u64, "comparisons found a node that stayed behind");
+        let found = Violation::ALL.map(|violation| (report.integrity.of(violation), violation.words()));
+        let behind = (report.unexplained_divergences() as u64, "comparisons found a node that stayed behind");
         for (count, what) in found.into_iter().chain([behind]).filter(|(count, _)| *count > 0) {
             verdict.broken.push(format!("{count} {what}"));
         }

@@ -48,8 +48,12 @@ pub(crate) struct Recorder {
 pub struct SweepTally {
     /// Keys with an acknowledged write that were read.
     pub keys: u64,
-    /// Keys of which a quorum had neither the acknowledged write nor a newer one.
+    /// Keys that were left out, because the sweep of a mesh that evicts takes no longer than the load.
+    pub left_out: u64,
+    /// Keys of which a quorum had neither the acknowledged write nor a newer one, and nothing explains it.
     pub lost: u64,
+    /// The same where something does, such as an eviction.
+    pub explained: u64,
     /// Keys that had been deleted, and are gone.
     pub deleted: u64,
     /// Keys that have expired, and are gone.
@@ -72,7 +76,9 @@ impl SweepTally {
 
     fn merge(&mut self, other: &Self) {
         self.keys += other.keys;
+        self.left_out += other.left_out;
         self.lost += other.lost;
+        self.explained += other.explained;
         self.deleted += other.deleted;
         self.expired += other.expired;
         self.unread += other.unread;

@@ -77,6 +77,7 @@ mod tests {
             hedge_interval: Duration::from_secs(1),
             per_try: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            may_be_evicted: false,
         };
         let mut read = Read::new(config, &[NodeId::new(1)], None, at(0));
         read.poll(at(0), &mut HedgeBudget::default());

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     core::Core,
     links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
-    repair::pull::{Pace, exchange_views, fetch_digests, pull_all},
+    repair::pull::{Pace, Pull, exchange_views, fetch_digests, pull_all},
     worker::Worker,
 };
 
@@ -207,7 +207,7 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     };
     let slots = differing.len();
     let (mut keys, mut whole) = (0, 0);
-    pull_all(core, link, differing, Pace::Full, |slot, pulled| {
+    pull_all(core, link, differing, Pull::all(Pace::Full), |slot, pulled| {
         keys += pulled.records;
         whole += 1;
         core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.replica.sync);

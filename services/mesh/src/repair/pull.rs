@@ -6,7 +6,8 @@ use std::{
 };
 
 use mesh_proto::{
-    Applied, ApplyOrigin, ControlReply, ControlRequest, Digest, FrameBody, KeyHash, Mutant, SLOTS, Slot, keys_to_pull,
+    Applied, ApplyOrigin, Body, ControlReply, ControlRequest, Digest, Found, FrameBody, KeyHash, Mutant, SLOTS, Slot,
+    Version, keys_to_pull,
 };
 use tokio::task::JoinSet;
 
@@ -56,6 +57,8 @@ pub(crate) struct Pulled {
     pub(crate) records: usize,
     /// Whether some could not be taken yet, because this node's clock is behind.
     pub(crate) refused: bool,
+    /// See [`Pull`].
+    evicted_until: Version,
 }
 
 /// How fast a peer is asked for its records.
@@ -67,12 +70,28 @@ pub(crate) enum Pace {
     Full,
 }
 
+/// How a peer's records are pulled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pull {
+    pub(crate) pace: Pace,
+    /// What this node lacks up to this version it has evicted, and does not take back. Zero takes everything: for slots of which it
+    /// may have missed anything.
+    pub(crate) evicted_until: Version,
+}
+
+impl Pull {
+    /// Everything that is missing or older here.
+    pub(crate) const fn all(pace: Pace) -> Self {
+        Self { pace, evicted_until: Version::ZERO }
+    }
+}
+
 /// Pulls slots from a peer, which had these digests, some at a time. `done` hears of each slot that came whole.
 pub(crate) async fn pull_all(
     core: &Arc<Core>,
     link: &Arc<Link>,
     slots: Vec<(Slot, Digest)>,
-    pace: Pace,
+    how: Pull,
     mut done: impl FnMut(Slot, Pulled),
 ) {
     let mut pulls = JoinSet::new();
@@ -88,7 +107,7 @@ pub(crate) async fn pull_all(
                 continue;
             }
             let (core, link) = (Arc::clone(core), Arc::clone(link));
-            pulls.spawn(async move { (slot, pull(&core, &link, slot).await) });
+            pulls.spawn(async move { (slot, pull(&core, &link, slot, how.evicted_until).await) });
         }
         match pulls.join_next().await {
             Some(Ok((slot, Some(pulled)))) => {
@@ -96,7 +115,7 @@ pub(crate) async fn pull_all(
                 core.counters.repaired.fetch_add(pulled.records as u64, Ordering::Relaxed);
                 done(slot, pulled);
                 records += pulled.records as u64;
-                if pace == Pace::Gentle {
+                if how.pace == Pace::Gentle {
                     let due = Duration::from_micros(records.saturating_mul(1_000_000) / PULLED_PER_SECOND);
                     let early = due.saturating_sub(core.clock.now().since(started));
                     // A timer that is due at once still lasts until the next millisecond, and there are thousands of slots.
@@ -113,9 +132,9 @@ pub(crate) async fn pull_all(
 }
 
 /// Pulls one slot, or only those of its keys that are missing or older here if they are few; nothing if it did not come whole.
-async fn pull(core: &Arc<Core>, link: &Link, slot: Slot) -> Option<Pulled> {
-    let mut pulled = Pulled::default();
-    let Some(keys) = few_keys(core, link, slot).await? else {
+async fn pull(core: &Arc<Core>, link: &Link, slot: Slot, evicted_until: Version) -> Option<Pulled> {
+    let mut pulled = Pulled { evicted_until, ..Pulled::default() };
+    let Some(keys) = few_keys(core, link, slot, evicted_until).await? else {
         let mut after = None;
         loop {
             after = fetch(core, link, slot, ControlRequest::Pull { slot, after, bytes_max: PAGE_BYTES }, &mut pulled)
@@ -139,8 +158,8 @@ async fn pull(core: &Arc<Core>, link: &Link, slot: Slot) -> Option<Pulled> {
 
 /// The keys to pull if it is worth naming them, `Some(None)` if the whole slot is to be pulled; nothing if the peer does not
 /// answer. One stale key in a slot of large values then does not move the slot.
-async fn few_keys(core: &Core, link: &Link, slot: Slot) -> Option<Option<Vec<KeyHash>>> {
-    if core.replica.store.digest(slot) == Digest::default() {
+async fn few_keys(core: &Core, link: &Link, slot: Slot, evicted_until: Version) -> Option<Option<Vec<KeyHash>>> {
+    if core.replica.store.digest(slot) == Digest::default() && evicted_until == Version::ZERO {
         return Some(None);
     }
     let (reply, _) = link.control(ControlRequest::Versions { slots: vec![slot] }, CONTROL_TIMEOUT).await?;
@@ -151,7 +170,7 @@ async fn few_keys(core: &Core, link: &Link, slot: Slot) -> Option<Option<Vec<Key
         ControlReply::Refused => return Some(None),
         _ => return None,
     };
-    let wanted = keys_to_pull(&core.replica.store.versions(slot), &theirs);
+    let wanted = keys_to_pull(&core.replica.store.versions(slot), &theirs, evicted_until);
     Some((wanted.len() * 2 <= theirs.len()).then_some(wanted))
 }
 
@@ -174,6 +193,10 @@ async fn fetch(
         if core.replica.observe(record.version, now).is_err() {
             count(&core.counters.drift_refused);
             pulled.refused = true;
+            continue;
+        }
+        let is_evicted = || matches!(core.replica.store.peek(record.hash, &record.key, now), Found::Absent);
+        if record.version <= pulled.evicted_until && matches!(record.body, Body::Value(_)) && is_evicted() {
             continue;
         }
         let before = core.replica.store.digest(slot);

@@ -12,7 +12,7 @@ use crate::{
     repair::{
         collect::{begin_comparison, end_comparison},
         handover,
-        pull::{Pace, fetch_digests, pull_all},
+        pull::{Pace, Pull, fetch_digests, pull_all},
     },
 };
 
@@ -110,7 +110,7 @@ async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: 
     core.plan.lock().handle_confirmed(ring, peer, &same, &core.replica.sync);
     let slots = differing.len();
     let mut keys = 0;
-    pull_all(&core, &link, differing, Pace::Gentle, |slot, pulled| {
+    pull_all(&core, &link, differing, Pull::all(Pace::Gentle), |slot, pulled| {
         keys += pulled.records;
         core.plan.lock().handle_confirmed(ring, peer, &slot.into(), &core.replica.sync);
     })
@@ -193,6 +193,13 @@ struct Compared {
 /// Compares all slots that this node and a peer both own, and pulls what differs.
 async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let (peer, started) = (link.peer.id, core.clock.now());
+    core.evicted.look(&core.replica);
+    let how = match haste {
+        // The slots are in sync: what this node lacks it has evicted, unless that is newer.
+        Haste::Twice => Pull { evicted_until: core.evicted.until(), ..Pull::all(Pace::Gentle) },
+        // There are writes that it has missed.
+        Haste::AtOnce => Pull::all(Pace::Gentle),
+    };
     let ring = Arc::clone(&core.roster.ring());
     let began = begin_comparison(core, &ring);
     let Some(theirs) = fetch_digests(core, link).await else { return Compared::default() };
@@ -227,7 +234,7 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     }
     let (mut keys, mut whole) = (0, 0);
     let slots = differing.iter().map(|(slot, (_, theirs))| (*slot, *theirs)).collect();
-    pull_all(core, link, slots, Pace::Gentle, |slot, pulled| {
+    pull_all(core, link, slots, how, |slot, pulled| {
         keys += pulled.records;
         whole += 1;
         if pulled.records == 0

@@ -184,7 +184,7 @@ impl Request<'_> {
                 if ring.owns(core.id, Slot::of(hash)) && held.is_none_or(|held| held < version) {
                     let record = Record { hash, key, version, expiry, body: Body::Value(value.clone()) };
                     // Whether it is taken is the store's business: something newer may have come meanwhile.
-                    core.write_replica(None, &record);
+                    core.repair_replica(&record);
                 }
                 let served_by = owners.get(leg).copied().unwrap_or(core.id);
                 Ok(Lookup::Remote(Hit { value, version, served_by }))
@@ -220,6 +220,7 @@ impl Request<'_> {
             hedge_interval: core.config.hedge_interval.unwrap_or(hedge_delay),
             per_try: peers.read_per_try(),
             timeout: core.config.read_timeout,
+            may_be_evicted: core.evicted.is_any(),
         }
     }
 }

@@ -14,16 +14,23 @@ pub(super) async fn stats(State(http): State<Arc<HttpWorker>>) -> Response {
 }
 
 fn view(sample: &NodeSample) -> Value {
-    let (mut store, mut mesh) = (Map::new(), Map::new());
+    let (mut store, mut mesh, mut memory) = (Map::new(), Map::new(), Map::new());
     for (name, figure) in sample.fields() {
-        let fields = if name.starts_with(|first: char| first.is_ascii_uppercase()) { &mut store } else { &mut mesh };
+        let (fields, name) = match name.strip_prefix("memory.") {
+            Some(part) => (&mut memory, part),
+            None if name.starts_with(|first: char| first.is_ascii_uppercase()) => (&mut store, name),
+            None => (&mut mesh, name),
+        };
         fields.insert(name.to_owned(), figure.into());
     }
     let (hits, misses) = (sample.stats.store.hits, sample.stats.store.misses);
     // Hits among all look-ups, 0 to 1; 0 before the first.
     store.insert("HitRatio".to_owned(), (hits as f64 / (hits + misses).max(1) as f64).into());
     mesh.insert("pid".to_owned(), std::process::id().into());
-    mesh.insert("rss_bytes".to_owned(), sample.resident_bytes.into());
+    mesh.insert("rss_bytes".to_owned(), sample.memory.resident.into());
+    mesh.insert("memory".to_owned(), memory.into());
+    mesh.insert("evictions_per_s".to_owned(), sample.last_minute.evictions_per_s.into());
+    mesh.insert("hit_ratio_1m".to_owned(), sample.last_minute.hit_ratio.into());
     store.insert("mesh".to_owned(), mesh.into());
     store.into()
 }
@@ -43,13 +50,15 @@ mod tests {
         let names = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>().join(" "));
         let expected = "Capacity Evictions Expirations HitRatio Hits Misses Shards Size mesh";
         assert_eq!(names(&json).as_deref(), Some(expected));
-        let expected = "bytes bytes_max carried_writes connections cpu_ms drift_refused fault_packets_delayed \
-                        fault_packets_dropped fault_packets_duplicated faults_active faults_laid further_rounds given_up hedge_wins \
+        let expected = "bytes bytes_max carried_writes connections cpu_ms drift_refused evictions_per_s fault_packets_delayed \
+                        fault_packets_dropped fault_packets_duplicated faults_active faults_laid full further_rounds given_up hedge_wins \
                         hedges hints_dropped hints_dropped_age hints_dropped_full_sync hints_dropped_not_owner \
                         hints_dropped_overflow hints_dropped_refused hints_oldest_age_ms hints_queued hints_queued_bytes \
-                        hints_replayed in_flight left_early missed_writes peers_refused pid protocol_violations remote_reads \
+                        hints_replayed hit_ratio_1m in_flight left_early memory missed_writes peers_refused pid protocol_violations remote_reads \
                         repaired rss_bytes second_rounds tombstones tombstones_collected tombstones_dropped uptime_ms wrong_ring";
         assert_eq!(names(&json["mesh"]).as_deref(), Some(expected));
+        let expected = "allocator code connections flight_records hints other request_bodies spans store";
+        assert_eq!(names(&json["mesh"]["memory"]).as_deref(), Some(expected));
         assert_eq!((&json["HitRatio"], &json["Size"], &json["Capacity"]), (&0.75.into(), &7.into(), &9.into()));
         assert_eq!((&json["mesh"]["pid"], &json["mesh"]["in_flight"]), (&std::process::id().into(), &0.into()));
         assert_eq!(view(&NodeSample::default())["HitRatio"], 0.0);

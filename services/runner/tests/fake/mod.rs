@@ -40,6 +40,8 @@ pub enum Fault {
     Forge,
     /// Says now and then that it has nothing.
     Forget,
+    /// Says always that it has nothing, except to a quorum.
+    Evict,
     /// Acknowledges some writes under a version below the key's.
     Rewind,
     /// Returns a value under a version that nobody gave it, now and then.

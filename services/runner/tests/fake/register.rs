@@ -63,6 +63,7 @@ impl Registers {
             Fault::Corrupt if sometimes => (version, Some(current.replacen("v:", "w:", 1))),
             Fault::Forge if sometimes => (version, Some(forged(key, &current))),
             Fault::Forget if sometimes => (version, None),
+            Fault::Evict if consistency != "quorum" => (0, None),
             Fault::Restamp if sometimes => (version + 1, Some(current)),
             _ => (version, Some(current)),
         }
