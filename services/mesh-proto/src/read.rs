@@ -327,15 +327,19 @@ impl Read {
     fn may_still_be_found(&self, now: Monotonic) -> bool {
         let is_awaited = self.next < self.legs.len() || self.active() > 0;
         let is_late = self.enough_at.is_some_and(|enough_at| now >= enough_at + self.config.hedge_delay);
-        let may_be = self.config.may_be_evicted && !Mutant::EvictorsSuffice.is_planted();
-        may_be && self.gone.is_none() && is_awaited && !is_late
+        self.may_be_evicted() && is_awaited && !is_late
+    }
+
+    /// Whether an owner that says "absent" may have evicted what another holds.
+    fn may_be_evicted(&self) -> bool {
+        self.config.may_be_evicted && self.gone.is_none() && !Mutant::EvictorsSuffice.is_planted()
     }
 
     /// How many legs the result needs in flight now, apart from hedges: one for a hit, and after an answer
     /// that speaks for a miss as many as are still missing.
     fn wanted(&self) -> usize {
         // Nobody is asked in turn who will be asked anyway.
-        if self.config.may_be_evicted && self.is_absent && self.gone.is_none() {
+        if self.may_be_evicted() && self.is_absent {
             return self.legs.len();
         }
         let missing = self.config.answers_needed.saturating_sub(self.answers).max(1);

@@ -49,6 +49,19 @@ struct Mesh {
 }
 
 impl Mesh {
+    const fn config(&self) -> ReadConfig {
+        ReadConfig {
+            consistency: self.consistency,
+            answers_needed: self.answers_needed(),
+            fanout_max: self.fanout_max,
+            hedge_delay: Duration::from_millis(self.hedge_ms.0),
+            hedge_interval: Duration::from_millis(self.hedge_ms.1),
+            per_try: Duration::from_millis(PER_TRY_MS),
+            timeout: Duration::from_millis(TIMEOUT_MS),
+            may_be_evicted: self.may_be_evicted,
+        }
+    }
+
     const fn answers_needed(&self) -> usize {
         self.owners.len() - self.concern + 1
     }
@@ -147,19 +160,9 @@ fn millis(moment: Monotonic) -> u64 {
 
 /// Runs one read to its end in virtual time, checking every step on the way.
 fn run(mesh: &Mesh) -> ReadOutcome {
-    let config = ReadConfig {
-        consistency: mesh.consistency,
-        answers_needed: mesh.answers_needed(),
-        fanout_max: mesh.fanout_max,
-        hedge_delay: Duration::from_millis(mesh.hedge_ms.0),
-        hedge_interval: Duration::from_millis(mesh.hedge_ms.1),
-        per_try: Duration::from_millis(PER_TRY_MS),
-        timeout: Duration::from_millis(TIMEOUT_MS),
-        may_be_evicted: mesh.may_be_evicted,
-    };
     let offset = usize::from(mesh.has_local);
     let peers: Vec<NodeId> = (offset..mesh.owners.len()).map(|index| NodeId::new(index as u64)).collect();
-    let mut read = Read::new(config, &peers, mesh.has_local.then(|| mesh.answer(0)), at(0));
+    let mut read = Read::new(mesh.config(), &peers, mesh.has_local.then(|| mesh.answer(0)), at(0));
     let mut budget = HedgeBudget::default();
     while budget.withdraw() {}
 
