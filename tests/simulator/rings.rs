@@ -145,7 +145,7 @@ fn nodes_that_join_cost_nobody_an_answer() {
         for number in 0..KEYS {
             set(&node, number, "v").await.unwrap();
         }
-        slow(cluster, Duration::from_millis(80));
+        slow(cluster, Duration::from_millis(200));
         cluster.start(3);
         cluster.start(4);
         let (started, mut asked) = (Instant::now(), 0);

@@ -23,7 +23,7 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// What an HTTP connection takes in this process: its task and its buffers. Measured with 2000 that wait.
+/// What an HTTP connection takes in this process, estimated: its task and its buffers.
 const CONNECTION_BYTES: u64 = 16 << 10;
 
 /// Bounds of one request.

@@ -107,7 +107,8 @@ impl Hierarchy {
         });
         // A path that is not below what is mounted, or is told from a namespace below, is where the mount is.
         let is_plain = |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
-        let below = own.and_then(|own| own.strip_prefix(&self.root).ok()).filter(is_plain).unwrap_or_else(|| Path::new(""));
+        let below =
+            own.and_then(|own| own.strip_prefix(&self.root).ok()).filter(is_plain).unwrap_or_else(|| Path::new(""));
         below.ancestors().map(|group| self.mount_point.join(group)).collect()
     }
 
