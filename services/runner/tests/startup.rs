@@ -6,7 +6,7 @@
 mod fake;
 
 use std::{
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -78,4 +78,21 @@ fn a_prefill_in_which_nothing_succeeds_ends_with_the_nodes_reason() {
     assert_eq!(code, 2, "{out}");
     assert!(out.contains("prefill: no key was written in") && out.contains("unavailable (503): no quorum"), "{out}");
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+/// As when all nodes are killed by the kernel for the memory that they take.
+#[test]
+fn a_prefill_in_which_nothing_succeeds_any_more_ends_too() {
+    let mesh = FakeMesh::start();
+    let mut runner = command(&mesh.targets(), &[("KEYS", "10000000")]);
+    let runner = runner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while mesh.nodes[0].written() == 0 {
+        assert!(Instant::now() < deadline, "the prefill did not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    mesh.nodes.iter().for_each(|node| node.misbehave(Fault::Unavailable));
+    let (code, out) = told(&runner.wait_with_output().unwrap());
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("prefill: nothing after ") && out.contains("unavailable (503): no quorum"), "{out}");
 }

@@ -91,7 +91,8 @@ const LAST_COUNTERS_WITHIN: Duration = Duration::from_secs(1);
 /// prove.
 const SWEEP_MIN: Duration = Duration::from_secs(10);
 
-/// A prefill of which nothing succeeds ends after this long; after the longer time also if no node has given a reason.
+/// A prefill of which nothing succeeds ends after this long; after the longer time also if no node has given a reason, or if something
+/// did before.
 const PREFILL_FAILS_AFTER: Duration = Duration::from_millis(4500);
 const PREFILL_HANGS_AFTER: Duration = Duration::from_secs(15);
 
@@ -169,7 +170,7 @@ async fn prefill(
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
         () = show_keys(run, "PREFILL", Counter::Prefilled, &console) => {}
-        reason = nothing_succeeds(run, began) => return Err(reason),
+        reason = stands_still(run, began) => return Err(reason),
     }
     console.clear();
     observed.prefill_time = began.elapsed();
@@ -180,17 +181,21 @@ async fn prefill(
     Ok(())
 }
 
-/// Waits until it is clear that no key can be written, and says why.
-async fn nothing_succeeds(run: &Run, began: Instant) -> String {
+/// Waits until it is clear that no key can be written, or none any more, and says why.
+async fn stands_still(run: &Run, mut since: Instant) -> String {
+    let mut written = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if Snapshot::of(&run.live).get(Counter::Prefilled) > 0 {
-            return std::future::pending().await;
+        let now_written = Snapshot::of(&run.live).get(Counter::Prefilled);
+        if now_written > written {
+            (written, since) = (now_written, Instant::now());
         }
-        let (reason, elapsed) = (run.last_refusal(), began.elapsed());
-        if elapsed >= PREFILL_HANGS_AFTER || (elapsed >= PREFILL_FAILS_AFTER && reason.is_some()) {
+        let (reason, still) = (run.last_refusal(), since.elapsed());
+        let has_failed = written == 0 && reason.is_some() && still >= PREFILL_FAILS_AFTER;
+        if has_failed || still >= PREFILL_HANGS_AFTER {
             let reason = reason.unwrap_or_else(|| "no node has answered".to_owned());
-            return format!("prefill: no key was written in {:.1} s; the last try: {reason}", elapsed.as_secs_f64());
+            let what = if written == 0 { "no key was written".to_owned() } else { format!("nothing after {written} keys") };
+            return format!("prefill: {what} in {:.1} s; the last try: {reason}", still.as_secs_f64());
         }
     }
 }
