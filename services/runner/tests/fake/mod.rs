@@ -250,26 +250,8 @@ impl FakeNode {
             }
             "/metrics" => Some(respond("200 OK", "", &self.books.metrics())),
             "/ready" => Some(respond("200 OK", "", "{}")),
-            "/cluster" => {
-                let unix_ms = self.laid.lock().unwrap().unix_ms();
-                let members = self.members.lock().unwrap();
-                let concern = match self.concern.load(Ordering::Relaxed) {
-                    0 => String::new(),
-                    concern => format!(",\"write_concern\":{concern}"),
-                };
-                let id = self.port;
-                let view = format!("{{\"id\":\"{id:016x}\",\"members\":{members},\"unix_ms\":{unix_ms}{concern}}}");
-                Some(respond("200 OK", "", &view))
-            }
-            "/stats" => {
-                let evictions = self.evictions.load(Ordering::Relaxed);
-                let packets = self.laid.lock().unwrap().packets();
-                let stats = format!(
-                    "{{\"Hits\":7,\"Misses\":1,\"Evictions\":{evictions},\"Size\":3,\"Capacity\":9,\
-                    \"mesh\":{{\"cpu_ms\":1,{packets}}}}}"
-                );
-                Some(respond("200 OK", "", &stats))
-            }
+            "/cluster" => Some(respond("200 OK", "", &self.view())),
+            "/stats" => Some(respond("200 OK", "", &self.stats())),
             "/fault" | "/kill" if self.forbids.load(Ordering::Relaxed) => {
                 Some(respond("403 Forbidden", "", r#"{"detail":"killing is off"}"#))
             }
@@ -315,6 +297,26 @@ impl FakeNode {
             }
             _ => Some(respond("404 Not Found", "", "")),
         }
+    }
+
+    fn view(&self) -> String {
+        let unix_ms = self.laid.lock().unwrap().unix_ms();
+        let members = self.members.lock().unwrap();
+        let concern = match self.concern.load(Ordering::Relaxed) {
+            0 => String::new(),
+            concern => format!(",\"write_concern\":{concern}"),
+        };
+        let id = self.port;
+        format!("{{\"id\":\"{id:016x}\",\"members\":{members},\"unix_ms\":{unix_ms}{concern}}}")
+    }
+
+    fn stats(&self) -> String {
+        let evictions = self.evictions.load(Ordering::Relaxed);
+        let packets = self.laid.lock().unwrap().packets();
+        format!(
+            "{{\"Hits\":7,\"Misses\":1,\"Evictions\":{evictions},\"Size\":3,\"Capacity\":9,\
+            \"mesh\":{{\"cpu_ms\":1,{packets}}}}}"
+        )
     }
 
     fn set(&self, body: &str, fault: Fault, sometimes: bool) -> String {
