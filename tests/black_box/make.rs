@@ -119,7 +119,7 @@ async fn bench_loads_targets_if_there_are_any() {
 async fn a_signal_ends_observe_in_the_summary_and_leaves_nothing() {
     let _machine = Machine::alone().await;
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        if signal == Signal::HUP && ignores_hangups() {
+        if is_ignored(signal) {
             continue;
         }
         let folder = TempDir::new().expect("a temporary folder");
@@ -152,9 +152,11 @@ async fn a_signal_ends_observe_in_the_summary_and_leaves_nothing() {
     }
 }
 
-/// Where the tests themselves run under nohup, so do their children, and SIGHUP stays ignored.
-fn ignores_hangups() -> bool {
+/// Where the tests themselves run under nohup, or in the background of a script, so do their children, and SIGHUP or SIGINT stays
+/// ignored.
+fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
-    u64::from_str_radix(ignored.trim(), 16).is_ok_and(|signals| signals & 1 == 1)
+    let bit = 1_u64 << (signal.as_raw() - 1);
+    u64::from_str_radix(ignored.trim(), 16).is_ok_and(|signals| signals & bit != 0)
 }

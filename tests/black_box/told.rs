@@ -78,9 +78,11 @@ async fn a_member_that_cannot_be_reached_is_named() {
             let is_lost = member["addr"] == nowhere.to_string();
             assert_eq!(reason.is_some_and(|reason| reason.contains(&nowhere.to_string())), is_lost, "{view}");
         }
-        let log = cluster.node(index).log();
         let told = |line: &&str| line.contains("cannot be reached") && line.contains(&nowhere.to_string());
-        assert_eq!(log.lines().filter(told).count(), 1, "{log}");
+        let times_told = || cluster.node(index).log().lines().filter(told).count();
+        let is_told = async || (times_told() > 0).then_some(());
+        eventually("the log to name it", WITHIN, is_told).await;
+        assert_eq!(times_told(), 1, "{}", cluster.node(index).log());
         assert!(client.is_ready().await, "it waits for one that cannot be reached");
     }
 }

@@ -57,7 +57,8 @@ impl Flags {
             let expected = format!("expected less than DURATION, which is {:?}", load.duration);
             mistakes.refuse("KILL_AFTER", format!("{after:?}"), expected);
         }
-        let host = Host { memory: Memory::of_this_process(), nodes: NODES, connections_max: 0 };
+        let host =
+            Host { memory: Memory::of_this_process(), nodes: NODES, connections_max: 0, body_bytes_max: Some(0) };
         let node = mesh.config("", &host, mistakes)?;
         let secret = mesh.cache_auth.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
         Some(Settings { load, set_ttl_ms, secret, node })

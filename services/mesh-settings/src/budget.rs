@@ -1,7 +1,7 @@
 //! What a node takes beside its store, and so how large a store fits into the memory that it may have. All figures of the one
 //! formula stand here:
 //!
-//! memory limit = CAPACITY_BYTES × 1.05 + 48 MiB + 2 × HINT_BYTES_MAX + 64 KiB for each connection
+//! memory limit = CAPACITY_BYTES × 1.05 + 32 MiB + 2 × HINT_BYTES_MAX + REQUEST_BYTES_MAX + 64 KiB for each connection
 
 use mesh_proto::HintLimits;
 use settings::{Memory, MemoryLimit, Mistakes};
@@ -10,7 +10,7 @@ use settings::{Memory, MemoryLimit, Mistakes};
 const OVERHEAD_PART: u64 = 20;
 
 /// Code, threads and their stacks, tables, sockets' buffers, flight records, metrics, logs.
-const BASE_BYTES: u64 = 48 << 20;
+const BASE_BYTES: u64 = 32 << 20;
 
 /// Queues of hints that may be full at a time: with the usual three owners of a key, this node knows two others.
 const FULL_HINT_QUEUES: u64 = 2;
@@ -24,6 +24,10 @@ const CONNECTIONS_PART: u64 = 16;
 
 /// Hints may take this part of the limit for each peer, unless HINT_BYTES_MAX is set.
 const HINTS_PART: u64 = 32;
+
+/// Request bodies may take this part of the limit, unless REQUEST_BYTES_MAX is set, and at most so many bytes.
+const BODIES_PART: u64 = 16;
+const BODIES_DEFAULT: u64 = 64 << 20;
 
 /// The store where nothing limits the process, unless half of the machine's memory is less.
 const CAPACITY_DEFAULT: u64 = 1 << 30;
@@ -42,6 +46,8 @@ pub struct Host {
     pub nodes: u64,
     /// The most HTTP connections that a node may have.
     pub connections_max: u64,
+    /// The most bytes of request bodies that a node may have in memory at one time, if that is set.
+    pub body_bytes_max: Option<u64>,
 }
 
 /// How much a node stores at most.
@@ -55,7 +61,14 @@ impl Host {
     /// A node alone in a process that is known to have no limits, for tests.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { memory: Memory::default(), nodes: 1, connections_max: 0 }
+        Self { memory: Memory::default(), nodes: 1, connections_max: 0, body_bytes_max: None }
+    }
+
+    /// The most bytes of request bodies in memory at one time, in bytes.
+    #[must_use]
+    pub fn body_bytes_max(&self) -> u64 {
+        let share = self.memory.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes / self.nodes);
+        self.body_bytes_max.unwrap_or_else(|| (share / BODIES_PART).min(BODIES_DEFAULT))
     }
 
     /// What is used where CAPACITY_BYTES and HINT_BYTES_MAX are not set, and what is set if it fits.
@@ -82,7 +95,8 @@ impl Host {
     /// The largest store that leaves room for everything else.
     fn fits(&self, share: u64, hint_bytes_max: u64) -> u64 {
         let connections = (self.connections_max * CONNECTION_BYTES).min(share / CONNECTIONS_PART);
-        let rest = BASE_BYTES + connections + FULL_HINT_QUEUES.saturating_mul(hint_bytes_max);
+        let hints = FULL_HINT_QUEUES.saturating_mul(hint_bytes_max);
+        let rest = BASE_BYTES.saturating_add(connections).saturating_add(hints).saturating_add(self.body_bytes_max());
         let for_store = share.saturating_sub(rest);
         for_store - for_store / (OVERHEAD_PART + 1)
     }
@@ -107,7 +121,8 @@ mod tests {
 
     fn host(limit_mib: u64) -> Host {
         let limit = MemoryLimit { bytes: limit_mib * MIB, set_by: "memory.max".to_owned() };
-        Host { memory: Memory { limit: Some(limit), machine_bytes: Some(64 << 30) }, nodes: 1, connections_max: 4096 }
+        let memory = Memory { limit: Some(limit), machine_bytes: Some(64 << 30) };
+        Host { memory, nodes: 1, connections_max: 4096, body_bytes_max: None }
     }
 
     /// The default, in MiB, within a limit in MiB.
@@ -117,11 +132,12 @@ mod tests {
 
     #[test]
     fn a_store_and_all_else_fit_into_the_limit() {
-        assert_eq!([64, 128, 192, 512, 4096].map(|mib| default_of(&host(mib))), [7, 60, 114, 380, 3489]);
+        assert_eq!([64, 128, 192, 512, 4096].map(|mib| default_of(&host(mib))), [19, 68, 118, 365, 3443]);
         for mib in [64, 128, 192, 512, 4096, 65_536] {
             let Capacity { bytes, hint_bytes_max } = host(mib).capacity(None, None, &mut Mistakes::default());
             let connections = (4096 * CONNECTION_BYTES).min(mib * MIB / CONNECTIONS_PART);
-            let sum = bytes + bytes / OVERHEAD_PART + BASE_BYTES + FULL_HINT_QUEUES * hint_bytes_max + connections;
+            let beside = BASE_BYTES + FULL_HINT_QUEUES * hint_bytes_max + connections + host(mib).body_bytes_max();
+            let sum = bytes + bytes / OVERHEAD_PART + beside;
             assert!((mib * MIB - MIB..=mib * MIB).contains(&sum), "{sum} of {mib} MiB");
         }
     }
@@ -131,7 +147,7 @@ mod tests {
         assert_eq!(default_of(&Host { nodes: 3, ..host(576) }), default_of(&host(192)));
         let machine = |machine_bytes, nodes| {
             let memory = Memory { limit: None, machine_bytes };
-            default_of(&Host { memory, nodes, connections_max: 4096 })
+            default_of(&Host { memory, nodes, connections_max: 4096, body_bytes_max: None })
         };
         assert_eq!(machine(Some(64 << 30), 3), 1024);
         assert_eq!(machine(Some(1 << 30), 1), 512, "half of the machine");
@@ -149,10 +165,10 @@ mod tests {
         };
         let fits = host(192).fits(192 * MIB, 6 * MIB);
         assert_eq!(told(&host(192), fits, None), "0 settings cannot be used:");
-        let expected = "expected at most 114MiB, which fits into the memory limit of 192MiB (memory.max) with 6MiB for \
+        let expected = "expected at most 118MiB, which fits into the memory limit of 192MiB (memory.max) with 6MiB for \
                         each peer's hints";
         assert_eq!(told(&host(192), fits + 1, None), format!("CAPACITY_BYTES={}: {expected}", fits + 1));
-        let expected = "CAPACITY_BYTES=1073741824: expected at most 11MiB, which fits into the memory limit of 192MiB \
+        let expected = "CAPACITY_BYTES=1073741824: expected at most 15MiB, which fits into the memory limit of 192MiB \
                         (memory.max) with 60MiB for each peer's hints";
         assert_eq!(told(&host(192), 1 << 30, Some(60 << 20)), expected);
         let expected = "CAPACITY_BYTES=8388608: expected at most 7MiB, which fits into the memory limit of 192MiB \

@@ -93,8 +93,12 @@ pub struct HttpSettings {
     /// How long reads and writes may wait for a thread, in milliseconds; a second later the excess is answered 503
     #[arg(long = "queue-delay-max-ms", env = "QUEUE_DELAY_MAX_MS", default_value = "250", value_name = "MS", value_parser = millis)]
     pub queue_delay_max: Duration,
-    /// Request bodies held in memory at one time, in bytes; beyond it requests are answered 503
-    #[arg(long, env, default_value = "64MiB", value_name = "BYTES", value_parser = bytes::<usize>(1 << 20, 1 << 40))]
+    /// Request bodies held in memory at one time, in bytes; beyond it requests are answered 503. Without it 64 MiB, or a sixteenth of the
+    /// memory limit if that is less
+    #[arg(long = "request-bytes-max", env = "REQUEST_BYTES_MAX", value_name = "BYTES", value_parser = bytes::<usize>(1 << 20, 1 << 40))]
+    request_bytes: Option<usize>,
+    /// What follows from that.
+    #[arg(skip)]
     pub request_bytes_max: usize,
     /// Whether POST /kill and /fault are allowed
     #[arg(long, env, action = ArgAction::Set, default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
@@ -220,16 +224,19 @@ impl Flags {
         // Each part is checked before any is missed, so that all mistakes are found.
         let credentials = peers.credentials(mesh.cache_auth.as_deref(), mistakes);
         let (nodes, connections_max) = (process.host_nodes, http.connections_max as u64);
-        let host = Host { memory: memory.clone(), nodes, connections_max };
+        let body_bytes = http.request_bytes.map(|bytes| bytes as u64);
+        let host = Host { memory: memory.clone(), nodes, connections_max, body_bytes_max: body_bytes };
         let config = mesh.config(&peers.cache_public, &host, mistakes);
-        if let Some(least) = config
-            .as_ref()
-            .map(|config| body_bytes_max(config.key_bytes_max, config.value_bytes_max))
-            .filter(|least| *least > http.request_bytes_max)
-        {
-            let expected =
-                format!("expected at least {least}, the largest request that VALUE_BYTES_MAX and KEY_BYTES_MAX allow");
-            mistakes.refuse("REQUEST_BYTES_MAX", http.request_bytes_max, expected);
+        let least = config.as_ref().map_or(0, |config| body_bytes_max(config.key_bytes_max, config.value_bytes_max));
+        http.request_bytes_max = usize::try_from(host.body_bytes_max()).unwrap_or(usize::MAX);
+        match http.request_bytes {
+            Some(bytes) if bytes < least => {
+                let expected = format!(
+                    "expected at least {least}, the largest request that VALUE_BYTES_MAX and KEY_BYTES_MAX allow"
+                );
+                mistakes.refuse("REQUEST_BYTES_MAX", bytes, expected);
+            }
+            _ => http.request_bytes_max = http.request_bytes_max.max(least),
         }
         let seeds = if peers.cache_seeds.is_empty() { vec![peers.cache_public.clone()] } else { peers.cache_seeds };
         Some(Settings {
@@ -340,13 +347,13 @@ mod tests {
             Settings::from_args_on(&memory, base.iter().chain(args).map(OsString::from))
         };
         let (alone, shared) = (read(&[]).unwrap(), read(&["--host-nodes=3"]).unwrap());
-        assert_eq!((alone.mesh.store.bytes_max >> 20, alone.mesh.hints.bytes_max >> 20), (114, 6));
+        assert_eq!((alone.mesh.store.bytes_max >> 20, alone.mesh.hints.bytes_max >> 20), (118, 6));
         assert_eq!((shared.mesh.store.bytes_max >> 20, shared.mesh.hints.bytes_max >> 20), (7, 2));
         let cores = thread::available_parallelism().unwrap().get();
         assert_eq!((alone.workers.get(), shared.workers.get()), (cores, (cores / 3).max(1)));
         let message = read(&["--capacity-bytes=1GiB"]).err().map(|exit| exit.to_string()).unwrap_or_default();
         assert!(
-            message.starts_with("CAPACITY_BYTES=1073741824: expected at most 114MiB, which fits into"),
+            message.starts_with("CAPACITY_BYTES=1073741824: expected at most 118MiB, which fits into"),
             "{message}"
         );
         let fewer = read(&["--connections-max=1"]).unwrap();

@@ -194,7 +194,8 @@ async fn stands_still(run: &Run, mut since: Instant) -> String {
         let has_failed = written == 0 && reason.is_some() && still >= PREFILL_FAILS_AFTER;
         if has_failed || still >= PREFILL_HANGS_AFTER {
             let reason = reason.unwrap_or_else(|| "no node has answered".to_owned());
-            let what = if written == 0 { "no key was written".to_owned() } else { format!("nothing after {written} keys") };
+            let what =
+                if written == 0 { "no key was written".to_owned() } else { format!("nothing after {written} keys") };
             return format!("prefill: {what} in {:.1} s; the last try: {reason}", still.as_secs_f64());
         }
     }
