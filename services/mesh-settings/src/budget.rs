@@ -171,9 +171,9 @@ mod tests {
         let expected = "CAPACITY_BYTES=1073741824: expected at most 15MiB, which fits into the memory limit of 192MiB \
                         (memory.max) with 60MiB for each peer's hints";
         assert_eq!(told(&host(192), 1 << 30, Some(60 << 20)), expected);
-        let expected = "CAPACITY_BYTES=8388608: expected at most 7MiB, which fits into the memory limit of 192MiB \
+        let expected = "CAPACITY_BYTES=20971520: expected at most 19MiB, which fits into the memory limit of 192MiB \
                         (memory.max), shared by 3 nodes with 2MiB for each peer's hints";
-        assert_eq!(told(&Host { nodes: 3, ..host(192) }, 8 << 20, None), expected);
+        assert_eq!(told(&Host { nodes: 3, ..host(192) }, 20 << 20, None), expected);
         assert!(told(&host(32), 1 << 20, None).contains("expected a higher limit: the memory limit of 32MiB"));
         assert_eq!(told(&Host::unlimited(), 1 << 40, None), "0 settings cannot be used:");
     }

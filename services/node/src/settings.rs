@@ -348,7 +348,7 @@ mod tests {
         };
         let (alone, shared) = (read(&[]).unwrap(), read(&["--host-nodes=3"]).unwrap());
         assert_eq!((alone.mesh.store.bytes_max >> 20, alone.mesh.hints.bytes_max >> 20), (118, 6));
-        assert_eq!((shared.mesh.store.bytes_max >> 20, shared.mesh.hints.bytes_max >> 20), (7, 2));
+        assert_eq!((shared.mesh.store.bytes_max >> 20, shared.mesh.hints.bytes_max >> 20), (19, 2));
         let cores = thread::available_parallelism().unwrap().get();
         assert_eq!((alone.workers.get(), shared.workers.get()), (cores, (cores / 3).max(1)));
         let message = read(&["--capacity-bytes=1GiB"]).err().map(|exit| exit.to_string()).unwrap_or_default();
@@ -357,7 +357,7 @@ mod tests {
             "{message}"
         );
         let fewer = read(&["--connections-max=1"]).unwrap();
-        assert_eq!(fewer.mesh.store.bytes_max >> 20, 125, "connections that cannot be take nothing");
+        assert_eq!(fewer.mesh.store.bytes_max >> 20, 129, "connections that cannot be take nothing");
     }
 
     #[test]
