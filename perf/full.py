@@ -1,14 +1,11 @@
 """A full store: how much of what is resident is keys and values, beside Redis and memcached with the same bound, and what evicting
 costs."""
 
-import json
 import socket
-import threading
 import time
-import urllib.request
 
 from crashes import run
-from processes import Mesh, Process, accepts, free_port, need, output_of, wait_for
+from processes import Mesh, Process, Repeated, accepts, entries, free_port, need, output_of, wait_for
 from ratios import Round, Target, figure, latency, ratio
 
 BOUND_BYTES = 400 << 20
@@ -51,7 +48,7 @@ def full(bench, figures: Round) -> None:
             figures[f"{name} GET p99 ms"] = latency(found, "all", "GET")["p99_ms"]
             figures[f"{name} SET p99 ms"] = latency(found, "all", "SET")["p99_ms"]
             if name != "roomy":
-                held = [size(url) * mean for url in mesh.urls]
+                held = [entries(url) * mean for url in mesh.urls]
                 figures[f"{name}: values ÷ resident"] = min(held) / watch.most
                 figures[f"{name}: beyond the bound MB"] = (watch.most - bound) / 1e6
     figures["full: runs that do not pass"] = failed
@@ -61,7 +58,7 @@ def small(bench, figures: Round) -> None:
     with Mesh(bench.binaries, 1, {"REPLICATION_FACTOR": "1", "WRITE_CONCERN": "1"}) as mesh:
         load = {"KEYS": str(SMALL_KEYS), "VALUE_BYTES": str(SMALL_VALUE_BYTES), "SET_RATIO": "0", "DELETE_RATIO": "0", "SET_TTL_MS": "-1"}
         run(bench, **load, TARGETS=mesh.targets, DURATION="1s", FINAL_SWEEP="false")
-        figures["small values"] = size(mesh.urls[0])
+        figures["small values"] = entries(mesh.urls[0])
         figures["small values: resident MB"] = mesh.nodes[0].rss_bytes() / 1e6
 
 
@@ -83,31 +80,15 @@ def peers(_, figures: Round) -> None:
         figures["redis: values ÷ resident"] = int(count.split()[-1]) * VALUE_BYTES / server.rss_bytes()
 
 
-class Watch:
+class Watch(Repeated):
     """The most that any node of a mesh had resident while the block ran."""
 
     def __init__(self, mesh: Mesh):
-        self._mesh = mesh
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        super().__init__(0.5, lambda: self._look_at(mesh))
         self.most = 0
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.5):
-            self.most = max(self.most, *(node.rss_bytes() for node in self._mesh.nodes))
-
-
-def size(url: str) -> int:
-    with urllib.request.urlopen(f"{url}/stats", timeout=5) as response:
-        return json.load(response)["Size"]
+    def _look_at(self, mesh: Mesh) -> None:
+        self.most = max(self.most, *(node.rss_bytes() for node in mesh.nodes))
 
 
 def fill_memcached(port: int) -> None:

@@ -6,13 +6,11 @@ target does not fail the command: this is a measurement, not a test.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
 import sys
 import time
-import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import overhead
 import restarts
 import resync
 import saturation
-from processes import Mesh, Process, Skipped, accepts, answers, free_port, need, output_of, put, wait_for
+from processes import Mesh, Process, Skipped, accepts, answers, entries, free_port, need, output_of, put, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, worst, wrk_figures
 
 CONNECTIONS = 256
@@ -247,11 +245,6 @@ MEASUREMENTS = [
 
 # They do not vary from round to round, or take minutes.
 ONCE = ["crashes", "restarts", "kills", "memory", "small", "peers"]
-
-
-def entries(url: str) -> int:
-    with urllib.request.urlopen(f"{url}/stats", timeout=5) as response:
-        return json.load(response)["Size"]
 
 
 def machine() -> str:

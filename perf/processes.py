@@ -6,10 +6,12 @@ import random
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Callable
 
 START_WITHIN_S = 20.0
 SUMMARY = "=== Mesh Bench Summary ==="
@@ -65,6 +67,12 @@ def put(url: str, key: str, value: str) -> None:
         response.read()
 
 
+def entries(url: str) -> int:
+    """How many entries a node holds."""
+    with urllib.request.urlopen(f"{url}/stats", timeout=5) as response:
+        return json.load(response)["Size"]
+
+
 def accepts(port: int) -> bool:
     with socket.socket() as tcp:
         return tcp.connect_ex(("127.0.0.1", port)) == 0
@@ -104,6 +112,27 @@ class Process:
     def rss_bytes(self) -> int:
         pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Repeated:
+    """Calls `look` every so many seconds while the block runs."""
+
+    def __init__(self, every_s: float, look: Callable[[], None]):
+        self._every_s, self._look = every_s, look
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._look()
 
 
 class Mesh:

@@ -1,13 +1,11 @@
 """A node that comes back empty takes everything from the other two while they serve: how fast, and what their clients feel of it."""
 
-import json
 import os
 import signal
 import subprocess
 import time
-import urllib.request
 
-from processes import Mesh, answers, output_of, wait_for
+from processes import Mesh, answers, entries, output_of, wait_for
 from ratios import Round, summary, worst
 
 KEYS = 500_000
@@ -42,10 +40,10 @@ def resync(bench, figures: Round) -> None:
             time.sleep(0.5)
             mesh.restart(2)
             started = time.monotonic()
-            wait_for("the first record", lambda: answers(f"{mesh.urls[2]}/stats") and size(mesh.urls[2]) > 0)
-            first, had = time.monotonic(), size(mesh.urls[2])
+            wait_for("the first record", lambda: answers(f"{mesh.urls[2]}/stats") and entries(mesh.urls[2]) > 0)
+            first, had = time.monotonic(), entries(mesh.urls[2])
             wait_for("the node to be in sync", lambda: answers(f"{mesh.urls[2]}/ready"))
-            ready, has = time.monotonic(), size(mesh.urls[2])
+            ready, has = time.monotonic(), entries(mesh.urls[2])
             client.send_signal(signal.SIGINT)
             during = summary(client.communicate(timeout=60)[0])
         finally:
@@ -55,8 +53,3 @@ def resync(bench, figures: Round) -> None:
         figures["resync start to ready s"] = ready - started
         figures["resync keys/s"] = (has - had) / (ready - first)
         figures["p99 ms before resync"], figures["p99 ms during resync"] = worst(before, "p99"), worst(during, "p99")
-
-
-def size(url: str) -> int:
-    with urllib.request.urlopen(f"{url}/stats", timeout=5) as response:
-        return json.load(response)["Size"]

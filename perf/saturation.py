@@ -3,13 +3,12 @@
 import json
 import re
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from processes import Mesh, output_of
+from processes import Mesh, Repeated, output_of
 from ratios import Round
 
 # Connections of a load that is too much, all of which want an answer at once.
@@ -36,31 +35,21 @@ def total(pattern: re.Pattern, text: str) -> float:
     return sum(float(value) for value in pattern.findall(text))
 
 
-class Watch:
+class Watch(Repeated):
     """Counts, while its block runs, how often a node was seen to become dead to another."""
 
     def __init__(self, mesh: Mesh):
+        super().__init__(LOOK_EVERY_S, self._look_at_all)
         self.mesh = mesh
         self.deaths = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._dead = [0] * len(mesh.urls)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        self._thread.join()
-
-    def _look(self):
-        dead = [0] * len(self.mesh.urls)
-        while not self._over.wait(LOOK_EVERY_S):
-            for number, url in enumerate(self.mesh.urls):
-                if text := metrics(url):
-                    now = len(DEAD.findall(text))
-                    self.deaths += max(0, now - dead[number])
-                    dead[number] = now
+    def _look_at_all(self) -> None:
+        for number, url in enumerate(self.mesh.urls):
+            if text := metrics(url):
+                now = len(DEAD.findall(text))
+                self.deaths += max(0, now - self._dead[number])
+                self._dead[number] = now
 
 
 def run(bench, mesh: Mesh, **settings: str) -> tuple[float, float]:
