@@ -76,11 +76,7 @@ impl Make {
 
 impl Drop for Make {
     fn drop(&mut self) {
-        for pid in self.descendants.alive() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        self.descendants.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- make ---\n{}", self.output());
@@ -147,8 +143,7 @@ async fn a_signal_ends_observe_in_the_summary_and_leaves_nothing() {
             assert!(output.contains(line), "{signal:?}: {line}");
         }
         assert!(!output.contains("Error ") && !output.contains("Traceback"), "{signal:?}");
-        let nobody = async || make.descendants.alive().is_empty().then_some(());
-        eventually("all that make started to be gone", Duration::from_secs(5), nobody).await;
+        make.descendants.ended(Duration::from_secs(5)).await;
     }
 }
 

@@ -61,19 +61,14 @@ impl Runner {
     }
 
     async fn assert_nobody_left(&self) {
-        let nobody = async || self.descendants.alive().is_empty().then_some(());
-        eventually("every process that the runner started to be gone", Duration::from_secs(3), nobody).await;
+        self.descendants.ended(Duration::from_secs(3)).await;
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
         // Only after a failed assertion is anybody left here.
-        for pid in self.descendants.alive() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        self.descendants.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- runner ---\n{}", self.output());

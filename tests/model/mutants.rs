@@ -27,8 +27,7 @@ const FOUND: [Mutant; 7] = [
 /// Plants the defect that this process is to have, if any.
 pub fn plant() {
     let Ok(name) = env::var(VARIABLE) else { return };
-    let mutant = FOUND.into_iter().find(|mutant| format!("{mutant:?}") == name);
-    mutant.unwrap_or_else(|| panic!("{VARIABLE}={name}: there is no such defect here")).plant();
+    Mutant::named(&name).unwrap_or_else(|| panic!("{VARIABLE}={name}: there is no such defect")).plant();
 }
 
 #[test]

@@ -25,7 +25,7 @@ const TABLE: &str = include_str!("../../docs/MUTANTS.md");
 /// The defect that this process is to have, if any.
 pub fn planted() -> Option<Mutant> {
     let name = env::var(VARIABLE).ok()?;
-    Some(named(&name).unwrap_or_else(|| panic!("{VARIABLE}={name}: there is no such defect")))
+    Some(Mutant::named(&name).unwrap_or_else(|| panic!("{VARIABLE}={name}: there is no such defect")))
 }
 
 /// Plants it. To be called first thing by every test that kills one.
@@ -33,10 +33,6 @@ pub fn plant() {
     if let Some(mutant) = planted() {
         mutant.plant();
     }
-}
-
-fn named(name: &str) -> Option<Mutant> {
-    Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
 }
 
 /// The test of this binary that is to fail.

@@ -169,6 +169,13 @@ impl Mutant {
         PLANTED.load(std::sync::atomic::Ordering::Relaxed) == self as u8
     }
 
+    /// The one of this name.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    }
+
     /// Plants it, and no other, in this process.
     #[cfg(feature = "mutants")]
     pub fn plant(self) {

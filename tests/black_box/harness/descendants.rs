@@ -1,6 +1,10 @@
 //! All processes that come from one we started, however they were started, found by a mark in their environment.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::eventually;
 
 /// A mark to put into a process's environment, inherited by whatever it starts.
 #[derive(Debug)]
@@ -31,6 +35,22 @@ impl Descendants {
         let entries = fs::read_dir("/proc").expect("Linux");
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(carries).collect()
     }
+
+    /// Kills those that are alive now.
+    pub fn kill(&self) {
+        for pid in self.alive() {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // It may have ended meanwhile.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
+    /// Waits until none is alive.
+    pub async fn ended(&self, within: Duration) {
+        let nobody = async || self.alive().is_empty().then_some(());
+        eventually("every process that it started to be gone", within, nobody).await;
+    }
 }
 
 #[test]
@@ -47,9 +67,6 @@ fn a_grandchild_is_found() {
         assert!(std::time::Instant::now() < deadline, "the sleeping grandchild was not found");
         std::thread::yield_now();
     }
-    for pid in descendants.alive() {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    }
+    descendants.kill();
     shell.wait().unwrap();
 }
