@@ -180,8 +180,9 @@ impl KeySpace {
 
     /// The key of a rank: ranks in order are keys at random, as far as any table or ring can tell.
     #[must_use]
-    pub(crate) const fn at_rank(&self, rank: u32) -> KeyIndex {
-        KeyIndex((rank as u64 * self.stride % self.count as u64) as u32)
+    pub(crate) const fn at_rank(&self, rank: u64) -> KeyIndex {
+        let count = self.count as u64;
+        KeyIndex((rank % count * self.stride % count) as u32)
     }
 
     /// Chooses a key for an operation.
@@ -200,7 +201,7 @@ impl KeySpace {
             // As if all keys had been written in order before the load began. Relaxed: a moment late is late by a write.
             Choice::Latest(ages) => count + self.taken.load(Ordering::Relaxed) - 1 - self.rank(ages, rng),
         };
-        KeyIndex((rank % count * self.stride % count) as u32)
+        self.at_rank(rank)
     }
 
     /// The next place in the sequence.

@@ -223,7 +223,7 @@ async fn sweep<T: Target>(thread: &Rc<Thread>, target: &T) {
             let run = &thread.run;
             while let Some(rank) = take(&next, run, run.plan.threads) {
                 // Where there is no time for all keys, those that are read are to be any.
-                let key = run.plan.keys.at_rank(rank);
+                let key = run.plan.keys.at_rank(rank.into());
                 if run.sweep_ended() {
                     leave_out(&thread, key);
                 } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::second::Second;
+use super::{limits::allocated, second::Second};
 use crate::{Body, Expiry, KeyHash, Record, UnixMillis, Version};
 
 /// Records begin at multiples of this.
@@ -80,6 +80,11 @@ impl<'a> NewRecord<'a> {
     /// Bytes of key and value together.
     pub(super) const fn payload_bytes(&self) -> usize {
         self.key.len() + self.value.len()
+    }
+
+    /// Bytes of the allocation of its own, if it is large.
+    pub(super) fn large_bytes(&self) -> u64 {
+        self.large.as_ref().map_or(0, |payload| allocated(payload.len()))
     }
 
     /// What it takes in a segment.

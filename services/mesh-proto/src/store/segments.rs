@@ -109,7 +109,7 @@ pub(super) struct Segments {
     /// Bytes of keys and values that can be read.
     payload: u64,
     scratch: Vec<u8>,
-    /// Large payloads that nobody needs any more, for whoever frees them.
+    /// Large payloads for the caller to free after the shard's lock is released.
     freed: Vec<Arc<[u8]>>,
 }
 
@@ -165,26 +165,28 @@ impl Segments {
     }
 
     /// Key and value.
-    fn payload_of(&self, record: Stored<'_>) -> &[u8] {
-        record.large().map_or(&[], |number| &self.large[number as usize])
+    fn payload_of<'a>(&'a self, record: Stored<'a>) -> &'a [u8] {
+        record.large().map_or_else(|| record.inline(), |number| &self.large[number as usize])
+    }
+
+    /// Bytes of the allocation of its own, if it is large.
+    fn large_bytes(&self, record: Stored<'_>) -> u64 {
+        record.large().map_or(0, |number| limits::allocated(self.large[number as usize].len()))
     }
 
     pub(super) fn is_key(&self, at: At, key: &[u8]) -> bool {
         let record = self.at(at);
-        let payload = if record.large().is_some() { self.payload_of(record) } else { record.inline() };
-        record.key_len() == key.len() && payload.starts_with(key)
+        record.key_len() == key.len() && self.payload_of(record).starts_with(key)
     }
 
     /// Bytes of key and value.
     pub(super) fn payload_bytes(&self, at: At) -> usize {
-        let record = self.at(at);
-        if record.large().is_some() { self.payload_of(record).len() } else { record.inline().len() }
+        self.payload_of(self.at(at)).len()
     }
 
     pub(super) fn key(&self, at: At) -> Bytes {
         let record = self.at(at);
-        let payload = if record.large().is_some() { self.payload_of(record) } else { record.inline() };
-        Bytes::copy_from_slice(&payload[..record.key_len()])
+        Bytes::copy_from_slice(&self.payload_of(record)[..record.key_len()])
     }
 
     /// The value: a large one without copying it.
@@ -227,10 +229,8 @@ impl Segments {
     /// Puts a record at the end of a queue, growing as told by [`Segments::growth`].
     pub(super) fn append(&mut self, queue: QueueName, new: &NewRecord<'_>, visits: u8, born: Second) -> At {
         let segment = self.make_room(queue, new.len());
-        let number = new.large.as_ref().map_or(0, |payload| {
-            self.taken += limits::allocated(payload.len());
-            self.large.insert(Arc::clone(payload))
-        });
+        self.taken += new.large_bytes();
+        let number = new.large.as_ref().map_or(0, |payload| self.large.insert(Arc::clone(payload)));
         let at = At::new(segment, self.segments[segment].bytes.len());
         new.write(number as u32, visits, born, &mut self.segments[segment].bytes);
         self.handle_appended(at);
@@ -284,17 +284,14 @@ impl Segments {
     pub(super) fn rewrite(&mut self, at: At, new: &NewRecord<'_>, visits: u8) {
         let old = self.at(at);
         let (segment, queue) = (at.segment(), self.queue(at) as usize);
-        let before = (self.payload_bytes(at), old.large());
-        let mut number = 0;
-        if let (Some(large), Some(payload)) = (before.1, &new.large) {
-            number = large;
-            let old = std::mem::replace(&mut self.large[large as usize], Arc::clone(payload));
-            let (was, is) = (limits::allocated(old.len()), limits::allocated(payload.len()));
+        let (payload_bytes, was, number) = (self.payload_bytes(at), self.large_bytes(old), old.large().unwrap_or(0));
+        if let Some(payload) = &new.large {
+            let is = new.large_bytes();
             self.taken = self.taken - was + is;
             self.queues[queue].bytes = self.queues[queue].bytes - was + is;
-            self.freed.push(old);
+            self.freed.push(std::mem::replace(&mut self.large[number as usize], Arc::clone(payload)));
         }
-        self.payload = self.payload - before.0 as u64 + new.payload_bytes() as u64;
+        self.payload = self.payload - payload_bytes as u64 + new.payload_bytes() as u64;
         self.scratch.clear();
         new.write(number, visits, Second::default(), &mut self.scratch);
         let segment = &mut self.segments[segment];
@@ -308,9 +305,7 @@ impl Segments {
         if old.len() != new.len() || old.large().is_some() != new.large.is_some() {
             return None;
         }
-        let was = old.large().map_or(0, |number| limits::allocated(self.large[number as usize].len()));
-        let is = new.large.as_ref().map_or(0, |payload| limits::allocated(payload.len()));
-        Some(is.saturating_sub(was))
+        Some(new.large_bytes().saturating_sub(self.large_bytes(old)))
     }
 
     /// Takes a record out.
@@ -363,8 +358,7 @@ impl Segments {
     /// Bytes of a record, its large payload included.
     fn bytes_of(&self, at: At) -> u64 {
         let record = self.at(at);
-        let large = record.large().map_or(0, |number| limits::allocated(self.large[number as usize].len()));
-        record.len() as u64 + large
+        record.len() as u64 + self.large_bytes(record)
     }
 
     /// A segment has nothing but holes: it is released, or filled anew from its start if it is the one that is being filled.

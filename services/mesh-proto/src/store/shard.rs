@@ -13,7 +13,7 @@ use self::collection::Collected;
 use super::{
     Applied, ApplyOrigin, Digest, Found,
     ghost::Ghost,
-    limits::{self, Share},
+    limits::Share,
     record::{Kind, NewRecord, VISITS_MAX},
     second::Second,
     segments::{At, Place, QueueName, Segments},
@@ -159,8 +159,7 @@ impl Shard {
 
     /// Whether a record could be stored if the shard were empty.
     fn can_hold(&self, new: &NewRecord<'_>) -> bool {
-        let large = new.large.as_ref().map_or(0, |payload| limits::allocated(payload.len()));
-        let bytes = large + self.share.segment_bytes() as u64 + TABLE_BYTES_MIN;
+        let bytes = new.large_bytes() + self.share.segment_bytes() as u64 + TABLE_BYTES_MIN;
         new.key.len() <= usize::from(u16::MAX)
             && bytes <= self.share.bytes_max
             && (self.share.entries_max > 0 || !new.is_live())

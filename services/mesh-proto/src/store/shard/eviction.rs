@@ -36,8 +36,7 @@ impl Shard {
 
     /// Bytes of memory that a record, which is not in the shard, takes more.
     pub(super) fn growth(&self, queue: QueueName, new: &NewRecord<'_>) -> u64 {
-        let large = new.large.as_ref().map_or(0, |payload| super::limits::allocated(payload.len()));
-        self.segments.growth(queue, new.len()) as u64 + large + self.index_growth(new.hash)
+        self.segments.growth(queue, new.len()) as u64 + new.large_bytes() + self.index_growth(new.hash)
     }
 
     /// Makes room for a record, which is not in the shard and can be held. Values go first: losing one is a miss,
