@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use mesh_proto::{
-    ApplyOrigin, Counters, Event, Frame, FrameBody, GossipMessage, Hello, Hints, Incarnation, KeyHash, Member,
-    Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan,
+    ApplyOrigin, Counters, DriftRefused, Event, Frame, FrameBody, GossipMessage, Hello, Hints, Incarnation, KeyHash,
+    Member, Membership, MembershipConfig, MembershipOutput, Monotonic, Mutant, NodeId, ReadAnswer, Record, RepairPlan,
     RequestId, RingHash, Slot, Stage, Weight, WriteAnswer,
 };
 use parking_lot::Mutex;
@@ -156,12 +156,14 @@ impl Core {
 
     /// Applies a write to this node's own replica.
     pub(crate) fn write_replica(&self, from: Option<NodeId>, record: &Record) -> WriteAnswer {
-        self.replica.write(record).unwrap_or_else(|refused| {
-            count(&self.counters.drift_refused);
-            let ahead = Duration::from_millis(refused.ahead_ms);
-            self.observer.event(&Event::DriftRefused { peer: from, ahead });
-            WriteAnswer::Drift { ahead_ms: refused.ahead_ms }
-        })
+        self.replica.write(record).unwrap_or_else(|refused| self.refuse_drift(from, &refused))
+    }
+
+    fn refuse_drift(&self, from: Option<NodeId>, refused: &DriftRefused) -> WriteAnswer {
+        count(&self.counters.drift_refused);
+        let ahead = Duration::from_millis(refused.ahead_ms);
+        self.observer.event(&Event::DriftRefused { peer: from, ahead });
+        WriteAnswer::Drift { ahead_ms: refused.ahead_ms }
     }
 
     /// Brings this node's own replica up to date with what another owner has sent to a reader. A newer version of what it holds is
@@ -170,7 +172,7 @@ impl Core {
         let now = self.clock.unix();
         match self.replica.observe(record.version, now) {
             Ok(()) => drop(self.replica.store.apply(record, ApplyOrigin::Repair, now)),
-            Err(_) => count(&self.counters.drift_refused),
+            Err(refused) => drop(self.refuse_drift(None, &refused)),
         }
     }
 
