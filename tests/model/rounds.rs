@@ -22,7 +22,7 @@ use crate::{
 /// How many writes can be under way at a time.
 const AT_ONCE: usize = 3;
 
-/// Who stamps a version, its lowest part: one of two coordinators, one that has come back, or whoever was there before.
+/// Writers in the lowest part of a version: two coordinators, one that was restarted, and those of earlier writes.
 const WRITERS: u8 = 4;
 
 /// Who was there before.

@@ -21,7 +21,7 @@
 //! is a newer write like any other. Answers of owners that are not in sync prove nothing in (3), and neither do those of another
 //! ring: then round 1 starts again.
 //!
-//! An answer outlives the process that gave it. Where the coordinator is an owner, whoever catches up meanwhile gets the write from it.
+//! An answer outlives the process that gave it. Where the coordinator is an owner, an owner that catches up meanwhile gets the write from it.
 //! Where it is none, a write must end before an owner that has answered it has crashed, returned and caught up: so in a mesh of more
 //! members than REPLICATION_FACTOR a node that starts enters the ring no sooner than a write may take (WRITE_TIMEOUT_MS).
 

@@ -51,7 +51,7 @@ pub struct App {
     pub(crate) id_header: HeaderValue,
     pub(crate) in_flight: Gauge,
     pub(crate) connections: Gauge,
-    /// Once a second, and for whoever asks.
+    /// Updated once a second, read by `/stats` and `/metrics`.
     minute: Mutex<Minute>,
     /// The gates of all threads.
     admissions: Mutex<Vec<Arc<Admission>>>,

@@ -125,7 +125,7 @@ impl Hierarchy {
         if self.is_v2 {
             return read("memory.max").and_then(limit);
         }
-        // Tells of groups around it that cannot be seen from within a container, too.
+        // Describes groups around it that cannot be seen from within a container, too.
         let of_all = read("memory.stat").and_then(|(text, set_by)| {
             let bytes = text.lines().find_map(|line| line.strip_prefix("hierarchical_memory_limit "))?;
             limit((bytes.to_owned(), set_by))

@@ -150,7 +150,7 @@ impl Worker {
             recorder.renew(call.end(core.clock.now()));
             call.with_machine(|machine| rounds.handle_done(machine));
             match outcome {
-                // Whoever starts waits for as long as a write may take, and no longer: see `Core::has_outlived_writes`.
+                // A node that starts waits for as long as a write may take, and no longer: see `Core::has_outlived_writes`.
                 WriteOutcome::Acknowledged if core.clock.now() > rounds.deadline() => {
                     return fail(&rounds, version, WriteError::NoQuorum { reachable, needed });
                 }
