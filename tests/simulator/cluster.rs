@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
@@ -27,8 +27,11 @@ use crate::{
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(160);
 
-/// The rings of all seeds: nodes have the same names in each, and most have the same rings.
-static RINGS: LazyLock<Arc<Rings>> = LazyLock::new(|| Arc::new(Rings::new(256)));
+thread_local! {
+    /// The rings of all seeds: nodes have the same names in each, and most have the same rings. Threads that shared them would
+    /// wait for each other.
+    static RINGS: Arc<Rings> = Arc::new(Rings::new(1024));
+}
 
 /// A node's place: it stays, whatever process is in it.
 struct Place {
@@ -254,7 +257,7 @@ impl Cluster {
             let members: Vec<_> = members.map(|(place, running)| (place.config.id(), running.weight)).collect();
             (members, places[0].config.replicas)
         };
-        RINGS.ring(&members, &[], replicas)
+        RINGS.with(|rings| rings.ring(&members, &[], replicas))
     }
 
     /// Waits for a condition; whether it came true in time, and after how long.
@@ -287,7 +290,7 @@ fn config(plan: &Plan, index: usize) -> Config {
     config.gossip_interval = plan.gossip_interval;
     config.suspicion = plan.suspicion;
     config.hedge_delay = plan.hedge_delay;
-    config.rings = Arc::clone(&RINGS);
+    config.rings = RINGS.with(Arc::clone);
     config.seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64 + 1);
     if let Some(kept) = plan.tombstones_kept {
         config.store.tombstone_age_min = kept;
