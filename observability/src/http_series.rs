@@ -35,6 +35,9 @@ pub enum Shed {
     Queue,
     /// Too many bytes of bodies in memory: REQUEST_BYTES_MAX.
     Bytes,
+    /// A large value was read and could not be answered with, because clients have not read too many bytes of others:
+    /// half of REQUEST_BYTES_MAX. The mesh has counted the operation.
+    Answers,
 }
 
 /// Whom a connection was cut off for keeping waiting.
@@ -52,7 +55,7 @@ pub enum Cut {
 pub(crate) struct HttpSeries {
     problems: [Counter; PROBLEM_CODES.len()],
     connections_refused: Counter,
-    shed: [Counter; 3],
+    shed: [Counter; 4],
     cut: [Counter; 3],
     queue_delay: Gauge,
 }
@@ -62,7 +65,7 @@ impl HttpSeries {
         Self {
             problems: PROBLEM_CODES.map(|(_, code)| registry.counter(&HTTP_PROBLEMS, &[("code", code)])),
             connections_refused: registry.counter(&HTTP_CONNECTIONS_REFUSED, &[]),
-            shed: ["requests", "queue", "bytes"]
+            shed: ["requests", "queue", "bytes", "answers"]
                 .map(|reason| registry.counter(&HTTP_REQUESTS_SHED, &[("reason", reason)])),
             cut: ["head", "body", "answer"]
                 .map(|reason| registry.counter(&HTTP_CONNECTIONS_CUT, &[("reason", reason)])),

@@ -12,6 +12,8 @@ pub struct NodeOperations {
     pub started_unix_s: f64,
     /// Requests and connections turned away before anybody looked at them, which are no operations.
     pub turned_away: u64,
+    /// Operations whose large value was not answered with, to bound memory.
+    pub withheld: u64,
     /// Operation, outcome, and how many.
     pub outcomes: Vec<(String, String, u64)>,
     /// Operation, a bucket's upper bound in seconds, and how many took no longer.
@@ -32,6 +34,8 @@ impl NodeOperations {
             let label = |wanted: &str| label(labels, wanted).map(str::to_owned);
             if name == START.name {
                 found.started_unix_s = value;
+            } else if name == HTTP_REQUESTS_SHED.name && label("reason").as_deref() == Some("answers") {
+                found.withheld += value as u64;
             } else if name == HTTP_REQUESTS_SHED.name || name == HTTP_CONNECTIONS_REFUSED.name {
                 found.turned_away += value as u64;
             } else if name == REQUESTS.name {
@@ -91,10 +95,11 @@ mod tests {
             });
         }
         telemetry.shed(Shed::Queue);
+        telemetry.shed(Shed::Answers);
         telemetry.connection_refused();
         for accept in ["", "application/openmetrics-text"] {
             let found = NodeOperations::parse(&telemetry.render(Exposition::negotiate([accept])));
-            assert_eq!(found.turned_away, 2);
+            assert_eq!((found.turned_away, found.withheld), (2, 1));
             let counted: Vec<_> = found.outcomes.iter().filter(|(.., count)| *count > 0).collect();
             assert_eq!(counted, [&("get".to_owned(), "miss".to_owned(), 2)]);
             let at = |bound: f64| found.buckets.iter().find(|(op, le, _)| op == "get" && *le == bound).unwrap().2;

@@ -42,7 +42,7 @@ pub struct App {
     pub(crate) node: Node,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) limits: Limits,
-    pub(crate) bodies: BodyBudget,
+    pub(crate) bodies: Arc<BodyBudget>,
     pub(crate) kill_token: Option<KillToken>,
     pub(crate) pause: Pause,
     pub(crate) shutdown: Shutdown,

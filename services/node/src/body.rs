@@ -1,8 +1,12 @@
-//! Request bodies, bounded three ways before they are in memory: bytes of one body, time of one body, and bytes of all
-//! bodies of the process together.
+//! Bodies in memory. Those of requests are bounded three ways before they are in memory: bytes of one body, time of one body, and
+//! bytes of all bodies of the process together. Large values count as long as anything of this node refers to them: a write to a slow
+//! owner goes on after the write was acknowledged, and a client may be slow to read.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,15 +28,31 @@ const DISCARD_BYTES_MAX: usize = 8 << 20;
 /// How long a refused body is waited for.
 const DISCARD_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Bytes of request bodies in memory, over the whole process.
+/// Values above this count against the budget until the last reference to them is gone. Smaller ones are bounded by the number of
+/// requests in flight.
+const LARGE_BYTES: usize = 8 << 10;
+
+/// Bytes of bodies in memory, over the whole process.
 pub(crate) struct BodyBudget {
     bytes_max: usize,
     free: AtomicUsize,
 }
 
 impl BodyBudget {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, free: AtomicUsize::new(bytes_max) }
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes_max, free: AtomicUsize::new(bytes_max) })
+    }
+
+    /// The value of an answer, which counts until it is dropped; nothing if answers have half of the budget already.
+    pub(crate) fn answer(self: &Arc<Self>, value: Bytes) -> Option<Bytes> {
+        let bytes = value.len();
+        // One alone may be larger.
+        let left = |free: usize| {
+            free.checked_sub(bytes).filter(|left| *left >= self.bytes_max / 2 || free == self.bytes_max)
+        };
+        // Relaxed here and below: a count that orders nothing.
+        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
+        Some(Bytes::from_owner(Held { value, taken: bytes, budget: Arc::clone(self) }))
     }
 
     /// Bytes of bodies in memory now.
@@ -41,8 +61,30 @@ impl BodyBudget {
     }
 
     fn take(&self, bytes: usize) -> bool {
-        // Relaxed: a count that orders nothing.
         self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.free.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A value that counts against the budget until it is dropped.
+struct Held {
+    value: Bytes,
+    taken: usize,
+    budget: Arc<BodyBudget>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.taken);
     }
 }
 
@@ -52,7 +94,7 @@ pub(crate) struct Payload<'a> {
     /// The bytes are in a buffer that has nothing else in it.
     is_alone: bool,
     taken: usize,
-    budget: &'a BodyBudget,
+    budget: &'a Arc<BodyBudget>,
 }
 
 impl<'a> Payload<'a> {
@@ -62,7 +104,7 @@ impl<'a> Payload<'a> {
         headers: &HeaderMap,
         bytes_max: usize,
         patience: Duration,
-        budget: &'a BodyBudget,
+        budget: &'a Arc<BodyBudget>,
     ) -> Result<Self, Problem> {
         let mut payload = Self { bytes: Bytes::new(), is_alone: false, taken: 0, budget };
         let read = timeout(patience, payload.fill(&mut body, bytes_max)).await.unwrap_or_else(|_| {
@@ -92,31 +134,48 @@ impl<'a> Payload<'a> {
         if self.is_alone && is_most { self.bytes.slice_ref(part) } else { Bytes::copy_from_slice(part) }
     }
 
+    /// Makes a value that was kept count in place of the body, if it is large.
+    pub(crate) fn hold(mut self, value: Bytes) -> Bytes {
+        if value.len() <= LARGE_BYTES {
+            return value;
+        }
+        let taken = std::mem::take(&mut self.taken);
+        Bytes::from_owner(Held { value, taken, budget: Arc::clone(self.budget) })
+    }
+
+    /// So many bytes count now.
+    fn count(&mut self, bytes: usize) -> Result<(), Problem> {
+        if !self.budget.take(bytes.saturating_sub(self.taken)) {
+            return Err(Problem::overloaded(Shed::Bytes).closing());
+        }
+        self.taken = self.taken.max(bytes);
+        Ok(())
+    }
+
     async fn fill(&mut self, body: &mut Body, bytes_max: usize) -> Result<(), Problem> {
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > bytes_max {
             return Err(too_large(announced, bytes_max));
         }
         // Most bodies are one chunk, which is then not copied.
-        let mut collected: Vec<u8> = Vec::new();
+        let (mut collected, mut read): (Vec<u8>, usize) = (Vec::new(), 0);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 Problem::bad_request("body-broken", format!("the body broke off or is malformed: {error}")).closing()
             })?;
             let Ok(chunk) = frame.into_data() else { continue };
-            if self.taken + chunk.len() > bytes_max {
-                return Err(too_large(self.taken + chunk.len(), bytes_max));
+            read += chunk.len();
+            if read > bytes_max {
+                return Err(too_large(read, bytes_max));
             }
-            if !self.budget.take(chunk.len()) {
-                return Err(Problem::overloaded(Shed::Bytes).closing());
-            }
-            self.taken += chunk.len();
+            self.count(read)?;
             if self.bytes.is_empty() && collected.is_empty() {
                 self.bytes = chunk;
                 continue;
             }
             if collected.is_empty() {
-                collected.reserve_exact(announced.max(self.taken));
+                self.count(announced)?;
+                collected.reserve_exact(announced.max(read));
                 collected.extend_from_slice(&std::mem::take(&mut self.bytes));
             }
             collected.extend_from_slice(&chunk);
@@ -131,8 +190,7 @@ impl<'a> Payload<'a> {
 
 impl Drop for Payload<'_> {
     fn drop(&mut self) {
-        // Relaxed: a count that orders nothing.
-        self.budget.free.fetch_add(self.taken, Ordering::Relaxed);
+        self.budget.give_back(self.taken);
     }
 }
 
@@ -162,7 +220,7 @@ mod tests {
         task::{Context, Poll},
     };
 
-    use hyper::body::Frame;
+    use hyper::body::{Frame, SizeHint};
 
     use super::*;
 
@@ -185,9 +243,14 @@ mod tests {
             }
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.chunks.remove(0))))))
         }
+
+        /// One that hangs has announced as much as is allowed.
+        fn size_hint(&self) -> SizeHint {
+            if self.hangs { SizeHint::with_exact(8) } else { SizeHint::default() }
+        }
     }
 
-    async fn read(chunks: &[&'static [u8]], hangs: bool, budget: &BodyBudget) -> Result<Vec<u8>, String> {
+    async fn read(chunks: &[&'static [u8]], hangs: bool, budget: &Arc<BodyBudget>) -> Result<Vec<u8>, String> {
         let body = Body::new(Chunks { chunks: chunks.to_vec(), hangs });
         let read = Payload::read(body, &HeaderMap::new(), 8, Duration::from_millis(20), budget).await;
         read.map(|payload| payload.bytes().to_vec()).map_err(|problem| format!("{problem:?}"))
@@ -230,5 +293,47 @@ mod tests {
         let budget = BodyBudget::new(5);
         assert!(read(&[b"abc", b"def"], false, &budget).await.is_err_and(|problem| problem.contains("503")));
         assert_eq!(read(&[b"abc", b"de"], false, &budget).await, Ok(b"abcde".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_large_value_counts_until_its_last_reference_is_gone() {
+        static LARGE: [u8; LARGE_BYTES + 1] = [7; LARGE_BYTES + 1];
+        let budget = BodyBudget::new(2 * LARGE.len());
+        let body = Body::new(Chunks { chunks: vec![&LARGE[..LARGE_BYTES], &LARGE[LARGE_BYTES..]], hangs: false });
+        let bytes_max = LARGE.len();
+        let read = Payload::read(body, &HeaderMap::new(), bytes_max, Duration::from_secs(1), &budget).await;
+        let payload = read.unwrap();
+        let value = payload.keep(payload.bytes());
+        let value = payload.hold(value);
+        let to_a_slow_owner = value.clone();
+        drop(value);
+        assert_eq!((&to_a_slow_owner[..], budget.taken()), (&LARGE[..], LARGE.len()));
+        drop(to_a_slow_owner);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_leave_half_of_the_budget_to_requests() {
+        let budget = BodyBudget::new(100);
+        let value = Bytes::from_static(&[7; 25]);
+        let mut answers: Vec<Bytes> = (0..2).map(|_| budget.answer(value.clone()).unwrap()).collect();
+        assert!(budget.answer(value.clone()).is_none());
+        assert_eq!(read(&[b"abc"], false, &budget).await, Ok(b"abc".to_vec()));
+        answers.pop();
+        assert_eq!(budget.answer(value.clone()), Some(value));
+        drop(answers);
+        assert!(budget.answer(Bytes::from_static(&[7; 60])).is_some(), "one alone");
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_counts_once_there_is_room_for_it() {
+        let budget = BodyBudget::new(100);
+        let look = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            budget.taken()
+        };
+        let (read, taken) = tokio::join!(read(&[b"ab", b"cd"], true, &budget), look);
+        assert!(read.is_err_and(|problem| problem.contains("408")));
+        assert_eq!((taken, budget.taken()), (8, 0));
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,12 +12,14 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use crate::body::BodyBudget;
+
 /// What is copied at a time. Smaller values are given whole.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
-/// The body for a value.
-pub(crate) fn body(value: Bytes) -> Body {
-    if value.len() <= PIECE_BYTES { Body::from(value) } else { Body::new(Pieces(value)) }
+/// The body for a value; nothing if large answers that clients have not read yet take too much memory.
+pub(crate) fn body(value: Bytes, budget: &Arc<BodyBudget>) -> Option<Body> {
+    if value.len() <= PIECE_BYTES { Some(Body::from(value)) } else { Some(Body::new(Pieces(budget.answer(value)?))) }
 }
 
 /// What is left of a value.
@@ -54,7 +57,7 @@ mod tests {
     async fn pieces_make_the_whole() {
         for bytes in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
             let value = Bytes::from((0..bytes).map(|at| at.to_le_bytes()[0]).collect::<Vec<_>>());
-            let mut body = body(value.clone());
+            let mut body = body(value.clone(), &BodyBudget::new(6 * PIECE_BYTES)).unwrap();
             assert_eq!(body.size_hint().exact(), Some(bytes as u64));
             let mut whole = Vec::new();
             while let Some(frame) = body.frame().await {

@@ -68,12 +68,13 @@ impl Problem {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail) }
     }
 
-    /// 503 for a bound that the request met, before anything was done.
+    /// 503 for a bound that the request met.
     pub(crate) fn overloaded(bound: Shed) -> Self {
         let detail = match bound {
             Shed::Requests => "REQUESTS_MAX requests are in flight: nothing was done",
             Shed::Queue => "requests wait for longer than QUEUE_DELAY_MAX_MS: nothing was done",
-            Shed::Bytes => "REQUEST_BYTES_MAX bytes of bodies are in memory: nothing was written",
+            Shed::Bytes => "bodies in memory have reached REQUEST_BYTES_MAX: nothing was done",
+            Shed::Answers => "clients have not read half of REQUEST_BYTES_MAX of answers: the value is not sent",
         };
         Self { shed: Some(bound), ..Self::unavailable("overloaded", detail) }
     }

@@ -93,8 +93,8 @@ pub struct HttpSettings {
     /// How long reads and writes may wait for a thread, in milliseconds; a second later the excess is answered 503
     #[arg(long = "queue-delay-max-ms", env = "QUEUE_DELAY_MAX_MS", default_value = "250", value_name = "MS", value_parser = millis)]
     pub queue_delay_max: Duration,
-    /// Request bodies held in memory at one time, in bytes; beyond it requests are answered 503. Without it 64 MiB, or a sixteenth of the
-    /// memory limit if that is less
+    /// Request bodies and large values held in memory at one time for clients, in bytes; beyond it requests are answered 503. Without it
+    /// 64 MiB, or a sixteenth of the memory limit if that is less
     #[arg(long = "request-bytes-max", env = "REQUEST_BYTES_MAX", value_name = "BYTES", value_parser = bytes::<usize>(1 << 20, 1 << 40))]
     request_bytes: Option<usize>,
     /// What follows from that.
@@ -239,9 +239,11 @@ impl Flags {
             _ => http.request_bytes_max = http.request_bytes_max.max(least),
         }
         let seeds = if peers.cache_seeds.is_empty() { vec![peers.cache_public.clone()] } else { peers.cache_seeds };
+        // So that a slow peer leaves room for writes to the others.
+        let large_bytes_max = http.request_bytes_max / 2;
         Some(Settings {
             http,
-            mesh: mesh::Config { name: peers.node_id.unwrap_or(peers.cache_public), seeds, ..config? },
+            mesh: mesh::Config { name: peers.node_id.unwrap_or(peers.cache_public), seeds, large_bytes_max, ..config? },
             bind: peers.cache_bind,
             credentials: credentials?,
             workers: process.workers(),

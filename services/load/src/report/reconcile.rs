@@ -41,6 +41,8 @@ pub struct OpReconciled {
     pub nodes_abandoned: u64,
     /// Errors that nodes gave before they looked at the request, which are no operations there.
     pub shed: u64,
+    /// Errors in place of a large value for which a node had no memory: a hit there.
+    pub withheld: u64,
     /// Reads of comparisons that had a reply.
     pub comparisons: u64,
     /// The sum of what nothing explains.
@@ -136,6 +138,7 @@ struct Books {
     client: [OpTries; Op::ALL.len()],
     nodes: [ServerOpCounts; Op::ALL.len()],
     shed: [u64; Op::ALL.len()],
+    withheld: [u64; Op::ALL.len()],
     differences: Vec<Difference>,
     /// Of all nodes, as far as they tell.
     histograms: [ServerOpCounts; Op::ALL.len()],
@@ -144,12 +147,14 @@ struct Books {
 impl Books {
     /// Enters a node whose count is whole.
     fn enter(&mut self, node: usize, tries: &Tries, served: &ServerCounts) {
-        let mut at_the_door = served.shed;
+        let mut refused = Refused { at_the_door: served.shed, withheld: served.withheld };
         for op in Op::ALL {
             let (client, counted) = (tries.of(node, op), &served.ops[op as usize]);
-            let (found, shed) = compare(node, op, client, counted, at_the_door);
-            at_the_door -= shed;
-            self.shed[op as usize] += shed;
+            let (found, of_op) = compare(node, op, client, counted, refused);
+            refused.at_the_door -= of_op.at_the_door;
+            refused.withheld -= of_op.withheld;
+            self.shed[op as usize] += of_op.at_the_door;
+            self.withheld[op as usize] += of_op.withheld;
             self.differences.extend(found);
             self.client[op as usize].add(client);
             self.nodes[op as usize].add(counted);
@@ -187,6 +192,7 @@ impl Books {
             broken_off: client.broken_off,
             nodes_abandoned: nodes.abandoned,
             shed: self.shed[op as usize],
+            withheld: self.withheld[op as usize],
             comparisons: compared.sum(),
             unexplained: of_op.map(|difference| difference.unexplained).sum(),
             p99,
@@ -194,27 +200,44 @@ impl Books {
     }
 }
 
-/// What nothing explains at one node, and how many of the client's errors it gave `at_the_door`.
-fn compare(node: usize, op: Op, client: &OpTries, nodes: &ServerOpCounts, at_the_door: u64) -> (Vec<Difference>, u64) {
-    let (mut found, mut shed, mut more) = (Vec::new(), 0, nodes.abandoned);
+/// Errors that a node gave and counted neither as an error nor with another outcome that its client has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Refused {
+    /// No operation began.
+    at_the_door: u64,
+    /// The operation ended with a hit.
+    withheld: u64,
+}
+
+/// What nothing explains at one node, and how many of the client's errors were refused.
+fn compare(
+    node: usize,
+    op: Op,
+    client: &OpTries,
+    nodes: &ServerOpCounts,
+    refused: Refused,
+) -> (Vec<Difference>, Refused) {
+    let (mut found, mut of_op, mut more) = (Vec::new(), Refused::default(), nodes.abandoned);
     for outcome in OutcomeClass::ALL {
         let (had, counted) = (client.replies[outcome as usize], nodes.outcomes[outcome as usize]);
         more += counted.saturating_sub(had);
         let mut fewer = had.saturating_sub(counted);
         if outcome == OutcomeClass::Error {
-            shed = fewer.min(at_the_door);
-            fewer -= shed;
+            // Only reads have values to withhold.
+            of_op.withheld = if op == Op::Get { fewer.min(refused.withheld) } else { 0 };
+            of_op.at_the_door = (fewer - of_op.withheld).min(refused.at_the_door);
+            fewer -= of_op.withheld + of_op.at_the_door;
         }
         if fewer > 0 {
             found.push(Difference { node, op, outcome: outcome.name(), client: had, counted, unexplained: fewer });
         }
     }
-    let beyond = more.saturating_sub(client.silent());
+    let beyond = more.saturating_sub(client.silent() + of_op.withheld);
     if beyond > 0 {
         let (client, counted) = (client.replied(), nodes.all());
         found.push(Difference { node, op, outcome: "operations", client, counted, unexplained: beyond });
     }
-    (found, shed)
+    (found, of_op)
 }
 
 impl LossyNode {
@@ -269,8 +292,8 @@ mod tests {
     }
 
     fn found(client: &OpTries, nodes: &ServerOpCounts, at_the_door: u64) -> (Vec<(&'static str, u64)>, u64) {
-        let (found, shed) = compare(0, Op::Get, client, nodes, at_the_door);
-        (found.iter().map(|difference| (difference.outcome, difference.unexplained)).collect(), shed)
+        let (found, refused) = compare(0, Op::Get, client, nodes, Refused { at_the_door, withheld: 0 });
+        (found.iter().map(|difference| (difference.outcome, difference.unexplained)).collect(), refused.at_the_door)
     }
 
     #[test]
@@ -284,6 +307,23 @@ mod tests {
         assert_eq!(found(&client, &nodes([99, 11, 1, 0, 2], 0), 0), (vec![("HIT_LOCAL", 1)], 0));
         assert_eq!(found(&client, &nodes([100, 10, 1, 0, 0], 0), 5), (Vec::new(), 2), "shed");
         assert_eq!(found(&client, &nodes([100, 10, 1, 0, 0], 0), 1), (vec![("ERROR", 1)], 1));
+    }
+
+    #[test]
+    fn a_hit_that_was_answered_with_an_error_is_explained_once() {
+        let client = OpTries { replies: [98, 9, 0, 0, 3], ..OpTries::default() };
+        let compared = |at_the_door, withheld| {
+            let (found, refused) =
+                compare(0, Op::Get, &client, &nodes([100, 10, 0, 0, 0], 0), Refused { at_the_door, withheld });
+            (found.len(), refused.withheld, refused.at_the_door)
+        };
+        assert_eq!([compared(0, 4), compared(0, 3), compared(0, 2)], [(0, 3, 0), (0, 3, 0), (2, 2, 0)]);
+        // Those at the door are left to other operations.
+        assert_eq!(compared(5, 3), (0, 3, 0));
+        let client = OpTries { replies: [0, 0, 0, 5, 2], ..OpTries::default() };
+        let refused = Refused { at_the_door: 2, withheld: 3 };
+        let (found, of_op) = compare(0, Op::Set, &client, &nodes([0, 0, 0, 5, 0], 0), refused);
+        assert_eq!((found.len(), of_op), (0, Refused { at_the_door: 2, withheld: 0 }));
     }
 
     #[test]

@@ -48,6 +48,9 @@ fn counts(out: &mut String, op: &OpReconciled) -> Written {
     if op.shed > 0 {
         also.push(format!("{} errors given before an operation began", grouped(op.shed)));
     }
+    if op.withheld > 0 {
+        also.push(format!("{} errors in place of a large value, for want of memory at the node", grouped(op.withheld)));
+    }
     if op.comparisons > 0 {
         also.push(format!("{} reads of comparisons are among these", grouped(op.comparisons)));
     }

@@ -23,6 +23,8 @@ pub struct ServerCounts {
     pub ops: [ServerOpCounts; Op::ALL.len()],
     /// Requests and connections that admission control shed, whatever the operation.
     pub shed: u64,
+    /// Operations that were answered with an error, because a large value did not fit into memory once more.
+    pub withheld: u64,
 }
 
 impl ServerOpCounts {
@@ -95,6 +97,7 @@ pub(crate) fn during(before: Option<&ServerCounts>, after: Option<&ServerCounts>
     let mut change = after.clone();
     change.ops.iter_mut().zip(&before.ops).for_each(|(now, before)| *now = now.since(before));
     change.shed = change.shed.saturating_sub(before.shed);
+    change.withheld = change.withheld.saturating_sub(before.withheld);
     (change, Cover::Whole)
 }
 

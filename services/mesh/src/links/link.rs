@@ -36,9 +36,6 @@ use crate::{
 /// The most bytes that may wait to be written to one peer; beyond it legs fail at once.
 const OUTBOX_BYTES_MAX: usize = 16 << 20;
 
-/// The most bytes of large values that may be under way to one peer on streams of their own; beyond it legs fail at once.
-const APART_BYTES_MAX: usize = 64 << 20;
-
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
@@ -159,7 +156,7 @@ impl Link {
             let mut state = self.state.lock();
             if state.closed
                 || state.pending.len() >= self.core.config.peer_in_flight_max.min(1 << INDEX_BITS)
-                || self.apart_bytes.load(Ordering::Relaxed) >= APART_BYTES_MAX
+                || self.apart_bytes.load(Ordering::Relaxed) >= self.core.config.large_bytes_max
             {
                 return Err(LegFailure::NotSent);
             }

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    Config,
     core::{Core, count},
     links::bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
     transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
@@ -29,9 +30,13 @@ const VERSION_BYTES: usize = 8 + 16;
 /// How long a peer may take from its connection to its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many large replies may be under way on streams of their own, for one stream of requests. Further ones go where the
-/// small ones go, and hold back whoever asks for them without reading.
+/// How many large replies may be under way on streams of their own, for one stream of requests, if there is memory for them.
+/// Further ones go where the small ones go, and hold back a peer that asks for them without reading.
 const REPLIES_APART_MAX: usize = 64;
+
+fn replies_apart_max(config: &Config) -> usize {
+    (config.large_bytes_max / config.value_bytes_max.max(1)).clamp(1, REPLIES_APART_MAX)
+}
 
 /// Accepts connections until the endpoint closes.
 pub(crate) async fn accept(core: Arc<Core>, endpoint: Arc<dyn Endpoint>) {
@@ -83,7 +88,7 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
     let mut next = Some((send, receive, decoder));
     loop {
         if let Some((send, receive, decoder)) = next.take() {
-            let apart = Arc::new(Semaphore::new(REPLIES_APART_MAX));
+            let apart = Arc::new(Semaphore::new(replies_apart_max(&core.config)));
             let apart_turns = Arc::new(Semaphore::new(APART_AT_ONCE_MAX));
             let stream =
                 Stream { core: Arc::clone(core), connection: Arc::clone(connection), limits, send, apart, apart_turns };

@@ -12,6 +12,7 @@ use axum::{
 use bytes::Bytes;
 use mesh::{GetOptions, Hit, Lookup};
 use mesh_proto::{Consistency, DRIFT_MAX, UnixMillis, Version};
+use observability::Shed;
 
 use super::MeshRequest;
 use crate::{
@@ -31,10 +32,10 @@ pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -
         Ok((key, consistency)) => {
             let options = GetOptions { consistency, trace: request.trace.context() };
             match http.mesh.get(&key, options, &mut request.record).await {
-                Ok(Lookup::Local(hit)) => found(hit, HeaderValue::from_static("HIT_LOCAL"), app.id_header.clone()),
+                Ok(Lookup::Local(hit)) => found(app, hit, HeaderValue::from_static("HIT_LOCAL"), app.id_header.clone()),
                 Ok(Lookup::Remote(hit)) => {
                     let node = headers::node(hit.served_by);
-                    found(hit, HeaderValue::from_static("HIT_REMOTE"), node)
+                    found(app, hit, HeaderValue::from_static("HIT_REMOTE"), node)
                 }
                 // Only where nothing was found: a wrong clock may be this node's.
                 Ok(Lookup::Miss { version }) => from_the_future(consistency, app.node.unix())
@@ -83,13 +84,20 @@ fn from_the_future(consistency: Consistency, now: UnixMillis) -> Option<Problem>
     })
 }
 
-fn found(hit: Hit, cache: HeaderValue, node: HeaderValue) -> Response {
-    let mut response = Response::new(pieces::body(hit.value));
+fn found(app: &App, hit: Hit, cache: HeaderValue, node: HeaderValue) -> Response {
+    match pieces::body(hit.value, &app.bodies) {
+        Some(body) => found_in(body, hit.version, cache, node),
+        None => Problem::overloaded(Shed::Answers).respond(&app.telemetry),
+    }
+}
+
+fn found_in(body: Body, version: Version, cache: HeaderValue, node: HeaderValue) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.reserve(6);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(X_CACHE, cache);
-    headers.insert(X_MESH_VERSION, headers::version(hit.version));
+    headers.insert(X_MESH_VERSION, headers::version(version));
     headers.insert(X_MESH_NODE, node);
     response
 }
@@ -131,9 +139,8 @@ mod tests {
 
     #[test]
     fn answers_say_where_they_came_from() {
-        let hit =
-            Hit { value: Bytes::from_static(b"v"), version: Version::new(1), served_by: mesh_proto::NodeId::new(2) };
-        let response = found(hit, HeaderValue::from_static("HIT_REMOTE"), headers::node(mesh_proto::NodeId::new(2)));
+        let (cache, node) = (HeaderValue::from_static("HIT_REMOTE"), headers::node(mesh_proto::NodeId::new(2)));
+        let response = found_in(Body::from("v"), Version::new(1), cache, node);
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[X_CACHE], "HIT_REMOTE");
         assert_eq!(response.headers()[X_MESH_NODE], "0000000000000002");

@@ -85,14 +85,16 @@ async fn read(http: &HttpWorker, parts: &Parts, body: Body) -> Result<Entry, Pro
         let bytes_max = body_bytes_max(limits.key_bytes_max, limits.value_bytes_max);
         let [] = query::parameters(parts.uri.query(), [])?;
         let payload = Payload::read(body, &parts.headers, bytes_max, limits.request_timeout, bodies).await?;
-        return parse_json(payload.bytes(), |part| payload.keep(part), limits);
+        let entry = parse_json(payload.bytes(), |part| payload.keep(part), limits)?;
+        return Ok(Entry { value: payload.hold(entry.value), ..entry });
     }
     let [key, ttl] = query::parameters(parts.uri.query(), ["k", "ttl_ms"])?;
     let key = query::key(key, limits)?;
     let ttl_ms = ttl.map_or(Ok(0), str::parse).map_err(|_| bad_ttl())?;
     let ttl = parse_ttl(ttl_ms)?;
     let payload = Payload::read(body, &parts.headers, limits.value_bytes_max, limits.request_timeout, bodies).await?;
-    Ok(Entry { key, value: payload.keep(payload.bytes()), ttl })
+    let value = payload.keep(payload.bytes());
+    Ok(Entry { key, value: payload.hold(value), ttl })
 }
 
 /// Whether the body is the value itself.
