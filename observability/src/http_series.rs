@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Histogram};
 
 use crate::{
-    catalogue::{HTTP_CONNECTIONS_CUT, HTTP_CONNECTIONS_REFUSED, HTTP_PROBLEMS, HTTP_QUEUE_DELAY, HTTP_REQUESTS_SHED},
+    catalogue::{
+        HTTP_CONNECTIONS_CUT, HTTP_CONNECTIONS_REFUSED, HTTP_PROBLEMS, HTTP_QUEUE_DELAY, HTTP_QUEUE_DURATION,
+        HTTP_REQUESTS_SHED,
+    },
     registry::Registry,
 };
 
@@ -57,6 +60,7 @@ pub(crate) struct HttpSeries {
     connections_refused: Counter,
     shed: [Counter; 4],
     cut: [Counter; 3],
+    queued: Histogram,
     queue_delay: Gauge,
 }
 
@@ -69,6 +73,7 @@ impl HttpSeries {
                 .map(|reason| registry.counter(&HTTP_REQUESTS_SHED, &[("reason", reason)])),
             cut: ["head", "body", "answer"]
                 .map(|reason| registry.counter(&HTTP_CONNECTIONS_CUT, &[("reason", reason)])),
+            queued: registry.histogram(&HTTP_QUEUE_DURATION, &[]),
             queue_delay: registry.gauge(&HTTP_QUEUE_DELAY, &[]),
         }
     }
@@ -89,6 +94,10 @@ impl HttpSeries {
 
     pub(crate) fn cut(&self, reason: Cut) {
         self.cut[reason as usize].increment(1);
+    }
+
+    pub(crate) fn queued(&self, queued: Duration) {
+        self.queued.record(queued.as_secs_f64());
     }
 
     pub(crate) fn set_queue_delay(&self, delay: Duration) {

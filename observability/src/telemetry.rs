@@ -231,7 +231,12 @@ impl Telemetry {
         self.http.connection_refused();
     }
 
-    /// A request was turned away unread.
+    /// A request waited for so long in this host after the kernel had received it.
+    pub fn queued(&self, queued: Duration) {
+        self.http.queued(queued);
+    }
+
+    /// A request was turned away.
     pub fn shed(&self, reason: Shed) {
         self.http.shed(reason);
     }

@@ -19,6 +19,7 @@ mod open_files;
 mod ordered_faults;
 mod overload;
 mod partition;
+mod queues;
 mod refusals;
 mod restarts;
 mod ring_change;

@@ -95,8 +95,9 @@ async fn every_request_that_the_runner_kept_is_a_whole_trace() {
         let trace = request["trace"].as_str().expect("the load is traced");
         assert!(traces.get(trace).is_some_and(|spans| has_runner_span(spans)), "{request}");
         assert_eq!(request["url"], format!("http://jaeger:16686/trace/{trace}"));
-        let parts = ["queue_ms", "elsewhere_ms", "network_ms", "handler_ms", "mesh_ms"];
-        let sum: f64 = parts.iter().map(|part| request[part].as_f64().unwrap_or(0.0)).sum();
+        let waits = ["lag_ms", "elsewhere_ms", "client_queue_ms", "network_ms", "server_queue_ms", "residual_ms"];
+        let sum: f64 =
+            waits.iter().chain(&["handler_ms", "mesh_ms"]).map(|part| request[part].as_f64().unwrap_or(0.0)).sum();
         assert!((sum - request["response_ms"].as_f64().unwrap()).abs() < 0.01, "{request}");
     }
 

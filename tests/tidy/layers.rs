@@ -17,11 +17,12 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("mesh", &["mesh-proto"]),
     ("mesh-sim", &["mesh", "mesh-proto"]),
     ("settings", &[]),
+    ("receive-timestamps", &[]),
     ("mesh-settings", &["mesh", "mesh-proto", "settings"]),
     ("observability", &["mesh-proto", "settings"]),
     ("load", &["settings"]),
-    ("node", &["mesh", "mesh-proto", "mesh-settings", "observability", "settings"]),
-    ("runner", &["load", "observability", "settings"]),
+    ("node", &["mesh", "mesh-proto", "mesh-settings", "observability", "receive-timestamps", "settings"]),
+    ("runner", &["load", "observability", "receive-timestamps", "settings"]),
     ("direct-runner", &["load", "mesh", "mesh-proto", "mesh-settings", "settings"]),
 ];
 

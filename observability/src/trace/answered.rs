@@ -160,7 +160,7 @@ mod tests {
     fn request(trace: u128) -> AnsweredRequest {
         let trace = RequestTrace { context: TraceContext::new(trace, 16, false), parent: 1 };
         let (started, took) = (Instant::now(), Duration::from_millis(1));
-        let ended = EndedRequest { method: "GET", route: "/get", status: 200, started, took };
+        let ended = EndedRequest { method: "GET", route: "/get", status: 200, started, queued: None, took };
         AnsweredRequest::new(trace, ended, None, false)
     }
 

@@ -25,6 +25,7 @@ catalogue! {
     RUNNER_SET: "runner set" "A write as the runner saw it.";
     RUNNER_DELETE: "runner delete" "A deletion as the runner saw it.";
     RUNNER_RETRY: "runner.retry" "The second try, at another node; child of the request.";
+    HTTP_QUEUE: "http.queue" "From the kernel's receipt of a request to its handler; child of the request.";
     MESH_GET: "mesh.get" "The mesh's part of a GET; child of the request.";
     MESH_SET: "mesh.set" "The mesh's part of a SET; child of the request.";
     MESH_DELETE: "mesh.delete" "The mesh's part of a DELETE; child of the request.";

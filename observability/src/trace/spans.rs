@@ -37,8 +37,8 @@ impl SpanWriter {
         Self { clock: SpanClock::new(), scope }
     }
 
-    /// `GET /get` and its like.
-    pub(super) fn request(&self, trace: &RequestTrace, ended: &EndedRequest) -> SpanData {
+    /// `GET /get` and its like, from when it was received, and `http.queue` if that was before it was looked at.
+    pub(super) fn request(&self, trace: &RequestTrace, ended: &EndedRequest) -> impl Iterator<Item = SpanData> {
         let context = trace.context;
         let place = Place {
             trace: context.trace_id(),
@@ -53,8 +53,15 @@ impl SpanWriter {
         ];
         let status = failure(ended.has_failed(), "the request was not answered as it should be");
         let name = format!("{} {}", ended.method, ended.route);
-        let times = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
-        self.span(place, (name, SpanKind::Server), times, attributes, status)
+        let (started, ended_at) = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
+        let received = ended.queued.map_or(started, |queued| started - queued);
+        let request = self.span(place, (name, SpanKind::Server), (received, ended_at), attributes, status);
+        let queue = ended.queued.map(|_| {
+            let place = Place { span: ids::span_id(), parent: context.span_id(), is_remote: false, ..place };
+            let kind = (names::HTTP_QUEUE.name, SpanKind::Internal);
+            self.span(place, kind, (received, started), Vec::new(), Status::Unset)
+        });
+        std::iter::once(request).chain(queue)
     }
 
     /// `mesh.get` and its like, and its legs.

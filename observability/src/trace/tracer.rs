@@ -40,6 +40,8 @@ pub struct EndedRequest {
     pub status: u16,
     /// When its head had been read.
     pub started: Instant,
+    /// How long it had waited by then since the kernel had received it, if that is known.
+    pub queued: Option<Duration>,
     /// Until its answer was made.
     pub took: Duration,
 }
@@ -162,7 +164,7 @@ impl Tracer {
         if !is_kept {
             return Fate::default();
         }
-        self.pipeline.submit(self.spans.request(trace, ended));
+        self.spans.request(trace, ended).for_each(|span| self.pipeline.submit(span));
         let Some(record) = record else { return Fate { is_kept: true, tell: None } };
         if !self.is_kept(record) {
             self.keep_operation(record, context);
@@ -181,7 +183,8 @@ impl Tracer {
                 None
             }
             Found::Request(request) => {
-                self.pipeline.submit(self.spans.request(&request.trace, &request.ended));
+                let spans = self.spans.request(&request.trace, &request.ended);
+                spans.for_each(|span| self.pipeline.submit(span));
                 let record = request.record()?;
                 self.keep_operation(&record, request.trace.context);
                 self.whom_to_tell(&record, request.trace.context)

@@ -47,9 +47,8 @@ impl BodyBudget {
     pub(crate) fn answer(self: &Arc<Self>, value: Bytes) -> Option<Bytes> {
         let bytes = value.len();
         // One alone may be larger.
-        let left = |free: usize| {
-            free.checked_sub(bytes).filter(|left| *left >= self.bytes_max / 2 || free == self.bytes_max)
-        };
+        let left =
+            |free: usize| free.checked_sub(bytes).filter(|left| *left >= self.bytes_max / 2 || free == self.bytes_max);
         // Relaxed here and below: a count that orders nothing.
         self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
         Some(Bytes::from_owner(Held { value, taken: bytes, budget: Arc::clone(self) }))

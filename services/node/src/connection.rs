@@ -13,7 +13,6 @@ use std::{
 use axum::{
     BoxError, Router,
     body::{Body, HttpBody},
-    extract::State,
     http::header,
     response::Response,
 };
@@ -30,6 +29,7 @@ use hyper_util::{
 };
 use mesh::Worker;
 use observability::{Cut, Shed};
+use receive_timestamps::Received;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 use tracing::debug;
@@ -38,7 +38,7 @@ use crate::{
     app::{App, HttpWorker},
     pieces,
     problem::Problem,
-    routes,
+    routes::{self, Arrival},
     settings::HttpSettings,
     stream::{ClientStream, Exchange},
 };
@@ -77,13 +77,15 @@ impl Connections {
 
     /// Answers the requests that come out of `stream` until it ends, breaks, or keeps us waiting for too long.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        self.serve_watched(stream, None).await;
+        self.serve_watched(stream, Received::default(), None).await;
     }
 
-    /// As [`Connections::serve`], until `watcher` says that it is time to go.
+    /// As [`Connections::serve`], until `watcher` says that it is time to go. `received` tells when the kernel received what was read
+    /// last from `stream`.
     pub(crate) async fn serve_watched(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        received: Received,
         watcher: Option<Watcher>,
     ) {
         let exchange = Exchange::default();
@@ -92,7 +94,8 @@ impl Connections {
         let service = service_fn(move |request| {
             // Now, and not when the answer is first polled: the client's end may come before that.
             exchange.begin_answer();
-            answer(Arc::clone(&worker), router.clone(), exchange.clone(), request)
+            let arrival = Arrival { received: received.get() };
+            answer((Arc::clone(&worker), router.clone()), exchange.clone(), arrival, request)
         });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let _open = self.worker.app.connections.enter();
@@ -119,9 +122,9 @@ fn kept_waiting(error: &hyper::Error) -> Option<Cut> {
 }
 
 async fn answer(
-    worker: Arc<HttpWorker>,
-    mut router: Router,
+    (worker, mut router): (Arc<HttpWorker>, Router),
     exchange: Exchange,
+    arrival: Arrival,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let app = Arc::clone(&worker.app);
@@ -134,19 +137,19 @@ async fn answer(
     // Reads and writes go straight to their handlers: the router's five allocations would cost them a tenth of their CPU.
     let response = match (request.method(), request.uri().path()) {
         (&Method::GET, "/get") => match worker.admission.admit(in_flight.others()) {
-            Ok(()) => Ok(routes::get(State(worker), request.map(|_| Body::empty())).await),
+            Ok(()) => Ok(routes::get(worker, arrival, request.map(|_| Body::empty())).await),
             Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         (&Method::POST, "/set") => match worker.admission.admit(in_flight.others()) {
             Ok(()) => {
                 let exchange = exchange.clone();
                 let request = request.map(|body| Body::new(ExchangeBody { body, exchange, _end: None }));
-                Ok(routes::set(State(worker), request).await)
+                Ok(routes::set(worker, arrival, request).await)
             }
             Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         (&Method::DELETE, "/del") => match worker.admission.admit(in_flight.others()) {
-            Ok(()) => router.call(request).await,
+            Ok(()) => Ok(routes::del(worker, arrival, request.map(|_| Body::empty())).await),
             Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         // Health and metrics bypass admission control: an overloaded node must still be observable.

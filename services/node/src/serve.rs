@@ -8,6 +8,7 @@ use std::{
 };
 
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use receive_timestamps::TimestampedStream;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
@@ -43,7 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => server.welcome(stream, settings.connections_max, connections.watcher()),
+                Ok((stream, _)) => server.welcome(stream, settings, connections.watcher()),
                 Err(error) => failures.pause_after(&error).await,
             },
             () = &mut draining => break,
@@ -84,8 +85,8 @@ struct Server {
 }
 
 impl Server {
-    fn welcome(&self, stream: TcpStream, connections_max: usize, watcher: Watcher) {
-        if self.app.connections.get() >= connections_max {
+    fn welcome(&self, stream: TcpStream, settings: &HttpSettings, watcher: Watcher) {
+        if self.app.connections.get() >= settings.connections_max {
             self.app.telemetry.connection_refused();
             // Fits into the empty buffer of a new socket; if not, a closed connection says the same.
             let _ = stream.try_write(TOO_MANY);
@@ -93,8 +94,9 @@ impl Server {
         }
         // Fails on a socket that is dead already, which the first read finds out.
         let _ = stream.set_nodelay(true);
-        let connections = self.connections.clone();
-        tokio::spawn(async move { connections.serve_watched(stream, Some(watcher)).await });
+        let stream = TimestampedStream::new(stream, settings.kernel_timestamps);
+        let (connections, received) = (self.connections.clone(), stream.received().clone());
+        tokio::spawn(async move { connections.serve_watched(stream, received, Some(watcher)).await });
     }
 }
 

@@ -9,13 +9,18 @@ use mesh_proto::{LEGS_MAX, LegOutcome, LegRecord, OpRecord};
 /// The legs of an operation that took longer are listed, too. Below it they would cost more than they explain.
 const LEGS_FROM: Duration = Duration::from_millis(1);
 
-/// Two figures and `LEGS_MAX` legs fit.
-const BYTES_MAX: usize = 80 + 64 * LEGS_MAX;
+/// Three figures and `LEGS_MAX` legs fit.
+const BYTES_MAX: usize = 108 + 64 * LEGS_MAX;
 
-/// `mesh;dur=…` for the mesh's part, if there was one, `handler;dur=…` for all from a request's head to its answer, and
+/// `queue;dur=…` for the time from the kernel's receipt of the request to its handler, if that is known, `mesh;dur=…` for the mesh's part, if there was one, `handler;dur=…` for all from a request's head to its answer, and
 /// `leg;dur=…;desc="peer outcome"` for each leg of a slow operation; in milliseconds.
-pub(crate) fn header(handler: Duration, record: Option<&OpRecord>) -> HeaderValue {
+pub(crate) fn header(queued: Option<Duration>, handler: Duration, record: Option<&OpRecord>) -> HeaderValue {
     let mut out = ArrayVec::new();
+    if let Some(queued) = queued {
+        push(&mut out, b"queue;dur=");
+        push_millis(&mut out, queued);
+        push(&mut out, b", ");
+    }
     if let Some(record) = record {
         push(&mut out, b"mesh;dur=");
         push_millis(&mut out, record.took);
@@ -112,7 +117,7 @@ mod tests {
             (3_045_600, "handler;dur=3045.600"),
             (u64::MAX, "handler;dur=999999999.999"),
         ] {
-            assert_eq!(header(Duration::from_micros(micros), None), expected);
+            assert_eq!(header(None, Duration::from_micros(micros), None), expected);
         }
     }
 
@@ -120,17 +125,19 @@ mod tests {
     fn a_fast_operation_shows_its_duration_and_no_legs() {
         let handler = Duration::from_micros(500);
         let of_mesh = record(Duration::from_micros(400), 1);
-        assert_eq!(header(handler, Some(&of_mesh)), "mesh;dur=0.400, handler;dur=0.500");
-        assert_eq!(header(handler, None), "handler;dur=0.500");
+        assert_eq!(header(None, handler, Some(&of_mesh)), "mesh;dur=0.400, handler;dur=0.500");
+        assert_eq!(header(None, handler, None), "handler;dur=0.500");
+        let queued = Some(Duration::from_micros(30));
+        assert_eq!(header(queued, handler, Some(&of_mesh)), "queue;dur=0.030, mesh;dur=0.400, handler;dur=0.500");
     }
 
     #[test]
     fn a_slow_operation_shows_its_legs_and_all_fit() {
-        let shown = header(Duration::from_secs(3), Some(&record(Duration::from_millis(2), 1)));
+        let shown = header(None, Duration::from_secs(3), Some(&record(Duration::from_millis(2), 1)));
         let expected =
             "mesh;dur=2.000, handler;dur=3000.000, leg;dur=999999999.999;desc=\"0000000000000abc hedge cancelled\"";
         assert_eq!(shown, expected);
-        let shown = header(Duration::MAX, Some(&record(Duration::MAX, LEGS_MAX)));
+        let shown = header(Some(Duration::MAX), Duration::MAX, Some(&record(Duration::MAX, LEGS_MAX)));
         assert_eq!(shown.to_str().unwrap().matches("leg;").count(), LEGS_MAX);
         assert!(shown.to_str().unwrap().ends_with('"'));
     }

@@ -106,6 +106,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         request_timeout: http.request_timeout,
         extra_tries_max_percent: http.extra_tries_max_percent,
         set_ttl_ms: http.set_ttl_ms,
+        kernel_timestamps: http.kernel_timestamps,
     };
     let traces = recording.as_ref().map(Recording::traces);
     let client = |thread| HttpClient {

@@ -2,10 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use load::{FaultPlan, LoadSettings, PlannedFault};
 use observability::TraceSettings;
-use settings::{Exit, Mistake, Mistakes, duration, positive_duration, ttl_ms, url, whole};
+use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, ttl_ms, url, whole};
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
@@ -61,6 +61,9 @@ pub(crate) struct HttpSettings {
     /// failover retries once on another node and skips dead ones; strict keeps sending to dead targets and counts errors
     #[arg(long, env, value_enum, default_value_t = Entry::Failover)]
     pub(crate) entry: Entry,
+    /// Whether the kernel is asked when it received each answer, so that the time from then on is told as the client's queue
+    #[arg(long, env, action = ArgAction::Set, default_value = "on", value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean)]
+    pub(crate) kernel_timestamps: bool,
     /// A node that has not answered for this long, nor for three times what 99 % of such requests take now, is tried no further:
     /// the request goes to another one
     #[arg(long, env, default_value = "250ms", value_parser = positive_duration)]

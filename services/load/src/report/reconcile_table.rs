@@ -91,8 +91,11 @@ fn latency(out: &mut String, op: Op, p99: &P99Reconciled) -> Written {
     )?;
     let share = |part: f64| if p99.gap_ms == 0.0 { 0.0 } else { part * 100.0 / p99.gap_ms };
     let part = |(name, part): (&str, f64)| format!("{name} {} ({:.0} %)", signed(part), share(part));
-    let outside = [("queue", p99.queue_ms), ("other node", p99.elsewhere_ms), ("network", p99.network_ms)];
-    field(out, "", &outside.map(part).join(", "))?;
+    let outside = [
+        [("lag", p99.lag_ms), ("other node", p99.elsewhere_ms), ("client queue", p99.client_queue_ms)],
+        [("network", p99.network_ms), ("server queue", p99.server_queue_ms), ("residual", p99.residual_ms)],
+    ];
+    outside.into_iter().try_for_each(|row| field(out, "", &row.map(part).join(", ")))?;
     let legs = format!("{} there, legs {}", ms(p99.in_mesh_ms), ms(p99.legs_ms));
     let inside = [("handler", p99.handler_ms), ("mesh", p99.mesh_ms)].map(part).join(", ");
     field(out, "", &format!("{inside} [{legs}]"))?;

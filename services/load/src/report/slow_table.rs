@@ -43,16 +43,23 @@ fn one(out: &mut String, report: &Report, request: &SlowRequest, is_first: bool)
     let line = format!("  {phase:<11}{what:<15}{:>9}  {url}", ms(request.response_ms));
     writeln!(out, "{}", line.trim_end())?;
     let mut parts = Vec::new();
-    if request.queue_ms > 0.0 {
-        parts.push(format!("queue {}", ms(request.queue_ms)));
+    if request.lag_ms > 0.0 {
+        parts.push(format!("lag {}", ms(request.lag_ms)));
     }
     if let Some((node, result)) = &request.way.elsewhere {
         parts.push(format!("{} {} ({result})", name(report, node.0), ms(request.elsewhere_ms)));
     }
     match (request.handler_ms, request.mesh_ms) {
-        (None, _) => parts.push(format!("no answer for {}", ms(request.network_ms))),
+        (None, _) => parts.push(format!("no answer for {}", ms(request.residual_ms))),
         (Some(handler), mesh) => {
-            parts.push(format!("network {}", ms(request.network_ms)));
+            let waits = [
+                ("client queue", request.client_queue_ms),
+                ("network", request.network_ms),
+                ("server queue", request.server_queue_ms),
+                ("residual", request.residual_ms),
+            ];
+            let waits = waits.into_iter().filter(|(_, wait_ms)| *wait_ms > 0.0);
+            parts.extend(waits.map(|(name, wait_ms)| format!("{name} {}", ms(wait_ms))));
             parts.push(format!("handler {}", ms(handler)));
             parts.extend(mesh.map(|mesh| format!("mesh {}", ms(mesh))));
         }

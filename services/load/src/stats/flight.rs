@@ -99,6 +99,10 @@ pub struct Parts {
     pub mesh: Option<Duration>,
     /// The longest leg of those that made the answer, if the node told of them.
     pub leg: Option<Duration>,
+    /// In the node's host before that, from when its kernel had received the request, if the node told of it.
+    pub server_queue: Option<Duration>,
+    /// When this host's kernel had received the answer, if it told that.
+    pub received: Option<Instant>,
 }
 
 /// One leg of an operation, in the node's words.

@@ -34,11 +34,17 @@ pub struct P99Reconciled {
     /// The gap between the client's p99 and the nodes', in the parts of the requests around the client's p99, on average.
     pub gap_ms: f64,
     /// Waiting to be sent.
-    pub queue_ms: f64,
+    pub lag_ms: f64,
     /// At another node first.
     pub elsewhere_ms: f64,
-    /// Network, connection, kernel, and the queues on both sides.
+    /// From when the client's kernel had received the answer until the client had read it.
+    pub client_queue_ms: f64,
+    /// From one kernel to the other and back.
     pub network_ms: f64,
+    /// From when the node's kernel had received the request until the node looked at it.
+    pub server_queue_ms: f64,
+    /// Of requests whose kernels did not tell: network and queues.
+    pub residual_ms: f64,
     /// The node, outside the mesh.
     pub handler_ms: f64,
     /// The mesh, beyond the nodes' p99; below zero if these requests were quicker there.
@@ -68,11 +74,15 @@ impl P99Reconciled {
         let mean = |part: fn(&PartSample) -> f32| {
             nearest.iter().map(|sample| f64::from(part(sample))).sum::<f64>() * 1e3 / nearest.len() as f64
         };
-        let (queue_ms, elsewhere_ms) = (mean(|sample| sample.queue_s), mean(|sample| sample.elsewhere_s));
-        let (network_ms, handler_ms) = (mean(|sample| sample.network_s), mean(|sample| sample.handler_s));
+        let (lag_ms, elsewhere_ms) = (mean(|sample| sample.lag_s), mean(|sample| sample.elsewhere_s));
+        let (client_queue_ms, server_queue_ms) =
+            (mean(|sample| sample.client_queue_s), mean(|sample| sample.server_queue_s));
+        let (network_ms, residual_ms) = (mean(|sample| sample.network_s), mean(|sample| sample.residual_s));
+        let handler_ms = mean(|sample| sample.handler_s);
         let (in_mesh_ms, legs_ms) = (mean(|sample| sample.mesh_s), mean(|sample| sample.legs_s));
         let (response_ms, nodes_ms) = (response_s * 1e3, quantile.guess_s * 1e3);
-        let left_ms = response_ms - (queue_ms + elsewhere_ms + network_ms + handler_ms + in_mesh_ms);
+        let between_ms = client_queue_ms + network_ms + server_queue_ms + residual_ms;
+        let left_ms = response_ms - (lag_ms + elsewhere_ms + between_ms + handler_ms + in_mesh_ms);
         let disagree_s = (quantile.from_s - told.most_s).max(told.least_s - quantile.to_s).max(0.0);
         let unexplained_ms = disagree_s.mul_add(1e3, left_ms.abs());
         let gap_ms = response_ms - nodes_ms;
@@ -85,9 +95,12 @@ impl P99Reconciled {
             told_ms: told.p99_s * 1e3,
             samples: count,
             gap_ms,
-            queue_ms,
+            lag_ms,
             elsewhere_ms,
+            client_queue_ms,
             network_ms,
+            server_queue_ms,
+            residual_ms,
             handler_ms,
             mesh_ms: in_mesh_ms - nodes_ms,
             in_mesh_ms,
@@ -127,12 +140,12 @@ mod tests {
 
     fn samples() -> Vec<PartSample> {
         let sample = |at: u16| PartSample {
-            queue_s: 0.0,
-            elsewhere_s: 0.0,
-            network_s: 1e-6 * f32::from(at),
+            network_s: 9e-7 * f32::from(at),
+            server_queue_s: 1e-7 * f32::from(at),
             handler_s: 1e-4,
             mesh_s: 5e-7 * f32::from(at),
             legs_s: 4e-7 * f32::from(at),
+            ..PartSample::default()
         };
         (0..2000).map(sample).collect()
     }
@@ -149,10 +162,12 @@ mod tests {
         let explains = |found: P99Reconciled| {
             found.unexplained_percent < 1.0
                 && (found.told_ms - 0.99).abs() < 0.01
-                && (found.network_ms - 1.98).abs() < 0.01
+                && (found.network_ms + found.server_queue_ms - 1.98).abs() < 0.01
+                && (found.server_queue_ms - 0.198).abs() < 0.001
                 && (found.legs_ms - 0.79).abs() < 0.01
                 && found.nodes_bucket_ms == (0.5, Some(1.0))
-                && (found.queue_ms + found.network_ms + found.handler_ms + found.mesh_ms - found.gap_ms).abs() < 0.02
+                && (found.server_queue_ms + found.network_ms + found.handler_ms + found.mesh_ms - found.gap_ms).abs()
+                    < 0.02
         };
         assert!(found.is_some_and(explains), "{found:?}");
         // Nodes whose histograms say something else than their answers are found out.

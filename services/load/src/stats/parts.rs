@@ -9,7 +9,7 @@ use super::{
 /// Of so many operations, one is looked at.
 const EVERY: u32 = 16;
 
-/// Samples of one thread and operation, 24 bytes each. When there are more, every other one goes and only half as many
+/// Samples of one thread and operation, 36 bytes each. When there are more, every other one goes and only half as many
 /// come.
 const SAMPLES_MAX: usize = 1 << 15;
 
@@ -24,9 +24,12 @@ pub(crate) struct PartSamples {
 /// One of them, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct PartSample {
-    pub(crate) queue_s: f32,
+    pub(crate) lag_s: f32,
     pub(crate) elsewhere_s: f32,
+    pub(crate) client_queue_s: f32,
     pub(crate) network_s: f32,
+    pub(crate) server_queue_s: f32,
+    pub(crate) residual_s: f32,
     pub(crate) handler_s: f32,
     pub(crate) mesh_s: f32,
     /// A part of the mesh's, not one beside it.
@@ -58,10 +61,17 @@ impl PartSamples {
             self.thin();
         }
         let split = Split::of(ended, parts);
-        let [queue_s, elsewhere_s, network_s, handler_s, mesh_s] =
-            [split.queue, split.elsewhere, split.network, split.handler, split.mesh].map(|part| part.as_secs_f32());
-        let legs_s = parts.leg.unwrap_or_default().min(split.mesh).as_secs_f32();
-        self.samples.push(PartSample { queue_s, elsewhere_s, network_s, handler_s, mesh_s, legs_s });
+        self.samples.push(PartSample {
+            lag_s: split.lag.as_secs_f32(),
+            elsewhere_s: split.elsewhere.as_secs_f32(),
+            client_queue_s: split.client_queue.as_secs_f32(),
+            network_s: split.network.as_secs_f32(),
+            server_queue_s: split.server_queue.as_secs_f32(),
+            residual_s: split.residual.as_secs_f32(),
+            handler_s: split.handler.as_secs_f32(),
+            mesh_s: split.mesh.as_secs_f32(),
+            legs_s: parts.leg.unwrap_or_default().min(split.mesh).as_secs_f32(),
+        });
     }
 
     fn thin(&mut self) {
@@ -92,6 +102,7 @@ impl PartSamples {
 
 impl PartSample {
     pub(crate) fn response_s(&self) -> f64 {
-        [self.queue_s, self.elsewhere_s, self.network_s, self.handler_s, self.mesh_s].map(f64::from).iter().sum()
+        let waits = [self.lag_s, self.client_queue_s, self.server_queue_s, self.network_s, self.residual_s];
+        waits.into_iter().chain([self.elsewhere_s, self.handler_s, self.mesh_s]).map(f64::from).sum()
     }
 }

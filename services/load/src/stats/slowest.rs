@@ -32,11 +32,17 @@ pub struct SlowRequest {
     /// From when it should have begun to its end.
     pub response_ms: f64,
     /// Of these, until it was sent.
-    pub queue_ms: f64,
+    pub lag_ms: f64,
     /// From the first try to the second.
     pub elsewhere_ms: f64,
-    /// What neither the client nor the node has measured: network, kernel, and the wait for a thread on either side.
+    /// From when the client's kernel had received the answer until the client had read it.
+    pub client_queue_ms: f64,
+    /// From one kernel to the other and back, where both told when they received; the client's system calls are in it.
     pub network_ms: f64,
+    /// From when the node's kernel had received the request until the node looked at it.
+    pub server_queue_ms: f64,
+    /// What nobody has measured: network and queues, where the kernels do not tell.
+    pub residual_ms: f64,
     /// In the node, outside the mesh; nothing if no node answered.
     pub handler_ms: Option<f64>,
     /// In the mesh.
@@ -57,9 +63,12 @@ impl SlowRequest {
             at_s: at.as_secs_f64(),
             node: node.0,
             response_ms: ms(ended.response()),
-            queue_ms: ms(split.queue),
+            lag_ms: ms(split.lag),
             elsewhere_ms: ms(split.elsewhere),
+            client_queue_ms: ms(split.client_queue),
             network_ms: ms(split.network),
+            server_queue_ms: ms(split.server_queue),
+            residual_ms: ms(split.residual),
             handler_ms: parts.handler.map(|_| ms(split.handler)),
             mesh_ms: parts.mesh.map(|_| ms(split.mesh)),
             way,
@@ -70,12 +79,16 @@ impl SlowRequest {
 /// A response time in parts that add up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Split {
-    pub(crate) queue: Duration,
+    pub(crate) lag: Duration,
     pub(crate) elsewhere: Duration,
+    pub(crate) client_queue: Duration,
     pub(crate) network: Duration,
+    pub(crate) server_queue: Duration,
     /// Outside the mesh.
     pub(crate) handler: Duration,
     pub(crate) mesh: Duration,
+    /// What cannot be told apart.
+    pub(crate) residual: Duration,
 }
 
 impl Split {
@@ -83,14 +96,28 @@ impl Split {
         let service = ended.service();
         let elsewhere =
             parts.retried.map_or(Duration::ZERO, |at| at.saturating_duration_since(ended.sent)).min(service);
-        let at_node = parts.handler.unwrap_or_default().min(service - elsewhere);
+        // Each part takes at most what those before it have left: clocks of two hosts may disagree about how long things took.
+        let mut left = service - elsewhere;
+        let mut take = |part: Option<Duration>| {
+            let taken = part.unwrap_or_default().min(left);
+            left -= taken;
+            taken
+        };
+        let at_node = take(parts.handler);
         let mesh = parts.mesh.unwrap_or_default().min(at_node);
+        let server_queue = take(parts.server_queue);
+        let client_queue = take(parts.received.map(|received| ended.ended.saturating_duration_since(received)));
+        let both_told = parts.server_queue.is_some() && parts.received.is_some();
+        let (network, residual) = if both_told { (left, Duration::ZERO) } else { (Duration::ZERO, left) };
         Self {
-            queue: ended.response().saturating_sub(service),
+            lag: ended.response().saturating_sub(service),
             elsewhere,
-            network: service - elsewhere - at_node,
+            client_queue,
+            network,
+            server_queue,
             handler: at_node - mesh,
             mesh,
+            residual,
         }
     }
 }
@@ -207,13 +234,24 @@ mod tests {
     fn parts_add_up_whatever_the_node_says() {
         let ended = ended(10 * MS, 2 * MS);
         let retried = Some(ended.sent + MS);
-        let parts = Parts { retried, handler: Some(4 * MS), mesh: Some(3 * MS), leg: None };
-        let expected = Split { queue: 2 * MS, elsewhere: MS, network: 3 * MS, handler: MS, mesh: 3 * MS };
+        let parts = Parts { retried, handler: Some(4 * MS), mesh: Some(3 * MS), ..Parts::default() };
+        let (lag, elsewhere) = (2 * MS, MS);
+        let expected = Split { lag, elsewhere, residual: 3 * MS, handler: MS, mesh: 3 * MS, ..Split::default() };
         assert_eq!(Split::of(&ended, &parts), expected);
-        let absurd = Parts { retried, handler: Some(99 * MS), mesh: Some(199 * MS), leg: None };
-        let expected = Split { queue: 2 * MS, elsewhere: MS, mesh: 7 * MS, ..Split::default() };
-        assert_eq!(Split::of(&ended, &absurd), expected);
+        let received = Some(ended.ended - MS / 2);
+        let told = Parts { server_queue: Some(MS), received, ..parts };
+        let (client_queue, network, server_queue) = (MS / 2, MS * 3 / 2, MS);
+        let expected = Split { client_queue, network, server_queue, residual: Duration::ZERO, ..expected };
+        assert_eq!(Split::of(&ended, &told), expected);
+        for absurd in [parts, told] {
+            let absurd = Parts { handler: Some(99 * MS), mesh: Some(199 * MS), ..absurd };
+            let expected = Split { lag, elsewhere, mesh: 7 * MS, ..Split::default() };
+            assert_eq!(Split::of(&ended, &absurd), expected);
+        }
+        let late = Parts { server_queue: Some(99 * MS), received: Some(ended.intended), ..parts };
+        let split = Split::of(&ended, &late);
+        assert_eq!((split.server_queue, split.client_queue, split.network), (3 * MS, Duration::ZERO, Duration::ZERO));
         let silent = Split::of(&ended, &Parts::default());
-        assert_eq!((silent.queue, silent.network), (2 * MS, 8 * MS));
+        assert_eq!((silent.lag, silent.residual), (2 * MS, 8 * MS));
     }
 }

@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use mesh::WriteOptions;
 
-use super::{MeshRequest, set::answer};
+use super::{Arrival, MeshRequest, set::answer};
 use crate::{app::HttpWorker, query};
 
 /// Deletes a key, whether or not it is there.
-pub(super) async fn del(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+pub(crate) async fn del(http: Arc<HttpWorker>, arrival: Arrival, request: Request) -> Response {
     let app = &*http.app;
     let (parts, _) = request.into_parts();
-    let mut request = MeshRequest::new(&http, "DELETE", "/del", &parts.headers);
+    let mut request = MeshRequest::new(&http, arrival, ("DELETE", "/del"), &parts.headers);
     let key = query::parameters(parts.uri.query(), ["k"]).and_then(|[key]| query::key(key, &app.limits));
     let response = match key {
         Ok(key) => {

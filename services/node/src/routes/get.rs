@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
@@ -14,7 +14,7 @@ use mesh::{GetOptions, Hit, Lookup};
 use mesh_proto::{Consistency, DRIFT_MAX, UnixMillis, Version};
 use observability::Shed;
 
-use super::MeshRequest;
+use super::{Arrival, MeshRequest};
 use crate::{
     app::{App, HttpWorker},
     headers::{self, X_CACHE, X_MESH_MIN_VERSION, X_MESH_NODE, X_MESH_VERSION},
@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// Reads a key.
-pub(crate) async fn get(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+pub(crate) async fn get(http: Arc<HttpWorker>, arrival: Arrival, request: Request) -> Response {
     let app = &*http.app;
     let (parts, _) = request.into_parts();
-    let mut request = MeshRequest::new(&http, "GET", "/get", &parts.headers);
+    let mut request = MeshRequest::new(&http, arrival, ("GET", "/get"), &parts.headers);
     let response = match parse(&parts, app) {
         Ok((key, consistency)) => {
             let options = GetOptions { consistency, trace: request.trace.context() };

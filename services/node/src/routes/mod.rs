@@ -36,15 +36,16 @@ use crate::{
     timing,
 };
 
+pub(crate) use del::del;
 pub(crate) use get::get;
 pub(crate) use set::{body_bytes_max, set};
 
 /// All paths, for one thread. There are no layers around them: each would cost every request.
 pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
     Router::new()
-        .route("/get", routing::get(get::get))
-        .route("/set", routing::post(set::set))
-        .route("/del", routing::delete(del::del))
+        .route("/get", routing::get(|State(http), request| get::get(http, Arrival::default(), request)))
+        .route("/set", routing::post(|State(http), request| set::set(http, Arrival::default(), request)))
+        .route("/del", routing::delete(|State(http), request| del::del(http, Arrival::default(), request)))
         .route("/stats", routing::get(stats::stats))
         .route("/ready", routing::get(ready::ready))
         .route("/cluster", routing::get(cluster::cluster))
@@ -69,12 +70,21 @@ async fn method_not_allowed(State(http): State<Arc<HttpWorker>>) -> Response {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail).respond(&http.app.telemetry)
 }
 
+/// When a request came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arrival {
+    /// When the kernel received it; nothing if that is not known.
+    pub(crate) received: Option<Instant>,
+}
+
 /// A request to the mesh, from its start to its answer.
 struct MeshRequest<'a> {
     http: &'a HttpWorker,
     method: &'static str,
     route: &'static str,
     started: Instant,
+    /// In this host's queue before that, if it is known.
+    queued: Option<Duration>,
     trace: Trace,
     /// What the mesh did for it: filled when its operation ends, also if its caller goes away.
     record: Option<OpRecord>,
@@ -82,10 +92,19 @@ struct MeshRequest<'a> {
 }
 
 impl<'a> MeshRequest<'a> {
-    fn new(http: &'a HttpWorker, method: &'static str, route: &'static str, headers: &HeaderMap) -> Self {
+    fn new(
+        http: &'a HttpWorker,
+        arrival: Arrival,
+        (method, route): (&'static str, &'static str),
+        headers: &HeaderMap,
+    ) -> Self {
         let started = Instant::now();
+        let queued = arrival.received.map(|received| started.saturating_duration_since(received));
+        if let Some(queued) = queued {
+            http.app.telemetry.queued(queued);
+        }
         let trace = Trace::of(headers, &http.app.telemetry);
-        Self { http, method, route, started, trace, record: None, is_answered: false }
+        Self { http, method, route, started, queued, trace, record: None, is_answered: false }
     }
 
     /// Adds what every answer of the mesh has, and ends the request's trace.
@@ -94,16 +113,16 @@ impl<'a> MeshRequest<'a> {
         let took = self.started.elapsed();
         let is_kept = self.end_trace(response.status().as_u16(), took);
         let headers = response.headers_mut();
-        headers.insert(SERVER_TIMING, timing::header(took, self.record.as_ref()));
+        headers.insert(SERVER_TIMING, timing::header(self.queued, took, self.record.as_ref()));
         self.trace.returned(is_kept).map(|header| headers.insert(TRACEPARENT, header));
         response
     }
 
     /// Whether the trace is kept.
     fn end_trace(&self, status: u16, took: Duration) -> bool {
-        let Self { http, method, route, started, .. } = *self;
+        let Self { http, method, route, started, queued, .. } = *self;
         let Some(request) = &self.trace.request else { return false };
-        let ended = EndedRequest { method, route, status, started, took };
+        let ended = EndedRequest { method, route, status, started, queued, took };
         let fate = http.app.telemetry.end(request, &ended, self.record.as_ref());
         if let Some(keep) = fate.tell {
             http.mesh.keep_trace(keep.trace, keep.peers);

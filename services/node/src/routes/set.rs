@@ -6,7 +6,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, header, request::Parts},
     response::Response,
 };
@@ -15,7 +15,7 @@ use mesh::{Ttl, WriteError, WriteOptions, Written};
 use serde::Deserialize;
 use settings::TTL_MS_MAX;
 
-use super::MeshRequest;
+use super::{Arrival, MeshRequest};
 use crate::{
     app::{HttpWorker, Limits},
     body::Payload,
@@ -52,9 +52,9 @@ struct JsonEntry<'a> {
 }
 
 /// Writes a key.
-pub(crate) async fn set(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
+pub(crate) async fn set(http: Arc<HttpWorker>, arrival: Arrival, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let mut request = MeshRequest::new(&http, "POST", "/set", &parts.headers);
+    let mut request = MeshRequest::new(&http, arrival, ("POST", "/set"), &parts.headers);
     let response = match read(&http, &parts, body).await {
         Ok(entry) => {
             let options = WriteOptions { ttl: entry.ttl, trace: request.trace.context() };

@@ -6,11 +6,9 @@ use std::{
 };
 
 use load::ErrorKind;
+use receive_timestamps::TimestampedStream;
 use socket2::SockRef;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Health,
@@ -23,7 +21,7 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: TimestampedStream,
     buffer: Vec<u8>,
     /// The target's epoch when it was dialled.
     pub(crate) epoch: u32,
@@ -33,10 +31,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn dial(target: &Health, epoch: u32) -> Result<Self, ErrorKind> {
+    pub(crate) async fn dial(target: &Health, epoch: u32, kernel_timestamps: bool) -> Result<Self, ErrorKind> {
         let stream = target.connect().await.map_err(|error| not_dialled(&error))?;
         // Without it, a request that does not fit one segment would wait for an acknowledgement.
         stream.set_nodelay(true).map_err(|error| not_dialled(&error))?;
+        let stream = TimestampedStream::new(stream, kernel_timestamps);
         Ok(Self { stream, buffer: Vec::with_capacity(1024), epoch, used_at: Instant::now(), is_owed: false })
     }
 
@@ -64,6 +63,11 @@ impl Connection {
         self.buffer.get(start..end).unwrap_or_default()
     }
 
+    /// When the kernel had received the last of the last response, if it tells.
+    pub(crate) fn received(&self) -> Option<Instant> {
+        self.stream.received().get()
+    }
+
     pub(crate) fn rest(&mut self, now: Instant) {
         self.used_at = now;
     }
@@ -71,7 +75,8 @@ impl Connection {
     /// Whether it can be used again, as far as can be seen from here.
     pub(crate) fn is_usable(&self, now: Instant) -> bool {
         let trusted = now.saturating_duration_since(self.used_at) < TRUSTED_FOR;
-        let waiting = || self.stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let waiting =
+            || self.stream.socket().try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         trusted || waiting()
     }
 }
@@ -82,7 +87,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.is_owed {
             // A socket that cannot be told so is closed already.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO));
         }
     }
 }
@@ -103,7 +108,7 @@ fn kind_of(error: &io::Error) -> ErrorKind {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::settings::TargetUrl;
@@ -111,7 +116,7 @@ mod tests {
     async fn pair() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Health::new(TargetUrl::new(&listener.local_addr().unwrap().to_string()), true);
-        let (dialled, accepted) = tokio::join!(Connection::dial(&target, 0), listener.accept());
+        let (dialled, accepted) = tokio::join!(Connection::dial(&target, 0, true), listener.accept());
         (dialled.unwrap(), accepted.unwrap().0)
     }
 
@@ -135,5 +140,24 @@ mod tests {
         assert_eq!(head.unwrap().status, 200);
         drop(connection);
         assert_eq!(server.read(&mut [0; 64]).await.unwrap(), 0, "closed, not reset");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_answer_that_waited_for_this_thread_tells_when_it_was_received() {
+        let (mut connection, server) = pair().await;
+        let mut server = server.into_std().unwrap();
+        server.set_nonblocking(false).unwrap();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            assert_eq!(server.read(&mut [0; 64]).unwrap(), 18);
+            server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        let busy = async { std::thread::sleep(Duration::from_millis(100)) };
+        let mut body = Vec::new();
+        let (head, ()) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body), busy);
+        assert_eq!(head.unwrap().status, 200);
+        // The server took the rest.
+        assert!(connection.received().unwrap().elapsed() >= Duration::from_millis(50));
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Last {
     pub(crate) is_kept_there: bool,
     /// `Server-Timing` of the last response; empty if there was none.
     pub(crate) timing: Vec<u8>,
+    /// When the kernel had received that response, if it tells.
+    pub(crate) received: Option<Instant>,
 }
 
 impl Last {
@@ -53,6 +55,7 @@ impl Last {
         self.second = None;
         self.is_kept_there = false;
         self.timing.clear();
+        self.received = None;
     }
 
     pub(crate) fn tries(&self) -> impl Iterator<Item = &Try> {

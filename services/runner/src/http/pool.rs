@@ -23,6 +23,8 @@ pub(crate) struct Pool {
     pub(crate) targets: Arc<[Health]>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) patience: Patience,
+    /// Whether the kernel is asked when it received the answers.
+    kernel_timestamps: bool,
     idle: Box<[RefCell<Vec<Connection>>]>,
     /// Tries at each target, to tell one that is silent from one that is slow.
     tries: Box<[TryCounts]>,
@@ -74,10 +76,11 @@ impl Drop for OpenTry {
 }
 
 impl Pool {
-    pub(crate) fn new(targets: Arc<[Health]>, patience: Patience) -> Self {
+    pub(crate) fn new(targets: Arc<[Health]>, patience: Patience, kernel_timestamps: bool) -> Self {
         let idle = targets.iter().map(|_| RefCell::default()).collect();
         let tries = targets.iter().map(|_| TryCounts::default()).collect();
-        Self { targets, deadlines: Rc::default(), patience, idle, tries, now: Cell::new(Instant::now()) }
+        let now = Cell::new(Instant::now());
+        Self { targets, deadlines: Rc::default(), patience, kernel_timestamps, idle, tries, now }
     }
 
     /// A target that is up, other than `except`; nothing if there is none.
@@ -117,7 +120,8 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        Connection::dial(health, epoch).await.map_err(|kind| (epoch, kind))
+        let dialled = Connection::dial(health, epoch, self.kernel_timestamps).await;
+        dialled.map_err(|kind| (epoch, kind))
     }
 
     /// A target has answered.

@@ -42,6 +42,7 @@ pub(crate) struct HttpOptions {
     pub(crate) request_timeout: Duration,
     pub(crate) extra_tries_max_percent: u32,
     pub(crate) set_ttl_ms: i64,
+    pub(crate) kernel_timestamps: bool,
 }
 
 /// Makes one thread's targets.
@@ -59,7 +60,7 @@ impl Client for HttpClient {
     async fn connect(self) -> Result<HttpTarget, String> {
         let HttpOptions { failover_after, request_timeout, extra_tries_max_percent, .. } = self.options;
         let patience = Patience::new(failover_after, request_timeout, extra_tries_max_percent);
-        let pool = Rc::new(Pool::new(self.targets, patience));
+        let pool = Rc::new(Pool::new(self.targets, patience, self.options.kernel_timestamps));
         tokio::task::spawn_local(Rc::clone(&pool.deadlines).tick_for_ever());
         let traces = self.traces.map(|all| Rc::new(ThreadTraces::new(all)));
         Ok(HttpTarget::new(pool, self.options, SmallRng::seed_from_u64(self.seed), traces))
@@ -183,13 +184,15 @@ impl HttpTarget {
     async fn try_at(&mut self, node: NodeIndex, kind: Kind, patience: Duration, body: &mut Vec<u8>) -> Tried {
         self.write_host(node);
         let (pool, request, timeout) = (&self.pool, &self.request, self.options.request_timeout);
-        let Last { timing, is_kept_there, .. } = &mut self.last;
+        let Last { timing, is_kept_there, received, .. } = &mut self.last;
         timing.clear();
+        *received = None;
         let exchange = async {
             let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure::new(kind, epoch))?;
             let epoch = connection.epoch;
             let head = connection.exchange(request, body).await.map_err(|kind| Failure::new(kind, epoch))?;
             timing.extend_from_slice(connection.text(head.timing));
+            *received = connection.received();
             *is_kept_there = head.is_kept;
             pool.note_answer(node);
             if !head.close {
@@ -354,7 +357,8 @@ impl Target for HttpTarget {
     }
 
     fn parts(&self) -> Parts {
-        Parts { retried: self.last.second.and_then(|tried| tried.started), ..timing::parts(&self.last.timing) }
+        let retried = self.last.second.and_then(|tried| tried.started);
+        Parts { retried, received: self.last.received, ..timing::parts(&self.last.timing) }
     }
 
     fn way(&self) -> Way {

@@ -12,6 +12,7 @@ pub(super) fn parts(header: &[u8]) -> Parts {
         match name {
             "handler" => parts.handler = took,
             "mesh" => parts.mesh = took,
+            "queue" => parts.server_queue = took,
             "leg" if description.is_some_and(|leg| leg.ends_with("won")) => parts.leg = parts.leg.max(took),
             _ => {}
         }
@@ -54,9 +55,10 @@ mod tests {
     #[test]
     fn what_a_node_tells_is_understood() {
         let header =
-            b"mesh;dur=2.000, handler;dur=2.500, leg;dur=1.250;desc=\"00ab hedge won\", leg;dur=0.1;desc=\"00cd lost\"";
+            b"queue;dur=0.300, mesh;dur=2.000, handler;dur=2.500, leg;dur=1.250;desc=\"00ab hedge won\", leg;dur=0.1;desc=\"00cd lost\"";
         let ms = |ms: f64| Some(Duration::from_secs_f64(ms / 1e3));
-        assert_eq!(parts(header), Parts { handler: ms(2.5), mesh: ms(2.0), leg: ms(1.25), ..Parts::default() });
+        let (handler, mesh, leg, server_queue) = (ms(2.5), ms(2.0), ms(1.25), ms(0.3));
+        assert_eq!(parts(header), Parts { handler, mesh, leg, server_queue, ..Parts::default() });
         let legs = legs(header);
         assert_eq!(legs[0], LegPart { peer: "00ab".to_owned(), outcome: "hedge won".to_owned(), ms: 1.25 });
         assert_eq!((legs.len(), legs[1].outcome.as_str()), (2, "lost"));
