@@ -140,6 +140,8 @@ def client_and_server() -> list[dict]:
             query(quantile(0.99, "le, op", client, RUN, OP), "client {{op}}"), query(quantile(0.99, "le, op", server, OP), "server {{op}}"), overrides=[dashed]),
         lines("p99 outside the mesh", "Client p99 less server p99: waiting for a connection, HTTP, the network, a second try after a dead node.", "s",
             query(difference, "{{op}}"), defaults={"min": None}),
+        lines("Server queue", "Time from the kernel's receipt of a request to its handler, 50th and 99th percentile per node: no part of the mesh, and not the network.", "s",
+            *(query(quantile(q, "le, node", "mesh_http_queue_duration_seconds", NODE), f"{{{{node}}}} p{name}") for q, name in ((0.5, "50"), (0.99, "99")))),
         lines("p99 by entry node", "The same operation through different nodes. One line above the others is a slow node, not a slow mesh.", "s",
             query(quantile(0.99, "le, node, op", server, NODE, OP), "{{node}} {{op}}", exemplar=True)),
         heatmap("Server durations", "Every operation by duration; points are exemplars that open in Jaeger. Two bands are local and remote reads.",
