@@ -7,9 +7,10 @@ use super::{
     numbers::{grouped, percent},
 };
 use crate::{
-    Violation,
+    Op, Violation,
     exec::Standstill,
     faults::{FaultRecord, broken, strays, voids},
+    stats::P99Reconciled,
 };
 
 /// Fewer operations than this prove nothing.
@@ -17,6 +18,9 @@ const SAMPLES_MIN: u64 = 100;
 
 /// An open loop that achieved less of its schedule than this measures something else than was asked for.
 const ACHIEVED_MIN: f64 = 0.95;
+
+/// An operation whose p99 lies by more than this part in the runner's own queues tells little of the nodes.
+const OWN_QUEUE_MAX: f64 = 0.25;
 
 /// A schedule that was later than this, and a runner that stood still for longer, are part of what was measured.
 const LATE_MAX_MS: f64 = 250.0;
@@ -103,6 +107,8 @@ impl Verdict {
                 self.suspect.push(format!("the runner's schedule was up to {:.0} ms late", lag.schedule_late_ms));
             }
         }
+        let ops = report.reconciliation.iter().flat_map(|both| &both.ops);
+        self.suspect.extend(ops.filter_map(|op| own_queue(op.op, op.p99.as_ref()?)));
         let longest = report.standstills.iter().max_by(|a, b| a.lasted_s().total_cmp(&b.lasted_s()));
         if let Some(longest) = longest {
             let Standstill { from_s, to_s } = *longest;
@@ -114,5 +120,38 @@ impl Verdict {
             let list = if longest.lasted_s() >= STANDSTILL_MAX_S { &mut self.invalid } else { &mut self.suspect };
             list.push(what);
         }
+    }
+}
+/// What the runner's own queues were of an operation's p99, if that is too much.
+fn own_queue(op: Op, p99: &P99Reconciled) -> Option<String> {
+    let own_ms = p99.lag_ms + p99.client_queue_ms;
+    (own_ms > OWN_QUEUE_MAX * p99.response_ms).then(|| {
+        let share = own_ms * 100.0 / p99.response_ms;
+        format!(
+            "{share:.0} % of the p99 of {} ({:.2} ms) lay in the runner's own queues (lag {:.2}, client queue {:.2}): give it more \
+             CPU, or a lower RATE or CONCURRENCY",
+            op.name(),
+            p99.response_ms,
+            p99.lag_ms,
+            p99.client_queue_ms
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_p99_that_lies_in_the_runners_own_queues_is_doubted() {
+        let of = |lag_ms, client_queue_ms| {
+            own_queue(
+                Op::Get,
+                &P99Reconciled { response_ms: 10.0, lag_ms, client_queue_ms, ..P99Reconciled::default() },
+            )
+        };
+        assert_eq!(of(1.0, 1.4), None);
+        let words = of(1.2, 1.4).unwrap_or_default();
+        assert!(words.starts_with("26 % of the p99 of GET (10.00 ms) lay in the runner's own queues"), "{words}");
     }
 }

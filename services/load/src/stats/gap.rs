@@ -15,7 +15,7 @@ const NEAREST: f64 = 0.004;
 const DEVIATIONS: f64 = 2.0;
 
 /// The way from the nodes' p99 to the client's, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct P99Reconciled {
     /// As the client sees it, from when an operation should have begun.
     pub response_ms: f64,
