@@ -2,22 +2,26 @@
 
 mod fault_table;
 pub(crate) mod numbers;
+mod page;
 mod reconcile;
 mod reconcile_table;
 mod results_file;
 mod slow_table;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub(crate) use self::numbers::grouped;
 pub use self::results_file::ResultsFile;
 
 use serde::Serialize;
+use settings::columns_of;
 
-use self::{reconcile::Reconciliation, verdict::Verdict};
+use self::{page::Page, reconcile::Reconciliation, verdict::Verdict};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
-    exec::{Divergence, Observed, Sample, Standstill, say},
+    exec::{Divergence, Observed, Sample, Standstill, show},
     faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
     history::Integrity,
     plan::Plan,
@@ -306,10 +310,11 @@ impl Report {
     /// # Errors
     /// One line, if the results cannot be written.
     pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| format!("Results: {}\n", results.path().display()));
+        let place = results.as_ref().map(|results| format!("Results: {}", results.path().display()));
         let saved = results.map_or(Ok(()), |results| results.save(self));
         let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        say(&format!("\n{}", summary::render(self, &place)));
+        let page = Page::new(columns_of(std::io::stdout()));
+        show(&format!("\n{}", summary::render(self, &place, page).trim_end()));
         saved.map(|()| self.verdict.exit_code)
     }
 }
