@@ -239,6 +239,7 @@ impl Report {
         for violation in Violation::ALL {
             let at_most = match violation {
                 _ if is_allowed && violation.may_be_a_loss() => u64::MAX,
+                Violation::OutOfOrder if self.order_not_promised().is_some() => u64::MAX,
                 // An owner of each key that a quorum lacks must have evicted it: beyond that, keys are lost.
                 Violation::Lost if self.only_evictions_explain() => self.evicted_keys_max,
                 _ if is_explained && violation.may_be_an_eviction() => u64::MAX,
@@ -296,6 +297,18 @@ impl Report {
         }
         explanations.extend(self.losses_allowed());
         explanations
+    }
+
+    /// What explains all that is explained, in words.
+    pub(crate) fn explanations(&self) -> Vec<String> {
+        let is_explained = self.integrity.explained(Violation::OutOfOrder) > 0;
+        let order = self.order_not_promised().filter(|_| is_explained);
+        self.miss_explanations().into_iter().chain(order.map(str::to_owned)).collect()
+    }
+
+    /// Two writes that one owner each has acknowledged need not have met, so neither knows of the other's version.
+    fn order_not_promised(&self) -> Option<&'static str> {
+        (self.write_concern == Some(1)).then_some("WRITE_CONCERN=1 promises no order of writes")
     }
 
     /// As many nodes had crashed at once as must have applied a write: nothing is promised for what they alone held.

@@ -253,6 +253,7 @@ fn explained(out: &mut Page, report: &Report) {
         (Violation::StaleQuorum, "older values in quorum reads"),
         (Violation::SessionBroken, "older values in session reads"),
         (Violation::Resurrected, "values back"),
+        (Violation::OutOfOrder, "writes with too low a version"),
     ];
     let what = what.map(|(kind, words)| (report.integrity.explained(kind), words));
     let what: Vec<_> = what.iter().filter(|(count, _)| *count > 0).collect();
@@ -260,7 +261,7 @@ fn explained(out: &mut Page, report: &Report) {
         return;
     }
     let what: Vec<_> = what.iter().map(|(count, words)| format!("{} {words}", grouped(*count))).collect();
-    out.field("explained", &format!("{}: {}", what.join(", "), report.miss_explanations().join("; ")));
+    out.field("explained", &format!("{}: {}", what.join(", "), report.explanations().join("; ")));
 }
 
 fn remarks(sweep: &SweepTally) -> String {

@@ -246,6 +246,21 @@ fn reconciliation() -> Reconciliation {
     }
 }
 
+#[test]
+fn a_write_concern_of_one_promises_no_order_of_writes() {
+    let arguments = Arguments::parse_from(["test", "--keys=10"]);
+    let run = Run::new(arguments.load.plan(vec![target(0)], 1, 0));
+    let mut recorder = Recorder::new(1);
+    recorder.integrity.count(Judgement::Broken(Violation::OutOfOrder), finding);
+    for (write_concern, is_broken) in [(None, true), (Some(2), true), (Some(1), false)] {
+        let report = Report::new(&run, &recorder, Observed { write_concern, ..Observed::default() });
+        assert_eq!(!report.verdict.broken.is_empty(), is_broken, "{write_concern:?}: {:?}", report.verdict);
+        let out = summary::render(&report, "", Page::new(Some(140)));
+        let explained = out.contains("1 writes with too low a version: WRITE_CONCERN=1 promises no order");
+        assert_eq!(explained, !is_broken, "{write_concern:?}: {out}");
+    }
+}
+
 /// How many columns a line takes, without what colours it.
 fn columns(line: &str) -> usize {
     textwrap::core::display_width(line)
