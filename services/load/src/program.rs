@@ -1,4 +1,4 @@
-//! How a runner begins and ends as a program: where its work runs, what it says if it cannot run, and its exit code.
+//! A runner as a program: the runtime of its main thread, its error message and its exit code.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub fn block_on(work: impl Future<Output = Result<u8, String>>) -> Result<u8, St
     runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(work)
 }
 
-/// The exit code of what `program` came to. Why it could not run is told on standard error, and makes it invalid.
+/// The exit code of `program`. An error is printed on standard error and gives 2, as an invalid run does.
 #[must_use]
 pub fn exit_code(program: &str, came_to: Result<u8, String>) -> ExitCode {
     let code = came_to.unwrap_or_else(|reason| {

@@ -13,7 +13,7 @@ const BACKLOG: i32 = 4096;
 #[error("cannot listen for HTTP on tcp {addr}: {reason}; set PORT (and HTTP_BIND) to a free one")]
 pub struct ListenError {
     addr: SocketAddr,
-    // Not its source: the reason stands in the middle of the message, and is not to be told twice.
+    // Not named `source`: the message holds it, and a chain of errors would print it twice.
     reason: std::io::Error,
 }
 

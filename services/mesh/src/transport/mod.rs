@@ -159,7 +159,7 @@ pub enum TransportError {
     Bind {
         /// CACHE_BIND.
         addr: String,
-        /// What the system said; no source of the error, which would be told twice.
+        /// What the system said. Not named `source`: the message holds it, and a chain of errors would print it twice.
         reason: std::io::Error,
     },
     /// Keys or certificates are unusable.
