@@ -116,7 +116,7 @@ async fn every_request_that_the_runner_kept_is_a_whole_trace() {
     let section = output.lines().skip_while(|line| !line.contains("── Slowest"));
     let section = section.take_while(|line| !line.starts_with("Verdict"));
     let widest = section.map(|line| line.chars().count()).max();
-    assert!(widest.is_some_and(|widest| widest <= 100), "{widest:?}:\n{output}");
+    assert!(widest.is_some_and(|widest| widest <= 80), "{widest:?}:\n{output}");
 }
 
 /// The runner's own count of its spans is what has arrived.

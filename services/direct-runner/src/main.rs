@@ -7,8 +7,7 @@ mod trio;
 use std::process::ExitCode;
 
 use ::settings::raise_file_limit;
-use load::{NodeIndex, ResultsFile, complain, run_plan};
-use tokio::runtime;
+use load::{NodeIndex, ResultsFile, block_on, exit_code, run_plan};
 
 use crate::{
     settings::Settings,
@@ -16,23 +15,13 @@ use crate::{
     trio::Trio,
 };
 
-/// The exit code of a run that proves nothing.
-const INVALID: u8 = 2;
-
 fn main() -> ExitCode {
-    match start() {
-        Ok(code) => ExitCode::from(code),
-        Err(reason) => {
-            complain(&format!("direct-runner: {reason}"));
-            ExitCode::from(INVALID)
-        }
-    }
+    exit_code("direct-runner", start())
 }
 
 fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(run(&settings))
+    block_on(run(&settings))
 }
 
 async fn run(settings: &Settings) -> Result<u8, String> {

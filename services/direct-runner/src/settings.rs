@@ -16,7 +16,7 @@ const NODES: u64 = 3;
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser)]
-#[command(version, name = "direct-runner", max_term_width = 120)]
+#[command(version, name = "direct-runner", max_term_width = 80)]
 struct Flags {
     #[command(flatten)]
     load: LoadSettings,
@@ -81,6 +81,13 @@ mod tests {
         }
         assert!(message(&["--write-concern=4"]).starts_with("WRITE_CONCERN=4: expected"));
         assert!(message(&["--read-timeout-ms=0"]).starts_with("READ_TIMEOUT_MS=0: expected"));
+    }
+
+    #[test]
+    fn help_fits_80_columns() {
+        let help = message(&["--help"]);
+        let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(help.contains("--rate <RATE>") && wide.is_empty(), "{wide:#?}");
     }
 
     #[test]

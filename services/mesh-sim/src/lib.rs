@@ -124,7 +124,7 @@ impl Transport for SimulatedTransport {
         let endpoint = SimulatedEndpoint::new(Arc::clone(&self.network), self.id, &self.addr);
         if listen {
             self.network.listen(&self.addr, self.id, self.serial, endpoint.core()).map_err(|()| {
-                TransportError::Bind { addr: self.addr.clone(), source: std::io::ErrorKind::AddrInUse.into() }
+                TransportError::Bind { addr: self.addr.clone(), reason: std::io::ErrorKind::AddrInUse.into() }
             })?;
         }
         Ok(Arc::new(endpoint))

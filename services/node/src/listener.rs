@@ -10,10 +10,11 @@ const BACKLOG: i32 = 4096;
 
 /// The port cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen for HTTP on tcp {addr}: {source}; set PORT (and HTTP_BIND) to a free one")]
+#[error("cannot listen for HTTP on tcp {addr}: {reason}; set PORT (and HTTP_BIND) to a free one")]
 pub struct ListenError {
     addr: SocketAddr,
-    source: std::io::Error,
+    // Not named `source`: the message holds it, and a chain of errors would print it twice.
+    reason: std::io::Error,
 }
 
 /// One listening socket per thread, all on the same address.
@@ -28,7 +29,7 @@ impl Listeners {
     /// # Errors
     /// [`ListenError`] if the address is in use or not ours.
     pub fn bind(addr: SocketAddr, count: usize) -> Result<Self, ListenError> {
-        let failed = |source| ListenError { addr, source };
+        let failed = |reason| ListenError { addr, reason };
         let first = open(addr).and_then(|socket| socket.bind(&addr.into()).map(|()| socket)).map_err(failed)?;
         // Now that the port is ours alone.
         first.set_reuse_port(true).map_err(failed)?;
@@ -88,5 +89,13 @@ mod tests {
         let addr = first.addr();
         drop(first);
         assert!(Listeners::bind(addr, 2).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_once() {
+        let taken = Listeners::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = anyhow::Error::from(Listeners::bind(taken.addr(), 1).err().unwrap());
+        let text = format!("{error:#}");
+        assert!(text.contains("set PORT") && text.matches("Address already in use").count() == 1, "{text}");
     }
 }

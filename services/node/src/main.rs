@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Output is best effort: a closed standard error changes nothing.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let mut stderr = std::io::stderr();
+            let text = ::settings::fitted(&format!("error: {error:#}"), &stderr);
+            let _ = writeln!(stderr, "{text}");
             ExitCode::FAILURE
         }
     }

@@ -51,7 +51,7 @@ pub struct Settings {
 /// Every setting is a flag and an environment variable of the same name; the flag wins. An empty variable counts as
 /// unset. *_MS are whole milliseconds; sizes are bytes, or 64KiB, 64MiB, 1GiB.
 #[derive(Parser)]
-#[command(name = "node", version, max_term_width = 120)]
+#[command(name = "node", version, max_term_width = 80)]
 struct Flags {
     #[command(flatten)]
     http: HttpSettings,
@@ -312,6 +312,7 @@ fn ip(text: &str) -> Result<IpAddr, &'static str> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
+    use clap::CommandFactory;
     use settings::MemoryLimit;
 
     use super::*;
@@ -363,6 +364,13 @@ mod tests {
         );
         let fewer = read(&["--connections-max=1"]).unwrap();
         assert_eq!(fewer.mesh.store.bytes_max >> 20, 129, "connections that cannot be take nothing");
+    }
+
+    #[test]
+    fn help_fits_80_columns() {
+        let help = Flags::command().render_long_help().to_string();
+        let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(help.contains("--cache-bind <") && wide.is_empty(), "{wide:#?}");
     }
 
     #[test]

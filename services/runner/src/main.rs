@@ -13,8 +13,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{Interrupts, NodeIndex, ResultsFile, complain, run_plan};
-use tokio::runtime;
+use load::{Interrupts, NodeIndex, ResultsFile, block_on, exit_code, run_plan};
 
 use crate::{
     control::HttpCluster,
@@ -24,17 +23,8 @@ use crate::{
     traces::Recording,
 };
 
-/// The exit code of a run that proves nothing.
-const INVALID: u8 = 2;
-
 fn main() -> ExitCode {
-    match start() {
-        Ok(code) => ExitCode::from(code),
-        Err(reason) => {
-            complain(&format!("runner: {reason}"));
-            ExitCode::from(INVALID)
-        }
-    }
+    exit_code("runner", start())
 }
 
 fn start() -> Result<u8, String> {
@@ -42,9 +32,7 @@ fn start() -> Result<u8, String> {
     if let Some(Command::NullServer { port, threads }) = settings.command {
         return null_server::serve(port, threads).map(|()| 0);
     }
-    // Nodes are started on this thread, and live as long as it does.
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(run(&settings))
+    block_on(run(&settings))
 }
 
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.

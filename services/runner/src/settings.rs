@@ -12,7 +12,7 @@ use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, tt
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser, Clone, Debug)]
-#[command(version, name = "runner", max_term_width = 120)]
+#[command(version, name = "runner", max_term_width = 80)]
 pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) load: LoadSettings,
@@ -401,8 +401,10 @@ mod tests {
     }
 
     #[test]
-    fn help_shows_every_fault() {
+    fn help_shows_every_fault_in_80_columns() {
         let help = <Settings as clap::CommandFactory>::command().render_long_help().to_string();
+        let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{wide:#?}");
         for (_, form) in load::FAULT_FORMS {
             assert!(help.contains(&format!(" {form} ")), "{form} is not in --help:\n{help}");
         }

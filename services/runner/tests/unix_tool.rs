@@ -106,6 +106,34 @@ fn duration_bounds_a_run_whose_rate_cannot_be_met() {
     assert!(ran.results["lag"]["offered"].as_u64() > Some(3500), "{}", ran.out);
 }
 
+/// The most memory that a process has had resident, in KiB.
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+}
+
+#[test]
+fn the_highest_rate_is_bounded_in_time_and_memory() {
+    for is_interrupted in [false, true] {
+        let mesh = FakeMesh::start();
+        let duration = if is_interrupted { "60s" } else { "2s" };
+        let settings = [("KEYS", "20"), ("RATE", "10000000"), ("DURATION", duration), ("FINAL_SWEEP", "false")];
+        let running = command(&mesh.targets(), &settings).spawn().unwrap();
+        let began = Instant::now();
+        sleep(Duration::from_millis(1800));
+        let peak_kib = peak_kib(running.id());
+        if is_interrupted {
+            send(&running, Signal::INT);
+        }
+        let (code, out) = told(&running.wait_with_output().unwrap());
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}: {out}", began.elapsed());
+        assert!((1..200 << 10).contains(&peak_kib), "{peak_kib} KiB: {out}");
+        assert_eq!(code, 2, "{out}");
+        assert!(out.contains("INVALID the rate was too high: ") && !out.contains("PASS"), "{out}");
+    }
+}
+
 #[test]
 fn a_runner_that_was_stopped_accuses_nobody() {
     let mesh = FakeMesh::start();

@@ -10,12 +10,14 @@ mod open_files;
 mod otel;
 mod parse;
 mod table;
+mod terminal;
 mod values;
 
 pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
 pub use open_files::raise_file_limit;
 pub use parse::parse;
+pub use terminal::{COLUMNS, columns_of, fitted, wrapped};
 pub use values::{
     Every, TTL_MS_MAX, boolean, byte_size, bytes, default_ttl, duration, hedge_delay, host_port, millis, millis_to,
     number, off_or, positive_duration, socket_addr, ttl_ms, url, whole,

@@ -2,6 +2,8 @@
 
 use std::{fmt, io::Write};
 
+use crate::fitted;
+
 /// One setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -89,7 +91,9 @@ impl Exit {
                 std::process::exit(0)
             }
             Self::Mistakes(_) => {
-                let _ = writeln!(std::io::stderr(), "error: {self}");
+                let mut stderr = std::io::stderr();
+                let text = fitted(&format!("error: {self}"), &stderr);
+                let _ = writeln!(stderr, "{text}");
                 std::process::exit(2)
             }
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ffi::OsString, io::Write};
 
 use clap::Command;
 
-use crate::{otel, table};
+use crate::{fitted, otel, table};
 
 /// Shorter names are near to too much.
 const NAME_CHARS_MIN: usize = 5;
@@ -34,7 +34,9 @@ pub(crate) fn warn(command: &Command, variables: impl Iterator<Item = (OsString,
 
 /// Output is best effort.
 fn tell(warning: &str) {
-    let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    let mut stderr = std::io::stderr();
+    let text = fitted(&format!("warning: {warning}"), &stderr);
+    let _ = writeln!(stderr, "{text}");
 }
 
 fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {

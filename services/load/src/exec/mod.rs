@@ -21,7 +21,7 @@ pub(crate) use self::{
     judged::Times,
     keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
     lifecycle::Observed,
-    progress::Sample,
+    progress::{Sample, show},
     run::EXPIRY_ALLOWANCE,
     sizes::ValueSizes,
     standstill::Standstill,

@@ -1,10 +1,15 @@
 //! What is seen while a run goes on: a live bar on a terminal, and lines for everyone.
 
-use std::{cell::RefCell, io::Write, time::Duration};
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
+use settings::fitted;
 
 use super::run::Run;
 use crate::{Cluster, Counter, NodeIndex, Snapshot, report::numbers};
@@ -31,11 +36,17 @@ pub struct Sample {
 /// The bar that is being shown, for whoever has something to say meanwhile. A lock, taken for a line at a time.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Prints a line on standard output, from any thread, without tearing a bar that may be there.
+/// Prints a line on standard output, from any thread, without tearing a bar that may be there. On a terminal, one that is too
+/// long for it continues below, indented.
 ///
 /// Output is best effort: a reader that has gone or a full disk changes neither the run nor its exit code. Styles are removed
 /// unless it is a terminal (`NO_COLOR` and `CLICOLOR_FORCE` decide otherwise).
 pub fn say(text: &str) {
+    show(&fitted(text, io::stdout()));
+}
+
+/// The same, of what is laid out already.
+pub(crate) fn show(text: &str) {
     print(|| {
         let _ = writeln!(anstream::stdout(), "{text}");
     });
@@ -44,7 +55,7 @@ pub fn say(text: &str) {
 /// The same on standard error.
 pub fn complain(text: &str) {
     print(|| {
-        let _ = writeln!(anstream::stderr(), "{text}");
+        let _ = writeln!(anstream::stderr(), "{}", fitted(text, io::stderr()));
     });
 }
 
@@ -64,7 +75,7 @@ impl Console {
     /// A bar that counts to `length`; hidden unless stderr is a terminal.
     pub(crate) fn new(what: &'static str, length: u64) -> Self {
         let bar = ProgressBar::new(length);
-        let template = format!("{what} {{bar:40.cyan/blue}} {{percent:>3}}% {{msg}}");
+        let template = format!("{what} {{wide_bar:.cyan/blue}} {{percent:>3}}% {{msg}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }

@@ -47,7 +47,7 @@ impl Schedule {
     }
 }
 
-/// How far behind the schedule may fall, in seconds' worth of operations, before more are given up and counted.
+/// How far behind the schedule may fall, in seconds' worth of operations, before the oldest of them are given up and counted.
 const BACKLOG_SECONDS_MAX: f64 = 10.0;
 
 /// The timer's shortest and longest tick. tokio's own timer is too coarse: it counts whole milliseconds.
@@ -55,17 +55,24 @@ const TICK_MIN: Duration = Duration::from_micros(100);
 const TICK_MAX: Duration = Duration::from_millis(1);
 
 /// Hands out start times at a fixed rate to the tasks of one thread.
+///
+/// Operations are numbered in the order of the schedule, and a number gives the time: those that wait to begin are the numbers
+/// from `next` to `due`. So a pass over the schedule costs the same at every rate, and a backlog of any length takes no memory.
 #[derive(Debug)]
 pub(crate) struct Pacer {
-    interval: Duration,
-    backlog_max: usize,
-    due: RefCell<VecDeque<Instant>>,
+    /// Operations per second.
+    rate: f64,
+    backlog_max: u64,
+    began: Cell<Option<Instant>>,
+    /// The first operation that has not begun.
+    next: Cell<u64>,
+    /// The first operation that is not due; how many were offered.
+    due: Cell<u64>,
     idle: RefCell<VecDeque<Waker>>,
     closed: Cell<bool>,
-    offered: Cell<u64>,
     dropped: Cell<u64>,
     late_max: Cell<Duration>,
-    backlog_high: Cell<usize>,
+    backlog_high: Cell<u64>,
 }
 
 impl Pacer {
@@ -73,12 +80,13 @@ impl Pacer {
     #[must_use]
     pub(crate) fn new(rate: f64) -> Self {
         Self {
-            interval: Duration::from_secs_f64(1.0 / rate),
-            backlog_max: (rate * BACKLOG_SECONDS_MAX) as usize + 1,
-            due: RefCell::default(),
+            rate,
+            backlog_max: (rate * BACKLOG_SECONDS_MAX) as u64 + 1,
+            began: Cell::new(None),
+            next: Cell::new(0),
+            due: Cell::new(0),
             idle: RefCell::default(),
             closed: Cell::new(false),
-            offered: Cell::new(0),
             dropped: Cell::new(0),
             late_max: Cell::new(Duration::ZERO),
             backlog_high: Cell::new(0),
@@ -88,7 +96,7 @@ impl Pacer {
     /// Operations that were due.
     #[must_use]
     pub(crate) const fn offered(&self) -> u64 {
-        self.offered.get()
+        self.due.get()
     }
 
     /// By how much the schedule itself was late.
@@ -105,8 +113,8 @@ impl Pacer {
 
     /// The most operations that were waiting to begin at one time.
     #[must_use]
-    pub(crate) const fn backlog_high(&self) -> usize {
-        self.backlog_high.get()
+    pub(crate) fn backlog_high(&self) -> usize {
+        usize::try_from(self.backlog_high.get()).unwrap_or(usize::MAX)
     }
 
     /// Makes operations due until the load ends. What was due by then and has not begun is given up.
@@ -114,18 +122,15 @@ impl Pacer {
     /// # Errors
     /// If the system gives no timer.
     pub(crate) async fn drive(&self, run: &Run) -> io::Result<()> {
-        let timer = ticker(self.interval.clamp(TICK_MIN, TICK_MAX))?;
-        let mut next = Instant::now();
+        let interval = Duration::from_secs_f64(1.0 / self.rate);
+        let timer = ticker(interval.clamp(TICK_MIN, TICK_MAX))?;
+        self.began.set(Some(Instant::now()));
         loop {
             let now = Instant::now();
             if run.load_ended(now) {
                 break;
             }
-            self.late_max.set(self.late_max.get().max(now.saturating_duration_since(next)));
-            while next <= now {
-                self.offer(next);
-                next += self.interval;
-            }
+            self.offer(now);
             let mut ready = timer.readable().await?;
             let mut expirations = [0; 8];
             // The count of expirations does not matter: the clock says what is due.
@@ -133,7 +138,7 @@ impl Pacer {
             ready.clear_ready();
         }
         // The load has ended: what had no turn has none any more.
-        self.dropped.set(self.dropped.get() + self.due.borrow_mut().drain(..).count() as u64);
+        self.give_up(self.due.get() - self.next.get());
         self.closed.set(true);
         self.idle.borrow_mut().drain(..).for_each(Waker::wake);
         Ok(())
@@ -141,7 +146,7 @@ impl Pacer {
 
     async fn next(&self) -> Option<Instant> {
         poll_fn(|context| {
-            if let Some(start) = self.due.borrow_mut().pop_front() {
+            if let Some(start) = self.take() {
                 return Poll::Ready(Some(start));
             }
             if self.closed.get() {
@@ -153,19 +158,43 @@ impl Pacer {
         .await
     }
 
-    fn offer(&self, start: Instant) {
-        self.offered.set(self.offered.get() + 1);
-        let mut due = self.due.borrow_mut();
-        if due.len() >= self.backlog_max {
-            self.dropped.set(self.dropped.get() + 1);
+    /// The next operation that is due, if there is one: when it should have begun.
+    fn take(&self) -> Option<Instant> {
+        let next = self.next.get();
+        if next == self.due.get() {
+            return None;
+        }
+        self.next.set(next + 1);
+        self.start_of(next)
+    }
+
+    /// When an operation is due; nothing before the schedule begins.
+    fn start_of(&self, number: u64) -> Option<Instant> {
+        Some(self.began.get()? + Duration::from_secs_f64(number as f64 / self.rate))
+    }
+
+    /// All that should have begun by `now` is due, and as many tasks as there are operations may begin them.
+    fn offer(&self, now: Instant) {
+        let (Some(began), Some(first)) = (self.began.get(), self.start_of(self.due.get())) else { return };
+        if first > now {
             return;
         }
-        due.push_back(start);
-        self.backlog_high.set(self.backlog_high.get().max(due.len()));
-        drop(due);
-        if let Some(waker) = self.idle.borrow_mut().pop_front() {
-            waker.wake();
-        }
+        self.late_max.set(self.late_max.get().max(now - first));
+        let due = ((now - began).as_secs_f64() * self.rate) as u64 + 1;
+        let added = due.saturating_sub(self.due.get());
+        self.due.set(self.due.get() + added);
+        let waiting = self.due.get() - self.next.get();
+        self.give_up(waiting.saturating_sub(self.backlog_max));
+        self.backlog_high.set(self.backlog_high.get().max(waiting.min(self.backlog_max)));
+        let mut idle = self.idle.borrow_mut();
+        let woken = usize::try_from(added).unwrap_or(usize::MAX).min(idle.len());
+        idle.drain(..woken).for_each(Waker::wake);
+    }
+
+    /// Gives up the oldest operations that wait.
+    fn give_up(&self, operations: u64) {
+        self.next.set(self.next.get() + operations);
+        self.dropped.set(self.dropped.get() + operations);
     }
 }
 
@@ -176,4 +205,43 @@ fn ticker(tick: Duration) -> io::Result<AsyncFd<OwnedFd>> {
     // Deprecated for types that may close their descriptor early, which an owned one cannot; the new name is `unsafe`.
     #[allow(deprecated, reason = "sound for an OwnedFd, and unsafe code is forbidden here")]
     AsyncFd::with_interest(timer, Interest::READABLE)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn pacer(rate: f64) -> (Pacer, Instant) {
+        let (pacer, began) = (Pacer::new(rate), Instant::now());
+        pacer.began.set(Some(began));
+        (pacer, began)
+    }
+
+    #[test]
+    fn operations_begin_at_the_times_of_the_schedule() {
+        let (pacer, began) = pacer(1000.0);
+        assert_eq!(pacer.take(), None, "nothing is due before the first pass");
+        pacer.offer(began);
+        pacer.offer(began + Duration::from_micros(2500));
+        let starts: Vec<_> = std::iter::from_fn(|| pacer.take()).map(|start| start - began).collect();
+        assert_eq!(starts, [0, 1, 2].map(Duration::from_millis));
+        assert_eq!((pacer.offered(), pacer.dropped(), pacer.backlog_high()), (3, 0, 3));
+        // The operation of 1 ms was made due at 2.5 ms.
+        assert_eq!(pacer.late_max(), Duration::from_micros(1500));
+    }
+
+    #[test]
+    fn a_pass_at_the_highest_rate_takes_neither_time_nor_memory() {
+        let (pacer, began) = pacer(1e7);
+        let passes = Instant::now();
+        for second in 0..3600 {
+            pacer.offer(began + Duration::from_secs(second));
+        }
+        assert!(passes.elapsed() < Duration::from_secs(1), "{:?}", passes.elapsed());
+        assert_eq!(pacer.offered(), 3599 * 10_000_000 + 1);
+        assert_eq!(pacer.dropped() + pacer.backlog_max, pacer.offered());
+        // The oldest that is left is as old as the backlog is long.
+        assert_eq!(pacer.take().unwrap() - began, Duration::from_secs(3589));
+    }
 }

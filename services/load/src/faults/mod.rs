@@ -11,6 +11,8 @@ mod run;
 mod verdict;
 mod words;
 
+#[cfg(test)]
+pub(crate) use self::record::Survivor;
 pub use self::{
     log::Moment,
     order::FaultOrder,

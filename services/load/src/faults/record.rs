@@ -163,7 +163,7 @@ impl fmt::Display for Evidence {
 #[cfg(test)]
 impl FaultRecord {
     /// One of `deaths` deaths of node `a` (0 is a partition) that was started at `begun_at_s` and recovered from 6 s later.
-    pub(super) fn example(deaths: u32, begun_at_s: f64) -> Self {
+    pub(crate) fn example(deaths: u32, begun_at_s: f64) -> Self {
         Self {
             fault: "partition a for=5s".to_owned(),
             kind: "partition",

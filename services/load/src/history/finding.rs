@@ -122,6 +122,12 @@ impl Violation {
         matches!(self, Self::SessionBroken | Self::Resurrected) || self.may_be_an_eviction()
     }
 
+    /// Whether something that the guarantee allows may be the reason.
+    #[must_use]
+    pub const fn may_be_explained(self) -> bool {
+        matches!(self, Self::OutOfOrder) || self.may_be_a_loss()
+    }
+
     /// Whether an evicted key may be the reason: what is gone cannot be found, and an older copy may be all that is left.
     #[must_use]
     pub const fn may_be_an_eviction(self) -> bool {
@@ -289,7 +295,7 @@ impl Serialize for Integrity {
         for violation in Violation::ALL {
             map.serialize_entry(violation.name(), &self.of(violation))?;
         }
-        let explained = Violation::ALL.into_iter().filter(|violation| violation.may_be_a_loss());
+        let explained = Violation::ALL.into_iter().filter(|violation| violation.may_be_explained());
         let explained: BTreeMap<_, _> = explained.map(|kind| (kind.name(), self.explained(kind))).collect();
         map.serialize_entry("explained", &explained)?;
         map.serialize_entry("stale", &self.stale)?;

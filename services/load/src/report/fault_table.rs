@@ -1,37 +1,31 @@
 //! The section of the summary about faults: when each started and ended, its evidence, and how long detection and recovery took.
 
-use std::fmt::{Result, Write};
-
-use super::{
-    numbers::grouped,
-    summary::{field, heading},
-};
+use super::{Page, numbers::grouped};
 use crate::faults::FaultRecord;
 
 /// Writes what became of the faults; nothing if there were none.
-pub(super) fn write(out: &mut String, faults: &[FaultRecord]) -> Result {
+pub(super) fn write(out: &mut Page, faults: &[FaultRecord]) {
     if !faults.is_empty() {
-        heading(out, "Faults")?;
+        out.heading("Faults");
     }
     let deaths = faults.iter().filter(|record| record.deaths == 1).count();
     for record in faults {
-        one(out, record)?;
+        one(out, record);
         if record.deaths == 1 && record.begun_at_s.is_some() && record.failure.is_none() {
-            death(out, record, deaths == 1)?;
+            death(out, record, deaths == 1);
         }
     }
-    Ok(())
 }
 
-fn one(out: &mut String, record: &FaultRecord) -> Result {
+fn one(out: &mut Page, record: &FaultRecord) {
     let what = record.fault.strip_prefix(record.kind).map_or(record.fault.as_str(), str::trim_start);
     let Some(begun) = record.begun_at_s else {
-        return field(out, record.kind, &format!("{what} did not start; it was due at {:.2} s", record.planned_at_s));
+        return out.field(record.kind, &format!("{what} did not start; it was due at {:.2} s", record.planned_at_s));
     };
     let end = record.ended_at_s.map_or_else(|| "the end".to_owned(), |at| format!("{at:.2} s"));
-    field(out, record.kind, &format!("{what} from {begun:.2} s to {end}"))?;
+    out.field(record.kind, &format!("{what} from {begun:.2} s to {end}"));
     if let Some(reason) = &record.failure {
-        return writeln!(out, "    no effect: {reason}");
+        return out.item(4, &format!("no effect: {reason}"));
     }
     let evidence = record.effect.map_or_else(|| "evidence incomplete".to_owned(), |evidence| evidence.to_string());
     let recovered = match (record.ended_at_s, record.recovered_at_s) {
@@ -40,12 +34,12 @@ fn one(out: &mut String, record: &FaultRecord) -> Result {
         (_, None) => "not recovered".to_owned(),
     };
     let (errors, unknown) = (grouped(record.errors), grouped(record.outcome_unknown));
-    writeln!(out, "    {evidence}; {errors} errors, {unknown} outcome unknown meanwhile; {recovered}")?;
-    record.not_judged.iter().try_for_each(|reason| writeln!(out, "    not judged by G6: {reason}"))
+    out.item(4, &format!("{evidence}; {errors} errors, {unknown} outcome unknown meanwhile; {recovered}"));
+    record.not_judged.iter().for_each(|reason| out.item(4, &format!("not judged by G6: {reason}")))
 }
 
 /// The times of a crash or a stop, from its start; those of each survivor only `in_full`.
-fn death(out: &mut String, record: &FaultRecord, in_full: bool) -> Result {
+fn death(out: &mut Page, record: &FaultRecord, in_full: bool) {
     let begun_s = record.begun_at_s.unwrap_or_default();
     let seen = |at_s: Option<f64>, unseen: &str| {
         at_s.map_or_else(|| unseen.to_owned(), |at_s| format!("+{:.2} s", at_s - begun_s))
@@ -54,9 +48,9 @@ fn death(out: &mut String, record: &FaultRecord, in_full: bool) -> Result {
     for survivor in record.survivors.iter().filter(|_| in_full) {
         let (node, dead, alive) = (&survivor.node, after(survivor.dead_at_s), after(survivor.alive_at_s));
         if survivor.dead_at_s.is_none() && record.ended_at_s.is_some() {
-            writeln!(out, "    {node}: back before it was declared dead")?;
+            out.item(4, &format!("{node}: back before it was declared dead"));
         } else {
-            writeln!(out, "    {node} saw it dead {dead}, alive again {alive}")?;
+            out.item(4, &format!("{node} saw it dead {dead}, alive again {alive}"));
         }
     }
     let detected = if in_full { String::new() } else { format!("dead {}, ", after(record.detected_at_s())) };
@@ -64,5 +58,5 @@ fn death(out: &mut String, record: &FaultRecord, in_full: bool) -> Result {
     let unseen = if record.recovered_at_s.is_some() { "after the load" } else { "never" };
     let (silent, back, ready) =
         (after(record.silent_at_s), seen(record.ended_at_s, unseen), seen(record.ready_at_s, unseen));
-    writeln!(out, "    silent {silent}, {detected}back {back}, ready again {ready}")
+    out.item(4, &format!("silent {silent}, {detected}back {back}, ready again {ready}"))
 }

@@ -2,22 +2,26 @@
 
 mod fault_table;
 pub(crate) mod numbers;
+mod page;
 mod reconcile;
 mod reconcile_table;
 mod results_file;
 mod slow_table;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub(crate) use self::numbers::grouped;
 pub use self::results_file::ResultsFile;
 
 use serde::Serialize;
+use settings::columns_of;
 
-use self::{reconcile::Reconciliation, verdict::Verdict};
+use self::{page::Page, reconcile::Reconciliation, verdict::Verdict};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
-    exec::{Divergence, Observed, Sample, Standstill, say},
+    exec::{Divergence, Observed, Sample, Standstill, show},
     faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
     history::Integrity,
     plan::Plan,
@@ -235,6 +239,7 @@ impl Report {
         for violation in Violation::ALL {
             let at_most = match violation {
                 _ if is_allowed && violation.may_be_a_loss() => u64::MAX,
+                Violation::OutOfOrder if self.order_not_promised().is_some() => u64::MAX,
                 // An owner of each key that a quorum lacks must have evicted it: beyond that, keys are lost.
                 Violation::Lost if self.only_evictions_explain() => self.evicted_keys_max,
                 _ if is_explained && violation.may_be_an_eviction() => u64::MAX,
@@ -294,6 +299,18 @@ impl Report {
         explanations
     }
 
+    /// What explains all that is explained, in words.
+    pub(crate) fn explanations(&self) -> Vec<String> {
+        let is_explained = self.integrity.explained(Violation::OutOfOrder) > 0;
+        let order = self.order_not_promised().filter(|_| is_explained);
+        self.miss_explanations().into_iter().chain(order.map(str::to_owned)).collect()
+    }
+
+    /// Two writes that one owner each has acknowledged need not have met, so neither knows of the other's version.
+    fn order_not_promised(&self) -> Option<&'static str> {
+        (self.write_concern == Some(1)).then_some("WRITE_CONCERN=1 promises no order of writes")
+    }
+
     /// As many nodes had crashed at once as must have applied a write: nothing is promised for what they alone held.
     fn losses_allowed(&self) -> Option<String> {
         let (concern, dead) = (self.write_concern?, dead_at_once(&self.faults));
@@ -306,10 +323,11 @@ impl Report {
     /// # Errors
     /// One line, if the results cannot be written.
     pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| format!("Results: {}\n", results.path().display()));
+        let place = results.as_ref().map(|results| format!("Results: {}", results.path().display()));
         let saved = results.map_or(Ok(()), |results| results.save(self));
         let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        say(&format!("\n{}", summary::render(self, &place)));
+        let page = Page::new(columns_of(std::io::stdout()));
+        show(&format!("\n{}", summary::render(self, &place, page).trim_end()));
         saved.map(|()| self.verdict.exit_code)
     }
 }

@@ -1,43 +1,40 @@
 //! The comparison of the client's books with the nodes', for people.
 
-use std::fmt::{Result as Written, Write};
-
 use super::{
-    Report,
+    Page, Report,
     numbers::grouped,
     reconcile::{LossyNode, OpReconciled},
-    summary::{field, heading, ms},
+    summary::ms,
 };
 use crate::{Op, stats::P99Reconciled};
 
-pub(crate) fn write(out: &mut String, report: &Report) -> Written {
-    let Some(reconciliation) = &report.reconciliation else { return Ok(()) };
-    heading(out, "Client and nodes")?;
-    writeln!(out, "  {:<15}{:>14}{:>14}", "", "client", "nodes")?;
+pub(crate) fn write(out: &mut Page, report: &Report) {
+    let Some(reconciliation) = &report.reconciliation else { return };
+    out.heading("Client and nodes");
+    out.line(&format!("  {:<15}{:>14}{:>14}", "", "client", "nodes"));
     for op in &reconciliation.ops {
-        counts(out, op)?;
-        op.p99.iter().try_for_each(|p99| latency(out, op.op, p99))?;
+        counts(out, op);
+        op.p99.iter().for_each(|p99| latency(out, op.op, p99));
     }
     if let Some(reason) = &reconciliation.prometheus {
-        field(out, "Prometheus", reason)?;
+        out.field("Prometheus", reason);
     }
     for node in &reconciliation.lossy_nodes {
-        lossy(out, node, &report.setup.targets[node.node])?;
+        lossy(out, node, &report.setup.targets[node.node]);
     }
     for difference in &reconciliation.differences {
-        field(out, "unexplained", &difference.words(&report.setup.targets))?;
+        out.field("unexplained", &difference.words(&report.setup.targets));
     }
     if reconciliation.differences.is_empty() {
-        field(out, "unexplained", "nothing: every reply stands in its node's count")?;
+        out.field("unexplained", "nothing: every reply stands in its node's count");
     }
-    Ok(())
 }
 
-fn counts(out: &mut String, op: &OpReconciled) -> Written {
+fn counts(out: &mut Page, op: &OpReconciled) {
     let name = op.op.name();
     for row in &op.outcomes {
         let (client, nodes) = (grouped(row.client), grouped(row.nodes));
-        writeln!(out, "  {:<15}{client:>14}{nodes:>14}", format!("{name} {}", row.outcome))?;
+        out.line(&format!("  {:<15}{client:>14}{nodes:>14}", format!("{name} {}", row.outcome)));
     }
     let mut also = Vec::new();
     let (timed_out, broken_off, abandoned) = (op.timed_out, op.broken_off, op.nodes_abandoned);
@@ -54,53 +51,48 @@ fn counts(out: &mut String, op: &OpReconciled) -> Written {
     if op.comparisons > 0 {
         also.push(format!("{} reads of comparisons are among these", grouped(op.comparisons)));
     }
-    also.iter().try_for_each(|text| field(out, "", text))
+    also.iter().for_each(|text| out.field("", text))
 }
 
-fn lossy(out: &mut String, node: &LossyNode, target: &str) -> Written {
+fn lossy(out: &mut Page, node: &LossyNode, target: &str) {
     let unknowable = grouped(node.unknowable);
     let Some(since_s) = node.counts_since_s else {
-        return field(
-            out,
-            "not known",
-            &format!("{target} does not tell its count; the client had {unknowable} replies"),
-        );
+        return out
+            .field("not known", &format!("{target} does not tell its count; the client had {unknowable} replies"));
     };
     let [least, most, counted] = [node.client_since.0, node.client_since.1, node.node_since].map(grouped);
-    field(
-        out,
+    out.field(
         "restarted",
         &format!("{target} counts since {since_s:.1}s; {unknowable} replies before are not comparable"),
-    )?;
+    );
     let unexplained = node.unexplained;
-    field(out, "", &format!("since then: client {least} to {most}, node {counted}, unexplained {unexplained}"))
+    out.field("", &format!("since then: client {least} to {most}, node {counted}, unexplained {unexplained}"))
 }
 
-fn latency(out: &mut String, op: Op, p99: &P99Reconciled) -> Written {
+fn latency(out: &mut Page, op: Op, p99: &P99Reconciled) {
     let (from, to) = p99.nodes_bucket_ms;
     let to = to.map_or_else(|| "more".to_owned(), ms);
     let (client, nodes, from) = (ms(p99.response_ms), ms(p99.nodes_ms), ms(from));
     let both = format!("{client} ms at the client, {nodes} at the nodes (bucket {from} to {to})");
-    field(out, &format!("{} p99", op.name()), &both)?;
+    out.field(&format!("{} p99", op.name()), &both);
     let prometheus = p99.prometheus_ms.map(|watched| format!("Prometheus says {}, ", ms(watched))).unwrap_or_default();
     let requests = grouped(p99.samples as u64);
-    field(
-        out,
+    out.field(
         "",
         &format!("{prometheus}spans of {requests} requests {}; the gap is {}:", ms(p99.told_ms), signed(p99.gap_ms)),
-    )?;
+    );
     let share = |part: f64| if p99.gap_ms == 0.0 { 0.0 } else { part * 100.0 / p99.gap_ms };
     let part = |(name, part): (&str, f64)| format!("{name} {} ({:.0} %)", signed(part), share(part));
     let outside = [
         [("lag", p99.lag_ms), ("other node", p99.elsewhere_ms), ("client queue", p99.client_queue_ms)],
         [("network", p99.network_ms), ("server queue", p99.server_queue_ms), ("residual", p99.residual_ms)],
     ];
-    outside.into_iter().try_for_each(|row| field(out, "", &row.map(part).join(", ")))?;
+    outside.into_iter().for_each(|row| out.field("", &row.map(part).join(", ")));
     let legs = format!("{} there, legs {}", ms(p99.in_mesh_ms), ms(p99.legs_ms));
     let inside = [("handler", p99.handler_ms), ("mesh", p99.mesh_ms)].map(part).join(", ");
-    field(out, "", &format!("{inside} [{legs}]"))?;
+    out.field("", &format!("{inside} [{legs}]"));
     let unexplained = format!("unexplained {} ({:.1} %)", ms(p99.unexplained_ms), p99.unexplained_percent);
-    field(out, "", &unexplained)
+    out.field("", &unexplained)
 }
 
 /// Milliseconds that may be below zero.

@@ -1,30 +1,31 @@
 //! The summary's part about single operations: the slowest of each kind with where their time went, and what became of traces.
 
-use std::fmt::{Result, Write};
-
 use super::{
-    Report,
-    numbers::grouped,
-    summary::{field, heading, ms},
+    Page, Report,
+    numbers::{grouped, shortened},
+    summary::{ms, without_scheme},
 };
 use crate::{Op, stats::SlowRequest};
 
-/// No line is longer.
-const COLUMNS: usize = 100;
+/// Where the second and further lines about a request begin.
+const INDENT: usize = 13;
+
+/// A node's name takes no more columns, so that what is said of it stands beside it.
+const NAME_MAX: usize = 32;
 
 /// Of each part of the run, kind and outcome; the results hold more.
 const SHOWN_MAX: usize = 2;
 
-pub(crate) fn write(out: &mut String, report: &Report) -> Result {
+pub(crate) fn write(out: &mut Page, report: &Report) {
     if report.slowest.is_empty() {
-        return Ok(());
+        return;
     }
-    heading(out, "Slowest requests, in ms")?;
+    out.heading("Slowest requests, in ms");
     let mut last: Option<(&SlowRequest, usize)> = None;
     for request in &report.slowest {
         let same = last.filter(|(other, _)| kind(other) == kind(request)).map_or(0, |(_, shown)| shown);
         if same < SHOWN_MAX {
-            one(out, report, request, last.is_none_or(|(other, _)| other.phase != request.phase))?;
+            one(out, report, request, last.is_none_or(|(other, _)| other.phase != request.phase));
         }
         last = Some((request, same + 1));
     }
@@ -35,13 +36,12 @@ fn kind(request: &SlowRequest) -> (crate::Phase, Op, &'static str) {
     (request.phase, request.op, request.outcome)
 }
 
-/// Two lines: what and how long, and where the time went.
-fn one(out: &mut String, report: &Report, request: &SlowRequest, is_first: bool) -> Result {
+/// What and how long, where to look at it, and where the time went.
+fn one(out: &mut Page, report: &Report, request: &SlowRequest, is_first: bool) {
     let phase = if is_first { request.phase.name() } else { "" };
     let what = format!("{} {}", request.op.name(), request.outcome);
-    let url = request.way.url.as_deref().unwrap_or_default();
-    let line = format!("  {phase:<11}{what:<15}{:>9}  {url}", ms(request.response_ms));
-    writeln!(out, "{}", line.trim_end())?;
+    out.line(&format!("  {phase:<11}{what:<15}{:>9}", ms(request.response_ms)));
+    request.way.url.iter().for_each(|url| out.item(INDENT, url));
     let mut parts = Vec::new();
     if request.lag_ms > 0.0 {
         parts.push(format!("lag {}", ms(request.lag_ms)));
@@ -64,71 +64,74 @@ fn one(out: &mut String, report: &Report, request: &SlowRequest, is_first: bool)
             parts.extend(mesh.map(|mesh| format!("mesh {}", ms(mesh))));
         }
     }
-    wrapped(out, &format!("{:.1}s {} = ", request.at_s, name(report, request.node)), " + ", &parts)?;
+    wrapped(out, &format!("{:.1}s {} = ", request.at_s, name(report, request.node)), " + ", &parts);
     if request.way.legs.is_empty() {
-        return Ok(());
+        return;
     }
-    let legs: Vec<_> =
-        request.way.legs.iter().map(|leg| format!("{} {} {}", leg.peer, leg.outcome, ms(leg.ms))).collect();
+    let legs: Vec<_> = request
+        .way
+        .legs
+        .iter()
+        .map(|leg| format!("{} {} {}", shortened(&leg.peer, NAME_MAX), leg.outcome, ms(leg.ms)))
+        .collect();
     wrapped(out, "legs: ", ", ", &legs)
 }
 
 /// A list behind a heading, in as many lines as it needs.
-fn wrapped(out: &mut String, heading: &str, between: &str, items: &[String]) -> Result {
-    const INDENT: usize = 13;
+fn wrapped(out: &mut Page, heading: &str, between: &str, items: &[String]) {
     let mut line = format!("{:INDENT$}{heading}", "");
     // An item that goes to the next line leaves what stands before it at the end of this one.
     let end = between.trim_end().len();
     for (at, item) in items.iter().enumerate() {
         let between = if at == 0 { "" } else { between };
-        if line.chars().count() + between.len() + item.chars().count() + end > COLUMNS {
-            writeln!(out, "{line}{}", between.trim_end())?;
+        if line.chars().count() + between.len() + item.chars().count() + end > out.columns() {
+            out.line(&format!("{line}{}", between.trim_end()));
             line = format!("{:width$}{item}", "", width = INDENT + 2);
         } else {
             line.push_str(between);
             line.push_str(item);
         }
     }
-    writeln!(out, "{line}")
+    out.line(&line);
 }
 
-/// A node without its scheme, so that a line fits a terminal.
-fn name(report: &Report, node: usize) -> &str {
-    let target = report.setup.targets.get(node).map_or("", String::as_str);
-    target.split_once("://").map_or(target, |(_, rest)| rest)
+fn name(report: &Report, node: usize) -> String {
+    shortened(without_scheme(report.setup.targets.get(node).map_or("", String::as_str)), NAME_MAX)
 }
 
-fn traces(out: &mut String, report: &Report) -> Result {
-    let Some(traces) = &report.traces else { return Ok(()) };
-    heading(out, "Traces")?;
+fn traces(out: &mut Page, report: &Report) {
+    let Some(traces) = &report.traces else { return };
+    out.heading("Traces");
     let kept = |(reason, kept): (&&str, &crate::stats::KeptFor)| {
         format!("{} {}", grouped(kept.count), reason.replace('_', " "))
     };
     let kept: Vec<_> = traces.kept.iter().filter(|(_, kept)| kept.count > 0).map(kept).collect();
-    field(out, "kept", &kept.join(", "))?;
+    out.field("kept", &kept.join(", "));
     let spans = &traces.spans;
     let [all, exported, failed, dropped] = [spans.kept, spans.exported, spans.failed, spans.dropped].map(grouped);
-    field(out, "spans", &format!("{all} of the client's: {exported} exported, {failed} failed, {dropped} dropped"))?;
+    out.field("spans", &format!("{all} of the client's: {exported} exported, {failed} failed, {dropped} dropped"));
     let (asked, lost) = (grouped(spans.asked), grouped(spans.not_asked));
-    field(out, "nodes", &format!("asked for their part {asked} times, {lost} in vain"))
+    out.field("nodes", &format!("asked for their part {asked} times, {lost} in vain"))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
     fn long_lists_take_several_lines() {
-        let mut out = String::new();
+        let written = |heading: &str, between: &str, items: &[String]| {
+            let mut page = Page::new(None);
+            wrapped(&mut page, heading, between, items);
+            page.finish()
+        };
         let items: Vec<_> = (0..8).map(|n| format!("127.0.0.1:2770{n} hedge cancelled 1234.56")).collect();
-        wrapped(&mut out, "legs: ", ", ", &items).unwrap();
-        assert!(out.lines().count() > 3 && out.lines().all(|line| line.len() <= COLUMNS), "{out}");
+        let out = written("legs: ", ", ", &items);
+        assert!(out.lines().count() > 3 && out.lines().all(|line| line.len() <= 80), "{out}");
         assert!(items.iter().all(|item| out.contains(item.as_str())), "{out}");
         for width in 20..60 {
-            let (mut out, items) = (String::new(), vec!["x".repeat(width); 4]);
-            wrapped(&mut out, "1.0s ", " + ", &items).unwrap();
-            assert!(out.lines().all(|line| line.len() <= COLUMNS), "{width}: {out}");
+            let out = written("1.0s ", " + ", &vec!["x".repeat(width); 4]);
+            assert!(out.lines().all(|line| line.len() <= 80), "{width}: {out}");
         }
     }
 }

@@ -1,55 +1,56 @@
 //! A report as text. The first lines have the form that existing scripts look for; what follows is for people.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use anstyle::AnsiColor;
 
 use super::{
-    Report, Row, fault_table,
-    numbers::{grouped, millis, percent, sparkline},
+    Page, Report, Row, fault_table,
+    numbers::{cell, count_cell, grouped, millis, percent, shortened, sparkline},
     reconcile_table, slow_table,
 };
 use crate::{Violation, stats::SweepTally};
 
-/// A heading is as wide as the table of latencies.
-const WIDTH: usize = 96;
+/// The latencies' labels, with two columns before them and one behind.
+const LABEL_MAX: usize = 25;
 
-/// The whole summary, ending in the verdict; before that, where the results are.
+/// A curve and its lowest and highest value stand in one line; a curve of fewer columns shows nothing.
+const CURVE_MAX: usize = 44;
+const CURVE_LINE_MAX: usize = 65;
+
+/// The whole summary on this page, ending in the verdict; before that, `place` is where the results are.
 #[must_use]
-pub(super) fn render(report: &Report, results: &str) -> String {
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    let _ = contract(&mut out, report);
-    let _ = throughput(&mut out, report);
-    let _ = tables(&mut out, report);
-    let _ = errors(&mut out, report);
-    let _ = integrity(&mut out, report);
-    let _ = fault_table::write(&mut out, &report.faults);
-    let _ = reconcile_table::write(&mut out, report);
-    let _ = slow_table::write(&mut out, report);
-    let _ = verdict(&mut out, report, results);
-    out
+pub(super) fn render(report: &Report, place: &str, mut page: Page) -> String {
+    let out = &mut page;
+    contract(out, report);
+    throughput(out, report);
+    tables(out, report);
+    errors(out, report);
+    integrity(out, report);
+    fault_table::write(out, &report.faults);
+    reconcile_table::write(out, report);
+    slow_table::write(out, report);
+    verdict(out, report, place);
+    page.finish()
 }
 
-fn contract(out: &mut String, report: &Report) -> std::fmt::Result {
+fn contract(out: &mut Page, report: &Report) {
     let totals = &report.totals;
     let hits = totals.hits_local + totals.hits_remote;
-    writeln!(out, "=== Mesh Bench Summary ===")?;
-    writeln!(out, "Targets: [{}]", report.setup.targets.join(" "))?;
-    writeln!(
-        out,
+    out.fact("=== Mesh Bench Summary ===");
+    out.fact(&format!("Targets: [{}]", report.setup.targets.join(" ")));
+    out.fact(&format!(
         "Total: {} | GETs: {} | SETs: {} | Errors: {}",
         totals.total, totals.gets, totals.sets, totals.errors
-    )?;
-    writeln!(
-        out,
+    ));
+    out.fact(&format!(
         "Hits: local={} remote={} | Miss={} | WrongValue={} | HitRatio={:.2}%",
         totals.hits_local,
         totals.hits_remote,
         totals.misses,
         report.integrity.wrong_values(),
         percent(hits, hits + totals.misses)
-    )?;
+    ));
     let op = |name: &str| {
         let row = report.rows.iter().find(|row| row.table == "all" && row.label == name);
         let of = |field: fn(&Row) -> f64| ms(row.map_or(0.0, field));
@@ -57,10 +58,14 @@ fn contract(out: &mut String, report: &Report) -> std::fmt::Result {
         let (p99, p999) = (of(|row| row.p99_ms), of(|row| row.p999_ms));
         format!("{name} p50={p50}ms p95={p95}ms p99={p99}ms p99.9={p999}ms")
     };
-    writeln!(out, "{} | {}", op("GET"), op("SET"))?;
+    if out.is_terminal() {
+        out.fact(&op("GET"));
+        out.fact(&op("SET"));
+    } else {
+        out.fact(&format!("{} | {}", op("GET"), op("SET")));
+    }
     let counters = &report.counters;
-    writeln!(
-        out,
+    out.fact(&format!(
         "Local cache counters (sum across nodes): hits={} miss={} local_hit_ratio={:.2}% evictions={} expirations={} \
          size={} capacity={}",
         counters.hits,
@@ -70,17 +75,18 @@ fn contract(out: &mut String, report: &Report) -> std::fmt::Result {
         counters.expirations,
         counters.size,
         counters.capacity
-    )?;
+    ));
     if report.evicted > 0 {
         let rate = report.evicted as f64 / (report.prefill_s + report.load_s).max(1.0);
         let (entries, rate) = (grouped(report.evicted), grouped(rate as u64));
-        writeln!(out, "Full: {entries} entries were evicted, {rate}/s; an evicted key is a miss, and no lost write")?;
+        out.fact(&format!(
+            "Full: {entries} entries were evicted, {rate}/s; an evicted key is a miss, and no lost write"
+        ));
     }
-    Ok(())
 }
 
-fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
-    heading(out, "Throughput")?;
+fn throughput(out: &mut Page, report: &Report) {
+    out.heading("Throughput");
     let (totals, setup) = (&report.totals, &report.setup);
     let ended = if report.interrupted { ", ended by a signal" } else { "" };
     let load = setup.rate.map_or_else(
@@ -88,137 +94,126 @@ fn throughput(out: &mut String, report: &Report) -> std::fmt::Result {
         |rate| format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), setup.concurrency),
     );
     let rate = grouped(totals.ops_per_s.round() as u64);
-    field(out, "rate", &format!("{rate} ops/s for {:.1} s{ended}", report.load_s))?;
+    out.field("rate", &format!("{rate} ops/s for {:.1} s{ended}", report.load_s));
     let deletes = if setup.delete_ratio > 0 { format!(", {} % DEL", setup.delete_ratio) } else { String::new() };
     let mix = format!("{} % SET{deletes}", setup.set_ratio);
-    field(out, "load", &format!("{load}, {} threads, {mix}, seed {}", setup.threads, setup.seed))?;
+    out.field("load", &format!("{load}, {} threads, {mix}", setup.threads));
+    out.field("seed", &setup.seed.to_string());
     let sizes = setup.value_sizes.to_string();
     let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
     let keys = grouped(setup.keys.count().into());
-    field(out, "keys", &format!("{keys}, {}{sizes}", setup.keys.distribution()))?;
+    out.field("keys", &format!("{keys}, {}{sizes}", setup.keys.distribution()));
     if report.prefill_s > 0.0 {
         let keys = format!("{} of {keys}", grouped(report.prefilled));
-        field(out, "prefill", &format!("{keys} keys in {:.1} s", report.prefill_s))?;
+        out.field("prefill", &format!("{keys} keys in {:.1} s", report.prefill_s));
     }
     if let Some(lag) = &report.lag {
         let (achieved, offered) = (grouped(totals.total), grouped(lag.offered));
         let share = percent(totals.total, lag.offered);
-        field(out, "achieved", &format!("{share:.1} % of the schedule: {achieved} of {offered} operations"))?;
+        out.field("achieved", &format!("{share:.1} % of the schedule: {achieved} of {offered} operations"));
         let lag = format!("{:.1} ms at most, backlog {}, given up {}", lag.max_ms, lag.backlog_max, lag.dropped);
-        field(out, "lag", &lag)?;
+        out.field("lag", &lag);
     }
     let cpu = &report.cpu;
     let who = if setup.nodes_within { "client and nodes" } else { "client" };
     let client = format!("{who} {:.0} % of one core, {:.1} µs/op", cpu.client_percent, cpu.client_us_per_op);
     let nodes: Vec<_> = cpu.node_us_per_op.iter().flatten().map(|us| format!("{us:.1}")).collect();
     let nodes = if nodes.is_empty() { String::new() } else { format!("; nodes {} µs/op", nodes.join(" + ")) };
-    field(out, "CPU", &format!("{client}{nodes}"))?;
+    out.field("CPU", &format!("{client}{nodes}"));
     curves(out, report)
 }
 
-fn curves(out: &mut String, report: &Report) -> std::fmt::Result {
+fn curves(out: &mut Page, report: &Report) {
     if report.samples.len() < 4 {
-        return Ok(());
+        return;
     }
-    let curve = |value: fn(&crate::exec::Sample) -> f64| {
+    let mut curve = |name: &str, value: fn(&crate::exec::Sample) -> f64, text: fn(f64) -> String, unit: &str| {
         let values: Vec<_> = report.samples.iter().map(value).collect();
         let (low, high) = (values.iter().copied().fold(f64::MAX, f64::min), values.iter().copied().fold(0.0, f64::max));
-        (sparkline(&values, 60), low, high)
+        let range = format!("  {} to {}{unit}", text(low), text(high));
+        let columns = CURVE_MAX.min(CURVE_LINE_MAX.saturating_sub(range.len()));
+        out.field(name, &format!("{}{range}", sparkline(&values, columns)));
     };
-    let (ops, low, high) = curve(|sample| sample.ops_per_s);
-    field(out, "ops/s", &format!("{ops}  {} to {}", grouped(low as u64), grouped(high as u64)))?;
-    let (p99, low, high) = curve(|sample| sample.p99_ms);
-    field(out, "p99", &format!("{p99}  {} to {} ms", ms(low), ms(high)))
+    curve("ops/s", |sample| sample.ops_per_s, |rate| grouped(rate as u64), "");
+    curve("p99", |sample| sample.p99_ms, cell, " ms");
 }
 
-fn tables(out: &mut String, report: &Report) -> std::fmt::Result {
-    heading(out, "Latency in ms")?;
+fn tables(out: &mut Page, report: &Report) {
+    out.heading("Latency in ms");
     let phases = report.rows.iter().filter(|row| row.table == "phase" && row.label.starts_with("GET")).count();
-    writeln!(
-        out,
-        "  {:<33}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        "", "count", "mean", "p50", "p95", "p99", "p99.9", "max"
-    )?;
+    let line = |label: &str, count: &str, cells: [&str; 6]| {
+        let cells = cells.map(|cell| format!("{cell:>7}"));
+        format!("  {label:<LABEL_MAX$} {count:>10}{}", cells.concat())
+    };
+    out.line(&line("", "count", ["mean", "p50", "p95", "p99", "p99.9", "max"]));
     for table in ["all", "outcome", "node", "phase", "service"] {
         if table == "phase" && phases < 2 {
             continue;
         }
         for row in report.rows.iter().filter(|row| row.table == table) {
-            writeln!(
-                out,
-                "  {:<33}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
-                row.label,
-                grouped(row.count),
-                ms(row.mean_ms),
-                ms(row.p50_ms),
-                ms(row.p95_ms),
-                ms(row.p99_ms),
-                ms(row.p999_ms),
-                ms(row.max_ms)
-            )?;
+            let (op, rest) = row.label.split_once(' ').unwrap_or((&row.label, ""));
+            let label = shortened(format!("{op} {}", without_scheme(rest)).trim_end(), LABEL_MAX);
+            let cells = [row.mean_ms, row.p50_ms, row.p95_ms, row.p99_ms, row.p999_ms, row.max_ms].map(cell);
+            out.line(&line(&label, &count_cell(row.count), cells.each_ref().map(String::as_str)));
         }
         if matches!(table, "all" | "outcome" | "node") {
-            writeln!(out)?;
+            out.gap();
         }
     }
-    while out.ends_with("\n\n") {
-        out.pop();
-    }
-    Ok(())
+    out.close();
 }
 
-fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
-    heading(out, "Failures")?;
+fn errors(out: &mut Page, report: &Report) {
+    out.heading("Failures");
     let totals = &report.totals;
     let share = percent(totals.errors, totals.total);
-    field(out, "errors", &format!("{} ({share:.3} % of all operations)", grouped(totals.errors)))?;
+    out.field("errors", &format!("{} ({share:.3} % of all operations)", grouped(totals.errors)));
     if totals.indeterminate > 0 {
         let share = percent(totals.indeterminate, totals.total);
         let words = format!("outcome of {} writes ({share:.3} % of all operations)", grouped(totals.indeterminate));
-        field(out, "unknown", &words)?;
+        out.field("unknown", &words);
     }
     let share = percent(totals.extra_tries, totals.total);
     let extra = format!("{} extra tries ({share:.3} % of all operations)", grouped(totals.extra_tries));
-    field(out, "fail-overs", &format!("{} answered by a second node; {extra}", grouped(totals.failed_over)))?;
+    out.field("fail-overs", &format!("{} answered by a second node; {extra}", grouped(totals.failed_over)));
     for error in &report.errors {
-        writeln!(out, "  {:>9} × {}", grouped(error.count), error.kind)?;
+        out.item(2, &format!("{:>9} × {}", grouped(error.count), error.kind));
         for window in error.windows.iter().take(4) {
             let (from, to) = (window.from_s, window.to_s);
-            writeln!(out, "              errors between {from:.1}s and {to:.1}s: {}", grouped(window.count))?;
+            out.item(14, &format!("errors between {from:.1}s and {to:.1}s: {}", grouped(window.count)));
         }
         if error.windows.len() > 4 {
-            writeln!(out, "              and in {} later windows", error.windows.len() - 4)?;
+            out.item(14, &format!("and in {} later windows", error.windows.len() - 4));
         }
-        writeln!(out, "              first: {}", error.first)?;
+        out.item(14, &format!("first: {}", error.first));
     }
-    Ok(())
 }
 
-fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
-    heading(out, "Integrity")?;
+fn integrity(out: &mut Page, report: &Report) {
+    out.heading("Integrity");
     if !report.setup.check {
-        return field(out, "not checked", "CHECK=off");
+        return out.field("not checked", "CHECK=off");
     }
     let found = &report.integrity;
     let of = |violation| grouped(found.of(violation));
     let reads = report.totals.hits_local + report.totals.hits_remote;
-    field(out, "wrong object", &of(Violation::WrongObject))?;
+    out.field("wrong object", &of(Violation::WrongObject));
     let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
-    field(out, "corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)))?;
-    field(out, "missing", &format!("{} misses of acknowledged keys", of(Violation::Missing)))?;
+    out.field("corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)));
+    out.field("missing", &format!("{} misses of acknowledged keys", of(Violation::Missing)));
     let lost = report.sweep.as_ref().map_or_else(
         || "unknown: no final sweep".to_owned(),
         |sweep| format!("{} of {} keys{}", of(Violation::Lost), grouped(sweep.keys), remarks(sweep)),
     );
-    field(out, "lost writes", &lost)?;
-    explained(out, report)?;
-    field(out, "order", &format!("{} acknowledged with too low a version", of(Violation::OutOfOrder)))?;
+    out.field("lost writes", &lost);
+    explained(out, report);
+    out.field("order", &format!("{} acknowledged with too low a version", of(Violation::OutOfOrder)));
     let (quorum, session) = (of(Violation::StaleQuorum), of(Violation::SessionBroken));
     let asked = report.setup.consistency.name();
     let too_old = format!("{quorum} quorum reads, {session} session reads (the load read at {asked})");
-    field(out, "too old", &too_old)?;
+    out.field("too old", &too_old);
     let (resurrected, outlived) = (of(Violation::Resurrected), of(Violation::Outlived));
-    field(out, "resurrected", &format!("{resurrected} deleted, refused or overwritten, {outlived} expired"))?;
+    out.field("resurrected", &format!("{resurrected} deleted, refused or overwritten, {outlived} expired"));
     let stale = format!("{} reads ({:.4} %)", grouped(found.stale), percent(found.stale, reads));
     let age = |ms: f64| millis(Duration::from_secs_f64(ms / 1e3));
     let ages = if found.stale > 0 {
@@ -226,43 +221,47 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     } else {
         String::new()
     };
-    field(out, "stale", &format!("{stale}{ages}"))?;
+    out.field("stale", &format!("{stale}{ages}"));
     if found.foreign > 0 {
-        field(out, "foreign", &format!("{} values of another run", grouped(found.foreign)))?;
+        out.field("foreign", &format!("{} values of another run", grouped(found.foreign)));
     }
     let divergences = report.unexplained_divergences();
     let evicted = match report.divergences.len() - divergences {
         0 => String::new(),
         evicted => format!(", and {evicted} nodes had nothing where an eviction explains it"),
     };
-    field(out, "divergence", &format!("{divergences} in {} comparisons{evicted}", report.comparisons))?;
+    out.field("divergence", &format!("{divergences} in {} comparisons{evicted}", report.comparisons));
     for divergence in report.divergences.iter().take(5) {
         let (at_s, node, key) = (divergence.at_s, &divergence.node, &divergence.key);
         let trace = divergence.trace.iter().map(|trace| format!(", trace {trace}")).collect::<String>();
-        writeln!(out, "    {at_s:.1}s {key} at {node}: has {}, newest {}{trace}", divergence.has, divergence.newest)?;
+        out.item(
+            4,
+            &format!("{at_s:.1}s {key} at {node}: has {}, newest {}{trace}", divergence.has, divergence.newest),
+        );
     }
     if let Some(sweep) = &report.sweep {
-        sweep_nodes(out, report, sweep)?;
+        sweep_nodes(out, report, sweep);
     }
-    found.examples.iter().try_for_each(|example| writeln!(out, "    {}", example.line()))
+    found.examples.iter().for_each(|example| out.item(4, &example.line()));
 }
 
 /// What would break the guarantee, if nothing explained it.
-fn explained(out: &mut String, report: &Report) -> std::fmt::Result {
+fn explained(out: &mut Page, report: &Report) {
     let what = [
         (Violation::Missing, "misses"),
         (Violation::Lost, "keys gone in the final sweep"),
         (Violation::StaleQuorum, "older values in quorum reads"),
         (Violation::SessionBroken, "older values in session reads"),
         (Violation::Resurrected, "values back"),
+        (Violation::OutOfOrder, "writes with too low a version"),
     ];
     let what = what.map(|(kind, words)| (report.integrity.explained(kind), words));
     let what: Vec<_> = what.iter().filter(|(count, _)| *count > 0).collect();
     if what.is_empty() {
-        return Ok(());
+        return;
     }
     let what: Vec<_> = what.iter().map(|(count, words)| format!("{} {words}", grouped(*count))).collect();
-    field(out, "explained", &format!("{}: {}", what.join(", "), report.miss_explanations().join("; ")))
+    out.field("explained", &format!("{}: {}", what.join(", "), report.explanations().join("; ")));
 }
 
 fn remarks(sweep: &SweepTally) -> String {
@@ -281,21 +280,23 @@ fn remarks(sweep: &SweepTally) -> String {
     text
 }
 
-fn sweep_nodes(out: &mut String, report: &Report, sweep: &SweepTally) -> std::fmt::Result {
+fn sweep_nodes(out: &mut Page, report: &Report, sweep: &SweepTally) {
     for (node, target) in report.setup.targets.iter().enumerate() {
         let (stale, missing) = (sweep.stale_by_node[node], sweep.missing_by_node[node]);
         let failed = match sweep.failed_by_node[node] {
             0 => String::new(),
             failed => format!(", {} not answered", grouped(failed)),
         };
-        writeln!(out, "    after the run {target}: {} stale, {} missing{failed}", grouped(stale), grouped(missing))?;
+        out.item(4, &format!("after the run {target}: {} stale, {} missing{failed}", grouped(stale), grouped(missing)));
     }
-    Ok(())
 }
 
-fn verdict(out: &mut String, report: &Report, results: &str) -> std::fmt::Result {
+fn verdict(out: &mut Page, report: &Report, place: &str) {
     let verdict = &report.verdict;
-    write!(out, "\n{results}")?;
+    out.gap();
+    if !place.is_empty() {
+        out.fact(place);
+    }
     let [red, yellow, green] = [AnsiColor::Red, AnsiColor::Yellow, AnsiColor::Green].map(|colour| colour.on_default());
     let lists = [
         ("BROKEN ", red, &verdict.broken),
@@ -306,7 +307,7 @@ fn verdict(out: &mut String, report: &Report, results: &str) -> std::fmt::Result
     ];
     for (word, style, reasons) in lists {
         for reason in reasons {
-            writeln!(out, "{style}{word}{style:#} {reason}")?;
+            out.fact(&format!("{style}{word}{style:#} {reason}"));
         }
     }
     let (word, style) = match verdict.exit_code {
@@ -315,15 +316,12 @@ fn verdict(out: &mut String, report: &Report, results: &str) -> std::fmt::Result
         _ if verdict.invalid.is_empty() && verdict.suspect.is_empty() => ("VOID RUN", yellow),
         _ => ("INVALID RUN", yellow),
     };
-    write!(out, "{style}Verdict: {word} (exit code {}){style:#}", verdict.exit_code)
+    out.fact(&format!("{style}Verdict: {word} (exit code {}){style:#}", verdict.exit_code));
 }
 
-pub(crate) fn heading(out: &mut String, title: &str) -> std::fmt::Result {
-    writeln!(out, "\n── {title} {}", "─".repeat(WIDTH.saturating_sub(title.len())))
-}
-
-pub(crate) fn field(out: &mut String, name: &str, text: &str) -> std::fmt::Result {
-    writeln!(out, "  {name:<13}{text}")
+/// A node without its scheme, so that a line fits a terminal.
+pub(crate) fn without_scheme(target: &str) -> &str {
+    target.split_once("://").map_or(target, |(_, rest)| rest)
 }
 
 pub(crate) fn ms(ms: f64) -> String {

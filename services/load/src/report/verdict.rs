@@ -10,6 +10,7 @@ use crate::{
     Op, Violation,
     exec::Standstill,
     faults::{FaultRecord, broken, strays, voids},
+    program::INVALID,
     stats::P99Reconciled,
 };
 
@@ -87,7 +88,7 @@ impl Verdict {
         verdict.exit_code = match (verdict.broken.len(), proves_nothing, verdict.missed.len(), verdict.suspect.len()) {
             (0, 0, 0, _) => 0,
             // What was missed may be the runner's own doing.
-            (0, 1.., _, _) | (0, 0, 1.., 1..) => 2,
+            (0, 1.., _, _) | (0, 0, 1.., 1..) => INVALID,
             _ => 1,
         };
         verdict

@@ -155,12 +155,12 @@ pub struct ConnectionLost {
 #[derive(Debug, Error)]
 pub enum TransportError {
     /// The address cannot be used.
-    #[error("cannot listen for peers on udp {addr}: {source}; set CACHE_BIND to a free address")]
+    #[error("cannot listen for peers on udp {addr}: {reason}; set CACHE_BIND to a free address")]
     Bind {
         /// CACHE_BIND.
         addr: String,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not named `source`: the message holds it, and a chain of errors would print it twice.
+        reason: std::io::Error,
     },
     /// Keys or certificates are unusable.
     #[error(transparent)]

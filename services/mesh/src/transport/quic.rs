@@ -48,7 +48,7 @@ impl QuicTransport {
     pub fn new(config: QuicConfig) -> Result<Self, TransportError> {
         let configs = QuinnConfigs::new(&config)?;
         let (listeners, local_addr) = socket::bind_listeners(config.bind, config.listeners)
-            .map_err(|source| TransportError::Bind { addr: config.bind.to_string(), source })?;
+            .map_err(|reason| TransportError::Bind { addr: config.bind.to_string(), reason })?;
         Ok(Self {
             local_addr,
             configs,
@@ -72,7 +72,7 @@ impl QuicTransport {
 
 impl Transport for QuicTransport {
     fn open(&self, listen: bool) -> Result<Arc<dyn Endpoint>, TransportError> {
-        let unusable = |addr: SocketAddr| move |source| TransportError::Bind { addr: addr.to_string(), source };
+        let unusable = |addr: SocketAddr| move |reason| TransportError::Bind { addr: addr.to_string(), reason };
         let client_addr = SocketAddr::new(self.local_addr.ip(), 0);
         let client = socket::bind(client_addr, false).map_err(unusable(client_addr))?;
         let listener = if listen {

@@ -21,7 +21,7 @@ use std::{
 
 use books::Books;
 use laid::Laid;
-pub use ran::{Ran, command, misbehaving, run, told};
+pub use ran::{Ran, command, misbehaving, run, sentences, told};
 use register::Registers;
 
 /// What a node does wrong.

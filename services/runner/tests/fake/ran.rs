@@ -52,6 +52,15 @@ pub fn told(output: &Output) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What is printed, with each sentence of the summary in one line.
+pub fn sentences(out: &str) -> String {
+    out.lines().fold(String::new(), |text, line| {
+        // A field's text goes on below its beginning.
+        let goes_on = line.starts_with("               ") && !line.starts_with("                ");
+        text + if goes_on { " " } else { "\n" } + if goes_on { line.trim_start() } else { line }
+    })
+}
+
 pub fn misbehaving(fault: Fault, settings: &[(&str, &str)]) -> Ran {
     let mesh = FakeMesh::start();
     mesh.nodes.iter().for_each(|node| node.misbehave(fault));
