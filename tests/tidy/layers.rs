@@ -22,6 +22,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("load", &["settings"]),
     ("node", &["mesh", "mesh-proto", "mesh-settings", "observability", "settings"]),
     ("runner", &["load", "observability", "settings"]),
+    ("budgets", &[]),
     ("direct-runner", &["load", "mesh", "mesh-proto", "mesh-settings", "settings"]),
 ];
 

@@ -139,7 +139,7 @@ impl Pacer {
         Ok(())
     }
 
-    async fn next(&self) -> Option<Instant> {
+    pub(crate) async fn next(&self) -> Option<Instant> {
         poll_fn(|context| {
             if let Some(start) = self.due.borrow_mut().pop_front() {
                 return Poll::Ready(Some(start));
@@ -153,7 +153,7 @@ impl Pacer {
         .await
     }
 
-    fn offer(&self, start: Instant) {
+    pub(crate) fn offer(&self, start: Instant) {
         self.offered.set(self.offered.get() + 1);
         let mut due = self.due.borrow_mut();
         if due.len() >= self.backlog_max {
