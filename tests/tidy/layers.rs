@@ -23,6 +23,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("load", &["settings"]),
     ("node", &["mesh", "mesh-proto", "mesh-settings", "observability", "receive-timestamps", "settings"]),
     ("runner", &["load", "observability", "receive-timestamps", "settings"]),
+    ("budgets", &[]),
     ("direct-runner", &["load", "mesh", "mesh-proto", "mesh-settings", "settings"]),
 ];
 

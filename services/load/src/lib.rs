@@ -18,6 +18,9 @@ mod history;
 mod report;
 mod stats;
 
+#[cfg(feature = "alone")]
+pub mod alone;
+
 pub use self::settings::LoadSettings;
 pub use cluster::{Cluster, NodeStats, NodeView};
 pub use exec::{Interrupts, Proof, Run, Stamp, Writer, all_of, complain, prove, run_plan, say, write_value};

@@ -16,6 +16,8 @@ mod together;
 mod value;
 mod worker;
 
+#[cfg(feature = "alone")]
+pub(crate) use self::schedule::Pacer;
 pub(crate) use self::{
     compare::Divergence,
     judged::Times,

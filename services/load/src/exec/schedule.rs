@@ -124,7 +124,7 @@ impl Pacer {
     pub(crate) async fn drive(&self, run: &Run) -> io::Result<()> {
         let interval = Duration::from_secs_f64(1.0 / self.rate);
         let timer = ticker(interval.clamp(TICK_MIN, TICK_MAX))?;
-        self.began.set(Some(Instant::now()));
+        self.begin(Instant::now());
         loop {
             let now = Instant::now();
             if run.load_ended(now) {
@@ -144,7 +144,12 @@ impl Pacer {
         Ok(())
     }
 
-    async fn next(&self) -> Option<Instant> {
+    /// The first operation is due at `now`.
+    pub(crate) fn begin(&self, now: Instant) {
+        self.began.set(Some(now));
+    }
+
+    pub(crate) async fn next(&self) -> Option<Instant> {
         poll_fn(|context| {
             if let Some(start) = self.take() {
                 return Poll::Ready(Some(start));
@@ -174,7 +179,7 @@ impl Pacer {
     }
 
     /// All that should have begun by `now` is due, and as many tasks as there are operations may begin them.
-    fn offer(&self, now: Instant) {
+    pub(crate) fn offer(&self, now: Instant) {
         let (Some(began), Some(first)) = (self.began.get(), self.start_of(self.due.get())) else { return };
         if first > now {
             return;

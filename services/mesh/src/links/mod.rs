@@ -5,4 +5,5 @@ pub(crate) mod health;
 pub(crate) mod link;
 pub(crate) mod peer;
 pub(crate) mod peers;
+pub(crate) mod seldom;
 pub(crate) mod serve;

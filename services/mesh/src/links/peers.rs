@@ -27,6 +27,7 @@ use crate::{
         bounds::{Room, frame_bytes_max},
         link::Link,
         peer::Peer,
+        seldom::Seldom,
     },
     membership::reach::{Connected, Starts, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
@@ -261,15 +262,22 @@ impl Peers {
             self.core.resync_wanted.notify_one();
         }
         self.core.observer.event(&Event::PeerUp { peer: peer.id });
+        // Requests and replies wake this task all the time, the rest hardly ever.
+        let rest = Seldom::new(async {
+            tokio::select! {
+                biased;
+                () = Self::accept_replies(&link) => "no more streams".to_owned(),
+                () = self.receive_gossip(&connection) => "no more datagrams".to_owned(),
+                lost = connection.closed() => lost.reason,
+                () = restarted(starts, peer.id, Some(start)) => "the peer was restarted".to_owned(),
+                () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
+            }
+        });
         let reason = tokio::select! {
             biased;
             () = link.write_requests(send) => "the request stream ended".to_owned(),
             () = link.read_replies(receive) => "the reply stream ended".to_owned(),
-            () = Self::accept_replies(&link) => "no more streams".to_owned(),
-            () = self.receive_gossip(&connection) => "no more datagrams".to_owned(),
-            lost = connection.closed() => lost.reason,
-            () = restarted(starts, peer.id, Some(start)) => "the peer was restarted".to_owned(),
-            () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
+            reason = rest => reason,
         };
         peer.link.store(None);
         self.set_connected(peer, None);
