@@ -132,6 +132,7 @@ def compare(scenario, budget, profile, percent):
             fallen.append(f"{scenario}: {change}")
     if grown:
         grown += growth(budget["functions"], profile.functions)
+        grown += more_sites(budget["sites"], profile.sites)
     return grown, fallen
 
 
@@ -149,13 +150,20 @@ def growth(before, now, count=8):
     return lines
 
 
+def more_sites(before, now):
+    """The functions that ask for more allocations than before."""
+    more = ((count - before.get(name, 0.0), name) for name, count in now.items())
+    return [f"    {count:+8.2f}  allocations in {name}" for count, name in sorted(more, reverse=True) if count > ALLOCATIONS_SLACK]
+
+
 def render(made, budgets):
     """The text of the file."""
     lines = [
         "# Instructions and allocations of one operation, as perf/budgets.py counts them under callgrind. `make test` fails when one",
         f"# has grown by more than {BOUND} %, or by more than {BOUND_ELSEWHERE} % where what is named below is not the same.",
         "# To accept new figures on purpose: WRITE_BUDGETS=1 make budgets, and say why in the commit.",
-        "# Under `functions` stand the instructions of the largest functions themselves, so that growth can be placed.",
+        "# Under `functions` stand the instructions of the largest functions themselves, so that growth can be placed, and under",
+        "# `sites` the allocations that each function asks for.",
         "",
         "[made_with]",
         *(f'{name} = "{value}"' for name, value in made.items()),
@@ -175,6 +183,8 @@ def render(made, budgets):
         ]
         largest = sorted(budget["functions"].items(), key=lambda entry: (-entry[1], entry[0]))
         lines += [f"'{name}' = {cost:.1f}" for name, cost in largest]
+        lines += [f"[scenario.{scenario}.sites]"]
+        lines += [f"'{name}' = {count:.2f}" for name, count in sorted(budget["sites"].items(), key=lambda entry: (-entry[1], entry[0]))]
     return "\n".join(lines) + "\n"
 
 
@@ -183,7 +193,8 @@ def budget_of(profile):
     least = SHARE_KEPT * profile.instructions
     # A literal string of TOML cannot hold its own quote.
     functions = {name.replace("'", "`"): cost for name, cost in profile.functions.items() if cost >= least}
-    return {"instructions": profile.instructions, "allocations": profile.allocations, "functions": functions}
+    sites = {name.replace("'", "`"): count for name, count in profile.sites.items() if count >= ALLOCATIONS_SLACK}
+    return {"instructions": profile.instructions, "allocations": profile.allocations, "functions": functions, "sites": sites}
 
 
 def told(profiles, file, made):

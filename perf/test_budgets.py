@@ -69,7 +69,7 @@ class Reading(unittest.TestCase):
 
 
 class Comparing(unittest.TestCase):
-    BUDGET = {"instructions": 1000.0, "allocations": 3.0, "functions": {"f": 600.0, "g": 300.0}}
+    BUDGET = {"instructions": 1000.0, "allocations": 3.0, "functions": {"f": 600.0, "g": 300.0}, "sites": {"f": 3.0}}
 
     def compare(self, percent=budgets.BOUND, **functions):
         return budgets.compare("set", self.BUDGET, profile(**functions), percent)
@@ -95,6 +95,10 @@ class Comparing(unittest.TestCase):
             now = Profile(1000.0, allocations, {"f": 1000.0})
             self.assertEqual(bool(budgets.compare("set", self.BUDGET, now, budgets.BOUND)[0]), grows, allocations)
 
+    def test_more_allocations_are_placed(self):
+        now = Profile(1000.0, 5.0, {"f": 1000.0}, {"f": 3.0, "h": 2.0})
+        self.assertIn("       +2.00  allocations in h", budgets.compare("set", self.BUDGET, now, budgets.BOUND)[0])
+
     def test_what_has_become_cheaper_is_said_and_does_not_fail(self):
         grown, fallen = self.compare(f=500.0)
         self.assertEqual(grown, [])
@@ -104,11 +108,12 @@ class Comparing(unittest.TestCase):
 class Writing(unittest.TestCase):
     def test_what_is_written_is_read_again(self):
         made = {"rustc": "rustc 1.0.0", "cpu": "x86_64 avx2"}
-        budget = budgets.budget_of(Profile(1000.0, 3.0, {"<a::B as C>::d": 990.0, "small": 5.0, "e'": 20.0}))
+        budget = budgets.budget_of(Profile(1000.0, 3.0, {"<a::B as C>::d": 990.0, "small": 5.0, "e'": 20.0}, {"f": 3.0}))
         read = tomllib.loads(budgets.render(made, {"set": budget}))
         self.assertEqual(read["made_with"], made)
         functions = {"<a::B as C>::d": 990.0, "e`": 20.0}
-        self.assertEqual(read["scenario"]["set"], {"instructions": 1000.0, "allocations": 3.0, "functions": functions})
+        expected = {"instructions": 1000.0, "allocations": 3.0, "functions": functions, "sites": {"f": 3.0}}
+        self.assertEqual(read["scenario"]["set"], expected)
 
     def test_what_is_derived_is_the_whole_less_its_parts(self):
         less = budgets.less(Profile(100.0, 9.0, {"f": 60.0, "g": 40.0}), 2, Profile(20.0, 2.0, {"f": 20.0}))
