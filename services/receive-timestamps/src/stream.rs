@@ -123,6 +123,7 @@ mod tests {
             let before = Instant::now();
             sender.write_all(b"more").await.unwrap();
             let after = Instant::now();
+            #[expect(clippy::disallowed_methods, reason = "this thread is to be late")]
             std::thread::sleep(Duration::from_millis(waits));
             assert_eq!(stream.read(&mut buffer).await.unwrap(), 4);
             let received = stream.received().get().unwrap();

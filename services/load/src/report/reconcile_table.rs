@@ -84,8 +84,9 @@ fn latency(out: &mut Page, op: Op, p99: &P99Reconciled) {
     let share = |part: f64| if p99.gap_ms == 0.0 { 0.0 } else { part * 100.0 / p99.gap_ms };
     let part = |(name, part): (&str, f64)| format!("{name} {} ({:.0} %)", signed(part), share(part));
     let outside = [
-        [("lag", p99.lag_ms), ("other node", p99.elsewhere_ms), ("client queue", p99.client_queue_ms)],
-        [("network", p99.network_ms), ("server queue", p99.server_queue_ms), ("residual", p99.residual_ms)],
+        [("lag", p99.lag_ms), ("other node", p99.elsewhere_ms)],
+        [("client queue", p99.client_queue_ms), ("server queue", p99.server_queue_ms)],
+        [("network", p99.network_ms), ("residual", p99.residual_ms)],
     ];
     outside.into_iter().for_each(|row| out.field("", &row.map(part).join(", ")));
     let legs = format!("{} there, legs {}", ms(p99.in_mesh_ms), ms(p99.legs_ms));
