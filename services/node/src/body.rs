@@ -3,6 +3,7 @@
 //! owner goes on after the write was acknowledged, and a client may be slow to read.
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use axum::{
-    body::{Body, HttpBody},
+    body::HttpBody,
     http::{HeaderMap, StatusCode, header},
 };
 use bytes::Bytes;
@@ -68,6 +69,11 @@ impl BodyBudget {
     }
 }
 
+/// A request's body, in a box or not.
+pub(crate) trait RequestBody: HttpBody<Data = Bytes, Error: Display> + Unpin {}
+
+impl<B: HttpBody<Data = Bytes, Error: Display> + Unpin> RequestBody for B {}
+
 /// A value that counts against the budget until it is dropped.
 struct Held {
     value: Bytes,
@@ -99,7 +105,7 @@ pub(crate) struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Reads a body of at most `bytes_max` bytes within `patience`.
     pub(crate) async fn read(
-        mut body: Body,
+        mut body: impl RequestBody,
         headers: &HeaderMap,
         bytes_max: usize,
         patience: Duration,
@@ -151,7 +157,7 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    async fn fill(&mut self, body: &mut Body, bytes_max: usize) -> Result<(), Problem> {
+    async fn fill(&mut self, body: &mut impl RequestBody, bytes_max: usize) -> Result<(), Problem> {
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > bytes_max {
             return Err(too_large(announced, bytes_max));
@@ -201,7 +207,7 @@ fn too_large(bytes: usize, bytes_max: usize) -> Problem {
     Problem::too_large("value-too-large", detail).closing()
 }
 
-async fn discard(body: &mut Body) {
+async fn discard(body: &mut impl RequestBody) {
     let mut discarded = 0;
     while let Ok(Some(Ok(frame))) = timeout(DISCARD_PATIENCE, body.frame()).await {
         discarded += frame.data_ref().map_or(0, Bytes::len);
@@ -219,6 +225,7 @@ mod tests {
         task::{Context, Poll},
     };
 
+    use axum::body::Body;
     use hyper::body::{Frame, SizeHint};
 
     use super::*;

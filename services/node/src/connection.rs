@@ -13,7 +13,7 @@ use std::{
 use axum::{
     BoxError, Router,
     body::{Body, HttpBody},
-    http::header,
+    http::{header, request::Parts},
     response::Response,
 };
 use bytes::Bytes;
@@ -128,32 +128,32 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let app = Arc::clone(&worker.app);
-    if !has_one_host(&request) {
+    let (parts, body) = request.into_parts();
+    if !has_one_host(&parts) {
         let detail = "send one Host header, such as Host: node1:8081";
         return Ok(Problem::bad_request("host-missing", detail).respond(&app.telemetry));
     }
     let in_flight = app.in_flight.enter();
     app.pause.wait().await;
     // Reads and writes go straight to their handlers: the router's five allocations would cost them a tenth of their CPU.
-    let response = match (request.method(), request.uri().path()) {
+    let response = match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/get") => match worker.admission.admit(in_flight.others()) {
-            Ok(()) => Ok(routes::get(worker, arrival, request.map(|_| Body::empty())).await),
+            Ok(()) => Ok(routes::get(worker, arrival, parts).await),
             Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         (&Method::POST, "/set") => match worker.admission.admit(in_flight.others()) {
             Ok(()) => {
-                let exchange = exchange.clone();
-                let request = request.map(|body| Body::new(ExchangeBody { body, exchange, _end: None }));
-                Ok(routes::set(worker, arrival, request).await)
+                let body = ExchangeBody { body, exchange: exchange.clone(), _end: None };
+                Ok(routes::set(worker, arrival, parts, body).await)
             }
             Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         (&Method::DELETE, "/del") => match worker.admission.admit(in_flight.others()) {
-            Ok(()) => Ok(routes::del(worker, arrival, request.map(|_| Body::empty())).await),
+            Ok(()) => Ok(routes::del(worker, arrival, parts).await),
             Err(bound) => Ok(shed(&app, &exchange, bound)),
         },
         // Health and metrics bypass admission control: an overloaded node must still be observable.
-        _ => router.call(request).await,
+        _ => router.call(Request::from_parts(parts, body)).await,
     };
     // A stopped process would not finish what it has begun either.
     app.pause.wait().await;
@@ -165,11 +165,11 @@ async fn answer(
 }
 
 /// HTTP/1.1 demands one Host (RFC 9112, section 3.2); HTTP/1.0 does without.
-fn has_one_host(request: &Request<Incoming>) -> bool {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
+fn has_one_host(parts: &Parts) -> bool {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
     match hosts.next() {
         Some(_) => hosts.next().is_none(),
-        None => request.version() == Version::HTTP_10,
+        None => parts.version == Version::HTTP_10,
     }
 }
 

@@ -184,7 +184,7 @@ impl Shard {
         if origin == ApplyOrigin::Repair && held.is_none() && !self.has_room(new) && !import_past {
             return Applied::Skipped;
         }
-        let (mut queue, mut visits) = (self.queue_for(new), 0);
+        let (mut queue, mut visits) = (self.queue_for(new, origin), 0);
         if let Some(at) = held {
             let old = self.segments.at(at);
             if old.is_live() && new.is_live() {
@@ -203,11 +203,12 @@ impl Shard {
         Applied::Stored
     }
 
-    /// Where a record goes that is not held.
-    fn queue_for(&mut self, new: &NewRecord<'_>) -> QueueName {
+    /// Where a record goes that is not held. Repair is nobody's interest in a key that was evicted: what it brings goes where
+    /// [`Self::has_room`] has looked for room.
+    fn queue_for(&mut self, new: &NewRecord<'_>, origin: ApplyOrigin) -> QueueName {
         if !new.is_live() {
             QueueName::Dead
-        } else if self.ghost.take(new.hash, self.live_len()) {
+        } else if origin == ApplyOrigin::Write && self.ghost.take(new.hash, self.live_len()) {
             QueueName::Main
         } else {
             QueueName::Small

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::{extract::Request, response::Response};
+use axum::{http::request::Parts, response::Response};
 use mesh::WriteOptions;
 
 use super::{Arrival, MeshRequest, set::answer};
 use crate::{app::HttpWorker, query};
 
 /// Deletes a key, whether or not it is there.
-pub(crate) async fn del(http: Arc<HttpWorker>, arrival: Arrival, request: Request) -> Response {
+pub(crate) async fn del(http: Arc<HttpWorker>, arrival: Arrival, parts: Parts) -> Response {
     let app = &*http.app;
-    let (parts, _) = request.into_parts();
     let mut request = MeshRequest::new(&http, arrival, ("DELETE", "/del"), &parts.headers);
     let key = query::parameters(parts.uri.query(), ["k"]).and_then(|[key]| query::key(key, &app.limits));
     let response = match key {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
@@ -24,9 +23,8 @@ use crate::{
 };
 
 /// Reads a key.
-pub(crate) async fn get(http: Arc<HttpWorker>, arrival: Arrival, request: Request) -> Response {
+pub(crate) async fn get(http: Arc<HttpWorker>, arrival: Arrival, parts: Parts) -> Response {
     let app = &*http.app;
-    let (parts, _) = request.into_parts();
     let mut request = MeshRequest::new(&http, arrival, ("GET", "/get"), &parts.headers);
     let response = match parse(&parts, app) {
         Ok((key, consistency)) => {

@@ -43,9 +43,9 @@ pub(crate) use set::{body_bytes_max, set};
 /// All paths, for one thread. There are no layers around them: each would cost every request.
 pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {
     Router::new()
-        .route("/get", routing::get(|State(http), request| get::get(http, Arrival::default(), request)))
-        .route("/set", routing::post(|State(http), request| set::set(http, Arrival::default(), request)))
-        .route("/del", routing::delete(|State(http), request| del::del(http, Arrival::default(), request)))
+        .route("/get", routing::get(|State(http), parts| get::get(http, Arrival::default(), parts)))
+        .route("/set", routing::post(|State(http), parts, body: Body| set::set(http, Arrival::default(), parts, body)))
+        .route("/del", routing::delete(|State(http), parts| del::del(http, Arrival::default(), parts)))
         .route("/stats", routing::get(stats::stats))
         .route("/ready", routing::get(ready::ready))
         .route("/cluster", routing::get(cluster::cluster))

@@ -5,8 +5,6 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
-    extract::Request,
     http::{HeaderMap, header, request::Parts},
     response::Response,
 };
@@ -18,7 +16,7 @@ use settings::TTL_MS_MAX;
 use super::{Arrival, MeshRequest};
 use crate::{
     app::{HttpWorker, Limits},
-    body::Payload,
+    body::{Payload, RequestBody},
     headers::{self, X_MESH_NODE, X_MESH_VERSION},
     problem::Problem,
     query,
@@ -52,8 +50,7 @@ struct JsonEntry<'a> {
 }
 
 /// Writes a key.
-pub(crate) async fn set(http: Arc<HttpWorker>, arrival: Arrival, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+pub(crate) async fn set(http: Arc<HttpWorker>, arrival: Arrival, parts: Parts, body: impl RequestBody) -> Response {
     let mut request = MeshRequest::new(&http, arrival, ("POST", "/set"), &parts.headers);
     let response = match read(&http, &parts, body).await {
         Ok(entry) => {
@@ -78,7 +75,7 @@ pub(super) fn answer(http: &HttpWorker, written: Result<Written, WriteError>) ->
     }
 }
 
-async fn read(http: &HttpWorker, parts: &Parts, body: Body) -> Result<Entry, Problem> {
+async fn read(http: &HttpWorker, parts: &Parts, body: impl RequestBody) -> Result<Entry, Problem> {
     let limits = &http.app.limits;
     let bodies = &http.app.bodies;
     if !is_raw(&parts.headers) {
