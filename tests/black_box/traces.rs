@@ -95,13 +95,18 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
     assert_eq!(request(node, "POST", "/set?k=before", "v", &traceparent(UNSAMPLED, "00")).await, 200);
     assert_eq!(request(node, "POST", "/set?k=hostile%22%7D%0A%23key", "v", &traceparent(TRACE, "01")).await, 200);
 
-    let expected = ["POST /set", "mesh.leg", "mesh.leg", "mesh.leg", "mesh.serve", "mesh.serve", "mesh.set"];
+    let expected =
+        ["POST /set", "http.queue", "mesh.leg", "mesh.leg", "mesh.leg", "mesh.serve", "mesh.serve", "mesh.set"];
     let spans = arrived(&collector, TRACE, &expected).await;
     assert_no_orphans(&spans, CALLER);
     let (http, set) = (only(&spans, "POST /set"), only(&spans, "mesh.set"));
     assert_eq!((http.parent.as_str(), http.attributes["http.response.status_code"].as_str()), (CALLER, "200"));
     assert_eq!((&set.parent, set.attributes["outcome"].as_str()), (&http.id, "acknowledged"));
     assert!(http.times.0 <= set.times.0 && set.times.1 <= http.times.1, "{http:?} does not hold {set:?}");
+    // The request begins when the kernel received it, and its queue is the first of what happened then.
+    let queue = only(&spans, "http.queue");
+    assert_eq!((&queue.parent, queue.times.0), (&http.id, http.times.0));
+    assert!(queue.times.1 <= set.times.0, "{queue:?} does not end before {set:?}");
     let legs = named(&spans, "mesh.leg");
     let peers: HashSet<&String> = legs.iter().map(|leg| &leg.attributes["peer"]).collect();
     assert_eq!(peers.len(), 3, "one leg per owner: {legs:#?}");
