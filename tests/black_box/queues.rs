@@ -40,6 +40,8 @@ async fn the_time_in_which_a_node_was_stopped_is_its_queue() {
     }
     for stopped_ms in [50, 200] {
         cluster.node(0).freeze();
+        // A signal takes a moment.
+        sleep(Duration::from_millis(10)).await;
         ask(&mut stream).await;
         let sent = Instant::now();
         sleep(Duration::from_millis(stopped_ms)).await;
