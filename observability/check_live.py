@@ -37,6 +37,10 @@ runner_integrity_violations_total{{run_id="fake-run",kind="wrong_value"}} {t}
 mesh_hints_dropped_total{{node="fake",reason="full"}} {t}
 mesh_ring_slots_owned{{node="fake"}} 4096
 mesh_slots_in_sync{{node="fake"}} 4000
+mesh_http_queue_duration_seconds_bucket{{node="fake",le="0.1"}} 0
+mesh_http_queue_duration_seconds_bucket{{node="fake",le="+Inf"}} {t}
+mesh_op_duration_seconds_bucket{{node="fake",op="fake",le="0.001"}} {t}
+mesh_op_duration_seconds_bucket{{node="fake",op="fake",le="+Inf"}} {t}
 mesh_requests_total{{node="fake",op="fake",outcome="refused"}} {t}
 mesh_requests_total{{node="fake",op="fake",outcome="hit_local"}} {t}00
 """
