@@ -76,7 +76,7 @@ impl FromStr for ResourceAttributes {
         let pair = |pair: &str| {
             let (key, value) = pair.split_once('=')?;
             let key = key.trim();
-            (!key.is_empty()).then_some(())?;
+            (!key.is_empty() && is_percent_encoded(value)).then_some(())?;
             Some((key.to_owned(), percent_encoding::percent_decode_str(value.trim()).decode_utf8().ok()?.into_owned()))
         };
         let pairs = text.split(',').filter(|pair| !pair.trim().is_empty()).map(pair).collect::<Option<Vec<_>>>();
@@ -84,6 +84,12 @@ impl FromStr for ResourceAttributes {
             .map(Self)
             .ok_or("expected key=value pairs between commas, percent-encoded, such as deployment.environment=demo")
     }
+}
+
+/// Whether each percent sign begins a byte: a decoder would leave others as they are.
+fn is_percent_encoded(text: &str) -> bool {
+    let is_byte = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_byte)
 }
 
 /// What tracing is told, by nodes and the runner alike. Without a collector nothing is recorded.
@@ -177,7 +183,7 @@ mod tests {
         let parsed = "a=1, b = x%20y ,".parse::<ResourceAttributes>();
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(parsed, Ok(ResourceAttributes(vec![pair("a", "1"), pair("b", "x y")])));
-        for bad in ["a", "=1", "a=1,b", "a=%ff"] {
+        for bad in ["a", "=1", "a=1,b", "a=%ff", "a=%zz", "a=1%"] {
             assert!(bad.parse::<ResourceAttributes>().is_err(), "{bad}");
         }
     }

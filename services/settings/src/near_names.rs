@@ -22,6 +22,11 @@ pub(crate) fn warn(command: &Command, variables: impl Iterator<Item = (OsString,
         let name = name.to_string_lossy();
         if let Some(right) = nearest(&name, &ours) {
             tell(&format!("{name} is not a setting; did you mean {right}?"));
+        } else if otel::is_malformed(&name, &value.to_string_lossy(), &obeyed) {
+            // Not its value, which is often a secret.
+            tell(&format!(
+                "{name} is not key=value between commas, such as api-key=SECRET: the rest of it has no effect"
+            ));
         } else if otel::has_no_effect(&name, &value.to_string_lossy(), &obeyed) {
             unsupported.insert(name.into_owned());
         }

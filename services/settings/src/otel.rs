@@ -5,7 +5,7 @@ use clap::{Arg, Command};
 
 const PREFIX: &str = "OTEL_";
 
-/// The exporter reads these itself.
+/// The exporter reads these itself, and skips what is not `key=value` between commas.
 const BY_THE_EXPORTER: &[&str] = &["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
 /// Values that ask for what is done anyway.
@@ -34,6 +34,13 @@ pub(crate) fn has_no_effect(name: &str, value: &str, obeyed: &[&str]) -> bool {
     is_otel(&name) && !obeyed.is_empty() && !is_known && !is_default
 }
 
+/// Whether it is a list of headers of which the exporter skips some.
+pub(crate) fn is_malformed(name: &str, value: &str, obeyed: &[&str]) -> bool {
+    let is_pair = |pair: &str| pair.split_once('=').is_some_and(|(key, _)| !key.trim().is_empty());
+    let mut pairs = value.split(',').filter(|pair| !pair.trim().is_empty());
+    BY_THE_EXPORTER.contains(&name) && !obeyed.is_empty() && !pairs.all(is_pair)
+}
+
 fn is_otel(name: &&str) -> bool {
     name.starts_with(PREFIX)
 }
@@ -58,6 +65,16 @@ mod tests {
         ] {
             assert_eq!(has_no_effect(name, value, &obeyed), expected, "{name}={value}");
             assert!(!has_no_effect(name, value, &[]), "{name}: a program without traces obeys none");
+        }
+    }
+
+    #[test]
+    fn headers_are_pairs() {
+        let obeyed = ["OTEL_SERVICE_NAME"];
+        for (value, expected) in [("a=b", false), ("a=b, c=d,", false), ("Bearer token", true), ("a=b,=d", true)] {
+            assert_eq!(is_malformed("OTEL_EXPORTER_OTLP_HEADERS", value, &obeyed), expected, "{value}");
+            assert!(!is_malformed("OTEL_EXPORTER_OTLP_HEADERS", value, &[]), "{value}");
+            assert!(!is_malformed("OTEL_SERVICE_NAME", value, &obeyed), "{value}");
         }
     }
 }
