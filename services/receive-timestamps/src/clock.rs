@@ -16,22 +16,37 @@ static AHEAD_NANOS: AtomicI64 = AtomicI64::new(0);
 
 /// The monotonic time of a timestamp of the wall clock; nothing right after a step.
 pub(crate) fn monotonic(stamp: Duration) -> Option<Instant> {
-    let (now, wall) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).ok()?);
-    let since_epoch = now.saturating_duration_since(*EPOCH);
-    let age = age(&AHEAD_NANOS, since_epoch, wall, stamp)?;
+    let (mut now, epoch) = (Instant::now(), *EPOCH);
+    let read = || {
+        now = Instant::now();
+        Some((now.saturating_duration_since(epoch), SystemTime::now().duration_since(UNIX_EPOCH).ok()?))
+    };
+    let age = age(&AHEAD_NANOS, read, stamp)?;
     now.checked_sub(age)
 }
 
-/// How long ago that was.
-fn age(ahead: &AtomicI64, monotonic: Duration, wall: Duration, stamp: Duration) -> Option<Duration> {
-    let now_ahead = i64::try_from(wall.as_nanos()).ok()? - i64::try_from(monotonic.as_nanos()).ok()?;
+/// How long ago that was, by both clocks as they are read.
+fn age(ahead: &AtomicI64, mut read: impl FnMut() -> Option<(Duration, Duration)>, stamp: Duration) -> Option<Duration> {
     // Relaxed: threads that disagree about a step each lose one timestamp.
     let before = ahead.load(Ordering::Relaxed);
-    let has_stepped = before != 0 && now_ahead.abs_diff(before) > STEP_NANOS.unsigned_abs();
-    if before == 0 || has_stepped {
-        ahead.store(now_ahead, Ordering::Relaxed);
+    let mut compare = || {
+        let (monotonic, wall) = read()?;
+        let now_ahead = i64::try_from(wall.as_nanos()).ok()? - i64::try_from(monotonic.as_nanos()).ok()?;
+        Some((wall, now_ahead, now_ahead.abs_diff(before) > STEP_NANOS.unsigned_abs()))
+    };
+    let (mut wall, _, is_off) = compare()?;
+    if is_off {
+        // This thread may have been held up between the two clocks.
+        let (again, now_ahead, is_still_off) = compare()?;
+        if is_still_off {
+            ahead.store(now_ahead, Ordering::Relaxed);
+            if before != 0 {
+                return None;
+            }
+        }
+        wall = again;
     }
-    (!has_stepped).then(|| wall.saturating_sub(stamp))
+    Some(wall.saturating_sub(stamp))
 }
 
 #[cfg(test)]
@@ -41,6 +56,7 @@ mod tests {
     #[test]
     fn a_step_of_the_wall_clock_costs_one_timestamp() {
         let (ahead, ms) = (AtomicI64::new(0), Duration::from_millis);
+        let age = |ahead: &AtomicI64, monotonic, wall, stamp| age(ahead, || Some((monotonic, wall)), stamp);
         let day = ms(86_400_000);
         assert_eq!(age(&ahead, ms(10), day + ms(10), day + ms(7)), Some(ms(3)), "compared for the first time");
         assert_eq!(age(&ahead, ms(20), day + ms(20), day + ms(17)), Some(ms(3)));
@@ -54,5 +70,13 @@ mod tests {
             age(&ahead, ms(1000), day + ms(1000) + Duration::from_micros(500), day + ms(999)),
             Some(Duration::from_micros(1500))
         );
+    }
+
+    #[test]
+    fn a_thread_that_was_held_up_between_the_clocks_looks_again() {
+        let (ahead, ms) = (AtomicI64::new(0), Duration::from_millis);
+        assert_eq!(age(&ahead, || Some((ms(10), ms(1010))), ms(1007)), Some(ms(3)));
+        let mut readings = [(ms(20), ms(1045)), (ms(45), ms(1045))].into_iter();
+        assert_eq!(age(&ahead, || readings.next(), ms(1007)), Some(ms(38)));
     }
 }

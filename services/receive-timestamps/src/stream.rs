@@ -13,6 +13,12 @@ use tokio::{
 
 use crate::Received;
 
+/// How much room is offered to a read, at first and at most, in bytes. All of it is filled with zeros before, so it follows what comes.
+#[cfg(target_os = "linux")]
+const ROOM_MIN: usize = 1 << 10;
+#[cfg(target_os = "linux")]
+const ROOM_MAX: usize = 64 << 10;
+
 /// A TCP stream, and when what was read last was received.
 #[derive(Debug)]
 pub struct TimestampedStream {
@@ -21,6 +27,8 @@ pub struct TimestampedStream {
     /// Nothing if timestamps are off, or not to be had here.
     #[cfg(target_os = "linux")]
     control: Option<crate::linux::Control>,
+    #[cfg(target_os = "linux")]
+    room: usize,
 }
 
 impl TimestampedStream {
@@ -30,6 +38,8 @@ impl TimestampedStream {
         Self {
             #[cfg(target_os = "linux")]
             control: is_on.then(|| crate::linux::Control::enable(&stream)).flatten(),
+            #[cfg(target_os = "linux")]
+            room: ROOM_MIN,
             stream,
             received: Received::default(),
         }
@@ -55,9 +65,12 @@ impl AsyncRead for TimestampedStream {
         if let Some(control) = &mut this.control {
             loop {
                 std::task::ready!(this.stream.poll_read_ready(context))?;
-                match control.read(&this.stream, buffer.initialize_unfilled()) {
+                let room = this.room.min(buffer.remaining());
+                match control.read(&this.stream, buffer.initialize_unfilled_to(room)) {
                     Ok((bytes, stamp)) => {
                         buffer.advance(bytes);
+                        let wanted = bytes * if bytes == this.room { 4 } else { 2 };
+                        this.room = wanted.clamp(ROOM_MIN, ROOM_MAX);
                         this.received.set(stamp.and_then(crate::clock::monotonic));
                         return Poll::Ready(Ok(()));
                     }
@@ -119,6 +132,15 @@ mod tests {
     async fn what_waited_in_the_socket_is_told_by_when_it_was_received() {
         let (mut sender, mut stream) = pair(true).await;
         let mut buffer = [0; 64];
+        // The kernel begins to take timestamps a moment after the first socket has asked for them.
+        for _ in 0..1000 {
+            sender.write_all(b"first").await.unwrap();
+            let _ = stream.read(&mut buffer).await.unwrap();
+            if stream.received().get().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         for waits in [0, 40, 5] {
             let before = Instant::now();
             sender.write_all(b"more").await.unwrap();
