@@ -33,7 +33,7 @@ budgets: ## Counts instructions and allocations per operation against perf/budge
 
 sim: ## Simulates clusters under faults: SEEDS=50000 new seeds (FROM=n), SEED=n alone (SHRINK=1: as small as it still fails), MODEL=1
 	@.ci/need cc gcc
-	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked -p mesh-bench $(if $(MODEL),--test model,--test simulator seeds_keep_the_guarantee) -- --nocapture
+	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked --workspace $(if $(MODEL),--test model,--test simulator seeds_keep_the_guarantee) -- --nocapture
 
 test: ## Everything that CI checks; ends with the number of passed, failed and skipped checks
 	@.ci/need cc gcc

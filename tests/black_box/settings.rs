@@ -20,7 +20,7 @@ Each is an environment variable and a flag of the same name in lower case (`--re
 variable is an unset one. Durations are `60s`, `1m30s`, `250ms`; `*_MS` are whole milliseconds; sizes are bytes or `64KiB`, `64MiB`,
 `1GiB`; booleans are `true`, `on`, `yes`, `1` and `false`, `off`, `no`, `0`. All that is wrong is reported at the start, with exit code 2.
 
-This file is made of what the binaries say: `WRITE_SETTINGS=1 cargo test -p mesh-bench --test black_box settings::` writes it.
+This file is made of what the binaries say: `WRITE_SETTINGS=1 cargo test --workspace --test black_box settings::` writes it.
 ";
 
 /// Runs a binary that checks these variables and starts nothing.

@@ -175,22 +175,12 @@ async fn a_value_is_written_read_and_deleted() {
     assert_eq!(version.len(), 32);
     assert_eq!(written.text().await.unwrap(), "OK");
 
-    // The kernel begins to take timestamps a moment after the first socket has asked for them.
-    for _ in 0..1000 {
-        if !cfg!(target_os = "linux") || header(&node.get("/get?k=a").await, "server-timing").starts_with("queue") {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let read = node.client.get(node.url("/get?k=a")).header("traceparent", trace).send().await.unwrap();
     assert_eq!(read.status(), StatusCode::OK);
     assert_eq!(header(&read, "x-cache"), "HIT_LOCAL");
     assert_eq!(header(&read, "x-mesh-version"), version);
     assert_eq!(header(&read, "x-mesh-node").len(), 16);
-    let timing = header(&read, "server-timing");
-    let parts = ["mesh;dur=", "handler;dur="].iter().all(|part| timing.split(", ").any(|told| told.starts_with(part)));
-    assert!(parts && timing.starts_with("queue;dur=") == cfg!(target_os = "linux"), "{timing}");
     assert_eq!(header(&read, "traceparent"), trace);
     assert_eq!(read.text().await.unwrap(), "some value");
 

@@ -8,7 +8,7 @@ use std::{
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::{NodeProcess, assert_problem};
+use super::{DEADLINE, NodeProcess, assert_problem, header};
 
 #[tokio::test]
 async fn what_common_clients_send_is_understood() {
@@ -33,6 +33,27 @@ async fn a_request_names_one_host() {
     ] {
         let answer = node.raw(head.as_bytes());
         assert!(answer.starts_with(status), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn each_answer_says_where_its_time_went() {
+    let node = NodeProcess::start(&[]).await;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let answer = node.get("/get?k=a").await;
+        let timing = header(&answer, "server-timing");
+        let names: Vec<_> = timing.split(", ").filter_map(|part| part.split_once(";dur=")).map(|part| part.0).collect();
+        if !cfg!(target_os = "linux") {
+            assert_eq!(names, ["mesh", "handler"], "{timing}");
+            break;
+        }
+        // The kernel begins to take timestamps a moment after the first socket has asked for them.
+        if names == ["queue", "mesh", "handler"] {
+            break;
+        }
+        assert_eq!(names, ["mesh", "handler"], "{timing}");
+        assert!(Instant::now() < deadline, "no timestamps within {DEADLINE:?}");
     }
 }
 
