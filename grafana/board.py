@@ -263,6 +263,8 @@ def full() -> list[dict]:
             query(f"mesh_store_full{{{NODE}}}", "{{node}}"), names={0: ("room", "green"), 1: ("full", "orange")}, width=8),
         lines("Evictions and expirations", "Entries that made room, and entries that reached their expiry.", "ops",
             query(rate("mesh_store_evictions_total", NODE), "{{node}} evicted"), query(rate("mesh_store_expirations_total", NODE), "{{node}} expired")),
+        lines("Age of what is evicted", "How much older than the newest write an evicted entry was, on the average of the last minute: for about so long the store remembers.", "s",
+            query(f"mesh_store_evicted_age_seconds{{{NODE}}}", "{{node}}")),
         lines("Hits of the last minute", "Share of look-ups in the local store that found a live value, requests of peers included. It is what a larger CAPACITY_BYTES would raise.", "percentunit",
             query(f"mesh_store_hit_ratio{{{NODE}}}", "{{node}}"), defaults={"max": 1}),
         lines("Entries", "Live entries of the local store.", "short", query(f"mesh_store_entries{{{NODE}}}", "{{node}}")),

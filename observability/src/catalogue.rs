@@ -142,6 +142,7 @@ catalogue! {
     STORE_EXPIRATIONS: Counter "mesh_store_expirations_total" "Entries that reached their expiry." ["Expirations" |s| s.stats.store.expirations];
     STORE_FULL: Gauge "mesh_store_full" "1 if entries were evicted within the last minute, else 0: the store is at its capacity." ["full" |s| u64::from(s.last_minute.is_full())];
     STORE_EVICTION_RATE: Gauge "mesh_store_eviction_rate" "Live entries dropped to make room for each second of the last minute.";
+    STORE_EVICTED_AGE: Gauge "mesh_store_evicted_age_seconds" "How much older than the newest write the entries of the last minute were that made room, on the average.";
     STORE_HIT_RATIO: Gauge "mesh_store_hit_ratio" "Look-ups of the last minute in the local store that found a live value, as a part of all, 0 to 1.";
     STORE_HITS: Counter "mesh_store_hits_total" "Look-ups in the local store that found a live value." ["Hits" |s| s.stats.store.hits];
     STORE_MISSES: Counter "mesh_store_misses_total" "Look-ups in the local store that did not." ["Misses" |s| s.stats.store.misses];
@@ -201,6 +202,7 @@ catalogue! {
     _: "repaired" |s| s.stats.repaired;
     _: "hints_queued" |s| s.stats.hints.queued;
     _: "hints_queued_bytes" |s| s.stats.hints.queued_bytes;
+    _: "evicted_age_ms" |s| s.stats.store.evicted_age_ms;
     _: "hints_oldest_age_ms" |s| millis(s.stats.hints.oldest_age);
     _: "hints_dropped" |s| s.stats.hints.dropped();
     _: "peers_refused" |s| s.stats.peers_refused;

@@ -54,6 +54,8 @@ impl NodeSample {
 pub struct LastMinute {
     /// Entries evicted, for each second.
     pub evictions_per_s: f64,
+    /// How much older than the newest write these were, on the average, in seconds; nothing without any.
+    pub evicted_age_s: Option<f64>,
     /// Look-ups that found a live value, as a part of all; nothing without any.
     pub hit_ratio: Option<f64>,
 }
@@ -117,6 +119,7 @@ pub(crate) struct SampleSeries {
     /// One for each of [`names::FIGURES`] that has a series.
     figures: Vec<(Handle, &'static names::Figure)>,
     eviction_rate: Gauge,
+    evicted_age: Gauge,
     hit_ratio: Gauge,
     start: Gauge,
     clock: Gauge,
@@ -142,6 +145,7 @@ impl SampleSeries {
         Self {
             figures: names::FIGURES.iter().filter_map(handle).collect(),
             eviction_rate: registry.gauge(&names::STORE_EVICTION_RATE, &[]),
+            evicted_age: registry.gauge(&names::STORE_EVICTED_AGE, &[]),
             hit_ratio: registry.gauge(&names::STORE_HIT_RATIO, &[]),
             start: registry.gauge(&names::START, &[]),
             clock: registry.gauge(&names::CLOCK, &[]),
@@ -158,7 +162,8 @@ impl SampleSeries {
             }
         }
         self.eviction_rate.set(sample.last_minute.evictions_per_s);
-        // Not a number is a gap on the board; zero would be a very bad ratio.
+        // Not a number is a gap on the board; zero would be a very short age, and a very bad ratio.
+        self.evicted_age.set(sample.last_minute.evicted_age_s.unwrap_or(f64::NAN));
         self.hit_ratio.set(sample.last_minute.hit_ratio.unwrap_or(f64::NAN));
         self.clock.set(sample.view.unix_ms as f64 / 1000.0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

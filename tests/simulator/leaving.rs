@@ -12,9 +12,12 @@ use tokio::{
 use crate::{
     cluster::Cluster,
     links::Links,
+    mutants,
     plan::Plan,
     promises::{key, play, scene, set},
     rings::{KEYS, hits, slow, write_all},
+    seeds::Seed,
+    simulation::simulate,
 };
 
 /// Three nodes of which each is an owner of every key.
@@ -303,4 +306,13 @@ fn who_is_being_connected_to_is_not_suspected() {
         }
         assert_eq!(suspects, 0, "looks at suspects");
     });
+}
+
+/// Two members leave and return while a third leaves for good: one of them connects to the others only after these have spread that
+/// the third has left, and would look for it for ten seconds. A scene of its own has not met these moments; this seed does.
+#[test]
+fn who_leaves_while_another_one_returns_is_known_to_have_left() {
+    mutants::plant();
+    let findings = simulate(&Plan::of(Seed { generation: 2, number: 75_000_020_417 })).findings;
+    assert!(findings.is_empty(), "{findings:?}");
 }

@@ -62,6 +62,8 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::MeshesMerge => "names::an_address_that_changes_hands_merges_no_meshes",
         Mutant::DeadUnsought => "leaving::the_dead_are_looked_for_though_no_seed_comes",
         Mutant::DialledAreAccused => "leaving::who_is_being_connected_to_is_not_suspected",
+        Mutant::JoinersFirst => "rings::what_all_owners_refuse_is_not_held_by_one_that_joins",
+        Mutant::FirstContactIsSilent => "leaving::who_leaves_while_another_one_returns_is_known_to_have_left",
         Mutant::DialsUnrationed => "storm::many_nodes_that_start_at_once_settle",
         Mutant::ForgottenTooEarly => "leaving::the_dead_are_looked_for_though_no_seed_comes",
         Mutant::RoundsNeverStretch => "leaving::slow_answers_are_no_silence",

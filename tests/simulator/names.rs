@@ -29,6 +29,27 @@ fn a_name_that_stands_for_all_nodes_makes_one_mesh() {
     });
 }
 
+/// As where the name server starts later than the nodes do.
+#[test]
+fn a_name_that_nobody_knows_yet_is_asked_for_again() {
+    play(&scene(3, 3, 2), async |cluster| {
+        cluster.network.set_name("mesh:5011", Vec::new());
+        for at in 0..3 {
+            cluster.crash(at);
+            cluster.configure(at, |config, _| config.seeds = vec!["mesh:5011".to_owned()]);
+            cluster.start(at);
+        }
+        sleep(Duration::from_secs(60)).await;
+        for at in 0..3 {
+            let readiness = cluster.node(at).unwrap().readiness();
+            assert_ne!(readiness, Readiness::Ready, "node {at} is alone, and can acknowledge nothing");
+        }
+        cluster.network.set_name("mesh:5011", (0..3).map(|at| format!("node{at}:5011")).collect());
+        let ready = cluster.wait(Duration::from_secs(5), Cluster::is_ready).await;
+        assert!(ready.is_ok(), "not ready once the name is known: {:?}", cluster.unsettled());
+    });
+}
+
 /// A node of one mesh has died, and another mesh, with the same secret, has started a node at its address.
 #[test]
 fn an_address_that_changes_hands_merges_no_meshes() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{GetOptions, Lookup, Node, WriteOptions, transport::LinkFault};
+use mesh::{GetOptions, Lookup, Node, WriteError, WriteOptions, transport::LinkFault};
 use mesh_proto::{Consistency, KeyHash, Slot, Version, Weight};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -164,6 +164,38 @@ fn nodes_that_join_cost_nobody_an_answer() {
         }
         assert!(cluster.is_ready(), "they have not joined: {:?}", cluster.unsettled());
         println!("{asked} keys asked for meanwhile");
+    });
+}
+
+/// Two clocks are an hour ahead: that of a coordinator, and that of a node that is joining, which finds nothing wrong with the other.
+#[test]
+fn what_all_owners_refuse_is_not_held_by_one_that_joins() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut plan = scene(4, 3, 2);
+    plan.places = 5;
+    plan.clock_offsets_ms = vec![0; 5];
+    play(&plan, async |cluster| {
+        let node = cluster.node(3).unwrap();
+        [3, 4].iter().for_each(|at| cluster.move_clock(*at, HOUR_MS));
+        cluster.start(4);
+        let joins = |_: &Cluster| node.view().members.iter().any(|member| member.state == "joining");
+        assert!(cluster.wait(Duration::from_secs(2), joins).await.is_ok(), "{:?}", node.view());
+        // They are being connected to.
+        sleep(Duration::from_millis(100)).await;
+        for number in 0..KEYS {
+            assert_eq!(set(&node, number, "v").await, Err(WriteError::Drift));
+        }
+        assert!(cluster.wait(Duration::ZERO, joins).await.is_ok(), "it has joined too early");
+        [3, 4].iter().for_each(|at| cluster.move_clock(*at, -HOUR_MS));
+        let ready = cluster.wait(Duration::from_secs(10), Cluster::is_ready).await;
+        assert!(ready.is_ok(), "{:?}", cluster.unsettled());
+        for number in 0..KEYS {
+            for consistency in [Consistency::One, Consistency::Quorum] {
+                let options = GetOptions { consistency, ..GetOptions::default() };
+                let found = cluster.node(4).unwrap().get(&key(number), options).await;
+                assert!(matches!(found, Ok(Lookup::Miss { .. })), "key {number}: {found:?}");
+            }
+        }
     });
 }
 

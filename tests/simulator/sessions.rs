@@ -23,6 +23,7 @@ use crate::{
     cluster::Cluster,
     history::{Action, Fate, History, Key, Level, Moment, Operation, Seen, WriteId},
     life::Life,
+    narrator::narrate,
     plan::Plan,
 };
 
@@ -226,6 +227,9 @@ impl Session {
         *known = seen.max(*known);
         let (session, via) = (self.number, *via);
         let ended = self.clients.moment();
+        narrate(self.clients.epoch, || {
+            format!("client {session} via node {via}, key {}, since {:?}: {action:?}", key.0, begun.time)
+        });
         self.clients.note(Operation { session, via, key, begun, ended, action });
     }
 
@@ -241,6 +245,9 @@ impl Session {
             answer = node.set(name, Bytes::from(value), options) => Some(answer),
             () = life.over() => None,
         };
+        if let Some(Err(error)) = &answer {
+            narrate(self.clients.epoch, || format!("write {} of client {}: {error:?}", self.seq, self.number));
+        }
         Action::Set { write: WriteId { session: self.number, seq: self.seq }, ttl, fate: fate(answer) }
     }
 }

@@ -90,6 +90,7 @@ impl Cluster for Trio {
         let stats = self.node(node)?.stats();
         let own = [
             ("hedges", stats.hedges),
+            ("evicted_age_ms", stats.store.evicted_age_ms),
             ("hedge_wins", stats.hedge_wins),
             ("remote_reads", stats.remote_reads),
             ("missed_writes", stats.missed_writes),

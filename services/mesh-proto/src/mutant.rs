@@ -72,6 +72,10 @@ pub enum Mutant {
     DeadUnsought,
     /// A member that is being connected to for the first time is suspected for its silence.
     DialledAreAccused,
+    /// Those that are about to own a slot get a write before its owners have acknowledged it.
+    JoinersFirst,
+    /// Nodes that connect for the first time do not tell each other whom they know.
+    FirstContactIsSilent,
     /// A node dials all its peers at the same time, however many they are.
     DialsUnrationed,
     /// Members that are gone are forgotten at once.
@@ -104,7 +108,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 49] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -138,6 +142,8 @@ impl Mutant {
         Self::MeshesMerge,
         Self::DeadUnsought,
         Self::DialledAreAccused,
+        Self::JoinersFirst,
+        Self::FirstContactIsSilent,
         Self::DialsUnrationed,
         Self::ForgottenTooEarly,
         Self::RoundsNeverStretch,

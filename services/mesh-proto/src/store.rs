@@ -128,6 +128,8 @@ pub struct StoreStats {
     pub misses: u64,
     /// Live entries dropped to make room.
     pub evictions: u64,
+    /// How much older than the newest write these were, all together, in milliseconds.
+    pub evicted_age_ms: u64,
     /// Entries that reached their expiry.
     pub expirations: u64,
     /// Live entries now.
@@ -332,6 +334,7 @@ impl Store {
             stats.hits += counters.hits;
             stats.misses += counters.misses;
             stats.evictions += counters.evictions;
+            stats.evicted_age_ms += counters.evicted_age_ms;
             stats.expirations += counters.expirations;
             stats.tombstones_dropped += counters.tombstones_dropped;
             stats.tombstones_collected += counters.tombstones_collected;

@@ -124,7 +124,9 @@ impl SimulatedEndpoint {
 
 impl Endpoint for SimulatedEndpoint {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<String>, DialError>> {
-        Box::pin(std::future::ready(Ok(self.network.resolve(name, &self.addr))))
+        let addrs = self.network.resolve(name, &self.addr);
+        let unknown = || DialError::Resolve { addr: name.to_owned(), reason: "no such name".to_owned() };
+        Box::pin(std::future::ready(if addrs.is_empty() { Err(unknown()) } else { Ok(addrs) }))
     }
 
     fn dial<'a>(

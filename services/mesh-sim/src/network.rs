@@ -129,7 +129,7 @@ impl Network {
         self.state.lock().names.insert(name.to_owned(), addrs);
     }
 
-    /// The addresses that a name stands for, the asker's own first, as a resolver may have it.
+    /// The addresses that a name stands for, the asker's own first, as a resolver may have it; none of a name that nobody knows.
     pub(crate) fn resolve(&self, name: &str, asker: &str) -> Vec<String> {
         let mut addrs = self.state.lock().names.get(name).cloned().unwrap_or_else(|| vec![name.to_owned()]);
         addrs.sort_by_key(|addr| addr != asker);

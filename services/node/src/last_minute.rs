@@ -37,9 +37,11 @@ impl Minute {
         let Some((began, before)) = self.looks.front() else { return LastMinute::default() };
         let rose = |field: fn(&StoreStats) -> u64| field(store).saturating_sub(field(before)) as f64;
         let (hits, misses) = (rose(|store| store.hits), rose(|store| store.misses));
+        let evictions = rose(|store| store.evictions);
         let seconds = now.duration_since(*began).max(Duration::from_secs(1)).as_secs_f64();
         LastMinute {
-            evictions_per_s: rose(|store| store.evictions) / seconds,
+            evictions_per_s: evictions / seconds,
+            evicted_age_s: (evictions > 0.0).then(|| rose(|store| store.evicted_age_ms) / evictions / 1000.0),
             hit_ratio: (hits + misses > 0.0).then(|| hits / (hits + misses)),
         }
     }
@@ -52,18 +54,28 @@ mod tests {
     #[test]
     fn what_is_older_than_a_minute_does_not_count() {
         let start = Instant::now();
-        let store = |evictions, hits, misses| StoreStats { evictions, hits, misses, ..StoreStats::default() };
+        let store = |evictions, hits, misses| StoreStats {
+            evictions,
+            evicted_age_ms: evictions * 1500,
+            hits,
+            misses,
+            ..StoreStats::default()
+        };
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut minute = Minute::new(start);
         assert_eq!(minute.until(start, &store(0, 0, 0)), LastMinute::default());
         let first = minute.until(at(2), &store(10, 3, 1));
-        assert_eq!(first, LastMinute { evictions_per_s: 5.0, hit_ratio: Some(0.75) }, "since the start");
+        assert_eq!(
+            first,
+            LastMinute { evictions_per_s: 5.0, evicted_age_s: Some(1.5), hit_ratio: Some(0.75) },
+            "since the start"
+        );
         for second in 1..=100 {
             minute.look(at(second), &store(if second <= 10 { second * 100 } else { 1000 }, second, second));
         }
         assert!(minute.looks.len() <= 62, "{}", minute.looks.len());
         let later = minute.until(at(100), &store(1000, 130, 110));
-        assert_eq!(later, LastMinute { evictions_per_s: 0.0, hit_ratio: Some(90.0 / 160.0) });
+        assert_eq!(later, LastMinute { evictions_per_s: 0.0, evicted_age_s: None, hit_ratio: Some(90.0 / 160.0) });
         assert!(!later.is_full() && first.is_full());
     }
 }

@@ -70,6 +70,12 @@ impl Observed {
         self.change(|stats| stats.evictions)
     }
 
+    /// How much older than the newest write these were, on the average, if the nodes tell.
+    pub(crate) fn evicted_age_s(&self) -> Option<f64> {
+        let age_ms = self.change(|stats| stats.own("evicted_age_ms").unwrap_or_default());
+        (age_ms > 0).then(|| age_ms as f64 / 1000.0 / self.evicted().max(1) as f64)
+    }
+
     /// Whether the nodes' counters tell of the whole run: each has answered, and none was restarted.
     pub(crate) fn counters_are_whole(&self) -> bool {
         let is_same = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {

@@ -67,6 +67,8 @@ pub struct Report {
     pub counters: NodeStats,
     /// Entries that the nodes evicted during the run, which explains misses.
     pub evicted: u64,
+    /// How much older than the newest write these were, on the average, in seconds; nothing where the nodes do not tell.
+    pub evicted_age_s: Option<f64>,
     /// How many of the lost keys that explains at most; less than `evicted` would be wrong where a node's counters are not whole.
     #[serde(skip)]
     evicted_keys_max: u64,
@@ -204,6 +206,7 @@ impl Report {
             comparisons: observed.comparisons.as_ref().map_or(0, |found| found.made),
             counters: sum(&observed.stats_after_load),
             evicted,
+            evicted_age_s: observed.evicted_age_s(),
             evicted_keys_max: if observed.counters_are_whole() { evicted } else { u64::MAX },
             expired: observed.change(|stats| stats.expirations),
             cpu: cpu(&observed, totals.total),

@@ -79,8 +79,9 @@ fn contract(out: &mut Page, report: &Report) {
     if report.evicted > 0 {
         let rate = report.evicted as f64 / (report.prefill_s + report.load_s).max(1.0);
         let (entries, rate) = (grouped(report.evicted), grouped(rate as u64));
+        let age = report.evicted_age_s.map(|age| format!(", {age:.1} s old on the average")).unwrap_or_default();
         out.fact(&format!(
-            "Full: {entries} entries were evicted, {rate}/s; an evicted key is a miss, and no lost write"
+            "Full: {entries} entries were evicted, {rate}/s{age}; an evicted key is a miss, and no lost write"
         ));
     }
 }

@@ -120,6 +120,7 @@ fn happened(report: &mut Report) {
     };
     report.samples = (1..99).map(sample).collect();
     (report.prefill_s, report.evicted, report.expired) = (1234.5, 12_345_678, 12_345_678);
+    report.evicted_age_s = Some(1234.5);
     (report.counters.hits, report.counters.misses) = (1_234_567_890, 1_234_567_890);
     (report.counters.size, report.counters.capacity) = (12_345_678_901, 123_456_789_012);
     report.cpu.node_us_per_op = vec![Some(123.4); 3];

@@ -45,6 +45,7 @@ pub(super) struct Counters {
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) evictions: u64,
+    pub(super) evicted_age_ms: u64,
     pub(super) expirations: u64,
     pub(super) tombstones_dropped: u64,
     pub(super) tombstones_collected: u64,
@@ -64,6 +65,8 @@ pub(super) struct Shard {
     /// Values spared since one was evicted.
     spared: u32,
     counters: Counters,
+    /// When the newest write was made that it has been asked to take.
+    newest: UnixMillis,
     /// Now.
     second: Second,
     /// The sweep goes on here.
@@ -82,6 +85,7 @@ impl Shard {
             index_bytes: 0,
             spared: 0,
             counters: Counters::default(),
+            newest: UnixMillis::default(),
             second: Second::default(),
             sweep_at: Place::default(),
         }
@@ -184,6 +188,7 @@ impl Shard {
         if origin == ApplyOrigin::Repair && held.is_none() && !self.has_room(new) && !import_past {
             return Applied::Skipped;
         }
+        self.newest = self.newest.max(new.version.unix_millis());
         let (mut queue, mut visits) = (self.queue_for(new, origin), 0);
         if let Some(at) = held {
             let old = self.segments.at(at);

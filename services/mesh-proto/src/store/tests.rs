@@ -162,6 +162,16 @@ fn a_thousand_entries_are_a_thousand_at_most() {
 }
 
 #[test]
+fn how_old_the_evicted_were_is_told() {
+    let store = small(1 << 30, 4, 1);
+    for second in 1..=10 {
+        write(&store, &value(&second.to_string(), at_ms(second * 1000, 1), b"x"));
+    }
+    let stats = store.stats();
+    assert_eq!((stats.evictions, stats.evicted_age_ms), (6, 6 * 4000));
+}
+
+#[test]
 fn what_was_read_is_spared() {
     let store = small(1 << 30, 100, 10);
     for n in 0..100 {

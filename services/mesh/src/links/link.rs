@@ -12,8 +12,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
-    ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record, RecordLimits,
-    RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
+    ControlReply, ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record,
+    RecordLimits, RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
 };
 use parking_lot::Mutex;
 use slab::Slab;
@@ -27,7 +27,7 @@ use crate::{
     call::{ReadCall, WriteCall},
     core::{Core, count},
     links::{
-        bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
+        bounds::{APART_AT_ONCE_MAX, CONTROL_TIMEOUT, INLINE_VALUE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
         health::Health,
     },
     transport::{Connection, ReceiveHalf, SendHalf},
@@ -222,6 +222,18 @@ impl Link {
         .ok()?;
         let reply = receiver.await.ok()?;
         Some((reply, self.core.clock.now().since(now)))
+    }
+
+    /// Tells the peer whom this node knows, and learns whom the peer knows; whether it has answered.
+    pub(crate) async fn exchange_members(&self) -> bool {
+        let request = ControlRequest::Members(self.core.roster.members());
+        match self.control(request, CONTROL_TIMEOUT).await {
+            Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) => {
+                self.core.handle_members(&members);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Sends a hint as a write of its own. The reply never comes if the connection breaks or the time is up; nothing if it

@@ -258,7 +258,12 @@ impl Peers {
         peer.link.store(Some(Arc::clone(&link)));
         self.set_connected(peer, Some(start));
         if self.purpose == Purpose::Upkeep {
-            self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
+            let is_first = self.core.routes.set_dialled(peer.id, Some(Arc::clone(&connection)));
+            if is_first && !Mutant::FirstContactIsSilent.is_planted() {
+                // News that was spread before there was a way has not come here, and does not come again.
+                let link = Arc::clone(&link);
+                tokio::spawn(async move { link.exchange_members().await });
+            }
             self.core.resync_wanted.notify_one();
         }
         self.core.observer.event(&Event::PeerUp { peer: peer.id });

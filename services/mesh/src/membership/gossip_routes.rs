@@ -62,11 +62,12 @@ impl GossipRoutes {
         self.routes.lock().entry(peer).or_default().first_dialled = Some(now);
     }
 
-    pub(crate) fn set_dialled(&self, peer: NodeId, connection: Option<Arc<dyn Connection>>) {
+    /// A connection came up, or broke; whether the peer was dialled for the first time.
+    pub(crate) fn set_dialled(&self, peer: NodeId, connection: Option<Arc<dyn Connection>>) -> bool {
         let mut routes = self.routes.lock();
         let route = routes.entry(peer).or_default();
         route.dialled = connection;
-        route.first_dialled = None;
+        route.first_dialled.take().is_some()
     }
 
     /// The peer has spoken on this connection, which it has dialled.

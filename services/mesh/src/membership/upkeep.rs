@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use mesh_proto::{ControlReply, ControlRequest, FrameBody, Mutant, RejectReason, Weight, WeightSampler};
+use mesh_proto::{Mutant, RejectReason, Weight, WeightSampler};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
@@ -123,18 +123,11 @@ async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> b
     };
     let peer = Health::new(connection.peer(), core.clock.now());
     let link = Link::new(Arc::clone(core), peer, Arc::clone(&connection), hello.limits);
-    let request = ControlRequest::Members(core.roster.members());
-    let reply = tokio::select! {
+    let has_come = tokio::select! {
         biased;
-        reply = link.control(request, JOIN_TIMEOUT) => reply,
-        () = link.write_requests(send) => None,
-        () = link.read_replies(receive) => None,
-    };
-    let has_come = if let Some((FrameBody::ControlReply(ControlReply::Members(members)), _)) = reply {
-        core.handle_members(&members);
-        true
-    } else {
-        false
+        has_come = link.exchange_members() => has_come,
+        () = link.write_requests(send) => false,
+        () = link.read_replies(receive) => false,
     };
     link.close();
     connection.close("members exchanged");

@@ -154,7 +154,10 @@ impl Worker {
                 WriteOutcome::Acknowledged if core.clock.now() > rounds.deadline() => {
                     return fail(&rounds, version, WriteError::NoQuorum { reachable, needed });
                 }
-                WriteOutcome::Acknowledged => return Ok(Written { version }),
+                WriteOutcome::Acknowledged => {
+                    self.send_to_joining(&ring, &call, rounds.deadline());
+                    return Ok(Written { version });
+                }
                 WriteOutcome::Stale { newest, next } => {
                     if core.replica.observe(newest, core.clock.unix()).is_err() {
                         return fail(&rounds, version, WriteError::Drift);
@@ -219,11 +222,22 @@ impl Worker {
         if let Some(leg) = own.filter(|_| waits.is_none()) {
             call.apply_here(core, leg);
         }
-        for peer in ring.joining(slot) {
-            // It will be compared with before it counts, so it does not matter if this comes to nothing.
-            let _ = send(peer, Waiter::Joining, None);
+        if Mutant::JoinersFirst.is_planted() {
+            self.send_to_joining(ring, &call, deadline);
         }
         call
+    }
+
+    /// Gives a write that was acknowledged to those that are about to own its slot. They will be compared with before they count, so it does
+    /// not matter if this comes to nothing; but one that all owners refused would be read from them.
+    fn send_to_joining(&self, ring: &Ring, call: &WriteCall, deadline: Monotonic) {
+        let now = self.core.clock.now();
+        for peer in ring.joining(Slot::of(call.record.hash)) {
+            let _ = self.peers.with_link(peer, |link| match link.limits.admit(&call.record) {
+                true => link.send_write(Waiter::Joining, now, deadline, None, (ring.hash(), &call.record)).map(drop),
+                false => Ok(()),
+            });
+        }
     }
 
     /// How many owners take a record of this size, as far as that is known.

@@ -99,6 +99,7 @@ impl Shard {
         let record = self.segments.at(at);
         let (hash, version) = (record.hash(), record.version());
         self.counters.evictions += 1;
+        self.counters.evicted_age_ms += self.newest.get().saturating_sub(version.unix_millis().get());
         let slot = self.slot_of(hash);
         self.slots[slot].collected.handle_eviction(version);
         self.remove(at);
