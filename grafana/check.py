@@ -36,6 +36,7 @@ COMING: dict[str, str] = {}
 
 # Panels that may be empty in a live check, and why.
 MAY_BE_EMPTY = {
+    "Age of what is evicted": "nothing is evicted where there is room",
     "Alerts": "no alert need fire",
     "Spans taken by Jaeger": "there is no Jaeger in this check",
 }

@@ -172,7 +172,7 @@ def check_record(stack: Stack) -> str:
     lost = 0
     for trace in record | answered:
         spans = eventually(f"trace {trace}", lambda: trace_of(stack, trace))
-        roots = [span for span in spans if span["name"].startswith("runner ")]
+        roots = [span for span in spans if span["service"] == "runner" and not span["parent"]]
         expect(len(roots) == 1, f"{trace} has {len(roots)} spans of the runner: {spans}")
         if trace in answered and not any(span["service"] != "runner" for span in spans):
             expect(is_around_kill(stack, roots[0]["start"]), f"{trace} has no span of a node, and ended well: {spans}")

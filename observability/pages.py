@@ -15,10 +15,6 @@ WIDTH = 1240
 # What a kill looks like on the board.
 KILL_PANELS = ["p99, client over server", "Rate", "Who sees whom how", "Hints queued", "Slots not in sync", "Records repaired"]
 
-# What the runner calls these.
-RUNNER_ROOTS = {"GET /get": "runner get", "POST /set": "runner set"}
-
-
 class Traces:
     """What the trace UI has, to look for a telling one in it."""
 
@@ -38,8 +34,7 @@ class Traces:
             return all(any(wish(leg) for leg in legs) for wish in wanted)
 
         # A trace is found under its root: the node's, or the runner's if that kept it, too.
-        roots = [(service, operation) for service in services] + [("runner", RUNNER_ROOTS[operation])]
-        found = [trace for root in roots for trace in self.all(*root) if fits(trace)]
+        found = [trace for service in [*services, "runner"] for trace in self.all(service, operation) if fits(trace)]
         return max(found, key=lambda trace: max(span["duration"] for span in trace["spans"]), default=None)
 
 

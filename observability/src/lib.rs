@@ -25,6 +25,6 @@ pub use sample::{LastMinute, MeshView, NodeSample, PeerSample};
 pub use scrape::{NodeOperations, p99_query};
 pub use telemetry::{Telemetry, init};
 pub use trace::{
-    ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace, OtlpEndpoint,
-    RequestTrace, ResourceAttributes, SampleRatio, SpanTotals, TraceGuard, TraceMode, TraceSettings,
+    ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace,
+    OtlpEndpoint, RequestTrace, ResourceAttributes, SampleRatio, SpanTotals, TraceGuard, TraceMode, TraceSettings,
 };

@@ -28,8 +28,13 @@ fn count(spans: &[Span], name: &str) -> usize {
     spans.iter().filter(|span| span.name == name).count()
 }
 
+/// Method and path, as OpenTelemetry's conventions have it.
+fn is_of_runner(span: &Span) -> bool {
+    matches!(span.name.as_str(), "GET /get" | "POST /set") && span.service == "mesh-runner"
+}
+
 fn has_runner_span(spans: &[Span]) -> bool {
-    spans.iter().any(|span| span.name.starts_with("runner ") && span.service == "mesh-runner")
+    spans.iter().any(|span| is_of_runner(span) && span.parent.is_empty())
 }
 
 fn has_node_span(spans: &[Span]) -> bool {
@@ -134,16 +139,35 @@ fn assert_shapes(traces: &BTreeMap<String, Vec<Span>>) {
     let is_remote_read = |spans: &&Vec<Span>| {
         let nodes: HashSet<&str> = spans.iter().map(|span| span.instance.as_str()).collect();
         let services: HashSet<&str> = spans.iter().map(|span| span.service.as_str()).collect();
-        let names = ["runner get", "GET /get", "mesh.get", "mesh.leg", "mesh.serve"];
-        names.iter().all(|name| count(spans, name) > 0) && services.len() == 2 && nodes.len() == 3
+        let names = ["GET /get", "mesh.get", "mesh.leg", "mesh.serve"];
+        let all = names.iter().all(|name| count(spans, name) > 0);
+        all && has_runner_span(spans) && has_node_span(spans) && services.len() == 2 && nodes.len() == 3
     };
     assert!(traces.values().filter(is_remote_read).count() > 10, "no remote read among {} traces", traces.len());
     let acknowledged = |spans: &&Vec<Span>| {
-        let is = |span: &Span| span.name == "runner set" && span.attributes["outcome"] == "acknowledged";
-        spans.iter().any(is) && count(spans, "runner.retry") == 0 && count(spans, "mesh.set") == 1
+        let is = |span: &Span| {
+            is_of_runner(span) && span.attributes.get("outcome").is_some_and(|outcome| outcome == "acknowledged")
+        };
+        let tries = spans.iter().filter(|span| is_of_runner(span)).count();
+        spans.iter().any(is) && tries == 1 && count(spans, "mesh.set") == 1
     };
     let writes: Vec<_> = traces.values().filter(acknowledged).collect();
     assert!(writes.len() > 10, "{} writes among {} traces", writes.len(), traces.len());
+    for spans in &writes {
+        let ours: Vec<_> = spans.iter().filter(|span| span.service == "mesh-runner").collect();
+        let root = ours.iter().find(|span| span.parent.is_empty()).expect("the root is the runner's");
+        let attribute = |name: &str| root.attributes.get(name).map(String::as_str);
+        let expected = [Some("POST"), Some("/set"), Some("200"), Some("127.0.0.1"), None];
+        let names =
+            ["http.request.method", "url.template", "http.response.status_code", "server.address", "error.type"];
+        assert_eq!(names.map(attribute), expected, "{root:#?}");
+        for queue in ours.iter().filter(|span| span.name == "client.queue") {
+            let is_within = root.times.0 <= queue.times.0 && queue.times.1 <= root.times.1;
+            assert!(queue.parent == root.id && is_within, "{queue:#?} in {root:#?}");
+        }
+    }
+    let queued = writes.iter().filter(|spans| count(spans, "client.queue") == 1).count();
+    assert!(queued * 2 > writes.len() || !cfg!(target_os = "linux"), "{queued} of {} waited to be read", writes.len());
     for spans in writes {
         let legs = spans.iter().filter(|span| span.name == "mesh.leg");
         let peers: HashSet<&String> = legs.map(|leg| &leg.attributes["peer"]).collect();

@@ -74,6 +74,8 @@ pub struct Seeds {
     pub from: Seed,
     /// How many new seeds there are.
     pub count: u64,
+    /// How far apart.
+    pub step: u64,
     /// New seeds are taken only before.
     pub until: Option<Instant>,
 }
@@ -85,14 +87,15 @@ impl Seeds {
     }
 
     /// What the environment asks for: MESH_SEED alone; SEEDS new ones; or those of the list, and then new ones for SEED_SECONDS.
-    /// New ones begin with FROM, or with a number that follows from the commit.
+    /// New ones begin with FROM, or with a number that follows from the commit, and are STEP apart: the last digit of a seed says how
+    /// much of the guarantee it puts to the test.
     pub fn chosen() -> Self {
         if let Some(seed) = setting("MESH_SEED") {
             return Self::one(seed);
         }
         let from = setting("FROM").unwrap_or_else(|| Seed::new(base()));
         match setting("SEEDS") {
-            Some(count) => Self::new(Vec::new(), from, count, None),
+            Some(count) => Self { step: setting("STEP").unwrap_or(1), ..Self::new(Vec::new(), from, count, None) },
             None => {
                 let time = setting("SEED_SECONDS").map_or(TIME, Duration::from_secs);
                 Self::new(listed(), from, u64::MAX - from.number, Some(Instant::now() + time))
@@ -101,7 +104,7 @@ impl Seeds {
     }
 
     const fn new(listed: Vec<Seed>, from: Seed, count: u64, until: Option<Instant>) -> Self {
-        Self { listed, taken: AtomicUsize::new(0), next: AtomicU64::new(from.number), from, count, until }
+        Self { listed, taken: AtomicUsize::new(0), next: AtomicU64::new(0), from, count, step: 1, until }
     }
 
     /// The next one.
@@ -113,8 +116,8 @@ impl Seeds {
         if self.until.is_some_and(|until| Instant::now() >= until) {
             return None;
         }
-        let number = self.next.fetch_add(1, Relaxed);
-        (number - self.from.number < self.count).then_some(Seed { number, ..self.from })
+        let index = self.next.fetch_add(1, Relaxed);
+        (index < self.count).then(|| Seed { number: self.from.number + index * self.step, ..self.from })
     }
 }
 
@@ -123,7 +126,8 @@ impl fmt::Display for Seeds {
         let (listed, from, count) = (self.listed.len(), self.from, self.count);
         match self.until {
             _ if count == 0 => write!(f, "seed {}", self.listed.first().map(Seed::to_string).unwrap_or_default()),
-            None => write!(f, "{count} seeds from FROM={from} on"),
+            None if self.step == 1 => write!(f, "{count} seeds from FROM={from} on"),
+            None => write!(f, "{count} seeds from FROM={from} on, STEP={} apart", self.step),
             Some(until) => {
                 let secs = until.saturating_duration_since(Instant::now()).as_secs_f64();
                 write!(f, "{listed} seeds that once failed, then new ones from FROM={from} on, for {secs:.0} s in all")

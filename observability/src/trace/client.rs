@@ -75,6 +75,8 @@ pub struct ClientRequest<'a> {
     pub is_error: bool,
     /// When it should have begun.
     pub intended: Instant,
+    /// When this host's kernel had its answer, if it told.
+    pub received: Option<Instant>,
     /// When it ended.
     pub ended: Instant,
     /// Its tries, at least one.
@@ -84,12 +86,21 @@ pub struct ClientRequest<'a> {
 /// One try at one node.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTry<'a> {
-    /// The node.
-    pub target: &'a str,
+    /// The node's host and port.
+    pub server: (&'a str, u16),
     /// When it was sent.
     pub started: Instant,
-    /// What it came to.
-    pub result: &'a str,
+    /// How it was answered; nothing if that is not known.
+    pub answer: Option<ClientAnswer<'a>>,
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientAnswer<'a> {
+    /// A response with this status.
+    Status(u16),
+    /// None, for this reason.
+    Error(&'a str),
 }
 
 /// What became of the spans that were kept.
@@ -160,6 +171,9 @@ impl ClientTracer {
         for (number, tried) in (1..).zip(request.tries.iter().skip(1)) {
             self.pipeline.submit(self.retry(request, number, tried));
         }
+        if let Some(received) = request.received.filter(|received| *received < request.ended) {
+            self.pipeline.submit(self.queue(request, received));
+        }
     }
 
     /// To be called every second or so.
@@ -177,7 +191,7 @@ impl ClientTracer {
         SpanTotals { kept, exported, failed, dropped }
     }
 
-    /// `runner get` and its like.
+    /// `GET /get` and its like, from when it should have begun: the root, and the first try.
     fn root(&self, request: &ClientRequest<'_>) -> SpanData {
         let place = Place { trace: request.trace.trace, span: request.trace.span, parent: 0, is_remote: false };
         let mut attributes = vec![
@@ -186,35 +200,68 @@ impl ClientTracer {
             KeyValue::new("phase", request.phase),
         ];
         if let Some(first) = request.tries.first() {
-            attributes.push(KeyValue::new("target", first.target.to_owned()));
-            attributes.push(KeyValue::new("result", first.result.to_owned()));
+            attributes.extend(http(request, first));
             let queue = first.started.saturating_duration_since(request.intended);
             attributes.push(KeyValue::new("queue_us", queue.as_micros() as i64));
         }
-        let name = match request.op {
-            "get" => &names::RUNNER_GET,
-            "set" => &names::RUNNER_SET,
-            _ => &names::RUNNER_DELETE,
-        };
-        let times = (self.spans.clock.date(request.intended), self.spans.clock.date(request.ended));
-        self.spans.span(place, (name.name, SpanKind::Client), times, attributes, status(request.is_error))
+        self.client(place, request, request.intended, attributes)
     }
 
-    /// `runner.retry`, the parent of what the second node did.
+    /// The parent of what the second node did.
     fn retry(&self, request: &ClientRequest<'_>, number: u64, tried: &ClientTry<'_>) -> SpanData {
         let ClientTrace { trace, span, .. } = request.trace;
         let place = Place { trace, span: request.trace.span_of(number), parent: span, is_remote: false };
-        let attributes = [("target", tried.target), ("result", tried.result)];
-        let attributes = attributes.map(|(key, value)| KeyValue::new(key, value.to_owned())).to_vec();
-        let times = (self.spans.clock.date(tried.started), self.spans.clock.date(request.ended));
-        self.spans.span(
-            place,
-            (names::RUNNER_RETRY.name, SpanKind::Client),
-            times,
-            attributes,
-            status(request.is_error),
-        )
+        let mut attributes = vec![KeyValue::new("http.request.resend_count", number as i64)];
+        attributes.extend(http(request, tried));
+        self.client(place, request, tried.started, attributes)
     }
+
+    fn client(
+        &self,
+        place: Place,
+        request: &ClientRequest<'_>,
+        started: Instant,
+        attributes: Vec<KeyValue>,
+    ) -> SpanData {
+        let (method, path) = method_and_path(request.op);
+        let times = (self.spans.clock.date(started), self.spans.clock.date(request.ended));
+        let kind = (format!("{method} {path}"), SpanKind::Client);
+        self.spans.span(place, kind, times, attributes, status(request.is_error))
+    }
+
+    /// `client.queue`, below the try that was answered.
+    fn queue(&self, request: &ClientRequest<'_>, received: Instant) -> SpanData {
+        let parent = request.trace.span_of(request.tries.len().saturating_sub(1) as u64);
+        let place = Place { trace: request.trace.trace, span: ids::span_id(), parent, is_remote: false };
+        let times = (self.spans.clock.date(received), self.spans.clock.date(request.ended));
+        self.spans.span(place, (names::CLIENT_QUEUE.name, SpanKind::Internal), times, Vec::new(), Status::Unset)
+    }
+}
+
+fn method_and_path(op: &str) -> (&'static str, &'static str) {
+    match op {
+        "get" => ("GET", "/get"),
+        "set" => ("POST", "/set"),
+        _ => ("DELETE", "/del"),
+    }
+}
+
+/// As OpenTelemetry's conventions for HTTP clients have it.
+fn http(request: &ClientRequest<'_>, tried: &ClientTry<'_>) -> impl Iterator<Item = KeyValue> {
+    let ((method, path), (address, port)) = (method_and_path(request.op), tried.server);
+    let (status, error) = match tried.answer {
+        Some(ClientAnswer::Status(status)) => (Some(status), request.is_error.then(|| status.to_string())),
+        Some(ClientAnswer::Error(error)) => (None, Some(error.to_owned())),
+        None => (None, None),
+    };
+    let always = [
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("url.template", path),
+        KeyValue::new("server.address", address.to_owned()),
+        KeyValue::new("server.port", i64::from(port)),
+    ];
+    let status = status.map(|status| KeyValue::new("http.response.status_code", i64::from(status)));
+    always.into_iter().chain(status).chain(error.map(|error| KeyValue::new("error.type", error)))
 }
 
 fn status(is_error: bool) -> Status {

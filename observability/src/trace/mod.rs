@@ -14,7 +14,7 @@ mod settings;
 mod spans;
 mod tracer;
 
-pub use client::{ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals};
+pub use client::{ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals};
 pub(crate) use ids::hex;
 pub use pipeline::{InitError, TraceGuard};
 pub(crate) use pipeline::{SpanCounts, SpanPipeline};

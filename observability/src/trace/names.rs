@@ -21,10 +21,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    RUNNER_GET: "runner get" "A read as the runner saw it, from when it should have begun; the root of what nodes did.";
-    RUNNER_SET: "runner set" "A write as the runner saw it.";
-    RUNNER_DELETE: "runner delete" "A deletion as the runner saw it.";
-    RUNNER_RETRY: "runner.retry" "The second try, at another node; child of the request.";
+    CLIENT_QUEUE: "client.queue" "From the kernel's receipt of an answer to the runner's reading it; child of the runner's span.";
     HTTP_QUEUE: "http.queue" "From the kernel's receipt of a request to its handler; child of the request.";
     MESH_GET: "mesh.get" "The mesh's part of a GET; child of the request.";
     MESH_SET: "mesh.set" "The mesh's part of a SET; child of the request.";

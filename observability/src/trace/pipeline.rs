@@ -17,6 +17,7 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
+    resource::{ResourceDetector, TelemetryResourceDetector},
     trace::{BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor},
 };
 use thiserror::Error;
@@ -175,10 +176,19 @@ impl Drop for TraceGuard {
 
 /// Who sends these spans. What is said expressly wins over what is said among the attributes.
 fn resource(settings: &TraceSettings, service: &str, instance: &str) -> Resource {
-    let ours = [("service.name", service), ("service.instance.id", instance)];
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let ours = [
+        ("service.name", service),
+        ("service.namespace", "mesh-bench"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("service.instance.id", instance),
+        ("host.name", &host),
+    ];
     let ours = ours.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let sdk = TelemetryResourceDetector.detect();
+    let sdk = sdk.iter().map(|(key, value)| (key.to_string(), value.to_string()));
     let named = settings.service_name.iter().map(|name| ("service.name".to_owned(), name.clone()));
-    let all = ours.into_iter().chain(settings.attributes.0.iter().cloned()).chain(named);
+    let all = sdk.chain(ours).chain(settings.attributes.0.iter().cloned()).chain(named);
     Resource::builder_empty().with_attributes(all.map(|(key, value)| KeyValue::new(key, value))).build()
 }
 
@@ -250,5 +260,29 @@ impl SpanExporter for CountingExporter {
         };
         self.count(spans, &result);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::Key;
+
+    use super::*;
+
+    #[test]
+    fn a_resource_says_who_sends_and_what_is_said_expressly_wins() {
+        let attributes = "service.version=7,team=cache,service.name=other".parse().expect("they are well formed");
+        let mut settings = TraceSettings { attributes, ..TraceSettings::default() };
+        let of = |settings: &TraceSettings, key: &'static str| {
+            let found = resource(settings, "mesh-node", "node1").get(&Key::from_static_str(key));
+            found.map(|value| value.to_string()).unwrap_or_default()
+        };
+        let keys = ["service.name", "service.namespace", "service.version", "service.instance.id", "team"];
+        assert_eq!(keys.map(|key| of(&settings, key)), ["other", "mesh-bench", "7", "node1", "cache"]);
+        for key in ["host.name", "telemetry.sdk.name", "telemetry.sdk.version", "telemetry.sdk.language"] {
+            assert!(!of(&settings, key).is_empty(), "{key}");
+        }
+        settings.service_name = Some("expressly".to_owned());
+        assert_eq!(of(&settings, "service.name"), "expressly");
     }
 }

@@ -37,22 +37,27 @@ const LARGE_BYTES: usize = 8 << 10;
 pub(crate) struct BodyBudget {
     bytes_max: usize,
     free: AtomicUsize,
+    /// What is not free because of answers.
+    answers: AtomicUsize,
 }
 
 impl BodyBudget {
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, free: AtomicUsize::new(bytes_max) })
+        Arc::new(Self { bytes_max, free: AtomicUsize::new(bytes_max), answers: AtomicUsize::new(0) })
     }
 
-    /// The value of an answer, which counts until it is dropped; nothing if answers have half of the budget already.
+    /// The value of an answer, which counts until it is dropped; nothing if answers have half of the budget already, or nothing is left.
     pub(crate) fn answer(self: &Arc<Self>, value: Bytes) -> Option<Bytes> {
         let bytes = value.len();
         // One alone may be larger.
-        let left =
-            |free: usize| free.checked_sub(bytes).filter(|left| *left >= self.bytes_max / 2 || free == self.bytes_max);
+        let more = |taken: usize| (taken == 0 || taken + bytes <= self.bytes_max / 2).then_some(taken + bytes);
         // Relaxed here and below: a count that orders nothing.
-        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
-        Some(Bytes::from_owner(Held { value, taken: bytes, budget: Arc::clone(self) }))
+        self.answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        if !self.take(bytes) {
+            self.answers.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        Some(Bytes::from_owner(Held { value, taken: bytes, is_answer: true, budget: Arc::clone(self) }))
     }
 
     /// Bytes of bodies in memory now.
@@ -78,6 +83,7 @@ impl<B: HttpBody<Data = Bytes, Error: Display> + Unpin> RequestBody for B {}
 struct Held {
     value: Bytes,
     taken: usize,
+    is_answer: bool,
     budget: Arc<BodyBudget>,
 }
 
@@ -89,6 +95,9 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.is_answer {
+            self.budget.answers.fetch_sub(self.taken, Ordering::Relaxed);
+        }
         self.budget.give_back(self.taken);
     }
 }
@@ -145,7 +154,7 @@ impl<'a> Payload<'a> {
             return value;
         }
         let taken = std::mem::take(&mut self.taken);
-        Bytes::from_owner(Held { value, taken, budget: Arc::clone(self.budget) })
+        Bytes::from_owner(Held { value, taken, is_answer: false, budget: Arc::clone(self.budget) })
     }
 
     /// So many bytes count now.
@@ -326,9 +335,16 @@ mod tests {
         assert!(budget.answer(value.clone()).is_none());
         assert_eq!(read(&[b"abc"], false, &budget).await, Ok(b"abc".to_vec()));
         answers.pop();
-        assert_eq!(budget.answer(value.clone()), Some(value));
+        assert_eq!(budget.answer(value.clone()), Some(value.clone()));
         drop(answers);
         assert!(budget.answer(Bytes::from_static(&[7; 60])).is_some(), "one alone");
+        // What requests take is not the answers' half.
+        assert!(budget.take(60));
+        let answer = budget.answer(value.clone());
+        assert!(answer.is_some() && budget.answer(value.clone()).is_none(), "all of it is taken");
+        drop(answer);
+        budget.give_back(60);
+        assert_eq!((budget.taken(), budget.answers.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test]

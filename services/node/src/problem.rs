@@ -74,7 +74,9 @@ impl Problem {
             Shed::Requests => "REQUESTS_MAX requests are in flight: nothing was done",
             Shed::Queue => "requests wait for longer than QUEUE_DELAY_MAX_MS: nothing was done",
             Shed::Bytes => "bodies in memory have reached REQUEST_BYTES_MAX: nothing was done",
-            Shed::Answers => "clients have not read half of REQUEST_BYTES_MAX of answers: the value is not sent",
+            Shed::Answers => {
+                "bodies in memory have reached REQUEST_BYTES_MAX, or unread answers half of it: the value is not sent"
+            }
         };
         Self { shed: Some(bound), ..Self::unavailable("overloaded", detail) }
     }

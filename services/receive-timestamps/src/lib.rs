@@ -7,5 +7,5 @@ mod linux;
 mod received;
 mod stream;
 
-pub use received::Received;
+pub use received::{KernelTime, Received};
 pub use stream::TimestampedStream;

@@ -2,36 +2,42 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-/// Before every time that is told.
-pub(crate) static EPOCH: LazyLock<Instant> = LazyLock::new(|| {
-    let now = Instant::now();
-    // What was received before this process first asked.
-    now.checked_sub(Duration::from_secs(60)).unwrap_or(now)
-});
+/// When bytes were received, by the kernel's clock, if it told. Bytes of several requests that were read at once have one time, that of
+/// the last segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelTime {
+    /// Nanoseconds since 1970; 0 if it did not tell.
+    nanos: i64,
+}
 
-/// When the bytes that were read last from a stream were received; its clones tell the same. Bytes of several requests that were
-/// read at once have one time, that of the last segment.
+impl KernelTime {
+    /// The same by the monotonic clock, which says `now`; nothing if the kernel did not tell, or the wall clock has just been set.
+    #[must_use]
+    pub fn at(self, now: Instant) -> Option<Instant> {
+        (self.nanos > 0).then(|| crate::clock::monotonic(self.nanos, now)).flatten()
+    }
+}
+
+/// When the bytes that were read last from a stream were received; its clones tell the same.
 #[derive(Clone, Debug, Default)]
-pub struct Received(Arc<AtomicU64>);
+pub struct Received(Arc<AtomicI64>);
 
 impl Received {
-    /// Nothing if it is not known.
+    /// As it stands.
     #[must_use]
-    pub fn get(&self) -> Option<Instant> {
+    pub fn get(&self) -> KernelTime {
         // Relaxed: a stream and its readers are one task.
-        let nanos = self.0.load(Ordering::Relaxed);
-        (nanos > 0).then(|| *EPOCH + Duration::from_nanos(nanos))
+        KernelTime { nanos: self.0.load(Ordering::Relaxed) }
     }
 
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is known there"))]
-    pub(crate) fn set(&self, at: Option<Instant>) {
-        let nanos = at.and_then(|at| u64::try_from(at.saturating_duration_since(*EPOCH).as_nanos()).ok());
-        self.0.store(nanos.unwrap_or(0), Ordering::Relaxed);
+    pub(crate) fn set(&self, nanos: i64) {
+        self.0.store(nanos, Ordering::Relaxed);
     }
 }

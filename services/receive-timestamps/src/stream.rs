@@ -15,7 +15,7 @@ use crate::Received;
 
 /// How much room is offered to a read, at first and at most, in bytes. All of it is filled with zeros before, so it follows what comes.
 #[cfg(target_os = "linux")]
-const ROOM_MIN: usize = 1 << 10;
+const ROOM_MIN: usize = 256;
 #[cfg(target_os = "linux")]
 const ROOM_MAX: usize = 64 << 10;
 
@@ -71,7 +71,7 @@ impl AsyncRead for TimestampedStream {
                         buffer.advance(bytes);
                         let wanted = bytes * if bytes == this.room { 4 } else { 2 };
                         this.room = wanted.clamp(ROOM_MIN, ROOM_MAX);
-                        this.received.set(stamp.and_then(crate::clock::monotonic));
+                        this.received.set(stamp);
                         return Poll::Ready(Ok(()));
                     }
                     Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -120,6 +120,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::KernelTime;
 
     async fn pair(is_on: bool) -> (TcpStream, TimestampedStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -136,7 +137,7 @@ mod tests {
         for _ in 0..1000 {
             sender.write_all(b"first").await.unwrap();
             let _ = stream.read(&mut buffer).await.unwrap();
-            if stream.received().get().is_some() {
+            if stream.received().get() != KernelTime::default() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -148,7 +149,7 @@ mod tests {
             #[expect(clippy::disallowed_methods, reason = "this thread is to be late")]
             std::thread::sleep(Duration::from_millis(waits));
             assert_eq!(stream.read(&mut buffer).await.unwrap(), 4);
-            let received = stream.received().get().unwrap();
+            let received = stream.received().get().at(Instant::now()).unwrap();
             let slack = Duration::from_millis(1);
             assert!((before - slack..after + slack).contains(&received), "{:?}", received.elapsed());
         }
@@ -178,7 +179,7 @@ mod tests {
             assert_eq!(&sending.await.unwrap(), b"back");
             assert_eq!(stream.read(&mut read).await.unwrap(), 0, "the end");
             assert_eq!(stream.read(&mut read).await.unwrap(), 0, "and again");
-            assert!(is_on || stream.received().get().is_none());
+            assert!(is_on || stream.received().get() == KernelTime::default());
         }
     }
 }

@@ -197,6 +197,11 @@ impl TargetUrl {
         self.authority.rsplit_once(':').map_or(&self.authority, |(host, _)| host)
     }
 
+    /// Host and port.
+    pub(crate) fn server(&self) -> (&str, u16) {
+        (self.host(), self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(80))
+    }
+
     /// As it is shown and asked.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.authority)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use load::{Ended, Kept, NodeIndex, Op, OutcomeClass, Phase, SpanFates, Way};
-use observability::{ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals, TraceGuard};
+use observability::{ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals, TraceGuard};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -52,11 +52,10 @@ impl Recording {
     pub(crate) fn start(settings: &Settings, targets: &[TargetUrl]) -> Result<Option<Self>, String> {
         let started = ClientTracer::start(&settings.traces, "runner", env!("CARGO_PKG_VERSION"));
         let Some((tracer, guard)) = started.map_err(|error| error.to_string())? else { return Ok(None) };
-        let targets: Vec<_> = targets.iter().map(TargetUrl::url).collect();
-        let (keeper, tasks) = Keeper::start(targets.iter().cloned())?;
+        let (keeper, tasks) = Keeper::start(targets.iter().map(TargetUrl::url))?;
         let upkeep = tokio::spawn(follow_the_clock(Arc::clone(&tracer)));
         let jaeger_url = settings.observers.jaeger_url.clone();
-        let traces = Arc::new(Traces { tracer, keeper, targets, jaeger_url });
+        let traces = Arc::new(Traces { tracer, keeper, targets: targets.to_vec(), jaeger_url });
         Ok(Some(Self { traces, tasks, guard, upkeep }))
     }
 
@@ -90,8 +89,7 @@ async fn follow_the_clock(tracer: Arc<ClientTracer>) {
 pub(crate) struct Traces {
     tracer: Arc<ClientTracer>,
     keeper: Keeper,
-    /// The nodes' URLs.
-    targets: Vec<String>,
+    targets: Vec<TargetUrl>,
     jaeger_url: String,
 }
 
@@ -103,17 +101,17 @@ impl Traces {
 
     /// Keeps the read of a key that this node is behind with.
     pub(crate) fn keep_divergence(&self, trace: ClientTrace, node: NodeIndex, outcome: OutcomeClass, began: Instant) {
-        let (target, result) = (self.targets[node.0].as_str(), outcome_label(outcome));
         self.tracer.keep(&ClientRequest {
             trace,
             op: op_label(Op::Get),
-            outcome: result,
+            outcome: outcome_label(outcome),
             kept: Kept::Violation.name(),
             phase: "comparison",
             is_error: true,
             intended: began,
+            received: None,
             ended: Instant::now(),
-            tries: &[ClientTry { target, started: began, result }],
+            tries: &[ClientTry { server: self.targets[node.0].server(), started: began, answer: None }],
         });
     }
 }
@@ -150,10 +148,13 @@ impl ThreadTraces {
         let tries: Vec<_> = last.tries().map(|tried| (tried, tried.result.words())).collect();
         let told: Vec<_> = tries
             .iter()
-            .map(|(tried, result)| ClientTry {
-                target: &self.all.targets[tried.node.0],
+            .map(|(tried, words)| ClientTry {
+                server: self.all.targets[tried.node.0].server(),
                 started: tried.started.unwrap_or(ended.sent),
-                result,
+                answer: Some(match tried.result {
+                    TryResult::Status(status) => ClientAnswer::Status(status),
+                    TryResult::Failed(_) => ClientAnswer::Error(words),
+                }),
             })
             .collect();
         self.all.tracer.keep(&ClientRequest {
@@ -164,6 +165,7 @@ impl ThreadTraces {
             phase: phase_label(ended.phase),
             is_error: matches!(kept, Kept::Violation | Kept::Failed),
             intended: ended.intended,
+            received: last.received.at(ended.ended),
             ended: ended.ended,
             tries: &told,
         });

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Expiry, KeyHash, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Ring, Round, Slot, TraceContext,
-    Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
+    Body, Expiry, KeyHash, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Refusals, Ring, Round, Slot,
+    TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
 };
 use tokio::{
     sync::oneshot,
@@ -169,12 +169,8 @@ impl Worker {
                 // Owners that have just taken over the slot are about to know.
                 WriteOutcome::Unconfirmed => {}
                 WriteOutcome::Refused { .. } | WriteOutcome::Indeterminate { .. } => {
-                    let refusal = match call.with_machine(|machine| machine.refusals()) {
-                        refusals if refusals.too_large > 0 => WriteError::TooLarge,
-                        refusals if refusals.drift > 0 => WriteError::Drift,
-                        _ => WriteError::NoQuorum { reachable, needed },
-                    };
-                    return fail(&rounds, version, refusal);
+                    let refusal = call.with_machine(|machine| refusal(machine.refusals()));
+                    return fail(&rounds, version, refusal.unwrap_or(WriteError::NoQuorum { reachable, needed }));
                 }
             }
             if core.clock.now() >= rounds.deadline() {
@@ -277,6 +273,15 @@ async fn outcome(call: &WriteCall) -> WriteOutcome {
         if let Some(outcome) = call.settled(false).await {
             return outcome;
         }
+    }
+}
+
+/// What the caller can mend, if that is why owners turned a write down.
+const fn refusal(refusals: Refusals) -> Option<WriteError> {
+    match refusals {
+        Refusals { too_large: 1.., .. } => Some(WriteError::TooLarge),
+        Refusals { drift: 1.., .. } => Some(WriteError::Drift),
+        _ => None,
     }
 }
 

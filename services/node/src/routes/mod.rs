@@ -28,6 +28,7 @@ use axum::{
 
 use mesh_proto::OpRecord;
 use observability::EndedRequest;
+use receive_timestamps::KernelTime;
 
 use crate::{
     app::HttpWorker,
@@ -73,8 +74,8 @@ async fn method_not_allowed(State(http): State<Arc<HttpWorker>>) -> Response {
 /// When a request came.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Arrival {
-    /// When the kernel received it; nothing if that is not known.
-    pub(crate) received: Option<Instant>,
+    /// When the kernel received it.
+    pub(crate) received: KernelTime,
 }
 
 /// A request to the mesh, from its start to its answer.
@@ -99,7 +100,7 @@ impl<'a> MeshRequest<'a> {
         headers: &HeaderMap,
     ) -> Self {
         let started = Instant::now();
-        let queued = arrival.received.map(|received| started.saturating_duration_since(received));
+        let queued = arrival.received.at(started).map(|received| started.saturating_duration_since(received));
         if let Some(queued) = queued {
             http.app.telemetry.queued(queued);
         }

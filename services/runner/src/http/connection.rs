@@ -6,7 +6,7 @@ use std::{
 };
 
 use load::ErrorKind;
-use receive_timestamps::TimestampedStream;
+use receive_timestamps::{KernelTime, TimestampedStream};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -63,8 +63,8 @@ impl Connection {
         self.buffer.get(start..end).unwrap_or_default()
     }
 
-    /// When the kernel had received the last of the last response, if it tells.
-    pub(crate) fn received(&self) -> Option<Instant> {
+    /// When the kernel had received the last of the last response.
+    pub(crate) fn received(&self) -> KernelTime {
         self.stream.received().get()
     }
 
@@ -159,6 +159,6 @@ mod tests {
         let (head, ()) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body), busy);
         assert_eq!(head.unwrap().status, 200);
         // The server took the rest.
-        assert!(connection.received().unwrap().elapsed() >= Duration::from_millis(50));
+        assert!(connection.received().at(Instant::now()).unwrap().elapsed() >= Duration::from_millis(50));
     }
 }

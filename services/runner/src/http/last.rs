@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use load::{ErrorKind, NodeIndex};
 use observability::ClientTrace;
+use receive_timestamps::KernelTime;
 
 /// What one try came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub(crate) struct Last {
     pub(crate) is_kept_there: bool,
     /// `Server-Timing` of the last response; empty if there was none.
     pub(crate) timing: Vec<u8>,
-    /// When the kernel had received that response, if it tells.
-    pub(crate) received: Option<Instant>,
+    /// When the kernel had received that response.
+    pub(crate) received: KernelTime,
 }
 
 impl Last {
@@ -55,7 +56,7 @@ impl Last {
         self.second = None;
         self.is_kept_there = false;
         self.timing.clear();
-        self.received = None;
+        self.received = KernelTime::default();
     }
 
     pub(crate) fn tries(&self) -> impl Iterator<Item = &Try> {

@@ -13,6 +13,7 @@ use load::{
 };
 use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
+use receive_timestamps::KernelTime;
 
 use super::{
     Health,
@@ -186,7 +187,7 @@ impl HttpTarget {
         let (pool, request, timeout) = (&self.pool, &self.request, self.options.request_timeout);
         let Last { timing, is_kept_there, received, .. } = &mut self.last;
         timing.clear();
-        *received = None;
+        *received = KernelTime::default();
         let exchange = async {
             let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure::new(kind, epoch))?;
             let epoch = connection.epoch;
@@ -358,7 +359,7 @@ impl Target for HttpTarget {
 
     fn parts(&self) -> Parts {
         let retried = self.last.second.and_then(|tried| tried.started);
-        Parts { retried, received: self.last.received, ..timing::parts(&self.last.timing) }
+        Parts { retried, received: self.last.received.at(Instant::now()), ..timing::parts(&self.last.timing) }
     }
 
     fn way(&self) -> Way {
