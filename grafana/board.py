@@ -160,7 +160,7 @@ def client_and_server() -> list[dict]:
 def red() -> list[dict]:
     return [
         lines("Rate", "Operations per node and kind.", "ops", query(f"sum by (node, op) ({rate('mesh_requests_total', NODE, OP)})", "{{node}} {{op}}")),
-        lines("Errors", "Operations that were refused, unavailable, indeterminate, turned away, or abandoned by a caller that would not wait. A miss is an answer and not here.", "ops",
+        lines("Errors", "Operations that were refused, unavailable, indeterminate, shed, or abandoned by a caller that would not wait. A miss is an answer and not here.", "ops",
             query(f"sum by (node, op, outcome) ({rate('mesh_requests_total', NODE, OP, FAILED)})", "{{node}} {{op}} {{outcome}}")),
         lines("Duration, median", "The mesh's part of an operation, per node.", "s", query(quantile(0.5, "le, node, op", "mesh_op_duration_seconds", NODE, OP), "{{node}} {{op}}", exemplar=True)),
         lines("In flight", "HTTP requests being answered; beside it what the run aims at, over all nodes.", "short",
@@ -169,7 +169,7 @@ def red() -> list[dict]:
             query(f"sum by (node, code) ({rate('mesh_http_problems_total', NODE)})", "{{node}} {{code}}")),
         lines("CPU", "Cores in use.", "short", query(f"sum by (node) ({rate('mesh_process_cpu_milliseconds_total', NODE)}) / 1000", "{{node}}")),
         lines("Memory", "Resident memory of the process.", "bytes", query(f"mesh_process_resident_bytes{{{NODE}}}", "{{node}}"), width=12),
-        lines("HTTP connections", "Open connections, those turned away at the limit, requests shed by overload, and clients cut off for keeping the node waiting.", "short",
+        lines("HTTP connections", "Open connections, those refused at the limit, requests shed by overload, and clients cut off for keeping the node waiting.", "short",
             query(f"mesh_http_connections{{{NODE}}}", "{{node}} open"), query(f"increase(mesh_http_connections_refused_total{{{NODE}}}[{W}])", "{{node}} refused"),
             query(f"increase(mesh_http_requests_shed_total{{{NODE}}}[{W}])", "{{node}} shed: {{reason}}"), query(f"increase(mesh_http_connections_cut_total{{{NODE}}}[{W}])", "{{node}} cut off: {{reason}}"), width=12),
     ]

@@ -144,7 +144,7 @@ def outcomes() -> set[str]:
 
 
 def check_outcomes(say) -> None:
-    """Whoever lists the outcomes that are failures lists them all."""
+    """Each list of failed outcomes is complete."""
     failures = outcomes() - ANSWERS
     for where, expr in queries() + rule_expressions():
         for listed in re.findall(r'outcome=~"([^"]*)"', expr):

@@ -28,7 +28,7 @@ KILL_TOKEN = "demo"
 RUN = {
     "CONCURRENCY": "256", "DURATION": "120s", "SET_RATIO": "30", "SET_TTL_MS": "-1", "STATS_EVERY": "10s",
     "KILL_MODE": "random", "KILL_AFTER": "30s", "KILL_TOKEN": KILL_TOKEN,
-    # Whoever looks around with curl asks the same nodes.
+    # Requests that a person sends with curl reach the same nodes.
     "RECONCILE": "report",
 }
 # Long enough for suspicion, death, return and recovery; light enough for two slow cores.

@@ -173,7 +173,7 @@ class Mesh:
             node.__exit__()
 
     def kill(self, number: int) -> None:
-        """Without any goodbye."""
+        """Without a graceful shutdown."""
         self.nodes[number].__exit__()
 
     def restart(self, number: int) -> None:

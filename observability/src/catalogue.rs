@@ -23,7 +23,7 @@ pub(crate) struct Family {
     pub(crate) name: &'static str,
     /// What it is.
     pub(crate) kind: Kind,
-    /// One sentence for whoever reads `/metrics`.
+    /// One sentence for readers of `/metrics`.
     pub(crate) help: &'static str,
 }
 
@@ -148,8 +148,8 @@ catalogue! {
     STORE_MISSES: Counter "mesh_store_misses_total" "Look-ups in the local store that did not." ["Misses" |s| s.stats.store.misses];
 
     HTTP_CONNECTIONS: Gauge "mesh_http_connections" "Open HTTP connections." ["connections" |s| s.connections];
-    HTTP_CONNECTIONS_REFUSED: Counter "mesh_http_connections_refused_total" "Connections turned away at CONNECTIONS_MAX.";
-    HTTP_REQUESTS_SHED: Counter "mesh_http_requests_shed_total" "Requests turned away with 503, by the bound they met: before they were looked at, or (answers) a large value in place of its answer.";
+    HTTP_CONNECTIONS_REFUSED: Counter "mesh_http_connections_refused_total" "Connections refused at CONNECTIONS_MAX.";
+    HTTP_REQUESTS_SHED: Counter "mesh_http_requests_shed_total" "Requests shed with 503, by the bound they met: before they were looked at, or (answers) a large value in place of its answer.";
     HTTP_CONNECTIONS_CUT: Counter "mesh_http_connections_cut_total" "Connections closed because the client kept the node waiting, by what it waited for.";
     HTTP_QUEUE_DURATION: Seconds "mesh_http_queue_duration_seconds" "Time from the kernel's receipt of a request to the mesh to its handler, if the kernel tells it.";
     HTTP_QUEUE_DELAY: Gauge "mesh_http_queue_delay_seconds" "How long requests lately waited at the slowest thread before they were looked at.";

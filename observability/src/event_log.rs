@@ -1,5 +1,5 @@
 //! Events as log lines. What one peer can cause at will (a refused handshake, a broken frame) is logged once a minute per
-//! peer and reason, so that nobody can fill a disk from the network.
+//! peer and reason, so that the network cannot fill a disk.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! The series of a node's HTTP side: who was turned away and why, who was cut off and why, and how late its threads are.
+//! The series of a node's HTTP side: requests shed and connections cut, by reason, and how late its threads are.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const PROBLEM_CODES: [(u16, &str); 13] = [
     (0, "other"),
 ];
 
-/// Which bound a request met that was turned away with 503.
+/// Which bound a request met that was shed with 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shed {
     /// Too many requests in flight: REQUESTS_MAX.

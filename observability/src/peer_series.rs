@@ -1,5 +1,5 @@
 //! Series that exist once per peer. Peers come and go, so their handles are made when a peer is first seen; after that an
-//! event costs a look-up under a read lock. The number of peers is bounded, so that nobody can fill the registry.
+//! event costs a look-up under a read lock. The number of peers is bounded, so that peers cannot fill the registry.
 
 use std::{
     collections::{HashMap, HashSet},

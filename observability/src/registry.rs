@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use crate::catalogue::{ALL, Family, Kind};
 
 /// The registry behind one node's handles. Descriptions come from the catalogue, and counters start at 0, so that the
-/// first increment is an increase to whoever watches.
+/// first increment is an increase to Prometheus.
 pub(crate) struct Registry {
     recorder: PrometheusRecorder,
 }

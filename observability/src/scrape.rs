@@ -1,4 +1,4 @@
-//! What a node's own metrics say about its operations, read back: for whoever compares them with what callers saw. It stands
+//! What a node's own metrics say about its operations, read back: for client/server reconciliation. It stands
 //! here because the names do.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::catalogue::{HTTP_CONNECTIONS_REFUSED, HTTP_REQUESTS_SHED, OP_DURATION
 pub struct NodeOperations {
     /// When it started, in Unix seconds: another figure than before means that it has begun to count anew.
     pub started_unix_s: f64,
-    /// Requests and connections turned away before anybody looked at them, which are no operations.
+    /// Requests and connections shed by admission control, which are no operations.
     pub turned_away: u64,
     /// Operations whose large value was not answered with, to bound memory.
     pub withheld: u64,

@@ -202,7 +202,7 @@ impl Telemetry {
         self.tracer.is_some()
     }
 
-    /// The caller of a request keeps its trace. Gives whom to tell of it, if anybody.
+    /// The caller of a request keeps its trace. Gives the peers to report it to.
     pub fn keep_request(&self, trace: u128) -> Option<KeepTrace> {
         self.tracer.as_ref()?.keep_request(trace)
     }
@@ -226,7 +226,7 @@ impl Telemetry {
         self.http.problem(status);
     }
 
-    /// A connection was turned away because too many are open.
+    /// A connection was refused because too many are open.
     pub fn connection_refused(&self) {
         self.http.connection_refused();
     }
@@ -236,7 +236,7 @@ impl Telemetry {
         self.http.queued(queued);
     }
 
-    /// A request was turned away.
+    /// A request was shed.
     pub fn shed(&self, reason: Shed) {
         self.http.shed(reason);
     }

@@ -1,4 +1,4 @@
-//! G2 and G4: what was acknowledged is there, through every node, whoever dies.
+//! G2 and G4: what was acknowledged is there, through every node, whichever node dies.
 
 use std::{collections::BTreeMap, time::Duration};
 

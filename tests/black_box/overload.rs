@@ -49,7 +49,7 @@ async fn too_much_is_turned_away_and_nobody_is_declared_dead() {
     let goodput = per_second(&storm, STORM) / per_second(&calm, CALM);
     let p99 = Latencies::new(storm.answered.iter().copied()).percentile(99);
     println!(
-        "{:.0} requests/s of {FEW} clients, {:.0} of {MANY} ({:.0} %), p99 {p99:?}, {} turned away",
+        "{:.0} requests/s of {FEW} clients, {:.0} of {MANY} ({:.0} %), p99 {p99:?}, {} shed",
         per_second(&calm, CALM),
         per_second(&storm, STORM),
         goodput * 100.0,

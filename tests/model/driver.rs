@@ -181,7 +181,7 @@ impl State {
         }
     }
 
-    /// `Peers::keep_connected`: whoever is wanted and can be reached is connected to.
+    /// `Peers::keep_connected`: a peer that is wanted and can be reached is connected to.
     pub fn connect(&mut self) {
         for me in 0..NODES {
             for peer in 0..NODES {

@@ -1,7 +1,7 @@
 //! Steps of the real [`Membership`]: what a process believes once it has heard something, and what it tells its driver.
 //!
 //! Built anew for each step from what it believed. What it takes from time (probes, suspicion) and from dice (whom it tells)
-//! is left to the model: anybody may be told at any time, and whoever does not answer may be declared dead.
+//! is left to the model: any member may be told at any time, and one that does not answer may be declared dead.
 
 use std::time::Duration;
 

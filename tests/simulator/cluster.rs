@@ -49,7 +49,7 @@ struct Running {
     life: Arc<Life>,
     /// It has asked for this one, or been given it by its capacity.
     weight: Weight,
-    /// It is about to stop politely: it still serves whoever asks it, but is no member any more.
+    /// It is about to stop politely: it still serves requests, but is no member any more.
     leaves: bool,
 }
 
@@ -98,7 +98,7 @@ impl Cluster {
         self.nodes(|running| !running.leaves)
     }
 
-    /// Whoever answers clients, with their places.
+    /// The nodes that answer clients, with their places.
     pub fn serving(&self) -> Vec<(usize, Node, Arc<Life>)> {
         self.nodes(|_| true)
     }

@@ -52,7 +52,7 @@ async fn restart(cluster: &Arc<Cluster>, places: &[usize], absent: Duration) -> 
     restarts.join_all().await
 }
 
-/// What an impatient operator does. Whoever hears last that the others leave is the only one left; it waits until one is back.
+/// What an impatient operator does. The one that hears last that the others leave is the only one left; it waits until one is back.
 #[test]
 fn all_members_restarted_at_once_lose_nothing() {
     for delay_ms in [0, 1, 20, 60] {

@@ -49,7 +49,7 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::CollectsUnconfirmed => "promises::an_owner_that_was_away_for_long_brings_back_nothing_that_was_deleted",
         Mutant::AckTooEarly => "promises::a_write_that_lacks_one_owner_is_not_acknowledged",
         Mutant::ImportPastCapacity => "promises::a_full_store_takes_no_more_than_it_can_hold",
-        Mutant::UnconfirmedCounts => "rings::an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes",
+        Mutant::UnconfirmedCounts => "rings::an_owner_that_is_catching_up_does_not_confirm_the_order_of_writes",
         Mutant::EntersEmpty => "rings::nodes_that_join_cost_nobody_an_answer",
         Mutant::LeavesAtOnce => "rings::who_leaves_hands_over_what_it_held",
         Mutant::LastLeaves => "leaving::all_members_restarted_at_once_lose_nothing",

@@ -24,7 +24,7 @@ pub fn slow(cluster: &Cluster, delay: Duration) {
 /// Of three owners one has missed a write, and a second one gives its slots to a fourth node, which does not have them yet. What
 /// those two acknowledge is newer than the write: with a lower version it would be lost as soon as they meet the others.
 #[test]
-fn an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes() {
+fn an_owner_that_is_catching_up_does_not_confirm_the_order_of_writes() {
     let mut plan = scene(4, 3, 2);
     plan.clock_offsets_ms = vec![450, 0, 0, 0];
     play(&plan, async |cluster| {
@@ -38,7 +38,7 @@ fn an_owner_that_is_catching_up_does_not_vouch_for_the_order_of_writes() {
             cluster.network.set_fault(ids[from], ids[to], fault);
         }
         let (ahead, behind, new) = (cluster.node(0).unwrap(), cluster.node(1).unwrap(), cluster.node(3).unwrap());
-        // Of no other keys: whoever hears of one such write has its clock set.
+        // Of no other keys: a node that hears of one such write has its clock set.
         let ring = cluster.ring();
         let is_old = |number: &usize| !ring.owns(ids[3], Slot::of(KeyHash::of(&key(*number))));
         let numbers: Vec<usize> = (0..KEYS * 4).filter(is_old).collect();

@@ -169,7 +169,7 @@ fn an_owner_that_is_catching_up_does_not_say_what_was_acknowledged_before() {
     plan.clock_offsets_ms = vec![450, 100, 100, 100, 0];
     play(&plan, async |cluster| {
         let (ids, node) = (cluster.ids(), |at| cluster.node(at).unwrap());
-        // Only what that one takes over: whoever else pulls one of the first writes has its clock set.
+        // Only what that one takes over: another node that pulls one of the first writes has its clock set.
         let ring = cluster.ring();
         let light = |(id, weight): &(NodeId, Weight)| (*id, if *id == ids[2] { Weight::MIN } else { *weight });
         let members: Vec<_> = ring.members().iter().map(light).collect();

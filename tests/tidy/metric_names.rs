@@ -1,4 +1,4 @@
-//! A metric's name is written down once. Whoever else needs it refers to that place.
+//! A metric's name is defined once; all other uses refer to that place.
 
 use std::collections::{BTreeMap, BTreeSet};
 

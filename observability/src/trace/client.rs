@@ -1,4 +1,4 @@
-//! The traces of whoever drives load from outside: one per request, begun here and continued by the node. Its fate is decided
+//! The traces of a load generator: one per request, begun here and continued by the node. Its fate is decided
 //! by the caller at its end; until then it is 25 bytes.
 
 use std::{

@@ -119,7 +119,7 @@ impl Tracer {
         self.spans.clock.follow();
     }
 
-    /// A request began. Whoever calls decides whether it is sampled; without a caller, the ratio does.
+    /// A request began. The caller decides whether it is sampled; without a caller, the ratio does.
     pub(crate) fn begin(&self, caller: Option<TraceContext>) -> RequestTrace {
         let (trace, parent, sampled) = match caller {
             Some(caller) => (caller.trace_id(), caller.span_id(), caller.is_sampled()),

@@ -114,7 +114,7 @@ async fn follow(entries: Entries, index: usize, mut node: watch::Receiver<Option
 async fn answer_questions(mut target: DirectTarget, mut questions: mpsc::Receiver<Question>) {
     let mut value = Vec::new();
     while let Some(Question { node, key, answer }) = questions.recv().await {
-        // Whoever asked may be gone; then nobody misses the answer.
+        // The caller may be gone; then the answer is dropped.
         let _ = answer.send(target.get_at(node, &key, Freshness::One, &mut value).await);
     }
 }

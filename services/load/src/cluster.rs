@@ -77,7 +77,7 @@ pub(crate) type Seen = Option<Version>;
 
 /// Control over the nodes under load. Every error is a sentence.
 pub trait Cluster {
-    /// A run against these nodes begins; whoever wants to watch it can keep it.
+    /// A run against these nodes begins; an observer can keep it.
     fn begins(&self, run: &Arc<Run>) {
         let _ = run;
     }

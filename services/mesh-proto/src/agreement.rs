@@ -65,7 +65,7 @@ impl Agreement {
         true
     }
 
-    /// Not all members are in the ring: whoever is dead, or about to join, may hold what is older.
+    /// Not all members are in the ring: one that is dead, or about to join, may hold what is older.
     pub fn handle_absence(&mut self, now: Monotonic) {
         self.start_anew(now);
     }

@@ -1,5 +1,5 @@
 //! Faults of a network as data: what happens to traffic between two nodes, in which direction, and until when. Both
-//! transports of `mesh` are broken by the same rules, and a rule always ends by itself, so that whoever set it may vanish.
+//! transports of `mesh` are broken by the same rules, and a rule always expires by itself, even if the process that set it is gone.
 
 use std::{fmt, time::Duration};
 

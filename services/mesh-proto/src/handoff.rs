@@ -1,5 +1,5 @@
 //! Hinted handoff: writes that a peer has missed, kept until it can take them. A hint is never an acknowledgement; it only
-//! makes a peer whole again sooner than comparing digests would.
+//! brings a peer back in sync sooner than comparing digests would.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

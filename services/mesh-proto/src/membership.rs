@@ -68,7 +68,7 @@ pub enum MembershipOutput {
     RingChanged,
     /// Somebody believed this node dead, so it may have missed writes; a higher incarnation is already on its way.
     Refuted,
-    /// Tell whoever watches.
+    /// Tell the observer.
     Event(Event),
 }
 
@@ -97,7 +97,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Members known at most, this node, the dead and the left included. Beyond, whoever has been gone for the longest
+    /// Members known at most, this node, the dead and the left included. Beyond, the one that has been gone for the longest
     /// is forgotten; if nobody is gone, newcomers are not admitted.
     pub const MEMBERS_MAX: usize = roster::MEMBERS_MAX;
 
@@ -135,7 +135,7 @@ impl Membership {
         }
         let said = message.updates.into_iter().find(|update| update.id == from && update.is_well_formed());
         let held = self.roster.get(from);
-        // Whoever is wronged is told at once, so that it can refute.
+        // A member that is accused wrongly is told at once, so that it can refute.
         let wrong = held.filter(|held| said.as_ref().map_or(held.state != MemberState::Alive, |said| said != *held));
         let wrong = wrong.cloned();
         // It is answered where it says it is: what is held may be the address of a former start.
@@ -435,7 +435,7 @@ impl Membership {
             let event = Event::Member { peer: claim.id, addr: claim.addr.clone(), from, to: claim.state };
             self.outbox.push(MembershipOutput::Event(event));
         }
-        // Whoever comes back has to know that it was believed gone, even if it has overridden that without hearing it.
+        // A member that comes back has to know that it was believed gone, even if it has overridden that without hearing it.
         if let Some(gone) = before.filter(|before| !before.state.is_present() && claim.state.is_present()) {
             self.send(claim.id, claim.addr.clone(), GossipBody::Updates, Some(gone));
         }

@@ -44,7 +44,7 @@ pub enum Mutant {
     NeverCompared,
     /// A node that was thought dead does not compare what it holds.
     DeathForgotten,
-    /// An owner that is not in sync vouches for the order of writes.
+    /// An owner that is not in sync confirms the order of writes.
     UnconfirmedCounts,
     /// A node enters the ring before it has caught up.
     EntersEmpty,

@@ -31,7 +31,7 @@ impl SlotSync {
     /// Whether this node may say "absent" for keys of this slot.
     #[must_use]
     pub fn is_in_sync(&self, slot: Slot) -> bool {
-        // Acquire pairs with the release in `confirm`: whoever sees the bit sees the records it stands for.
+        // Acquire pairs with the release in `confirm`: a thread that sees the bit sees the records it stands for.
         self.words[slot.index() / 64].load(Ordering::Acquire) >> (slot.index() % 64) & 1 == 1
     }
 
@@ -75,7 +75,7 @@ pub struct RepairPlan {
     open: SlotSet,
     /// The open slots that still have to be compared with each holder.
     awaited: BTreeMap<NodeId, SlotSet>,
-    /// The open slots that have been compared with it. Whoever becomes a holder later has yet to be.
+    /// The open slots that have been compared with it. A later holder has yet to be.
     confirmed: BTreeMap<NodeId, SlotSet>,
     /// The ring in force. What was compared under another one proves nothing: its writes may have gone elsewhere.
     ring: RingHash,
@@ -335,7 +335,7 @@ mod tests {
 
     /// A node that starts, or was alone, learns of the others one by one.
     #[test]
-    fn whoever_becomes_an_owner_of_a_slot_out_of_sync_has_to_confirm_it_too() {
+    fn a_later_owner_of_a_slot_out_of_sync_has_to_confirm_it_too() {
         let (mut plan, sync) = (RepairPlan::default(), SlotSync::default());
         let me = NodeId::from_name("a");
         plan.handle_alone(&sync);

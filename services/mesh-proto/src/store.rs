@@ -250,7 +250,7 @@ impl Store {
     /// What time it is by the process's own clock. To be told several times a second: what becomes a tombstone until the next
     /// time is taken to have done so now.
     pub fn handle_time(&self, now: Monotonic) {
-        // Relaxed: an entry that is taken to be a moment older than it is is allowed for by whoever collects.
+        // Relaxed: an entry that is taken to be a moment older than it is is allowed for by the collector.
         self.second.store(now.since_start().as_secs(), Ordering::Relaxed);
     }
 

@@ -1,4 +1,4 @@
-//! What the ring promises whoever builds on it: shares follow weights, and a change moves only what it must.
+//! What the ring promises: shares follow weights, and a change moves only what it must.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

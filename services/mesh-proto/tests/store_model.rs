@@ -178,7 +178,7 @@ proptest! {
         }
     }
 
-    /// With hardly any room, no bound is ever exceeded, the books are always right, and what is found was written.
+    /// With hardly any room, no bound is ever exceeded, the accounts are always right, and what is found was written.
     #[test]
     fn bounds_hold_and_books_balance_whatever_is_written(
         steps in prop::collection::vec(step(200), 1..300),

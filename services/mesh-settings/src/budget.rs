@@ -1,7 +1,7 @@
 //! What a node takes beside its store, and so how large a store fits into the memory that it may have. All figures of the one
 //! formula stand here:
 //!
-//! memory limit = CAPACITY_BYTES × 1.05 + 32 MiB + 2 × HINT_BYTES_MAX + REQUEST_BYTES_MAX + 64 KiB for each connection
+//! memory limit = CAPACITY_BYTES × 1.05 + 40 MiB + 2 × HINT_BYTES_MAX + REQUEST_BYTES_MAX + 64 KiB for each connection
 
 use mesh_proto::HintLimits;
 use settings::{Memory, MemoryLimit, Mistakes};
@@ -10,7 +10,7 @@ use settings::{Memory, MemoryLimit, Mistakes};
 const OVERHEAD_PART: u64 = 20;
 
 /// Code, threads and their stacks, tables, sockets' buffers, flight records, metrics, logs.
-const BASE_BYTES: u64 = 32 << 20;
+const BASE_BYTES: u64 = 40 << 20;
 
 /// Queues of hints that may be full at a time: with the usual three owners of a key, this node knows two others.
 const FULL_HINT_QUEUES: u64 = 2;
@@ -28,6 +28,11 @@ const HINTS_PART: u64 = 32;
 /// Request bodies may take this part of the limit, unless REQUEST_BYTES_MAX is set, and at most so many bytes.
 const BODIES_PART: u64 = 16;
 const BODIES_DEFAULT: u64 = 64 << 20;
+
+/// What waits for one peer may take this part of the limit three times: in frames, in the transport, and as requests in flight. A peer
+/// that falls silent fills them until its connection is given up.
+const PEER_QUEUE_PART: u64 = 128;
+const PEER_QUEUE_MIN: u64 = 1 << 20;
 
 /// The store where nothing limits the process, unless half of the machine's memory is less.
 const CAPACITY_DEFAULT: u64 = 1 << 30;
@@ -69,6 +74,13 @@ impl Host {
     pub fn body_bytes_max(&self) -> u64 {
         let share = self.memory.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes / self.nodes);
         self.body_bytes_max.unwrap_or_else(|| (share / BODIES_PART).min(BODIES_DEFAULT))
+    }
+
+    /// The most bytes that may wait for one peer, at most the default.
+    pub(crate) fn peer_queue_bytes_max(&self, default: usize) -> usize {
+        let Some(limit) = &self.memory.limit else { return default };
+        let part = (limit.bytes / self.nodes / PEER_QUEUE_PART).max(PEER_QUEUE_MIN);
+        usize::try_from(part).unwrap_or(default).min(default)
     }
 
     /// What is used where CAPACITY_BYTES and HINT_BYTES_MAX are not set, and what is set if it fits.
@@ -132,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_store_and_all_else_fit_into_the_limit() {
-        assert_eq!([64, 128, 192, 512, 4096].map(|mib| default_of(&host(mib))), [19, 68, 118, 365, 3443]);
+        assert_eq!([64, 128, 192, 512, 4096].map(|mib| default_of(&host(mib))), [11, 60, 110, 358, 3436]);
         for mib in [64, 128, 192, 512, 4096, 65_536] {
             let Capacity { bytes, hint_bytes_max } = host(mib).capacity(None, None, &mut Mistakes::default());
             let connections = (4096 * CONNECTION_BYTES).min(mib * MIB / CONNECTIONS_PART);
@@ -140,6 +152,13 @@ mod tests {
             let sum = bytes + bytes / OVERHEAD_PART + beside;
             assert!((mib * MIB - MIB..=mib * MIB).contains(&sum), "{sum} of {mib} MiB");
         }
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_is_a_part_of_the_limit() {
+        let queue = |host: &Host| host.peer_queue_bytes_max(16 << 20) as u64 / MIB;
+        assert_eq!([64, 192, 512, 1024, 4096].map(|mib| queue(&host(mib))), [1, 1, 4, 8, 16]);
+        assert_eq!((queue(&Host { nodes: 2, ..host(1024) }), queue(&Host::unlimited())), (4, 16));
     }
 
     #[test]
@@ -165,13 +184,13 @@ mod tests {
         };
         let fits = host(192).fits(192 * MIB, 6 * MIB);
         assert_eq!(told(&host(192), fits, None), "0 settings cannot be used:");
-        let expected = "expected at most 118MiB, which fits into the memory limit of 192MiB (memory.max) with 6MiB for \
+        let expected = "expected at most 110MiB, which fits into the memory limit of 192MiB (memory.max) with 6MiB for \
                         each peer's hints";
         assert_eq!(told(&host(192), fits + 1, None), format!("CAPACITY_BYTES={}: {expected}", fits + 1));
-        let expected = "CAPACITY_BYTES=1073741824: expected at most 15MiB, which fits into the memory limit of 192MiB \
+        let expected = "CAPACITY_BYTES=1073741824: expected at most 7MiB, which fits into the memory limit of 192MiB \
                         (memory.max) with 60MiB for each peer's hints";
         assert_eq!(told(&host(192), 1 << 30, Some(60 << 20)), expected);
-        let expected = "CAPACITY_BYTES=20971520: expected at most 19MiB, which fits into the memory limit of 192MiB \
+        let expected = "CAPACITY_BYTES=20971520: expected at most 11MiB, which fits into the memory limit of 192MiB \
                         (memory.max), shared by 3 nodes with 2MiB for each peer's hints";
         assert_eq!(told(&Host { nodes: 3, ..host(192) }, 20 << 20, None), expected);
         assert!(told(&host(32), 1 << 20, None).contains("expected a higher limit: the memory limit of 32MiB"));

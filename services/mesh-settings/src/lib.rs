@@ -101,6 +101,9 @@ struct OperationSettings {
     value_bytes_max: usize,
 }
 
+/// A request in flight to a peer takes about so much beside its frame, its value being small.
+const FLIGHT_BYTES: usize = 1 << 10;
+
 impl MeshSettings {
     /// The configuration of a node reached at `public_addr`, which is also its name, without seeds. Nothing after a mistake.
     pub fn config(&self, public_addr: &str, host: &Host, mistakes: &mut Mistakes) -> Option<Config> {
@@ -115,6 +118,7 @@ impl MeshSettings {
             host.capacity(operation.capacity_bytes, operation.hint_bytes_max, mistakes);
         // Tombstones may have to be kept for as long as a member is away: they must not take all of a small store.
         let tombstones_max = base.store.tombstones_max.min(bytes_max / BYTES_PER_TOMBSTONE_MIN);
+        let peer_queue_bytes_max = host.peer_queue_bytes_max(base.peer_queue_bytes_max);
         Some(Config {
             mesh: self.cache_name.clone(),
             replicas,
@@ -140,6 +144,8 @@ impl MeshSettings {
             default_ttl: operation.default_ttl_ms,
             key_bytes_max: operation.key_bytes_max,
             value_bytes_max: operation.value_bytes_max,
+            peer_in_flight_max: base.peer_in_flight_max.min(peer_queue_bytes_max / FLIGHT_BYTES),
+            peer_queue_bytes_max,
             seed: rand::random(),
             ..base
         })

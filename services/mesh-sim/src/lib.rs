@@ -68,7 +68,7 @@ impl SimulatedNetwork {
         }
     }
 
-    /// From now on a name stands for these addresses; whoever is at one of them finds that one first.
+    /// From now on a name stands for these addresses; a node at one of them finds that one first.
     pub fn set_name(&self, name: &str, addrs: Vec<String>) {
         self.network.set_name(name, addrs);
     }

@@ -9,7 +9,7 @@ use std::sync::{
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
-/// The value and whoever waits for it to change.
+/// The value and the tasks that wait for it to change.
 #[derive(Debug)]
 pub(crate) struct Announced<T> {
     value: RwLock<T>,
@@ -40,7 +40,7 @@ impl<T> Announced<T> {
         if !change(&mut self.value.write()) {
             return;
         }
-        // Release, with the acquire in `changed`: whoever sees the count sees the value.
+        // Release, with the acquire in `changed`: a task that sees the count sees the value.
         self.changes.fetch_add(1, Ordering::Release);
         self.changed.notify_waiters();
     }

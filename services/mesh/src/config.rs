@@ -55,6 +55,8 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// The most requests in flight to one peer per worker; beyond it legs fail at once.
     pub peer_in_flight_max: usize,
+    /// The most bytes of small frames that wait to be written to one peer per worker; beyond it legs fail at once.
+    pub peer_queue_bytes_max: usize,
     /// The most bytes of large values under way to one peer per worker, and to it in answers; beyond it legs fail at once.
     pub large_bytes_max: usize,
     /// The store's bounds.
@@ -103,6 +105,7 @@ impl Config {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             peer_in_flight_max: 16_384,
+            peer_queue_bytes_max: 16 << 20,
             large_bytes_max: 64 << 20,
             store: StoreConfig {
                 bytes_max: 1 << 30,

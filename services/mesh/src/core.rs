@@ -64,7 +64,7 @@ pub(crate) struct Core {
     pub(crate) paused: Arc<Announced<bool>>,
     /// Whether there has been a connection to every living member since this node was last alone.
     pub(crate) has_joined: AtomicBool,
-    /// Since when this node has been turned away because another one has its name.
+    /// Since when this node has been rejected because another one has its name.
     pub(crate) duplicate_since: Mutex<Option<Monotonic>>,
     /// Whether some peer takes only smaller records than this node does.
     pub(crate) has_smaller_peer: AtomicBool,
@@ -343,7 +343,7 @@ impl Core {
         self.reach.handle_greeting(peer, hello.start, &members);
     }
 
-    /// Another member has been taken for this node, and this one turned away for that, for longer than it takes to give up a process
+    /// Another member has been taken for this node, and this one rejected for that, for longer than it takes to give up a process
     /// that is gone.
     pub(crate) fn is_duplicate_for_long(&self) -> bool {
         let now = self.clock.now();

@@ -1,4 +1,4 @@
-//! The mesh's only way to be seen: whoever counts, logs or traces implements [`Observer`].
+//! The mesh's only way to be observed: counters, logs and traces implement [`Observer`].
 
 use mesh_proto::{Event, OpRecord, ServeRecord};
 

@@ -169,7 +169,7 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
         return Readiness::Stopping;
     }
     let alone = core.roster.ring().members().len() < 2;
-    // Relaxed: whoever asks a moment too early is told to wait a moment longer.
+    // Relaxed: a request a moment too early is answered with the state before.
     if alone && !core.roster.is_seed {
         core.has_joined.store(false, Ordering::Relaxed);
     } else if !workers.is_empty()

@@ -50,7 +50,7 @@ fn a_peer_cut_off_for_5_s_has_all_it_missed_within_a_second() {
         assert!(!cluster.digests_agree());
         cluster.network.heal();
         let took = cluster.wait(Duration::from_secs(1), "it has all it missed", Cluster::digests_agree).await;
-        println!("whole again after {took:?}, {writes} writes");
+        println!("in sync after {took:?}, {writes} writes");
         cluster.wait(Duration::from_secs(1), "all hints are settled", |cluster| queued(cluster) == 0).await;
         for key in 0..500 {
             let newest = (0..writes).rev().find(|write| write % 500 == key).unwrap();
@@ -154,7 +154,7 @@ fn a_queue_that_overflows_is_made_up_for_by_a_comparison_at_once() {
         assert!(cluster.set(2, "alone", "v").await.is_err());
         cluster.network.heal();
         let took = cluster.wait(Duration::from_secs(3), "digests agree", Cluster::digests_agree).await;
-        println!("whole again after {took:?}");
+        println!("in sync after {took:?}");
         assert!(!cluster.node(0).hints().iter().any(|hints| hints.needs_full_sync));
         assert!(cluster.node(2).stats().repaired >= 300, "{:?}", cluster.node(2).stats());
     });

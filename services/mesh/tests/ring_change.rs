@@ -104,7 +104,7 @@ fn one_joins_while_another_leaves() {
         let mut cluster = Cluster::start_some(seed, (5, 4), (3, 2), |_| {}).await;
         let load = Load::start(&cluster, seed);
         some_time(200).await;
-        // It comes before, together with or after the farewell; the leaver waits for it, too.
+        // It comes before, together with or after the announcement that it leaves; the leaver waits for it, too.
         load.spare_all(&cluster, &[seed as usize % 4]);
         some_time(50).await;
         let node = cluster.nodes[seed as usize % 4].take().unwrap();

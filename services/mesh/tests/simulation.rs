@@ -205,7 +205,7 @@ fn a_hot_key_is_written_at_once_while_an_owner_is_silent() {
     simulate(async || {
         let cluster = Cluster::start(12, 3, 3, 2).await;
         for via in 0..2 {
-            // A node's first write waits for another owner to vouch for its clock.
+            // A node's first write waits for another owner to confirm its clock.
             cluster.set(via, "first", "v").await.unwrap();
         }
         let slow = LinkFault { delay: Duration::from_micros(200), ..LinkFault::default() };
@@ -233,7 +233,7 @@ fn a_hot_key_is_written_at_once_while_an_owner_is_silent() {
 
 /// Whenever it comes back, while the others still try to reach its former self or have given that up.
 #[test]
-fn whoever_is_ready_can_stand_in_at_once_for_the_next_that_dies() {
+fn a_ready_node_replaces_the_next_that_dies_at_once() {
     simulate(async || {
         for away_ms in (100..5000).step_by(350) {
             let mut cluster = Cluster::start(away_ms, 3, 3, 2).await;

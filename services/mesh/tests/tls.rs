@@ -73,7 +73,7 @@ async fn another_secret_is_refused_on_both_ends() {
     b.accepts_from(&node("c", secret("another"))).await;
 }
 
-/// Trusts whoever answers, and shows nothing of itself.
+/// Trusts every server, and presents no certificate.
 #[derive(Debug)]
 struct Gullible(Arc<rustls::crypto::CryptoProvider>);
 
@@ -201,7 +201,7 @@ async fn unfinished_handshakes_do_not_keep_a_peer_out() {
     assert!(refusal.contains("not done within 2 s"), "{refusal}");
 }
 
-/// Passes packets between whoever comes and `to`, and keeps what came.
+/// Forwards packets between clients and `to`, and keeps what came.
 async fn relay(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
     let (front, back) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let (addr, kept) = (front.local_addr().unwrap(), Arc::<Mutex<Vec<Vec<u8>>>>::default());

@@ -26,7 +26,7 @@ networks::conformance! {
     a_slow_reader_holds_the_writer_back
     the_end_of_a_stream_is_seen
     datagrams_arrive
-    a_goodbye_is_seen_at_once
+    a_close_is_seen_at_once
     a_crash_is_seen_after_the_idle_timeout
     dropping_an_endpoint_is_a_crash
     silence_breaks_connections_and_ends
@@ -212,7 +212,7 @@ async fn datagrams_arrive(harness: &impl Harness) {
     }
 }
 
-async fn a_goodbye_is_seen_at_once(harness: &impl Harness) {
+async fn a_close_is_seen_at_once(harness: &impl Harness) {
     let (a, b) = (harness.node("a"), harness.node("b"));
     let (near, far) = connect(&a, &b).await;
     near.close("enough of it");

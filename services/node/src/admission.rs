@@ -2,7 +2,7 @@
 //! that requests wait before a thread looks at them, which bounds latency. Requests wait unseen, in sockets and in the
 //! runtime's queue; but whatever is ready waits as long, so a timer that comes late tells how long that is.
 //!
-//! As in CoDel (RFC 8289), only a queue that stands counts: a burst may wait longer. Then a rising share is turned away,
+//! As in CoDel (RFC 8289), only a queue that stands counts: a burst may wait longer. Then a rising share is shed,
 //! until the queue is short again.
 
 use std::{
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 /// How often a thread looks at how late it is.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long the queue must have stood before anybody is turned away.
+/// How long the queue must have stood before requests are shed.
 const STANDING: Duration = Duration::from_secs(1);
 
 /// Shares are counted in thousandths.
@@ -25,7 +25,7 @@ const WHOLE: u32 = 1000;
 /// At least one request in twenty is always let in: a thread that nobody visits would learn nothing.
 const SHARE_MAX: u32 = 950;
 
-/// What a late tick adds to the share that is turned away. Ticks are rare when they are late: four a second at 250 ms.
+/// What a late tick adds to the share that is shed. Ticks are rare when they are late: four a second at 250 ms.
 const RISE: u32 = 100;
 
 /// What a tick in time takes off it: all of it within ten seconds.
@@ -36,10 +36,10 @@ const FALL: u32 = 1;
 pub(crate) struct Admission {
     requests_max: usize,
     queue_delay_max: Duration,
-    /// The share that is turned away, in thousandths. Written by the watch only. Atomics, though one thread uses them, because
+    /// The share that is shed, in thousandths. Written by the watch only. Atomics, though one thread uses them, because
     /// a runtime's tasks have to be `Send`.
     share: AtomicU32,
-    /// What the requests so far have gathered towards the next one that is turned away.
+    /// What the requests so far have gathered towards the next one that is shed.
     gathered: AtomicU32,
     delay_us: AtomicU64,
 }
@@ -90,7 +90,7 @@ impl Admission {
     }
 }
 
-/// Whether the queue stands, and what share is turned away for it.
+/// Whether the queue stands, and what share is shed for it.
 #[derive(Debug, Default)]
 struct Queue {
     late_since: Option<Instant>,
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(tick(&mut queue, 0), 0);
         assert_eq!([300, 300, 300, 300].map(|delay| tick(&mut queue, delay)), [0; 4]);
         assert_eq!([300, 300, 300].map(|delay| tick(&mut queue, delay)), [100, 200, 300]);
-        // It goes on being late: nearly everybody is turned away, but never all.
+        // It goes on being late: nearly all requests are shed, but never all.
         assert_eq!((0..20).map(|_| tick(&mut queue, 300)).last(), Some(SHARE_MAX));
         // Back in time: everybody comes in again, little by little.
         assert_eq!(tick(&mut queue, 0), SHARE_MAX - FALL);

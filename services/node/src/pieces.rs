@@ -14,8 +14,8 @@ use hyper::body::{Frame, SizeHint};
 
 use crate::body::BodyBudget;
 
-/// What is copied at a time. Smaller values are given whole.
-pub(crate) const PIECE_BYTES: usize = 64 << 10;
+/// What is copied at a time, into a buffer that the connection keeps. Smaller values are given whole.
+pub(crate) const PIECE_BYTES: usize = 32 << 10;
 
 /// The body for a value; nothing if large answers that clients have not read yet take too much memory.
 pub(crate) fn body(value: Bytes, budget: &Arc<BodyBudget>) -> Option<Body> {

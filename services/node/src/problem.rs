@@ -31,7 +31,7 @@ pub(crate) struct Problem {
     detail: Cow<'static, str>,
     retry_after_s: Option<u8>,
     version: Option<Version>,
-    /// The bound that the request met, if it was turned away for one.
+    /// The bound that the request met, if it was shed for one.
     shed: Option<Shed>,
     // Boxed, because few have one and all results carry its size.
     header: Option<Box<(HeaderName, HeaderValue)>>,

@@ -25,7 +25,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long to wait after an error that is not the client's, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often the log tells of such errors.
+/// How often the log reports such errors.
 const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\

@@ -353,17 +353,17 @@ mod tests {
             Settings::from_args_on(&memory, base.iter().chain(args).map(OsString::from))
         };
         let (alone, shared) = (read(&[]).unwrap(), read(&["--host-nodes=3"]).unwrap());
-        assert_eq!((alone.mesh.store.bytes_max >> 20, alone.mesh.hints.bytes_max >> 20), (118, 6));
-        assert_eq!((shared.mesh.store.bytes_max >> 20, shared.mesh.hints.bytes_max >> 20), (19, 2));
+        assert_eq!((alone.mesh.store.bytes_max >> 20, alone.mesh.hints.bytes_max >> 20), (110, 6));
+        assert_eq!((shared.mesh.store.bytes_max >> 20, shared.mesh.hints.bytes_max >> 20), (11, 2));
         let cores = thread::available_parallelism().unwrap().get();
         assert_eq!((alone.workers.get(), shared.workers.get()), (cores, (cores / 3).max(1)));
         let message = read(&["--capacity-bytes=1GiB"]).err().map(|exit| exit.to_string()).unwrap_or_default();
         assert!(
-            message.starts_with("CAPACITY_BYTES=1073741824: expected at most 118MiB, which fits into"),
+            message.starts_with("CAPACITY_BYTES=1073741824: expected at most 110MiB, which fits into"),
             "{message}"
         );
         let fewer = read(&["--connections-max=1"]).unwrap();
-        assert_eq!(fewer.mesh.store.bytes_max >> 20, 129, "connections that cannot be take nothing");
+        assert_eq!(fewer.mesh.store.bytes_max >> 20, 121, "connections that cannot be take nothing");
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Shutdown {
     ///
     /// # Errors
     /// If the system refuses to hand signals over.
-    #[expect(clippy::disallowed_methods, reason = "whoever sends a second signal does not want to wait")]
+    #[expect(clippy::disallowed_methods, reason = "a second signal means: do not wait")]
     pub fn start_on_signals(&self) -> io::Result<()> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let shutdown = self.clone();

@@ -19,7 +19,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// How long a client that was turned away is not listened to. Turning away costs half as much as a local read: a client that
+/// How long a client whose request was shed is not read from. Shedding costs half as much as a local read: a client that
 /// disregards Retry-After would keep a full node from its work.
 const HOLD: Duration = Duration::from_millis(100);
 

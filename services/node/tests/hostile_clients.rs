@@ -144,7 +144,7 @@ async fn an_answer_that_is_not_read_ends_the_connection() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    // Whoever reads gets all of it.
+    // A client that reads gets all of it.
     let mut client = node.connect(4096);
     client.write_all(b"GET /get?k=big HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut client).await.0.len() > 1 << 20);

@@ -358,7 +358,7 @@ async fn connections_are_bounded() {
     let deadline = Instant::now() + DEADLINE;
     let mut held = Vec::new();
     loop {
-        assert!(Instant::now() < deadline, "no connection was turned away");
+        assert!(Instant::now() < deadline, "no connection was refused");
         let mut stream = node.connect();
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut answer = [0; 12];

@@ -16,7 +16,7 @@ use crate::{prometheus::Prometheus, settings::TargetUrl, traces::Traces};
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So long may a node take until it looks at an order to crash. Whoever asks no longer is not obeyed: a request that was given up
+/// So long may a node take until it looks at an order to crash. An order that was given up is not executed: a request that was given up
 /// is forgotten.
 const STRUCK_WITHIN: Duration = Duration::from_secs(5);
 

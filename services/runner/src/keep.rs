@@ -85,7 +85,7 @@ impl Keeper {
 }
 
 impl KeepTasks {
-    /// Waits until all is told, for at most two seconds. Whoever holds the [`Keeper`] must have given it up.
+    /// Waits until all is told, for at most two seconds. The [`Keeper`] must have been dropped before.
     pub(crate) async fn finish(self) {
         let all = async {
             for task in self.0 {

@@ -64,7 +64,7 @@ async fn accept(listener: std::net::TcpListener, shown: Shown) {
         let answer = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(shown.answer(&request))));
         let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
         tokio::spawn(async move {
-            // Whoever is too slow or hangs up early is not our concern.
+            // A client that is too slow or hangs up early is not our concern.
             let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
             drop(place);
         });

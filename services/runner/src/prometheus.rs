@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{control::RESERVED, traces::op_label};
 
-/// How long after the load it is asked: its last scrape should be of a time behind the load, and it scrapes every second.
+/// How long after the load it is asked: its last scrape should be of a time after the load, and it scrapes every second.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
 /// Where it is, and under what addresses it knows the nodes.
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_no_prometheus_is_named() {
+    async fn a_server_that_is_no_prometheus_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serve = async {

@@ -29,7 +29,7 @@ pub(crate) struct Recording {
     upkeep: JoinHandle<()>,
 }
 
-/// What became of spans and requests for traces, for whoever wants to see it meanwhile.
+/// What became of spans and requests for traces, readable meanwhile.
 #[derive(Clone)]
 pub(crate) struct TraceCounts {
     tracer: Arc<ClientTracer>,

@@ -113,7 +113,7 @@ fn a_node_that_stays_behind_is_named() {
 
 #[test]
 fn every_finding_names_its_trace_and_its_node_keeps_it() {
-    // Of a read, of a write, and behind the load.
+    // Of a read, of a write, and after the load.
     for (fault, op) in
         [(Fault::Corrupt, "GET one"), (Fault::LoseWrites, "final sweep, GET quorum"), (Fault::Rewind, "SET")]
     {
@@ -240,7 +240,7 @@ fn a_node_with_too_much_to_do_is_not_replaced_but_counted() {
     mesh.nodes[1].misbehave(Fault::Overloaded);
     let ran = run(&mesh, &[("FINAL_SWEEP", "false")]);
     assert_eq!(ran.code, 1, "{}", ran.out);
-    // A slow machine may answer late, which is another reason to try elsewhere; retries of what was turned away would be as many.
+    // A slow machine may answer late, which is another reason to try elsewhere; retries of what was shed would be as many.
     assert!(ran.totals("errors") > 10 && ran.totals("failed_over") * 10 < ran.totals("errors"), "{}", ran.out);
     assert_eq!(ran.results["errors"][0]["kind"], "overloaded (503)");
 }

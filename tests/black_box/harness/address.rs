@@ -1,4 +1,4 @@
-//! Addresses that nobody else uses: every node gets a loopback address of its own, so that whoever receives a packet can
+//! Addresses that nobody else uses: every node gets a loopback address of its own, so that the receiver of a packet can
 //! tell by its source which node sent it.
 
 use std::{

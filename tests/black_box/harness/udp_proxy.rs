@@ -71,7 +71,7 @@ impl UdpProxy {
         faults.by_sender.clear();
     }
 
-    /// Whoever has sent something.
+    /// The clients that have sent something.
     pub fn senders_seen(&self) -> BTreeSet<IpAddr> {
         self.faults.lock().unwrap().senders_seen.clone()
     }

@@ -76,7 +76,7 @@ impl Observed {
         (age_ms > 0).then(|| age_ms as f64 / 1000.0 / self.evicted().max(1) as f64)
     }
 
-    /// Whether the nodes' counters tell of the whole run: each has answered, and none was restarted.
+    /// Whether the nodes' counters cover the whole run: each has answered, and none was restarted.
     pub(crate) fn counters_are_whole(&self) -> bool {
         let is_same = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
             start.as_ref().zip(end.as_ref()).is_some_and(|(start, end)| start.own("pid") == end.own("pid"))

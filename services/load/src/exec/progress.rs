@@ -33,7 +33,7 @@ pub struct Sample {
     pub p99_ms: f64,
 }
 
-/// The bar that is being shown, for whoever has something to say meanwhile. A lock, taken for a line at a time.
+/// The bar that is being shown, for everything that is printed meanwhile. A lock, taken for a line at a time.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Prints a line on standard output, from any thread, without tearing a bar that may be there. On a terminal, one that is too

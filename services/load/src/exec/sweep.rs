@@ -113,7 +113,7 @@ fn tally(thread: &Thread, floor: &Floor, quorum: Said, said: &[Said]) {
     }
     let version = |said: &Said| if let Said::Value(version) = said { Some(*version) } else { None };
     let newest = said.iter().chain([&quorum]).filter_map(version).max();
-    // Whoever still has what was deleted is behind.
+    // A node that still has what was deleted is behind.
     let newest = newest.max(floor.is_deletion().then_some(floor.version()));
     for (node, said) in said.iter().enumerate() {
         match said {

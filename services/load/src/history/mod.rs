@@ -132,7 +132,7 @@ pub struct History {
     settings: HistorySettings,
     /// A lock per key: two threads meet on one only if they touch the same key at the same moment.
     keys: Box<[Mutex<KeyState>]>,
-    /// Locked for a few steps, by whoever holds the key's lock and needs its list, never the other way round.
+    /// Locked for a few steps, by a thread that holds the key's lock and needs its list, never the other way round.
     open: Box<[Mutex<OpenWrites>]>,
     sent: Box<[Sent]>,
 }

@@ -173,7 +173,7 @@ impl Model {
             self.planted += 1;
             version = flight.floor;
         }
-        // Whoever was acknowledged is visible.
+        // A write that was acknowledged is visible.
         for effect in self.effects.iter_mut().filter(|effect| effect.version == version) {
             effect.visible_ms = effect.visible_ms.min(self.now_ms);
         }

@@ -6,7 +6,7 @@ use crate::{Version, exec::KeyIndex};
 /// Keys that one session remembers at most: 2 MiB.
 pub(super) const SESSION_KEYS_MAX: u32 = 65_536;
 
-/// One session, owned by whoever it is.
+/// One session, owned by its task.
 #[derive(Clone, Debug)]
 pub struct Session {
     seen: Box<[(KeyIndex, Version)]>,

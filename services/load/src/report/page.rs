@@ -47,9 +47,11 @@ impl Page {
         self.line(&format!("\n── {title} {}", "─".repeat(rest)));
     }
 
-    /// A name and a sentence about it.
+    /// A name, or none, and a sentence about it.
     pub(crate) fn field(&mut self, name: &str, text: &str) {
-        self.line(&wrapped(&format!("  {name:<13}{text}"), self.columns, FIELD_INDENT - 2));
+        // Further lines begin below the sentence.
+        let further = if name.is_empty() { 0 } else { FIELD_INDENT - 2 };
+        self.line(&wrapped(&format!("  {name:<13}{text}"), self.columns, further));
     }
 
     /// A sentence that begins at a column.
@@ -74,5 +76,20 @@ impl Page {
     /// All of it.
     pub(crate) fn finish(self) -> String {
         self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_lines_of_a_field_begin_below_its_sentence() {
+        let mut page = Page::new(Some(30));
+        page.field("lag", "as long as it takes to wrap");
+        page.field("", "as long as it takes to wrap");
+        let indent = " ".repeat(FIELD_INDENT);
+        let sentence = format!("as long as it\n{indent}takes to wrap\n");
+        assert_eq!(page.finish(), format!("  lag          {sentence}{indent}{sentence}"));
     }
 }

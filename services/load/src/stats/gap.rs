@@ -51,7 +51,7 @@ pub struct P99Reconciled {
     pub mesh_ms: f64,
     /// All of their time in the mesh.
     pub in_mesh_ms: f64,
-    /// Of that, the longest leg that made the answer; nodes tell of legs beyond a millisecond.
+    /// Of that, the longest leg that made the answer; nodes report legs beyond a millisecond.
     pub legs_ms: f64,
     /// What the parts leave of the gap, and by how much the figures for the mesh disagree.
     pub unexplained_ms: f64,

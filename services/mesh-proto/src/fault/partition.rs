@@ -28,7 +28,7 @@ impl Partition {
         Self { links, flap: None }
     }
 
-    /// What `from` send does not reach `to`; the other way is well.
+    /// Asymmetric: what `from` send does not reach `to`; `to`→`from` is unaffected.
     #[must_use]
     pub fn one_way(from: &[NodeId], to: &[NodeId]) -> Self {
         let links = from.iter().flat_map(|&from| to.iter().map(move |&to| (from, to)));

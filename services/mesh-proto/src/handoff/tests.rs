@@ -155,7 +155,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever happens: the books balance, the caps hold, no version older than the newest missed one is handed out, and
+    /// Whatever happens: the counts balance, the caps hold, no version older than the newest missed one is handed out, and
     /// nothing is lost but with its queue.
     #[test]
     fn the_newest_missed_version_is_kept_or_its_queue_is_dropped(steps in prop::collection::vec(step(), 1..200)) {

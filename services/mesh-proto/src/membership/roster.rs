@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::Bound, time::Duration};
 use super::{Member, MemberState};
 use crate::{Incarnation, Monotonic, NodeId};
 
-/// Members in all, this node too. Beyond, whoever has been gone for the longest is forgotten.
+/// Members in all, this node too. Beyond, the one that has been gone for the longest is forgotten.
 pub(super) const MEMBERS_MAX: usize = 1024;
 
 /// What a claim changed.
@@ -27,7 +27,7 @@ pub(super) struct Roster {
     members: BTreeMap<NodeId, Entry>,
     /// When the suspects are declared dead. Apart from the members, so that the next deadline costs nothing to find.
     suspicions: BTreeMap<NodeId, Monotonic>,
-    /// Those that were forgotten, with their last claims' incarnations: others may still tell of them.
+    /// Those that were forgotten, with their last claims' incarnations: others may still spread them.
     forgotten: BTreeMap<NodeId, Incarnation>,
 }
 

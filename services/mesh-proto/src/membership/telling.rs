@@ -46,7 +46,7 @@ impl Membership {
         }
     }
 
-    /// Every message begins with this node's own claim, so that whoever gets it can answer; then comes what is or was
+    /// Every message begins with this node's own claim, so that the receiver can answer; then comes what is or was
     /// believed of the receiver, if it would object; then the news.
     pub(super) fn send(&mut self, to: NodeId, addr: String, body: GossipBody, about_receiver: Option<Member>) {
         let believed = self.roster.get(to).filter(|held| held.state != MemberState::Alive);

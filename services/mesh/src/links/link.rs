@@ -33,9 +33,6 @@ use crate::{
     transport::{Connection, ReceiveHalf, SendHalf},
 };
 
-/// The most bytes that may wait to be written to one peer; beyond it legs fail at once.
-const OUTBOX_BYTES_MAX: usize = 16 << 20;
-
 /// Buffers larger than this are given back after use instead of being kept.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
@@ -129,7 +126,7 @@ impl Link {
         let mut state = self.state.lock();
         if state.closed
             || state.pending.len() >= self.core.config.peer_in_flight_max.min(1 << INDEX_BITS)
-            || state.outbox.len() >= OUTBOX_BYTES_MAX
+            || state.outbox.len() >= self.core.config.peer_queue_bytes_max
         {
             return Err(LegFailure::NotSent);
         }
@@ -175,7 +172,7 @@ impl Link {
         let bytes = frame.iter().map(Bytes::len).sum();
         // Never closed.
         let turn = self.apart_turns.acquire().await;
-        // A failure here is a failed connection: whoever notices first fails all that is pending.
+        // A failure here is a failed connection: the task that notices first fails all that is pending.
         let sent =
             if self.is_wanted(id) { timeout(UNREAD_MAX, self.connection.send_apart(frame)).await.ok() } else { None };
         self.apart_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -204,7 +201,7 @@ impl Link {
     /// Queues a frame that is not answered.
     pub(crate) fn tell(&self, frame: &Frame) {
         let mut state = self.state.lock();
-        if !state.closed && state.outbox.len() < OUTBOX_BYTES_MAX {
+        if !state.closed && state.outbox.len() < self.core.config.peer_queue_bytes_max {
             encode_into(frame, &mut state.outbox);
             state.wake_writer();
         }
@@ -365,11 +362,11 @@ impl Link {
                 if let WriteAnswer::WrongRing(members) = &answer {
                     self.core.handle_members(members);
                 }
-                // Whoever sent it may be gone, with the node.
+                // Its sender may be gone, with the node.
                 let _ = reply.send(answer);
             }
             (Waiter::Control(reply), body @ (FrameBody::ControlReply(_) | FrameBody::Page(_))) => {
-                // Whoever asked may have given up.
+                // The caller may have given up.
                 let _ = reply.send(body);
             }
             (Waiter::Joining, FrameBody::WriteReply { .. }) => {}

@@ -169,7 +169,7 @@ impl Peers {
         for link in self.links() {
             link.close();
         }
-        // A peer and its link hold each other: whoever starts many nodes in one process would keep them all.
+        // A peer and its link hold each other: a process that starts many nodes would keep them all.
         for peer in self.table.load().iter() {
             peer.link.store(None);
         }
@@ -345,7 +345,7 @@ impl Peers {
         self.greet(addr, Some(expect)).await
     }
 
-    /// Connects to an address and greets whoever is there.
+    /// Connects to an address and greets the node there.
     pub(crate) async fn greet(&self, addr: &str, expect: Option<NodeId>) -> Result<Greeted, GreetError> {
         let connection = self.endpoint.dial(addr, expect).await?;
         let greeting = async {

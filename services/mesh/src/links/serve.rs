@@ -113,7 +113,7 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
     }
 }
 
-/// Waits for the first stream's greeting and answers it. Nothing if the connection broke or the peer was turned away.
+/// Waits for the first stream's greeting and answers it. Nothing if the connection broke or the peer was rejected.
 async fn greet(
     core: &Arc<Core>,
     connection: &Arc<dyn Connection>,

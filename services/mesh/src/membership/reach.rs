@@ -1,6 +1,6 @@
 //! Who can reach whom. Connections go one way: that a node has found all others does not mean that they have found it. Until
 //! they have, it counts for nothing in their writes and quorums, and the next crash would leave them one owner short. So a node
-//! asks them before it enters the ring, which takes one that can reach it, and before it calls itself ready, which takes all; and whoever hears from a new process of a peer dials it at once, instead of waiting
+//! asks them before it enters the ring, which takes one that can reach it, and before it calls itself ready, which takes all; and a node that hears from a new process of a peer dials it at once, instead of waiting
 //! for a dial to the old one to fail.
 
 use std::{

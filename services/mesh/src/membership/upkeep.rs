@@ -60,7 +60,7 @@ async fn gossip(core: Arc<Core>) {
     }
 }
 
-/// Joins seeds and returning members: each takes one exchange of member lists. Many at a time, because whoever is gone for good
+/// Joins seeds and returning members: each takes one exchange of member lists. Many at a time, because one that is gone for good
 /// is waited for until the time is up, and those that are back would wait with it.
 async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<String>) {
     let mut underway = BTreeSet::new();
@@ -97,7 +97,7 @@ async fn join(core: Arc<Core>, peers: Arc<Peers>, mut joins: mpsc::Receiver<Stri
     }
 }
 
-/// Exchanges member lists with whoever is at any of the addresses that a name stands for, this node among them perhaps. Whether all
+/// Exchanges member lists with the nodes at all addresses that a name stands for, this node among them perhaps. Whether all
 /// have answered.
 async fn exchange_with_all(core: &Arc<Core>, peers: &Arc<Peers>, name: &str) -> bool {
     let Ok(mut addrs) = peers.resolve(name).await else { return false };
@@ -111,7 +111,7 @@ async fn exchange_with_all(core: &Arc<Core>, peers: &Arc<Peers>, name: &str) -> 
     exchanges.collect::<JoinSet<bool>>().join_all().await.into_iter().all(|answered| answered)
 }
 
-/// Whether the member list of whoever is at this address has come.
+/// Whether the member list of the node at this address has come.
 async fn exchange_members(core: &Arc<Core>, peers: &Arc<Peers>, addr: &str) -> bool {
     let Greeted { connection, send, receive, hello } = match peers.greet(addr, None).await {
         Ok(greeted) => greeted,

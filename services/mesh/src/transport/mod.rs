@@ -64,7 +64,7 @@ pub trait Endpoint: Send + Sync {
     /// Closes all connections and sockets. Tells the peers if `notify`, else falls silent like a killed process.
     fn close(&self, notify: bool);
 
-    /// Waits, for well under a second, until the good-byes of `close(true)` are on their way. A runtime that is dropped
+    /// Waits, for well under a second, until the close frames of `close(true)` are on their way. A runtime that is dropped
     /// before keeps them.
     fn drained(&self) -> BoxFuture<'_, ()>;
 }

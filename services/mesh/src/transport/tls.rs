@@ -30,7 +30,7 @@ const ALPN: &[u8] = b"mesh/1";
 
 /// The cluster's shared secret (CACHE_AUTH). Never printed.
 ///
-/// Whoever can reach a node's port can test guesses against its certificate offline, so it has to be long and random.
+/// An attacker who reaches a node's port can test guesses against its certificate offline, so it has to be long and random.
 #[derive(Clone)]
 pub struct ClusterSecret(String);
 

@@ -120,7 +120,7 @@ pub async fn expect_silence_to_be_noticed(near: &Arc<dyn Connection>, mut receiv
     let (read, datagram, accepted, lost) =
         tokio::join!(receive.read(&mut buf), near.receive_datagram(), near.accept_stream(), near.closed());
     let noticed = begun.elapsed();
-    assert!(read.is_err() && datagram.is_err() && accepted.is_err(), "whoever waits is told");
+    assert!(read.is_err() && datagram.is_err() && accepted.is_err(), "pending calls end");
     assert!(lost.reason.contains("silent"), "{lost}");
     assert!(noticed > Duration::from_millis(1200), "somebody has told: {noticed:?}");
     assert!(noticed < SILENCE_MAX, "{noticed:?}");

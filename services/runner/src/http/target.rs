@@ -79,7 +79,7 @@ pub(crate) struct HttpTarget {
     body: Vec<u8>,
     traces: Option<Rc<ThreadTraces>>,
     last: Last,
-    /// Of what is written ahead of the load and read behind it, only findings and failures are kept.
+    /// Of what is written before the load and read after it, only findings and failures are kept.
     is_load: bool,
     /// Where in the request the value of `Host` stands, and how many bytes it has.
     host: (usize, usize),
@@ -160,7 +160,7 @@ impl HttpTarget {
         };
         let started = Some(Instant::now());
         self.write_traceparent(1);
-        // Whoever closed or fell silent may have done what it was asked, or may do it yet.
+        // A node that closed or fell silent may have executed the request, or may do it yet.
         let doubtful = matches!(&tried, Err(first) if first.kind != ErrorKind::Refused);
         let before = match &tried {
             // The only status that is worth another try.

@@ -30,7 +30,7 @@ impl Books {
     pub fn metrics(&self) -> String {
         let mut text = String::from("mesh_start_timestamp_seconds{node=\"fake\"} 1\n");
         for ((op, outcome), count) in &*self.0.lock().unwrap() {
-            // What was turned away at the door is no operation.
+            // What admission control shed is no operation.
             let series = match *outcome {
                 "" => format!("mesh_http_requests_shed_total{{node=\"fake\",reason=\"{op}\"}}"),
                 outcome => format!("mesh_requests_total{{node=\"fake\",op=\"{op}\",outcome=\"{outcome}\"}}"),

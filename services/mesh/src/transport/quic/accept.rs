@@ -93,7 +93,7 @@ async fn admit(incoming: Incoming, _permit: OwnedSemaphorePermit, senders: Sende
     let addr = incoming.remote_address();
     let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming, &senders.wire)).await {
         Ok(Err(Failure::GaveUp)) => return,
-        // Full only if nobody accepts; then the permit is held, and further peers are turned away.
+        // Full only if nobody accepts; then the permit is held, and further peers are refused.
         Ok(Ok(connection)) => match senders.connections.send(connection).await {
             Ok(()) => return,
             Err(mpsc::error::SendError(connection)) => return connection.close("this node is stopping"),

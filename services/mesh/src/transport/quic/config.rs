@@ -38,9 +38,6 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// The same for all streams of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
-/// What may be on its way to a peer and not acknowledged yet, in bytes.
-const SEND_WINDOW_BYTES: u64 = 16 << 20;
-
 /// Datagrams that wait to be sent or read, in bytes; beyond it the oldest are dropped.
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
 
@@ -61,6 +58,8 @@ pub struct QuicConfig {
     pub keep_alive: Duration,
     /// How many packets a peer may collect before it acknowledges; 1 acknowledges as the standard says (10).
     pub ack_frequency: u32,
+    /// How many bytes may be on their way to a peer and not acknowledged yet, for each connection (16 MiB).
+    pub send_window_bytes: usize,
     /// The most streams a peer may have open (64).
     pub streams_max: u32,
     /// The most handshakes under way, on all listeners together (256).
@@ -79,6 +78,7 @@ impl QuicConfig {
             idle_timeout: Duration::from_secs(2),
             keep_alive: Duration::from_millis(800),
             ack_frequency: 10,
+            send_window_bytes: 16 << 20,
             streams_max: 64,
             handshakes_max: 256,
         }
@@ -135,7 +135,7 @@ fn transport_config(config: &QuicConfig) -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES)
+        .send_window(config.send_window_bytes as u64)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .mtu_discovery_config(Some(mtu))

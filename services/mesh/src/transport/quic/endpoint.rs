@@ -23,7 +23,7 @@ use super::{
 };
 use crate::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
 
-/// How long a closing endpoint's sockets stay open, for the good-byes.
+/// How long a closing endpoint's sockets stay open, for the close frames.
 const LINGER: Duration = Duration::from_millis(300);
 
 /// One runtime's sockets.
