@@ -11,7 +11,7 @@ use crate::{
     stats::{Cover, OpTries, P99Reconciled, Recorder, ServerOpCounts, Tries, during},
 };
 
-/// See the file's head.
+/// The outcome of client/server reconciliation.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Reconciliation {
     /// What nothing explains makes the run invalid.

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 
 use crate::app::HttpWorker;
 
-/// See the file's head.
+/// Answers with the mesh as this node sees it.
 pub(super) async fn cluster(State(http): State<Arc<HttpWorker>>) -> Response {
     super::json(&http.app.node.view())
 }

@@ -14,7 +14,7 @@ use crate::{app::HttpWorker, fault::Fault, problem::Problem, query, settings::Ki
 /// The longest `after_ms` and `for_ms`.
 const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
 
-/// See the file's head.
+/// Executes an order to stop, crash or pause.
 pub(super) async fn kill(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     match parse(request.uri().query(), http.app.kill_token.as_ref()) {
         Ok((fault, after)) => {

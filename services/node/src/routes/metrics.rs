@@ -11,7 +11,7 @@ use observability::Exposition;
 
 use crate::app::HttpWorker;
 
-/// See the file's head.
+/// Answers with all metrics, in the format that the client accepts.
 pub(super) async fn metrics(State(http): State<Arc<HttpWorker>>, headers: HeaderMap) -> Response {
     let app = &http.app;
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());

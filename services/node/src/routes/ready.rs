@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{app::HttpWorker, problem::Problem, shutdown::Phase};
 
-/// See the file's head.
+/// Answers whether this node wants traffic.
 pub(super) async fn ready(State(http): State<Arc<HttpWorker>>) -> Response {
     let readiness =
         if http.app.shutdown.phase() == Phase::Running { http.app.node.readiness() } else { Readiness::Stopping };

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::app::HttpWorker;
 
-/// See the file's head.
+/// Answers with the counters of this node.
 pub(super) async fn stats(State(http): State<Arc<HttpWorker>>) -> Response {
     super::json(&view(&http.app.figures()))
 }

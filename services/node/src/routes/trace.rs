@@ -18,7 +18,7 @@ const IDS_MAX: usize = 256;
 /// 32 digits and a line feed each.
 const BODY_BYTES_MAX: usize = IDS_MAX * 34;
 
-/// See the file's head.
+/// Keeps a trace that a client asks for.
 pub(super) async fn keep(State(http): State<Arc<HttpWorker>>, request: Request) -> Response {
     let app = &*http.app;
     if !app.telemetry.records_traces() {

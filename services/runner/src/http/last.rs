@@ -35,7 +35,7 @@ pub(crate) struct Try {
     pub(crate) started: Option<Instant>,
 }
 
-/// See the file's head.
+/// What the last operation of a thread went through.
 #[derive(Debug, Default)]
 pub(crate) struct Last {
     pub(crate) trace: Option<ClientTrace>,

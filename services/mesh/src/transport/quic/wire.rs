@@ -25,7 +25,7 @@ use crate::transport::FaultSwitch;
 /// Addresses that are remembered; beyond it the oldest are forgotten. A peer has one more than workers.
 const ADDRESSES_MAX: usize = 4096;
 
-/// See the file's head.
+/// What all endpoints of a transport have in common below QUIC.
 pub(super) struct Wire {
     silent: AtomicBool,
     pub(super) faults: Arc<FaultSwitch>,
