@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_resource_says_who_sends_and_what_is_said_expressly_wins() {
-        let attributes = "service.version=7,team=cache,service.name=other".parse().expect("they are well formed");
+        let attributes = "service.version=7,team=cache,service.name=other".parse().unwrap_or_default();
         let mut settings = TraceSettings { attributes, ..TraceSettings::default() };
         let of = |settings: &TraceSettings, key: &'static str| {
             let found = resource(settings, "mesh-node", "node1").get(&Key::from_static_str(key));
