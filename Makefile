@@ -31,7 +31,7 @@ budgets: ## Counts instructions and allocations per operation against perf/budge
 	@.ci/need valgrind valgrind
 	python3 perf/budgets.py $(BUDGETS)
 
-sim: ## Simulates clusters under faults: SEEDS=50000 new seeds (FROM=n), SEED=n alone (SHRINK=1: as small as it still fails), MODEL=1
+sim: ## Simulates clusters under faults: SEEDS=50000 new seeds (FROM=n, STEP=n), SEED=n alone (SHRINK=1: as small as it still fails), MODEL=1
 	@.ci/need cc gcc
 	$(if $(SEED),MESH_SEED=$(SEED)) cargo test --locked --workspace $(if $(MODEL),--test model,--test simulator seeds_keep_the_guarantee) -- --nocapture
 

@@ -250,8 +250,8 @@ impl History {
     /// The next stamp of a writer. Only for writes that are not checked: [`History::begin`] announces the others.
     pub fn announce(&self, writer: u8) -> Stamp {
         let sent = &self.sent[usize::from(writer)].0;
-        // A plain load and store: a writer is used by one thread. Release pairs with the acquire in `announced`: whoever
-        // has read a value finds its write announced.
+        // A plain load and store: a writer is used by one thread. Release pairs with the acquire in `announced`: a
+        // thread that has read a value finds its write announced.
         let seq = sent.load(Ordering::Relaxed) + 1;
         sent.store(seq, Ordering::Release);
         Stamp { writer: Writer { run: self.settings.run, thread: writer }, seq }
