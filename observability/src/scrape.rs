@@ -11,7 +11,7 @@ pub struct NodeOperations {
     /// When it started, in Unix seconds: another figure than before means that it has begun to count anew.
     pub started_unix_s: f64,
     /// Requests and connections shed by admission control, which are no operations.
-    pub turned_away: u64,
+    pub shed: u64,
     /// Operations whose large value was not answered with, to bound memory.
     pub withheld: u64,
     /// Operation, outcome, and how many.
@@ -37,7 +37,7 @@ impl NodeOperations {
             } else if name == HTTP_REQUESTS_SHED.name && label("reason").as_deref() == Some("answers") {
                 found.withheld += value as u64;
             } else if name == HTTP_REQUESTS_SHED.name || name == HTTP_CONNECTIONS_REFUSED.name {
-                found.turned_away += value as u64;
+                found.shed += value as u64;
             } else if name == REQUESTS.name {
                 found.outcomes.extend(label("op").zip(label("outcome")).map(|(op, how)| (op, how, value as u64)));
             } else if name.strip_suffix("_bucket") == Some(OP_DURATION.name) {
@@ -99,7 +99,7 @@ mod tests {
         telemetry.connection_refused();
         for accept in ["", "application/openmetrics-text"] {
             let found = NodeOperations::parse(&telemetry.render(Exposition::negotiate([accept])));
-            assert_eq!((found.turned_away, found.withheld), (2, 1));
+            assert_eq!((found.shed, found.withheld), (2, 1));
             let counted: Vec<_> = found.outcomes.iter().filter(|(.., count)| *count > 0).collect();
             assert_eq!(counted, [&("get".to_owned(), "miss".to_owned(), 2)]);
             let at = |bound: f64| found.buckets.iter().find(|(op, le, _)| op == "get" && *le == bound).unwrap().2;

@@ -232,9 +232,8 @@ impl ClientTracer {
     /// `client.queue`, below the try that was answered.
     fn queue(&self, request: &ClientRequest<'_>, received: Instant) -> SpanData {
         let parent = request.trace.span_of(request.tries.len().saturating_sub(1) as u64);
-        let place = Place { trace: request.trace.trace, span: ids::span_id(), parent, is_remote: false };
         let times = (self.spans.clock.date(received), self.spans.clock.date(request.ended));
-        self.spans.span(place, (names::CLIENT_QUEUE.name, SpanKind::Internal), times, Vec::new(), Status::Unset)
+        self.spans.queue(names::CLIENT_QUEUE.name, (request.trace.trace, parent), times)
     }
 }
 

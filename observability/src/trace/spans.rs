@@ -56,12 +56,20 @@ impl SpanWriter {
         let (started, ended_at) = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
         let received = ended.queued.map_or(started, |queued| started - queued);
         let request = self.span(place, (name, SpanKind::Server), (received, ended_at), attributes, status);
-        let queue = ended.queued.map(|_| {
-            let place = Place { span: ids::span_id(), parent: context.span_id(), is_remote: false, ..place };
-            let kind = (names::HTTP_QUEUE.name, SpanKind::Internal);
-            self.span(place, kind, (received, started), Vec::new(), Status::Unset)
-        });
+        let queue =
+            ended.queued.map(|_| self.queue(names::HTTP_QUEUE.name, (place.trace, place.span), (received, started)));
         std::iter::once(request).chain(queue)
+    }
+
+    /// A wait between a kernel's receipt and the program, below that span of a trace.
+    pub(super) fn queue(
+        &self,
+        name: &'static str,
+        (trace, parent): (u128, u64),
+        times: (SystemTime, SystemTime),
+    ) -> SpanData {
+        let place = Place { trace, span: ids::span_id(), parent, is_remote: false };
+        self.span(place, (name, SpanKind::Internal), times, Vec::new(), Status::Unset)
     }
 
     /// `mesh.get` and its like, and its legs.

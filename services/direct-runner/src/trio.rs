@@ -170,6 +170,7 @@ impl Builder {
         let credentials = Credentials::Secret(self.secret.clone());
         let mut config = QuicConfig::new(NodeId::from_name(&self.name), self.addr, credentials);
         config.listeners = self.workers;
+        config.send_window_bytes = self.config.peer_queue_bytes_max;
         QuicTransport::new(config).map_err(|error| format!("cannot listen on {}: {error}", self.addr))
     }
 

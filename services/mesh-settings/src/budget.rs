@@ -9,7 +9,7 @@ use settings::{Memory, MemoryLimit, Mistakes};
 /// What the store takes beyond CAPACITY_BYTES, as a part of it: what the allocator rounds up and has not given back.
 const OVERHEAD_PART: u64 = 20;
 
-/// Code, threads and their stacks, tables, sockets' buffers, flight records, metrics, logs.
+/// Code, threads and their stacks, tables, sockets' buffers, flight records, metrics, logs, and what waits for a peer that is silent.
 const BASE_BYTES: u64 = 40 << 20;
 
 /// Queues of hints that may be full at a time: with the usual three owners of a key, this node knows two others.
@@ -72,14 +72,14 @@ impl Host {
     /// The most bytes of request bodies in memory at one time, in bytes.
     #[must_use]
     pub fn body_bytes_max(&self) -> u64 {
-        let share = self.memory.limit.as_ref().map_or(u64::MAX, |limit| limit.bytes / self.nodes);
+        let share = self.memory.limit.as_ref().map_or(u64::MAX, |limit| self.share(limit));
         self.body_bytes_max.unwrap_or_else(|| (share / BODIES_PART).min(BODIES_DEFAULT))
     }
 
     /// The most bytes that may wait for one peer, at most the default.
     pub(crate) fn peer_queue_bytes_max(&self, default: usize) -> usize {
         let Some(limit) = &self.memory.limit else { return default };
-        let part = (limit.bytes / self.nodes / PEER_QUEUE_PART).max(PEER_QUEUE_MIN);
+        let part = (self.share(limit) / PEER_QUEUE_PART).max(PEER_QUEUE_MIN);
         usize::try_from(part).unwrap_or(default).min(default)
     }
 
@@ -91,7 +91,7 @@ impl Host {
             let default = of_machine.clamp(CAPACITY_MIN, CAPACITY_DEFAULT);
             return Capacity { bytes: bytes.unwrap_or(default), hint_bytes_max: hints.unwrap_or(most) };
         };
-        let share = limit.bytes / self.nodes;
+        let share = self.share(limit);
         let hint_bytes_max = hints.unwrap_or_else(|| (share / HINTS_PART).min(most));
         let fits = self.fits(share, hint_bytes_max);
         match bytes {
@@ -102,6 +102,11 @@ impl Host {
             _ => {}
         }
         Capacity { bytes: bytes.unwrap_or(fits).max(CAPACITY_MIN), hint_bytes_max }
+    }
+
+    /// What one node has of a limit.
+    const fn share(&self, limit: &MemoryLimit) -> u64 {
+        limit.bytes / self.nodes
     }
 
     /// The largest store that leaves room for everything else.

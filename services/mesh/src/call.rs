@@ -88,7 +88,7 @@ impl ReadCall {
 pub(crate) struct WriteCall {
     pub(crate) record: Record,
     /// In which it is made.
-    ring: RingHash,
+    pub(crate) ring: RingHash,
     /// How far ahead the wall clock was that stamped it.
     offset_ms: i64,
     /// Its caller has gone away before it was decided.

@@ -210,7 +210,8 @@ impl Drop for Payload<'_> {
 
 fn too_large(bytes: usize, bytes_max: usize) -> Problem {
     let detail = format!(
-        "the body has {bytes} bytes or more, and {bytes_max} are allowed; values that grow when JSON-escaped can be sent raw, \
+        "the body has {bytes} bytes or more, and {bytes_max} are allowed; values that grow when JSON-escaped can be \
+         sent raw, \
          as application/octet-stream to /set?k=KEY"
     );
     Problem::too_large("value-too-large", detail).closing()

@@ -241,7 +241,7 @@ fn counts_of(counted: NodeOperations) -> Result<ServerCounts, String> {
         return Err("its metrics tell nothing of its operations".to_owned());
     }
     let mut served = ServerCounts { since_unix_s: counted.started_unix_s, ..ServerCounts::default() };
-    (served.shed, served.withheld) = (counted.turned_away, counted.withheld);
+    (served.shed, served.withheld) = (counted.shed, counted.withheld);
     let place = |op: &str| ["get", "set", "delete"].iter().position(|known| *known == op);
     for (op, outcome, count) in counted.outcomes {
         let Some(op) = place(&op) else { continue };

@@ -194,12 +194,13 @@ impl TargetUrl {
     }
 
     fn host(&self) -> &str {
-        self.authority.rsplit_once(':').map_or(&self.authority, |(host, _)| host)
+        self.server().0
     }
 
     /// Host and port.
     pub(crate) fn server(&self) -> (&str, u16) {
-        (self.host(), self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(80))
+        let (host, port) = self.authority.rsplit_once(':').unwrap_or((&self.authority, ""));
+        (host, port.parse().unwrap_or(80))
     }
 
     /// As it is shown and asked.

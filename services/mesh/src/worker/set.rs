@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Expiry, KeyHash, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Refusals, Ring, Round, Slot,
-    TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
+    Body, Expiry, KeyHash, LegFailure, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Refusals, Ring,
+    Round, Slot, TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
 };
 use tokio::{
     sync::oneshot,
@@ -201,17 +201,12 @@ impl Worker {
             machine.hold_back(own);
         }
         let call = WriteCall::new(machine, record, ring.hash(), core.replica.clock_offset_ms());
-        let send = |to, waiter, trace: Option<TraceContext>| {
-            self.peers.with_link(to, |link| match link.limits.admit(&call.record) {
-                true => link.send_write(waiter, now, deadline, trace, (ring.hash(), &call.record)).map(Some),
-                false => Ok(None),
-            })
-        };
         for (leg, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != core.id) {
             let waiter = Waiter::Write { call: Arc::clone(&call), leg };
-            match send(*owner, waiter, operation.trace.map(|trace| trace.of_leg(leg))) {
-                Ok(Some(_)) => {}
-                Ok(None) => call.handle_answer(core, now, leg, &WriteAnswer::TooLarge),
+            let trace = operation.trace.map(|trace| trace.of_leg(leg));
+            match self.send_leg(&call, (*owner, waiter), (now, deadline), trace) {
+                Ok(true) => {}
+                Ok(false) => call.handle_answer(core, now, leg, &WriteAnswer::TooLarge),
                 Err(failure) => call.handle_failure(core, now, leg, failure),
             }
         }
@@ -227,13 +222,23 @@ impl Worker {
     /// Gives a write that was acknowledged to those that are about to own its slot. They will be compared with before they count, so it does
     /// not matter if this comes to nothing; but one that all owners refused would be read from them.
     fn send_to_joining(&self, ring: &Ring, call: &WriteCall, deadline: Monotonic) {
-        let now = self.core.clock.now();
         for peer in ring.joining(Slot::of(call.record.hash)) {
-            let _ = self.peers.with_link(peer, |link| match link.limits.admit(&call.record) {
-                true => link.send_write(Waiter::Joining, now, deadline, None, (ring.hash(), &call.record)).map(drop),
-                false => Ok(()),
-            });
+            let _ = self.send_leg(call, (peer, Waiter::Joining), (self.core.clock.now(), deadline), None);
         }
+    }
+
+    /// Queues a round's record for a peer; false if the peer takes none of its size.
+    fn send_leg(
+        &self,
+        call: &WriteCall,
+        (to, waiter): (NodeId, Waiter),
+        (now, deadline): (Monotonic, Monotonic),
+        trace: Option<TraceContext>,
+    ) -> Result<bool, LegFailure> {
+        self.peers.with_link(to, |link| match link.limits.admit(&call.record) {
+            true => link.send_write(waiter, now, deadline, trace, (call.ring, &call.record)).map(|_| true),
+            false => Ok(false),
+        })
     }
 
     /// How many owners take a record of this size, as far as that is known.

@@ -51,7 +51,8 @@ mod tests {
         let names = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>().join(" "));
         let expected = "Capacity Evictions Expirations HitRatio Hits Misses Shards Size mesh";
         assert_eq!(names(&json).as_deref(), Some(expected));
-        let expected = "bytes bytes_max carried_writes connections cpu_ms drift_refused evicted_age_ms evicted_age_s_1m evictions_per_s fault_packets_delayed \
+        let expected = "bytes bytes_max carried_writes connections cpu_ms drift_refused evicted_age_ms evicted_age_s_1m evictions_per_s \
+                        fault_packets_delayed \
                         fault_packets_dropped fault_packets_duplicated faults_active faults_laid full further_rounds given_up hedge_wins \
                         hedges hints_dropped hints_dropped_age hints_dropped_full_sync hints_dropped_not_owner \
                         hints_dropped_overflow hints_dropped_refused hints_oldest_age_ms hints_queued hints_queued_bytes \
