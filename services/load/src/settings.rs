@@ -4,12 +4,17 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args};
 use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_duration, whole};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
+    Shard, StartAt,
     exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
     plan::Plan,
     target::Consistency,
 };
+
+/// The longest name of a run.
+const RUN_ID_MAX: usize = 64;
 
 /// The load.
 #[derive(Args, Clone, Debug)]
@@ -81,6 +86,17 @@ pub struct LoadSettings {
     /// Threads that make load, 1 to 255; 0 takes as many as suit this machine
     #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]
     pub runner_threads: usize,
+    /// Which part of the load this runner makes, such as 0/3 for the first of three; each has its own keys and its share of KEYS, RATE and
+    /// CONCURRENCY, only the first orders faults, and `runner merge` makes one report of all. Where JOB_COMPLETION_INDEX is set, as in a
+    /// Kubernetes Indexed Job, the number of shards is enough
+    #[arg(long, env, help_heading = "Shards")]
+    pub shard: Option<Shard>,
+    /// When the load begins, by the wall clock, such as 2026-11-28T21:00:00Z or Unix seconds: the same for all shards, after their prefill
+    #[arg(long, env, help_heading = "Shards")]
+    pub start_at: Option<StartAt>,
+    /// What all shards call the run: letters, digits, - and _
+    #[arg(long, env, default_value = "", hide_default_value = true, value_parser = run_id, help_heading = "Shards")]
+    pub run_id: String,
     /// When a node is killed, after the load began; off is never
     #[arg(long, env, default_value = "off", value_parser = Every::from_str, help_heading = "Faults")]
     pub kill_after: Every,
@@ -103,6 +119,15 @@ impl LoadSettings {
             let expected = format!("expected at most {}, because SET_RATIO is {sets}", 100 - sets);
             mistakes.refuse("DELETE_RATIO", deletes, expected);
         }
+        let Some(shard) = self.shard.filter(|shard| shard.is_one_of_many()) else { return };
+        if self.run_id.is_empty() {
+            mistakes.refuse("RUN_ID", "", "expected a name that all shards are given, because SHARD is set".to_owned());
+        }
+        for (name, value) in [("KEYS", u64::from(self.keys)), ("CONCURRENCY", self.concurrency as u64)] {
+            if value < u64::from(shard.count) {
+                mistakes.refuse(name, value, format!("expected at least {}, because SHARD is {shard}", shard.count));
+            }
+        }
     }
 
     /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
@@ -110,22 +135,26 @@ impl LoadSettings {
     #[must_use]
     pub fn plan(&self, targets: Vec<String>, threads: usize, set_ttl_ms: i64) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
+        let shard = self.shard.unwrap_or(Shard::ALL);
+        let concurrency = shard.share(u32::try_from(self.concurrency).unwrap_or(u32::MAX)) as usize;
+        // All shards have to draw the same victims.
+        let drawn = || if shard.is_one_of_many() { xxh3_64(self.run_id.as_bytes()) } else { rand::random() };
         Plan {
             targets,
             nodes_within: false,
             duration: self.duration,
             warmup: self.warmup,
-            concurrency: self.concurrency,
-            threads: threads.clamp(1, 255).min(self.concurrency),
-            rate: (self.rate > 0.0).then_some(self.rate),
-            keys: KeySpace::new(self.keys, self.distribution),
+            concurrency,
+            threads: threads.clamp(1, 255).min(concurrency),
+            rate: (self.rate > 0.0).then_some(self.rate / f64::from(shard.count)),
+            keys: KeySpace::of_shard(self.keys, self.distribution, shard),
             set_ratio: self.set_ratio,
             value_sizes: self.value_bytes.clone(),
             delete_ratio: self.delete_ratio,
             consistency: self.read_consistency,
             ttl: u64::try_from(set_ttl_ms).ok().filter(|ttl_ms| *ttl_ms > 0).map(Duration::from_millis),
             check: self.check,
-            seed: self.seed.unwrap_or_else(rand::random),
+            seed: self.seed.unwrap_or_else(drawn),
             prefill: self.prefill,
             final_sweep: self.final_sweep,
             quiescence: self.quiescence,
@@ -133,7 +162,11 @@ impl LoadSettings {
             stats_every: self.stats_every.0,
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
-            reconcile: true,
+            // The nodes count what the other shards do, too.
+            reconcile: !shard.is_one_of_many(),
+            shard,
+            start_at: self.start_at,
+            run_id: self.run_id.clone(),
             faults: Vec::new(),
         }
     }
@@ -143,6 +176,12 @@ fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(text.into()) }
 }
 
+fn run_id(text: &str) -> Result<String, String> {
+    let is_name = text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_'));
+    let fits = is_name && text.len() <= RUN_ID_MAX;
+    if fits { Ok(text.to_owned()) } else { Err(format!("expected at most {RUN_ID_MAX} letters, digits, - and _")) }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     let rate = if text == "0" { Ok(0.0) } else { number(1.0, 1e7)(text) };
     rate.map_err(|_| "expected 0, or operations per second from 1 to 10000000".to_owned())
@@ -150,7 +189,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(crate) mod tests {
+    use rand::Rng;
+
     use super::*;
 
     #[derive(clap::Parser, Debug)]
@@ -166,6 +207,30 @@ mod tests {
             Some(settings)
         });
         parsed.map_err(|exit| exit.to_string())
+    }
+
+    /// The plan that these flags make, for one target.
+    pub(crate) fn plan_of(arguments: &[&str]) -> Plan {
+        parse(arguments).unwrap().load.plan(vec!["a".to_owned()], 1, 0)
+    }
+
+    #[test]
+    fn shards_share_the_load_and_draw_alike() {
+        let plans: Vec<_> = (0..3)
+            .map(|index| plan_of(&[&format!("--shard={index}/3"), "--run-id=r", "--concurrency=10", "--rate=900"]))
+            .collect();
+        assert_eq!(plans.iter().map(|plan| plan.concurrency).collect::<Vec<_>>(), [4, 3, 3]);
+        assert!(plans.iter().all(|plan| plan.rate == Some(300.0) && plan.seed == plans[0].seed && !plan.reconcile));
+        assert_ne!(plans[0].dice(0, 0).random::<u64>(), plans[1].dice(0, 0).random::<u64>());
+        for (arguments, expected) in [
+            (&["--shard=0/3"][..], "RUN_ID=: expected a name that all shards are given"),
+            (&["--shard=0/3", "--run-id=r", "--keys=2"], "KEYS=2: expected at least 3, because SHARD is 0/3"),
+            (&["--run-id=a b"], "RUN_ID=a b: expected at most 64 letters, digits, - and _"),
+            (&["--start-at=soon"], "START_AT=soon: expected a time such as"),
+        ] {
+            let message = parse(arguments).unwrap_err();
+            assert!(message.starts_with(expected), "{message}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -21,19 +22,27 @@ use crate::{
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
     report::{Report, numbers},
+    shard::{Doubts, await_start, clock_of_first, duration, json},
 };
 
 /// What the main thread saw of a run.
-#[derive(Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) prefilled: u64,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub(crate) prefill_time: Duration,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub(crate) load_time: Duration,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub(crate) client_cpu: Duration,
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_at_start: Vec<Option<NodeStats>>,
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_before_load: Vec<Option<NodeStats>>,
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
     /// After the final sweep, if there was one.
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_at_end: Vec<Option<NodeStats>>,
     pub(crate) served_before_load: Vec<Option<ServerCounts>>,
     pub(crate) served_after_load: Vec<Option<ServerCounts>>,
@@ -41,8 +50,6 @@ pub(crate) struct Observed {
     pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
-    /// When the load began, by the clock that nodes tell the time of their start from.
-    pub(crate) load_began_unix_ms: u64,
     pub(crate) faults: Vec<FaultRecord>,
     /// Why the mesh had not recovered from the faults.
     pub(crate) not_whole: Option<String>,
@@ -52,6 +59,29 @@ pub(crate) struct Observed {
     pub(crate) standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
     pub(crate) write_concern: Option<usize>,
+    /// The nodes' ids, as far as they told.
+    pub(crate) ids: Vec<Option<String>>,
+    /// How far the first node's clock is ahead of this host's, in milliseconds, and how far off that may be; where there are other
+    /// shards.
+    pub(crate) clock: Option<(f64, f64)>,
+    /// When what happened, by this host's clock.
+    pub(crate) times: Milestones,
+    #[borsh(skip)]
+    pub(crate) doubts: Doubts,
+}
+
+/// Times of a run, in Unix milliseconds; 0 for what there was not.
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Default)]
+pub(crate) struct Milestones {
+    pub(crate) began: u64,
+    pub(crate) prefilled: u64,
+    pub(crate) counted_before: u64,
+    /// By the clock that nodes tell the time of their start from.
+    pub(crate) load_began: u64,
+    pub(crate) load_ended: u64,
+    pub(crate) counted_after: u64,
+    pub(crate) sweep_began: u64,
+    pub(crate) ended: u64,
 }
 
 impl Observed {
@@ -112,15 +142,35 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
+    observed.times.began = unix_ms();
     let views = all_views(&run, cluster).await;
     observed.write_concern = views.iter().flatten().filter_map(|view| view.write_concern).min();
+    observed.ids = views.into_iter().map(|view| view.map(|view| view.id)).collect();
+    if run.plan.shard.is_one_of_many() {
+        observed.clock = clock_of_first(cluster).await;
+    }
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
     }
+    observed.times.prefilled = unix_ms();
+    let start = match run.plan.start_at.filter(|_| !run.stopping()) {
+        Some(at) => tokio::select! {
+            start = await_start(at) => Some(start),
+            () = interrupts.next() => {
+                run.stop();
+                None
+            }
+        },
+        None => None,
+    };
     if !run.abandoned() {
+        observed.times.counted_before = unix_ms();
         observed.stats_before_load = all_stats(&run, cluster).await;
         observed.served_before_load = all_served(&run, cluster).await;
+        if let Some(start) = start {
+            observed.doubts.suspect.extend(start.await);
+        }
         load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
     }
     observed.interrupted = run.interrupted();
@@ -138,9 +188,8 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     }
     // Whatever threads still wait for, they give it up.
     let recorder = stages.finish(run.plan.targets.len());
-    let mut report = Report::new(&run, &recorder, observed);
-    report.name_peers(&views.into_iter().map(|view| view.map(|view| view.id)).collect::<Vec<_>>());
-    Ok(report)
+    observed.times.ended = unix_ms();
+    Report::of_run(run.plan.clone(), recorder, observed)
 }
 
 /// What follows the load: healing, the nodes' counters, the final sweep.
@@ -151,6 +200,7 @@ async fn after_load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     observed.not_whole = heal_all(run, cluster, &mut observed.faults).await.err();
+    observed.times.counted_after = unix_ms();
     observed.served_after_load = all_served(run, cluster).await;
     observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(run, cluster).await;
@@ -158,7 +208,7 @@ async fn after_load(
         if observed.evicted() > 0 {
             run.limit_sweep(observed.load_time.max(SWEEP_MIN));
         }
-        sweep(run, stages).await?;
+        observed.times.sweep_began = sweep(run, stages).await?;
         observed.swept = true;
         observed.stats_at_end = all_stats(run, cluster).await;
     }
@@ -222,7 +272,7 @@ async fn load(
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
     let standstills = standstill::Watch::start();
-    observed.load_began_unix_ms = unix_ms();
+    observed.times.load_began = unix_ms();
     let watchers = async {
         tokio::join!(
             show_load(run, &console, &samples),
@@ -240,6 +290,7 @@ async fn load(
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
     loaded?;
+    observed.times.load_ended = unix_ms();
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
@@ -247,17 +298,19 @@ async fn load(
     Ok(())
 }
 
-async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
+/// When it began, in Unix milliseconds.
+async fn sweep(run: &Run, stages: &mut Stages) -> Result<u64, String> {
     let quiescence = run.plan.quiescence();
     say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
+    let began = unix_ms();
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,
         () = show_keys(run, "SWEEP", Counter::Swept, &console) => {}
     }
     console.clear();
-    Ok(())
+    Ok(began)
 }
 
 async fn end_warmup(run: &Run) {

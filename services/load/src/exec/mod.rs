@@ -22,7 +22,7 @@ pub(crate) use self::{
     compare::Divergence,
     judged::Times,
     keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
-    lifecycle::Observed,
+    lifecycle::{Milestones, Observed},
     progress::{Sample, show},
     run::EXPIRY_ALLOWANCE,
     sizes::ValueSizes,

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,7 +20,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const SAMPLES_PER_LINE: usize = 10;
 
 /// One moment of a run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Serialize)]
 pub struct Sample {
     /// The end of the interval, in seconds after the load began.
     pub at_s: f64,

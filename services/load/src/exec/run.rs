@@ -66,7 +66,7 @@ impl Run {
         let phase = if plan.warmup.is_zero() { Phase::Steady } else { Phase::Warm };
         Self {
             history: History::new(HistorySettings {
-                keys: if plan.check { plan.keys.count() } else { 0 },
+                keys: if plan.check { plan.keys.numbers() } else { 0 },
                 writers: u8::try_from(plan.threads).unwrap_or(u8::MAX),
                 run: id,
                 expiry_allowance: EXPIRY_ALLOWANCE,

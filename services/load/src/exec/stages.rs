@@ -10,7 +10,6 @@ use tokio::{
 };
 
 use super::{
-    keys::KeyIndex,
     progress::complain,
     run::Run,
     schedule::Schedule,
@@ -197,7 +196,8 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
         let mut worker = Worker::new(Rc::clone(thread), target.clone(), task);
         let (run, thread, next) = (Arc::clone(run), Rc::clone(thread), Rc::clone(&next));
         async move {
-            while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()).map(KeyIndex::new) {
+            while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {
+                let key = run.plan.keys.at(key);
                 for _ in 0..PREFILL_TRIES {
                     if worker.prefill(key).await == Outcome::Acknowledged {
                         thread.live().add(Counter::Prefilled);

@@ -20,11 +20,12 @@ use settings::columns_of;
 
 use self::{page::Page, reconcile::Reconciliation, verdict::Verdict};
 use crate::{
-    Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
+    ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
     exec::{Divergence, Observed, Sample, Standstill, show},
-    faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
+    faults::{FaultRecord, dead_at_once, judge, too_much},
     history::Integrity,
     plan::Plan,
+    shard::{Doubts, ShardFile},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
@@ -94,6 +95,12 @@ pub struct Report {
     pub traces: Option<TraceReport>,
     /// The run over time.
     pub samples: Vec<Sample>,
+    /// What is known beforehand to make the measurement less than it should be.
+    #[serde(skip)]
+    doubts: Doubts,
+    /// All that this shard measured, if there are others.
+    #[serde(skip)]
+    shard: Option<Vec<u8>>,
     /// What it all means.
     pub verdict: Verdict,
 }
@@ -179,21 +186,32 @@ pub struct Lag {
 }
 
 impl Report {
-    pub(crate) fn new(run: &Run, recorder: &Recorder, observed: Observed) -> Self {
-        let plan = &run.plan;
-        let totals = totals(run, recorder, observed.load_time.as_secs_f64());
+    /// Of a run that this process has made.
+    ///
+    /// # Errors
+    /// If it is one of many shards, and what it measured cannot be kept for the others.
+    pub(crate) fn of_run(plan: Plan, recorder: Recorder, observed: Observed) -> Result<Self, String> {
+        let file = ShardFile::new(plan, recorder, observed);
+        let bytes = file.plan.shard.is_one_of_many().then(|| file.to_bytes()).transpose()?;
+        let report = Self::new(&file.plan, &file.recorder, file.observed);
+        Ok(Self { shard: bytes, ..report })
+    }
+
+    pub(crate) fn new(plan: &Plan, recorder: &Recorder, observed: Observed) -> Self {
+        let totals = totals(recorder, observed.load_time.as_secs_f64());
+        let ids = observed.ids.clone();
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
         let mut report = Self {
-            ended_unix_ms: unix_ms(),
+            ended_unix_ms: observed.times.ended,
             setup: plan.clone(),
             prefilled: observed.prefilled,
             prefill_s: observed.prefill_time.as_secs_f64(),
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
-            rows: rows(run, recorder),
+            rows: rows(plan, recorder),
             errors: recorder.errors.summaries(),
             failed: recorder
                 .aftermath
@@ -226,9 +244,12 @@ impl Report {
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
+            doubts: observed.doubts,
+            shard: None,
             verdict: Verdict::default(),
             totals,
         };
+        report.name_peers(&ids);
         report.explain();
         let excuse = report.losses_allowed().or_else(|| too_much(plan.keys.count(), plan.value_sizes.largest()));
         judge(&mut report.faults, excuse.as_deref());
@@ -331,7 +352,23 @@ impl Report {
         let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
         let page = Page::new(columns_of(std::io::stdout()));
         show(&format!("\n{}", summary::render(self, &place, page).trim_end()));
-        saved.map(|()| self.verdict.exit_code)
+        if let Some(shard) = &self.shard_line() {
+            show(shard);
+        }
+        saved.map(|()| if self.shard.is_some() && self.verdict.broken.is_empty() { 0 } else { self.verdict.exit_code })
+    }
+}
+
+impl Report {
+    /// All that this shard measured, if there are others.
+    pub(crate) fn shard(&self) -> Option<&[u8]> {
+        self.shard.as_deref()
+    }
+
+    /// What a shard's own verdict is not.
+    fn shard_line(&self) -> Option<String> {
+        let shard = self.shard.as_ref().map(|_| self.setup.shard)?;
+        Some(format!("Shard {shard}: faults, counts and objectives are judged by `runner merge` of all shards"))
     }
 }
 
@@ -345,10 +382,9 @@ fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord>
     faults
 }
 
-fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
+fn totals(recorder: &Recorder, load_s: f64) -> Totals {
     let count = |wanted: &dyn Fn(Series) -> bool| recorder.response.select(wanted).count();
     let (total, indeterminate) = (count(&|_| true), recorder.errors.count(ErrorKind::Indeterminate));
-    debug_assert_eq!(total, Snapshot::of(&run.live).get(Counter::Ops));
     Totals {
         total,
         gets: count(&|series| series.op == Op::Get),
@@ -365,7 +401,7 @@ fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
     }
 }
 
-fn rows(run: &Run, recorder: &Recorder) -> Vec<Row> {
+fn rows(plan: &Plan, recorder: &Recorder) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |table, label: String, wanted: &dyn Fn(Series) -> bool| {
         rows.extend(row(table, label, &recorder.response.select(wanted)));
@@ -379,7 +415,7 @@ fn rows(run: &Run, recorder: &Recorder) -> Vec<Row> {
             add("outcome", label, &|series| series.op == op && series.outcome == outcome);
         }
     }
-    for (node, target) in run.plan.targets.iter().enumerate() {
+    for (node, target) in plan.targets.iter().enumerate() {
         for op in Op::ALL {
             let label = format!("{} {target}", op.name());
             add("node", label, &|series| series.op == op && series.node == NodeIndex(node));

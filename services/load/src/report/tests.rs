@@ -86,7 +86,7 @@ fn full_report() -> Report {
     assert!(now.elapsed() < Duration::from_secs(60), "it is made up, not measured");
     let observed =
         Observed { swept: true, load_time: Duration::from_secs(123_456), prefilled: 20_000_000, ..Observed::default() };
-    let mut report = Report::new(&run, &recorder, observed);
+    let mut report = Report::new(&run.plan, &recorder, observed);
     happened(&mut report);
     report.verdict = Verdict::of(&report);
     report
@@ -94,7 +94,7 @@ fn full_report() -> Report {
 
 fn finding(violation: Violation) -> Finding {
     Finding {
-        kind: violation.name(),
+        kind: violation.name().into(),
         op: "GET quorum".to_owned(),
         key: "key-00049999".to_owned(),
         entry: target(0),
@@ -138,11 +138,11 @@ fn happened(report: &mut Report) {
         };
         9
     ];
-    let fault = |kind, deaths| {
+    let fault = |kind: &'static str, deaths| {
         let fault = format!("{kind} {}+{} for=5s", target(0), target(1));
         let survivors =
             vec![crate::faults::Survivor { node: target(2), dead_at_s: Some(13.0), alive_at_s: Some(17.0) }];
-        FaultRecord { fault, kind, survivors, errors: 1_234_567, ..FaultRecord::example(deaths, 10.0) }
+        FaultRecord { fault, kind: kind.into(), survivors, errors: 1_234_567, ..FaultRecord::example(deaths, 10.0) }
     };
     let reason = format!("{} counts no packets dropped, and it still answers on every one of its links", target(1));
     report.faults = vec![
@@ -172,7 +172,7 @@ fn slow(handler_ms: Option<f64>) -> SlowRequest {
     SlowRequest {
         phase: Phase::InFault,
         op: Op::Delete,
-        outcome: "HIT_REMOTE",
+        outcome: "HIT_REMOTE".into(),
         at_s: 123_456.7,
         node: 1,
         response_ms: 123_456.7,
@@ -261,7 +261,7 @@ fn a_write_concern_of_one_promises_no_order_of_writes() {
     let mut recorder = Recorder::new(1);
     recorder.integrity.count(Judgement::Broken(Violation::OutOfOrder), finding);
     for (write_concern, is_broken) in [(None, true), (Some(2), true), (Some(1), false)] {
-        let report = Report::new(&run, &recorder, Observed { write_concern, ..Observed::default() });
+        let report = Report::new(&run.plan, &recorder, Observed { write_concern, ..Observed::default() });
         assert_eq!(!report.verdict.broken.is_empty(), is_broken, "{write_concern:?}: {:?}", report.verdict);
         let out = summary::render(&report, "", Page::new(Some(140)));
         let explained = out.contains("1 writes with too low a version: WRITE_CONCERN=1 promises no order");

@@ -83,6 +83,8 @@ impl Verdict {
             let count = both.differences.len();
             verdict.invalid.push(format!("{count} counts of client and nodes do not agree, the first: {words}"));
         }
+        verdict.invalid.extend_from_slice(&report.doubts.invalid);
+        verdict.suspect.extend_from_slice(&report.doubts.suspect);
         verdict.judge_runner(report);
         let proves_nothing = verdict.invalid.len() + verdict.void.len();
         verdict.exit_code = match (verdict.broken.len(), proves_nothing, verdict.missed.len(), verdict.suspect.len()) {
