@@ -37,6 +37,11 @@ impl NodeStats {
         self.mesh.get("cpu_ms").and_then(serde_json::Value::as_f64)
     }
 
+    /// The version of its program, if it says so.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.mesh.get("version").and_then(serde_json::Value::as_str).map(str::to_owned)
+    }
+
     /// One of the node's own counters, if it has it.
     #[must_use]
     pub fn own(&self, name: &str) -> Option<u64> {

@@ -13,7 +13,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{Interrupts, NodeIndex, ResultsFile, block_on, exit_code, run_plan};
+use load::{Interrupts, NodeIndex, Results, block_on, exit_code, run_plan};
 
 use crate::{
     control::HttpCluster,
@@ -63,7 +63,7 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
 }
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
-    let results = ResultsFile::open(settings.load.results.as_deref())?;
+    let results = Results::open(settings.load.results.as_deref())?;
     let recording = Recording::start(settings, targets)?;
     if let Some(recording) = &recording {
         cluster.trace_with(&recording.traces());

@@ -11,8 +11,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     compare::{Comparisons, compare_for_ever},
     interrupts::Interrupts,
-    progress::{Console, Sample, say, show_keys, show_load, show_stats},
+    progress::{Console, say, show_keys, show_load, show_stats},
     run::Run,
+    sampler::Sampler,
     stages::Stages,
     standstill::{self, Standstill},
 };
@@ -21,6 +22,7 @@ use crate::{
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
     report::{Report, numbers},
+    results::Machine,
 };
 
 /// What the main thread saw of a run.
@@ -39,7 +41,7 @@ pub(crate) struct Observed {
     pub(crate) served_after_load: Vec<Option<ServerCounts>>,
     /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
     pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) sampler: Sampler,
     pub(crate) comparisons: Option<Comparisons>,
     /// When the load began, by the clock that nodes tell the time of their start from.
     pub(crate) load_began_unix_ms: u64,
@@ -52,6 +54,8 @@ pub(crate) struct Observed {
     pub(crate) standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
     pub(crate) write_concern: Option<usize>,
+    /// The machine, before the load.
+    pub(crate) machine: Machine,
 }
 
 impl Observed {
@@ -111,7 +115,8 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     let run = Arc::new(Run::new(plan));
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
+    let stats_at_start = all_stats(&run, cluster).await;
+    let mut observed = Observed { stats_at_start, machine: Machine::look(), ..Observed::default() };
     let views = all_views(&run, cluster).await;
     observed.write_concern = views.iter().flatten().filter_map(|view| view.write_concern).min();
     let mut stages = Stages::start(&run, clients).await?;
@@ -171,7 +176,7 @@ async fn prefill(
     interrupts: &mut Interrupts,
     observed: &mut Observed,
 ) -> Result<(), String> {
-    let began = Instant::now();
+    let (_stage, began) = (run.stages.begin("prefill"), Instant::now());
     let console = Console::new("prefill", run.plan.keys.count().into());
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
@@ -215,17 +220,18 @@ async fn load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
-    let samples = RefCell::default();
+    let sampler = RefCell::default();
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
+    let stage = run.stages.begin("load");
     let standstills = standstill::Watch::start();
     observed.load_began_unix_ms = unix_ms();
     let watchers = async {
         tokio::join!(
-            show_load(run, &console, &samples),
+            show_load(run, &console, &sampler),
             end_warmup(run),
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
@@ -236,13 +242,14 @@ async fn load(
         result = until_done(run, interrupts, stages.load()) => result,
         _ = watchers => Ok(()),
     };
+    drop(stage);
     console.clear();
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
     loaded?;
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
-    observed.samples = samples.into_inner();
+    observed.sampler = sampler.into_inner();
     observed.comparisons = Some(comparisons.into_inner());
     Ok(())
 }
@@ -251,6 +258,7 @@ async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
     let quiescence = run.plan.quiescence();
     say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
+    let _stage = run.stages.begin("sweep");
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,

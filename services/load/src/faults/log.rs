@@ -31,6 +31,11 @@ impl FaultLog {
         self.moments.lock().push(Moment { action, kind, target: target.to_owned(), unix_ms: unix_ms() });
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Moment> {
+        self.moments.lock().clone()
+    }
+
     /// The latest of each action on each node: a gauge holds one.
     #[must_use]
     pub fn latest(&self) -> Vec<Moment> {

@@ -5,7 +5,6 @@ pub(crate) mod numbers;
 mod page;
 mod reconcile;
 mod reconcile_table;
-mod results_file;
 mod slow_table;
 mod summary;
 #[cfg(test)]
@@ -13,26 +12,40 @@ mod tests;
 mod verdict;
 
 pub(crate) use self::numbers::grouped;
-pub use self::results_file::ResultsFile;
+pub(crate) use self::{page::Page, verdict::Verdict};
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use settings::columns_of;
 
-use self::{page::Page, reconcile::Reconciliation, verdict::Verdict};
+use self::reconcile::Reconciliation;
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
-    exec::{Divergence, Observed, Sample, Standstill, show},
+    exec::{Divergence, Observed, Sample, Standstill},
     faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
     history::Integrity,
     plan::Plan,
+    results::{Machine, Recorded},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
 /// A finished run.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// The version of this file's form, [`SCHEMA`].
+    pub schema: u32,
+    /// Tells this run from others; its folder, and the runs of dashboards, are called so.
+    pub run_id: String,
+    /// The beginning of the run, Unix milliseconds.
+    pub began_unix_ms: u64,
     /// The end of the run, Unix milliseconds.
     pub ended_unix_ms: u64,
+    /// The machine that the runner was on.
+    pub machine: Machine,
+    /// Who took part.
+    pub versions: Versions,
+    /// Every setting as the run was started with it, by name, so that it can be repeated; without secrets.
+    pub settings: BTreeMap<String, String>,
     /// What was planned.
     pub setup: Plan,
     /// The keys written before the load.
@@ -96,6 +109,21 @@ pub struct Report {
     pub samples: Vec<Sample>,
     /// What it all means.
     pub verdict: Verdict,
+    /// What has files of its own.
+    #[serde(skip)]
+    pub(crate) recorded: Recorded,
+}
+
+/// Raised when a field of the results goes or changes its meaning.
+pub(crate) const SCHEMA: u32 = 2;
+
+/// The versions of those who took part.
+#[derive(Clone, Debug, Serialize)]
+pub struct Versions {
+    /// The runner's.
+    pub runner: &'static str,
+    /// Each node's, in the order of the targets; nothing if it does not tell.
+    pub nodes: Vec<Option<String>>,
 }
 
 /// Counts over the load.
@@ -179,14 +207,23 @@ pub struct Lag {
 }
 
 impl Report {
-    pub(crate) fn new(run: &Run, recorder: &Recorder, observed: Observed) -> Self {
+    pub(crate) fn new(run: &Run, recorder: &Recorder, mut observed: Observed) -> Self {
         let plan = &run.plan;
         let totals = totals(run, recorder, observed.load_time.as_secs_f64());
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
+        let nodes = observed.stats_at_start.iter().map(|stats| stats.as_ref()?.version()).collect();
         let traced = kept.values().any(|kept| kept.count > 0);
+        let load_time = observed.load_time;
+        let (samples, intervals) = std::mem::take(&mut observed.sampler).finish(&run.live, load_time);
         let mut report = Self {
+            schema: SCHEMA,
+            run_id: run.id(),
+            began_unix_ms: run.began_unix_ms(),
+            machine: observed.machine.clone(),
+            versions: Versions { runner: env!("CARGO_PKG_VERSION"), nodes },
+            settings: settings::started_with(),
             ended_unix_ms: unix_ms(),
             setup: plan.clone(),
             prefilled: observed.prefilled,
@@ -225,7 +262,8 @@ impl Report {
             not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
-            samples: observed.samples,
+            samples,
+            recorded: Recorded::of(run, intervals),
             verdict: Verdict::default(),
             totals,
         };
@@ -321,17 +359,9 @@ impl Report {
         (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
     }
 
-    /// Writes the machine-readable results and prints the summary, which ends in the verdict. Gives the exit code.
-    ///
-    /// # Errors
-    /// One line, if the results cannot be written.
-    pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| format!("Results: {}", results.path().display()));
-        let saved = results.map_or(Ok(()), |results| results.save(self));
-        let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        let page = Page::new(columns_of(std::io::stdout()));
-        show(&format!("\n{}", summary::render(self, &place, page).trim_end()));
-        saved.map(|()| self.verdict.exit_code)
+    /// The summary on this page, ending in the verdict; before that, `place` is where the results are.
+    pub(crate) fn summary(&self, place: &str, page: Page) -> String {
+        summary::render(self, place, page).trim_end().to_owned()
     }
 }
 

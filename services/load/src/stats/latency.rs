@@ -9,7 +9,7 @@ use crate::{NodeIndex, Op, Outcome, Phase};
 
 /// From 1 µs to 60 s, three significant digits.
 const LOWEST_NS: u64 = 1_000;
-const HIGHEST_NS: u64 = 60_000_000_000;
+pub(super) const HIGHEST_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
 /// What an outcome is counted as.
@@ -141,6 +141,24 @@ impl Distribution {
     /// Adds one.
     pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(nanos(latency));
+    }
+
+    /// Adds `count` of so many nanoseconds.
+    pub(crate) fn record_many(&mut self, nanos: u64, count: u64) {
+        self.0.saturating_record_n(nanos, u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    /// As it is logged.
+    pub(crate) const fn histogram(&self) -> &Histogram<u32> {
+        &self.0
+    }
+
+    /// Adds what another program may have logged.
+    ///
+    /// # Errors
+    /// If that has longer latencies than can be recorded here.
+    pub(crate) fn add_logged(&mut self, logged: &Histogram<u32>) -> Result<(), hdrhistogram::AdditionError> {
+        self.0.add(logged)
     }
 
     /// Adds all of another.
