@@ -11,6 +11,7 @@ const NO_FAULTS: &str = "there is no way to do that to this target";
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeStats {
     /// Look-ups in the local store that found a live value.

@@ -13,11 +13,13 @@ use crate::{
 
 /// A run, decided.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plan {
     /// What the nodes are called in the summary.
     pub targets: Vec<String>,
     /// How long the load lasts.
     #[serde(rename = "duration_s", serialize_with = "seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub duration: Duration,
     /// The beginning of it that is measured apart.
     #[serde(skip)]
@@ -37,6 +39,7 @@ pub struct Plan {
     pub set_ratio: u8,
     /// What written values are padded to.
     #[serde(rename = "value_bytes", serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub value_sizes: ValueSizes,
     /// How many of a hundred operations delete.
     pub delete_ratio: u8,
@@ -45,6 +48,7 @@ pub struct Plan {
     pub consistency: Consistency,
     /// How long written values live; for ever, or as long as the nodes see fit, without one.
     #[serde(rename = "ttl_ms", serialize_with = "milliseconds")]
+    #[cfg_attr(test, schemars(with = "Option<u64>"))]
     pub ttl: Option<Duration>,
     /// Answers are checked.
     #[serde(rename = "checked")]

@@ -9,10 +9,12 @@ use crate::{Ended, Kept, Parts, Version, Way};
 
 /// A node's place in the list of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeIndex(pub usize);
 
 /// How fresh a read must be (READ_CONSISTENCY).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Consistency {
     /// Whatever one owner has; it may be briefly stale.
@@ -58,6 +60,7 @@ impl Consistency {
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Op {
     /// Read a key.

@@ -113,10 +113,12 @@ impl Display for Distribution {
 
 /// The keys of a run, and how one of them is chosen. Clones share the place in a sequence.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeySpace {
     #[serde(rename = "keys")]
     count: u32,
     #[serde(serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "String"))]
     distribution: Distribution,
     #[serde(skip)]
     choice: Choice,

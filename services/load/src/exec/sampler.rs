@@ -11,6 +11,7 @@ pub(crate) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
 /// One moment of a run.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sample {
     /// The end of the interval, in seconds after the load began.
     pub at_s: f64,
@@ -28,6 +29,7 @@ pub struct Sample {
 
 /// Response times of one operation in one interval, whatever its outcome.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OpSample {
     /// Which.
     pub op: Op,

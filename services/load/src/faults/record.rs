@@ -9,6 +9,7 @@ use crate::report::grouped;
 
 /// One fault of the schedule. Times are seconds after the load began.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FaultRecord {
     /// As it is written, without its time.
     pub fault: String,
@@ -58,6 +59,7 @@ pub struct FaultRecord {
 
 /// What one node saw of another that crashed or stopped.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Survivor {
     /// The survivor.
     pub node: String,
@@ -69,6 +71,7 @@ pub struct Survivor {
 
 /// The evidence of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// Packets that the nodes dropped for it.

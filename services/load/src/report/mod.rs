@@ -12,6 +12,8 @@ mod tests;
 mod verdict;
 
 pub(crate) use self::numbers::grouped;
+#[cfg(test)]
+pub(crate) use self::tests::full_report;
 pub(crate) use self::{page::Page, verdict::Verdict};
 
 use std::collections::BTreeMap;
@@ -31,6 +33,7 @@ use crate::{
 
 /// A finished run.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// The version of this file's form, [`SCHEMA`].
     pub schema: u32,
@@ -115,10 +118,11 @@ pub struct Report {
 }
 
 /// Raised when a field of the results goes or changes its meaning.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// The versions of those who took part.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Versions {
     /// The runner's.
     pub runner: &'static str,
@@ -128,6 +132,7 @@ pub struct Versions {
 
 /// Counts over the load.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Totals {
     /// Operations that ended.
     pub total: u64,
@@ -157,6 +162,7 @@ pub struct Totals {
 
 /// One line of percentiles, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// The table it belongs to.
     pub table: &'static str,
@@ -182,6 +188,7 @@ pub struct Row {
 
 /// CPU used during the load.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// By this process, in percent of one core.
     pub client_percent: f64,
@@ -193,6 +200,7 @@ pub struct Cpu {
 
 /// How far an open loop fell behind.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lag {
     /// The longest that an operation waited to begin, in milliseconds.
     pub max_ms: f64,

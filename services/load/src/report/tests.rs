@@ -32,7 +32,7 @@ fn target(node: usize) -> String {
 }
 
 /// A run of three nodes with long names in which everything has happened, with large figures.
-fn full_report() -> Report {
+pub(crate) fn full_report() -> Report {
     let arguments = [
         "test",
         "--keys=1000",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is known of it; on systems without `/proc` only the cores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Machine {
     /// Cores that this process may use.
     pub cores: usize,

@@ -5,6 +5,8 @@ mod intervals;
 mod machine;
 mod place;
 mod publish;
+#[cfg(test)]
+mod schema;
 
 pub use self::place::Results;
 pub(crate) use self::{
