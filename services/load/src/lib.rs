@@ -16,6 +16,7 @@ mod exec;
 mod faults;
 mod history;
 mod report;
+mod results;
 mod shard;
 mod stats;
 
@@ -30,7 +31,7 @@ pub use history::Violation;
 pub use limits::check_files;
 pub use phase::Phase;
 pub use program::{block_on, exit_code};
-pub use report::ResultsFile;
+pub use results::Results;
 pub use shard::{Shard, StartAt, merge};
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};

@@ -80,8 +80,9 @@ pub struct LoadSettings {
     /// The run fails (exit code 1) if more operations than this fail, in percent
     #[arg(long, env, default_value = "0.1", value_parser = number(0.0, 100.0))]
     pub errors_max_percent: f64,
-    /// Where machine-readable results are written, or off
-    #[arg(long, env, default_value = "target/bench/results.json", value_parser = off_or(path))]
+    /// The folder in which each run makes one of its own, with its results, summary and report; or a path that ends in .json for the
+    /// machine-readable results alone; or off
+    #[arg(long, env, default_value = "results", value_parser = off_or(path))]
     pub results: std::option::Option<PathBuf>,
     /// Threads that make load, 1 to 255; 0 takes as many as suit this machine
     #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use load::{Interrupts, ResultsFile, merge, say};
+use load::{Interrupts, Results, merge, say};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -39,7 +39,7 @@ struct Load<'a> {
 /// # Errors
 /// Why there is no report.
 pub(crate) async fn run(settings: &Settings, count: u32) -> Result<u8, String> {
-    let results = ResultsFile::open(settings.load.results.as_deref())?;
+    let results = Results::open(settings.load.results.as_deref())?;
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
@@ -83,7 +83,7 @@ impl Load<'_> {
                 format!("shard {index}/{} {how}:\n  {last}", self.count)
             })?;
         }
-        Ok((0..self.count).map(|index| results(&folder, index).with_extension("shard")).collect())
+        Ok((0..self.count).map(|index| folder.join(format!("{run_id}-shard-{index}"))).collect())
     }
 
     fn start(&self, index: u32, (run_id, start_s): (&str, u64), folder: &Path) -> Result<Child, String> {
@@ -99,8 +99,7 @@ impl Load<'_> {
         if self.settings.load.start_at.is_none() {
             command.arg(format!("--start-at={start_s}"));
         }
-        let results = results(folder, index);
-        command.arg("--results").arg(results).arg("--metrics-port=0").env("KILL_TOKEN", self.kill_token);
+        command.arg("--results").arg(folder).arg("--metrics-port=0").env("KILL_TOKEN", self.kill_token);
         command.stdin(Stdio::null()).stdout(out).stderr(errors).kill_on_drop(true).spawn().map_err(failed)
     }
 }
@@ -112,10 +111,6 @@ fn own_arguments(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Ite
 
 fn output(folder: &Path, index: u32) -> PathBuf {
     folder.join(format!("shard-{index}.log"))
-}
-
-fn results(folder: &Path, index: u32) -> PathBuf {
-    folder.join(format!("shard-{index}.json"))
 }
 
 /// Waits until it has ended well; signals that ask this process to end ask it, too.

@@ -16,7 +16,7 @@ mod values;
 pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
 pub use open_files::raise_file_limit;
-pub use parse::parse;
+pub use parse::{parse, started_with};
 pub use terminal::{COLUMNS, columns_of, fitted, wrapped};
 pub use values::{
     Every, TTL_MS_MAX, boolean, byte_size, bytes, default_ttl, duration, hedge_delay, host_port, millis, millis_to,

@@ -2,8 +2,10 @@
 //! tried alone first; what is good then goes through `clap` as a whole.
 
 use std::{
+    collections::BTreeMap,
     error::Error as _,
     ffi::{OsStr, OsString},
+    sync::OnceLock,
 };
 
 use clap::{
@@ -44,9 +46,46 @@ pub fn parse<P: Parser, T>(
     let without_environment = P::command().mut_args(|arg| arg.env(Resettable::Reset));
     let parsed = P::from_arg_matches(&without_environment.try_get_matches_from(good)?)?;
     match build(parsed, &mut mistakes) {
-        Some(built) if mistakes.as_slice().is_empty() => Ok(built),
+        Some(built) if mistakes.as_slice().is_empty() => {
+            // A process is started once; only tests read settings again.
+            let _ = STARTED_WITH.set(effective(&command, &raw));
+            Ok(built)
+        }
         _ => Err(Exit::Mistakes(mistakes)),
     }
+}
+
+static STARTED_WITH: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+
+/// Every setting that has a value, by the name of its variable, as this process was started with it: without secrets, and without
+/// those of a subcommand. Empty before [`parse`].
+#[must_use]
+pub fn started_with() -> BTreeMap<String, String> {
+    STARTED_WITH.get().cloned().unwrap_or_default()
+}
+
+fn effective(command: &Command, raw: &ArgMatches) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_env_values_set()) {
+        let Some(name) = arg.get_env() else { continue };
+        let given: Vec<_> = raw.get_raw(arg.get_id().as_str()).into_iter().flatten().collect();
+        let is_empty = given.iter().all(|value| value.is_empty());
+        let given =
+            if is_empty { arg.get_default_values().iter().map(|value| value.as_os_str()).collect() } else { given };
+        if !given.is_empty() {
+            let text =
+                given.iter().map(|value| without_password(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
+            values.insert(name.to_string_lossy().into_owned(), text);
+        }
+    }
+    values
+}
+
+/// A URL may have one before its host.
+fn without_password(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
+    let host_ends = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    rest[..host_ends].rfind('@').map_or_else(|| value.to_owned(), |at| format!("{scheme}://***{}", &rest[at..]))
 }
 
 /// The same command, but any value is taken as it is.
@@ -123,5 +162,34 @@ impl TypedValueParser for Anything {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         (!self.0.is_empty()).then(|| Box::new(self.0.iter().cloned()) as Box<_>)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Some {
+        #[arg(long, env, default_value = "1s")]
+        _some_time: String,
+        #[arg(long, env = "SOME_URL")]
+        _some_url: Option<String>,
+        #[arg(long, env = "SOME_KEY", hide_env_values = true, default_value = "hidden")]
+        _some_key: String,
+        #[arg(long, env = "SOME_PATH")]
+        _some_path: Option<String>,
+    }
+
+    #[test]
+    fn what_a_process_was_started_with_is_known_but_for_secrets() {
+        let arguments = ["test", "--some-url=http://me:secret@p:1/x@y", "--some-key=secret"];
+        let raw = Some::command().mut_args(|arg| arg.env(Resettable::Reset)).try_get_matches_from(arguments);
+        let values = raw.map(|raw| effective(&Some::command(), &raw)).unwrap_or_default();
+        let expected = [("SOME_URL", "http://***@p:1/x@y"), ("_SOME_TIME", "1s")];
+        assert_eq!(values, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        assert_eq!(without_password("http://a:1/b"), "http://a:1/b");
     }
 }

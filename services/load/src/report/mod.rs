@@ -5,7 +5,6 @@ pub(crate) mod numbers;
 mod page;
 mod reconcile;
 mod reconcile_table;
-mod results_file;
 mod slow_table;
 mod summary;
 #[cfg(test)]
@@ -13,27 +12,44 @@ mod tests;
 mod verdict;
 
 pub(crate) use self::numbers::grouped;
-pub use self::results_file::ResultsFile;
+#[cfg(test)]
+pub(crate) use self::tests::full_report;
+pub(crate) use self::{page::Page, verdict::Verdict};
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use settings::columns_of;
 
-use self::{page::Page, reconcile::Reconciliation, verdict::Verdict};
+use self::reconcile::Reconciliation;
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
-    exec::{Divergence, Observed, Sample, Standstill, show},
+    exec::{Divergence, Observed, Sample, Standstill},
     faults::{FaultRecord, dead_at_once, judge, too_much},
     history::Integrity,
     plan::Plan,
+    results::{Machine, Recorded},
     shard::{Doubts, ShardFile},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
 /// A finished run.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
+    /// The version of this file's form, [`SCHEMA`].
+    pub schema: u32,
+    /// Tells this run from others; its folder, and the runs of dashboards, are called so.
+    pub run_id: String,
+    /// The beginning of the run, Unix milliseconds.
+    pub began_unix_ms: u64,
     /// The end of the run, Unix milliseconds.
     pub ended_unix_ms: u64,
+    /// The machine that the runner was on.
+    pub machine: Machine,
+    /// Who took part.
+    pub versions: Versions,
+    /// Every setting as the run was started with it, by name, so that it can be repeated; without secrets.
+    pub settings: BTreeMap<String, String>,
     /// What was planned.
     pub setup: Plan,
     /// The keys written before the load.
@@ -103,10 +119,27 @@ pub struct Report {
     shard: Option<Vec<u8>>,
     /// What it all means.
     pub verdict: Verdict,
+    /// What has files of its own.
+    #[serde(skip)]
+    pub(crate) recorded: Recorded,
+}
+
+/// Raised when a field of the results goes or changes its meaning.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// The versions of those who took part.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Versions {
+    /// The runner's.
+    pub runner: &'static str,
+    /// Each node's, in the order of the targets; nothing if it does not tell.
+    pub nodes: Vec<Option<String>>,
 }
 
 /// Counts over the load.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Totals {
     /// Operations that ended.
     pub total: u64,
@@ -136,6 +169,7 @@ pub struct Totals {
 
 /// One line of percentiles, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// The table it belongs to.
     pub table: &'static str,
@@ -161,6 +195,7 @@ pub struct Row {
 
 /// CPU used during the load.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// By this process, in percent of one core.
     pub client_percent: f64,
@@ -172,6 +207,7 @@ pub struct Cpu {
 
 /// How far an open loop fell behind.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lag {
     /// The longest that an operation waited to begin, in milliseconds.
     pub max_ms: f64,
@@ -197,14 +233,21 @@ impl Report {
         Ok(Self { shard: bytes, ..report })
     }
 
-    pub(crate) fn new(plan: &Plan, recorder: &Recorder, observed: Observed) -> Self {
+    pub(crate) fn new(plan: &Plan, recorder: &Recorder, mut observed: Observed) -> Self {
         let totals = totals(recorder, observed.load_time.as_secs_f64());
         let ids = observed.ids.clone();
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
+        let nodes = observed.stats_at_start.iter().map(|stats| stats.as_ref()?.version()).collect();
         let traced = kept.values().any(|kept| kept.count > 0);
         let mut report = Self {
+            schema: SCHEMA,
+            run_id: std::mem::take(&mut observed.run_id),
+            began_unix_ms: observed.times.began,
+            machine: std::mem::take(&mut observed.machine),
+            versions: Versions { runner: env!("CARGO_PKG_VERSION"), nodes },
+            settings: settings::started_with(),
             ended_unix_ms: observed.times.ended,
             setup: plan.clone(),
             prefilled: observed.prefilled,
@@ -244,6 +287,7 @@ impl Report {
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
+            recorded: observed.recorded,
             doubts: observed.doubts,
             shard: None,
             verdict: Verdict::default(),
@@ -342,31 +386,18 @@ impl Report {
         (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
     }
 
-    /// Writes the machine-readable results and prints the summary, which ends in the verdict. Gives the exit code.
-    ///
-    /// # Errors
-    /// One line, if the results cannot be written.
-    pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| format!("Results: {}", results.path().display()));
-        let saved = results.map_or(Ok(()), |results| results.save(self));
-        let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        let page = Page::new(columns_of(std::io::stdout()));
-        show(&format!("\n{}", summary::render(self, &place, page).trim_end()));
-        if let Some(shard) = &self.shard_line() {
-            show(shard);
-        }
-        saved.map(|()| if self.shard.is_some() && self.verdict.broken.is_empty() { 0 } else { self.verdict.exit_code })
+    /// The summary on this page, ending in the verdict; before that, `place` is where the results are.
+    pub(crate) fn summary(&self, place: &str, page: Page) -> String {
+        summary::render(self, place, page).trim_end().to_owned()
     }
-}
 
-impl Report {
     /// All that this shard measured, if there are others.
     pub(crate) fn shard(&self) -> Option<&[u8]> {
         self.shard.as_deref()
     }
 
     /// What a shard's own verdict is not.
-    fn shard_line(&self) -> Option<String> {
+    pub(crate) fn shard_line(&self) -> Option<String> {
         let shard = self.shard.as_ref().map(|_| self.setup.shard)?;
         Some(format!("Shard {shard}: faults, counts and objectives are judged by `runner merge` of all shards"))
     }

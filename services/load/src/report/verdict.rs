@@ -29,6 +29,7 @@ const STANDSTILL_MAX_S: f64 = 1.0;
 
 /// Pass or fail, and why.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// Guarantees that were broken.
     pub broken: Vec<String>,

@@ -81,7 +81,7 @@ mod tests {
         assert!(seconds("soon").is_err() && seconds("").is_err());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_start_that_is_over_is_missed_by_as_much() {
         let late = await_start(StartAt(SystemTime::now() - Duration::from_secs(3))).await.await;
         assert!(late.is_some_and(|late| late.starts_with("the load began 3.0 s after START_AT")));
