@@ -27,6 +27,7 @@ mod runner_cli;
 mod runner_traces;
 mod secrets;
 mod settings;
+mod shards;
 mod told;
 mod traces;
 mod two_replicas;

@@ -5,11 +5,12 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
+    pin::pin,
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use load::{Interrupts, Results, merge, say};
+use load::{Interrupts, Results, all_of, merge, say};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -75,13 +76,26 @@ impl Load<'_> {
         for index in 0..self.count {
             children.push(self.start(index, (&run_id, start_s), &folder)?);
         }
-        for (index, child) in children.iter_mut().enumerate() {
-            wait(child, interrupts).await.map_err(|how| {
-                let output = fs::read_to_string(output(&folder, index as u32)).unwrap_or_default();
+        let pids: Vec<_> = children.iter().filter_map(|child| Pid::from_raw(child.id()?.cast_signed())).collect();
+        let mut ended = pin!(all_of(children.iter_mut().map(Child::wait)));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut ended => break ended,
+                // One that has ended cannot be told.
+                () = interrupts.next() => pids.iter().for_each(|pid| {
+                    let _ = kill_process(*pid, Signal::INT);
+                }),
+            }
+        };
+        for (index, ended) in (0..).zip(ended) {
+            let how = ended.map_err(|error| error.to_string())?;
+            // 1 is a guarantee that is broken: the merged report says which.
+            if !matches!(how.code(), Some(0 | 1)) {
+                let output = fs::read_to_string(output(&folder, index)).unwrap_or_default();
                 let lines: Vec<_> = output.lines().collect();
                 let last = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n  ");
-                format!("shard {index}/{} {how}:\n  {last}", self.count)
-            })?;
+                return Err(format!("shard {index}/{} ended with {how}:\n  {last}", self.count));
+            }
         }
         Ok((0..self.count).map(|index| folder.join(format!("{run_id}-shard-{index}"))).collect())
     }
@@ -111,23 +125,4 @@ fn own_arguments(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Ite
 
 fn output(folder: &Path, index: u32) -> PathBuf {
     folder.join(format!("shard-{index}.log"))
-}
-
-/// Waits until it has ended well; signals that ask this process to end ask it, too.
-async fn wait(child: &mut Child, interrupts: &mut Interrupts) -> Result<(), String> {
-    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-    loop {
-        tokio::select! {
-            ended = child.wait() => {
-                let ended = ended.map_err(|error| error.to_string())?;
-                // 1 is a guarantee that is broken: the merged report says which.
-                let is_measured = matches!(ended.code(), Some(0 | 1));
-                return if is_measured { Ok(()) } else { Err(format!("ended with {ended}")) };
-            }
-            // One that has ended cannot be told.
-            () = interrupts.next() => if let Some(pid) = pid {
-                let _ = kill_process(pid, Signal::INT);
-            },
-        }
-    }
 }

@@ -26,7 +26,7 @@ pub(crate) use self::{
     lifecycle::{Milestones, Observed},
     progress::show,
     run::EXPIRY_ALLOWANCE,
-    sampler::Sample,
+    sampler::{SAMPLE_EVERY, Sample},
     sizes::ValueSizes,
     standstill::Standstill,
     worker::Thread,

@@ -16,7 +16,12 @@ use hdrhistogram::{
     },
 };
 
-use crate::{Op, OutcomeClass, exec::Sample, shard::duration, stats::Distribution};
+use crate::{
+    Op, OutcomeClass,
+    exec::{SAMPLE_EVERY, Sample},
+    shard::duration,
+    stats::Distribution,
+};
 
 /// Half an hour of intervals; the next as many last twice as long, and so on: memory grows with the logarithm of the time.
 const INTERVALS_MAX: usize = 3600;
@@ -150,7 +155,10 @@ impl Intervals {
             }
             Ok(Sample::of(&ops, errors, *from, *to))
         };
-        self.ended.iter().map(sample).collect()
+        // A rest is too short to give a rate.
+        let is_rest = |last: &Encoded| last.to - last.from < SAMPLE_EVERY / 2;
+        let rest = usize::from(self.ended.len() > 1 && self.ended.last().is_some_and(is_rest));
+        self.ended[..self.ended.len() - rest].iter().map(sample).collect()
     }
 
     /// Writes the log. Times in it are seconds after the load began.
@@ -235,8 +243,6 @@ pub(crate) fn read(log: &[u8]) -> Result<Vec<Interval>, String> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-
-    const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 
     fn some(ms: u64, count: u64) -> Distribution {
         let mut some = Distribution::default();
