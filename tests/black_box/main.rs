@@ -23,6 +23,7 @@ mod queues;
 mod refusals;
 mod restarts;
 mod ring_change;
+mod run_files;
 mod runner_cli;
 mod runner_traces;
 mod secrets;

@@ -7,6 +7,7 @@ mod local_shards;
 mod metrics;
 mod null_server;
 mod prometheus;
+mod recorded;
 mod settings;
 mod startup;
 mod supervisor;
@@ -34,7 +35,8 @@ fn start() -> Result<u8, String> {
         Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
         Some(Command::Merge { shards }) => merge(shards)?.publish(Results::open(settings.load.results.as_deref())?),
         Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),
-        None => block_on(run(&settings)),
+        // A run file was read with the settings.
+        Some(Command::Run { .. } | Command::Rerun { .. }) | None => block_on(run(&settings)),
     }
 }
 

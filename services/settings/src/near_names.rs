@@ -44,7 +44,8 @@ fn tell(warning: &str) {
     let _ = writeln!(stderr, "{text}");
 }
 
-fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {
+/// The one of `ours` that `name` is meant to be, if it is near to one.
+pub(crate) fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {
     let chars = name.chars().count();
     if chars < NAME_CHARS_MIN || ours.contains(name) || OF_OTHERS.contains(&name) {
         return None;

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     error::Error as _,
     ffi::{OsStr, OsString},
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
 };
 
 use clap::{
@@ -47,21 +47,21 @@ pub fn parse<P: Parser, T>(
     let parsed = P::from_arg_matches(&without_environment.try_get_matches_from(good)?)?;
     match build(parsed, &mut mistakes) {
         Some(built) if mistakes.as_slice().is_empty() => {
-            // A process is started once; only tests read settings again.
-            let _ = STARTED_WITH.set(effective(&command, &raw));
+            // A run file is read after the settings that name it: the last ones count.
+            *STARTED_WITH.lock().unwrap_or_else(PoisonError::into_inner) = effective(&command, &raw);
             Ok(built)
         }
         _ => Err(Exit::Mistakes(mistakes)),
     }
 }
 
-static STARTED_WITH: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+static STARTED_WITH: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 /// Every setting that has a value, by the name of its variable, as this process was started with it: without secrets, and without
 /// those of a subcommand. Empty before [`parse`].
 #[must_use]
 pub fn started_with() -> BTreeMap<String, String> {
-    STARTED_WITH.get().cloned().unwrap_or_default()
+    STARTED_WITH.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn effective(command: &Command, raw: &ArgMatches) -> BTreeMap<String, String> {
