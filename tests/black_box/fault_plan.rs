@@ -53,6 +53,6 @@ async fn a_fault_without_effect_makes_the_run_void() {
     let (code, output, results) = run("fault_void", &settings).await;
     assert_eq!(code, Some(2), "{output}");
     let reason = format!("{fault} had no effect: the nodes count no packets dropped");
-    assert!(output.contains(&format!("VOID    {reason}")), "{output}");
-    assert_eq!(results["verdict"]["void"][0], reason);
+    assert!(output.contains(&format!("INVALID {reason}")), "{output}");
+    assert_eq!(results["verdict"]["invalid"][0], reason);
 }

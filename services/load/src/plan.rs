@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    Op, PlannedFault,
+    Objectives, Op, PlannedFault,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
     target::Consistency,
 };
@@ -72,6 +72,9 @@ pub struct Plan {
     /// More failed operations than this break the run's objective.
     #[serde(skip)]
     pub errors_max_percent: f64,
+    /// What it is to reach.
+    #[serde(skip)]
+    pub objectives: Objectives,
     /// Counts of client and nodes that do not agree make the run invalid.
     #[serde(skip)]
     pub reconcile: bool,

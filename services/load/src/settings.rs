@@ -6,6 +6,7 @@ use clap::{ArgAction, Args};
 use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_duration, whole};
 
 use crate::{
+    Measure, Objective, Objectives, Op, Phase,
     exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
     plan::Plan,
     target::Consistency,
@@ -75,6 +76,21 @@ pub struct LoadSettings {
     /// The run fails (exit code 1) if more operations than this fail, in percent
     #[arg(long, env, default_value = "0.1", value_parser = number(0.0, 100.0))]
     pub errors_max_percent: f64,
+    /// What the run is to reach, or it fails (exit code 1): a list such as `get.p99<5ms; errors<0.1%`
+    ///
+    /// Separated by semicolons or commas; with <= or >= the limit itself is allowed:
+    ///
+    ///   get.p99<5ms        response time of GET (set, delete): p50, p95, p99, p99.9, max
+    ///   errors<0.1%        operations that failed or have an unknown outcome; get.errors
+    ///   throughput>10000   operations per second
+    ///   recovery<10s       from a fault's end until all replicas are in sync, of each fault
+    ///   steady.get.p99<2ms only in a part of the run: warm, steady, in_fault, recovered
+    ///
+    /// A failed operation counts as slower than any limit. A percentile with fewer than 10
+    /// operations beyond it is not judged, and makes the run invalid. errors<X% takes the
+    /// place of ERRORS_MAX_PERCENT.
+    #[arg(long, env, default_value = "", hide_default_value = true, verbatim_doc_comment)]
+    pub objectives: Objectives,
     /// Where machine-readable results are written, or off
     #[arg(long, env, default_value = "target/bench/results.json", value_parser = off_or(path))]
     pub results: std::option::Option<PathBuf>,
@@ -96,12 +112,31 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
-    /// Checks settings that depend on one another.
-    pub fn check_together(&self, mistakes: &mut Mistakes) {
+    /// Checks settings that depend on one another, and on whether there are faults.
+    pub fn check_together(&self, has_faults: bool, mistakes: &mut Mistakes) {
         let (sets, deletes) = (self.set_ratio, self.delete_ratio);
         if sets + deletes > 100 {
             let expected = format!("expected at most {}, because SET_RATIO is {sets}", 100 - sets);
             mistakes.refuse("DELETE_RATIO", deletes, expected);
+        }
+        let unmeasured = |objective| Some((objective, self.missing_for(objective, has_faults)?));
+        if let Some((objective, missing)) = self.objectives.as_slice().iter().find_map(unmeasured) {
+            mistakes.refuse("OBJECTIVES", &self.objectives, format!("{objective}: expected {missing}"));
+        }
+    }
+
+    /// What a run must have for this objective, and lacks.
+    fn missing_for(&self, objective: &Objective, has_faults: bool) -> Option<&'static str> {
+        let (sets, deletes) = (self.set_ratio, self.delete_ratio);
+        let is_of_faults = matches!(objective.phase, Some(Phase::InFault | Phase::Recovered));
+        match (objective.op, objective.phase, objective.measure) {
+            (Some(Op::Get), ..) if sets + deletes >= 100 => Some("SET_RATIO and DELETE_RATIO below 100 together"),
+            (Some(Op::Set), ..) if sets == 0 => Some("SET_RATIO above 0"),
+            (Some(Op::Delete), ..) if deletes == 0 => Some("DELETE_RATIO above 0"),
+            (_, Some(Phase::Warm), _) if self.warmup.is_zero() => Some("WARMUP above 0s"),
+            (.., Measure::Recovery) if !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
+            _ if is_of_faults && !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
+            _ => None,
         }
     }
 
@@ -133,6 +168,7 @@ impl LoadSettings {
             stats_every: self.stats_every.0,
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
+            objectives: self.objectives.clone(),
             reconcile: true,
             faults: Vec::new(),
         }
@@ -162,7 +198,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<Settings, String> {
         let arguments = ["test"].iter().chain(arguments).map(Into::into);
         let parsed = settings::parse(arguments, |settings: Settings, mistakes| {
-            settings.load.check_together(mistakes);
+            settings.load.check_together(false, mistakes);
             Some(settings)
         });
         parsed.map_err(|exit| exit.to_string())
@@ -209,6 +245,31 @@ mod tests {
         assert!(parse(&["--set-ratio=60", "--delete-ratio=40"]).is_ok());
         let message = parse(&["--set-ratio=60", "--delete-ratio=41"]).unwrap_err();
         assert_eq!(message, "DELETE_RATIO=41: expected at most 40, because SET_RATIO is 60");
+    }
+
+    #[test]
+    fn an_objective_that_nothing_can_be_measured_for_is_refused() {
+        let refused = |arguments: &[&str]| parse(arguments).err().unwrap_or_default();
+        for (objective, others, missing) in [
+            ("delete.p99<5ms", &[][..], "DELETE_RATIO above 0"),
+            ("set.errors<5%", &["--set-ratio=0"], "SET_RATIO above 0"),
+            ("get.p99<5ms", &["--set-ratio=100"], "SET_RATIO and DELETE_RATIO below 100 together"),
+            ("warm.get.p99<5ms", &[], "WARMUP above 0s"),
+            ("recovery<5s", &[], "a fault, as by FAULTS or KILL_AFTER"),
+            ("in_fault.errors<5%", &[], "a fault, as by FAULTS or KILL_AFTER"),
+        ] {
+            let objectives = format!("--objectives=get.max<=1s; {objective}");
+            let arguments = [&[&*objectives], others].concat();
+            let expected = match objective {
+                // The first of them needs reads, too.
+                "get.p99<5ms" => format!("OBJECTIVES=get.max<=1s; {objective}: get.max<=1s: expected {missing}"),
+                _ => format!("OBJECTIVES=get.max<=1s; {objective}: {objective}: expected {missing}"),
+            };
+            assert_eq!(refused(&arguments), expected);
+        }
+        assert_eq!(refused(&["--objectives=delete.p99<5ms; warm.errors<1%", "--delete-ratio=1", "--warmup=1s"]), "");
+        let message = refused(&["--objectives=gte.p99<5ms"]);
+        assert_eq!(message, "OBJECTIVES=gte.p99<5ms: entry 1, `gte.p99<5ms`: `gte` is not known; did you mean get?");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod values;
 
 pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
+pub use near_names::meant;
 pub use open_files::raise_file_limit;
 pub use parse::parse;
 pub use terminal::{COLUMNS, columns_of, fitted, wrapped};

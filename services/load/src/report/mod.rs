@@ -2,6 +2,7 @@
 
 mod fault_table;
 pub(crate) mod numbers;
+mod objectives;
 mod page;
 mod reconcile;
 mod reconcile_table;
@@ -18,7 +19,7 @@ pub use self::results_file::ResultsFile;
 use serde::Serialize;
 use settings::columns_of;
 
-use self::{page::Page, reconcile::Reconciliation, verdict::Verdict};
+use self::{objectives::JudgedObjective, page::Page, reconcile::Reconciliation, verdict::Verdict};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
     exec::{Divergence, Observed, Sample, Standstill, show},
@@ -84,6 +85,8 @@ pub struct Report {
     pub standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
     pub write_concern: Option<usize>,
+    /// OBJECTIVES against what was measured.
+    pub objectives: Vec<JudgedObjective>,
     /// Why the mesh had not recovered from them.
     pub not_whole: Option<String>,
     /// Client/server reconciliation; nothing if no node reported what it counted.
@@ -179,13 +182,16 @@ pub struct Lag {
 }
 
 impl Report {
-    pub(crate) fn new(run: &Run, recorder: &Recorder, observed: Observed) -> Self {
+    pub(crate) fn new(run: &Run, recorder: &Recorder, mut observed: Observed) -> Self {
         let plan = &run.plan;
         let totals = totals(run, recorder, observed.load_time.as_secs_f64());
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
+        let faults = faults(recorder, std::mem::take(&mut observed.faults));
+        let objectives = plan.objectives.as_slice().iter();
+        let objectives = objectives.map(|one| objectives::judge(one, recorder, &faults, totals.ops_per_s)).collect();
         let mut report = Self {
             ended_unix_ms: unix_ms(),
             setup: plan.clone(),
@@ -198,7 +204,7 @@ impl Report {
             failed: recorder
                 .aftermath
                 .failures
-                .first(&observed.faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
+                .first(&faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
@@ -219,7 +225,8 @@ impl Report {
             }),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
-            faults: faults(recorder, observed.faults),
+            faults,
+            objectives,
             standstills: observed.standstills,
             write_concern: observed.write_concern,
             not_whole: observed.not_whole,

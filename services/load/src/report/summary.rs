@@ -303,7 +303,6 @@ fn verdict(out: &mut Page, report: &Report, place: &str) {
         ("BROKEN ", red, &verdict.broken),
         ("MISSED ", red, &verdict.missed),
         ("INVALID", yellow, &verdict.invalid),
-        ("VOID   ", yellow, &verdict.void),
         ("SUSPECT", yellow, &verdict.suspect),
     ];
     for (word, style, reasons) in lists {
@@ -314,7 +313,6 @@ fn verdict(out: &mut Page, report: &Report, place: &str) {
     let (word, style) = match verdict.exit_code {
         0 => ("PASS", green),
         1 => ("FAIL", red),
-        _ if verdict.invalid.is_empty() && verdict.suspect.is_empty() => ("VOID RUN", yellow),
         _ => ("INVALID RUN", yellow),
     };
     out.fact(&format!("{style}Verdict: {word} (exit code {}){style:#}", verdict.exit_code));

@@ -285,9 +285,7 @@ fn a_summary_of_everything_fits_80_columns() {
     {
         assert!(out.contains(&format!("── {section}")), "{section}: {out}");
     }
-    for list in
-        ["BROKEN", "MISSED", "INVALID", "VOID", "SUSPECT", "Verdict: FAIL", "Full: ", "no effect", "saw it dead"]
-    {
+    for list in ["BROKEN", "MISSED", "INVALID", "SUSPECT", "Verdict: FAIL", "Full: ", "no effect", "saw it dead"] {
         assert!(out.contains(list), "{list}: {out}");
     }
     // Its widest table makes use of them.
@@ -313,16 +311,14 @@ fn what_programs_look_for_stays_in_one_line_in_a_file() {
     let out = anstream::adapter::strip_str(&out).to_string();
     let starts =
         ["Targets: [", "Total: ", "Hits: local=", "GET p50=", "Local cache counters (sum", "Full: ", "Results: "];
-    let reasons = ["BROKEN ", "MISSED ", "INVALID ", "VOID ", "SUSPECT ", "Verdict: "];
+    let reasons = ["BROKEN ", "MISSED ", "INVALID ", "SUSPECT ", "Verdict: "];
     let is_fact = |line: &str| starts.iter().chain(&reasons).any(|start| line.starts_with(start));
     let facts: Vec<_> = out.lines().filter(|line| is_fact(line)).collect();
     let percentiles = facts.iter().find(|line| line.starts_with("GET p50=")).unwrap_or(&"");
     assert!(percentiles.contains("| SET p50=") && percentiles.ends_with("ms"), "{percentiles}");
     assert!(facts.iter().any(|line| line.contains("capacity=123456789012")), "{facts:#?}");
     let verdict = &report.verdict;
-    for reason in
-        [&verdict.broken, &verdict.missed, &verdict.invalid, &verdict.void, &verdict.suspect].into_iter().flatten()
-    {
+    for reason in [&verdict.broken, &verdict.missed, &verdict.invalid, &verdict.suspect].into_iter().flatten() {
         assert!(facts.iter().any(|line| line.ends_with(reason.as_str())), "{reason}: {facts:#?}");
     }
     let wide: Vec<_> = out.lines().filter(|line| !is_fact(line) && columns(line) > COLUMNS).collect();
