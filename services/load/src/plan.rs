@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     Objectives, Op, PlannedFault,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
+    report::grouped,
     target::Consistency,
 };
 
@@ -75,12 +76,24 @@ pub struct Plan {
     /// What it is to reach.
     #[serde(skip)]
     pub objectives: Objectives,
+    /// What a terminal shows at the end.
+    #[serde(skip)]
+    pub shown: Shown,
     /// Counts of client and nodes that do not agree make the run invalid.
     #[serde(skip)]
     pub reconcile: bool,
     /// Faults, each at its time or in its turn.
     #[serde(skip)]
     pub faults: Vec<PlannedFault>,
+}
+
+/// What a terminal shows at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// What a file or a pipe gets.
+    pub compat: bool,
+    /// All tables before the first screen.
+    pub details: bool,
 }
 
 /// Values that live no longer than this have all expired when the final sweep begins.
@@ -111,6 +124,34 @@ impl Plan {
         // A moment beyond the allowance, so that whatever is still there has no excuse.
         let expired = self.ttl.filter(|ttl| *ttl <= EXPIRY_AWAITED_MAX).map(|ttl| ttl + 2 * EXPIRY_ALLOWANCE);
         self.quiescence.max(expired.unwrap_or_default())
+    }
+
+    /// How operations are begun, in words.
+    pub(crate) fn loop_words(&self) -> String {
+        match self.rate {
+            None => format!("closed loop, {} in flight", self.concurrency),
+            Some(rate) => format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), self.concurrency),
+        }
+    }
+
+    /// What the operations are, in words.
+    pub(crate) fn mix(&self) -> String {
+        let deletes = if self.delete_ratio > 0 { format!(", {} % DEL", self.delete_ratio) } else { String::new() };
+        format!("{} % SET{deletes}", self.set_ratio)
+    }
+
+    /// Which keys and values there are, in words.
+    pub(crate) fn key_words(&self) -> String {
+        let sizes = self.value_sizes.to_string();
+        let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
+        format!("{} keys, {}{sizes}", grouped(self.keys.count().into()), self.keys.distribution())
+    }
+
+    /// All of it in one line.
+    pub(crate) fn banner(&self) -> String {
+        let (targets, duration) = (self.targets.join(" "), humantime::format_duration(self.duration));
+        let (load, mix, keys) = (self.loop_words(), self.mix(), self.key_words());
+        format!("[LOAD] {targets}: {load}, {mix}; {keys}; {duration}; seed {}", self.seed)
     }
 
     /// Random numbers for one task.

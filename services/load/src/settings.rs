@@ -8,7 +8,7 @@ use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_dura
 use crate::{
     Measure, Objective, Objectives, Op, Phase,
     exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
-    plan::Plan,
+    plan::{Plan, Shown},
     target::Consistency,
 };
 
@@ -91,6 +91,12 @@ pub struct LoadSettings {
     /// place of ERRORS_MAX_PERCENT.
     #[arg(long, env, default_value = "", hide_default_value = true, verbatim_doc_comment)]
     pub objectives: Objectives,
+    /// Print to a terminal what a file or a pipe gets: the lines that scripts look for, all tables, and the verdict last
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
+    pub compat: bool,
+    /// Print all tables to a terminal, before the first screen
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
+    pub details: bool,
     /// Where machine-readable results are written, or off
     #[arg(long, env, default_value = "target/bench/results.json", value_parser = off_or(path))]
     pub results: std::option::Option<PathBuf>,
@@ -169,6 +175,7 @@ impl LoadSettings {
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
             objectives: self.objectives.clone(),
+            shown: Shown { compat: self.compat, details: self.details },
             reconcile: true,
             faults: Vec::new(),
         }

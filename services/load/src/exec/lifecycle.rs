@@ -114,6 +114,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
     let views = all_views(&run, cluster).await;
     observed.write_concern = views.iter().flatten().filter_map(|view| view.write_concern).min();
+    say(&run.plan.banner());
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;

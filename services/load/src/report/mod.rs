@@ -1,17 +1,20 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
 mod fault_table;
+mod first_screen;
 pub(crate) mod numbers;
 mod objectives;
 mod page;
 mod reconcile;
 mod reconcile_table;
 mod results_file;
+mod screen;
 mod slow_table;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod verdict_lines;
 
 pub(crate) use self::numbers::grouped;
 pub use self::results_file::ResultsFile;
@@ -48,6 +51,9 @@ pub struct Report {
     pub totals: Totals,
     /// Percentiles, from the whole to its parts.
     pub rows: Vec<Row>,
+    /// Operations that failed or have an unknown outcome, by part of the run.
+    #[serde(skip)]
+    failed_by_phase: [u64; Phase::ALL.len()],
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
     /// The first failed operations, one by one.
@@ -200,6 +206,10 @@ impl Report {
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
             rows: rows(run, recorder),
+            failed_by_phase: Phase::ALL.map(|phase| {
+                let failed = |series: Series| series.phase == phase && series.outcome == OutcomeClass::Error;
+                recorder.response.select(failed).count()
+            }),
             errors: recorder.errors.summaries(),
             failed: recorder
                 .aftermath
@@ -333,12 +343,33 @@ impl Report {
     /// # Errors
     /// One line, if the results cannot be written.
     pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| format!("Results: {}", results.path().display()));
+        let place = results.as_ref().map(|results| results.path().display().to_string());
         let saved = results.map_or(Ok(()), |results| results.save(self));
         let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        let page = Page::new(columns_of(std::io::stdout()));
-        show(&format!("\n{}", summary::render(self, &place, page).trim_end()));
+        let terminal = columns_of(std::io::stdout()).filter(|_| !self.setup.shown.compat);
+        let text = match terminal {
+            Some(columns) => self.for_terminal(&place, columns),
+            None => {
+                let place = if place.is_empty() { place } else { format!("Results: {place}") };
+                summary::render(self, &place, Page::new(columns_of(std::io::stdout())))
+            }
+        };
+        show(&format!("\n{}", text.trim_end()));
         saved.map(|()| self.verdict.exit_code)
+    }
+
+    /// The first screen, which is what a reader sees at the end; all tables before it only if they were asked for.
+    fn for_terminal(&self, place: &str, columns: usize) -> String {
+        let page = || Page::new(Some(columns));
+        let mut text = String::new();
+        if self.setup.shown.details {
+            text.push_str(&format!("{}\n", summary::details(self, page())));
+        }
+        text.push_str(&first_screen::first_screen(self, page()));
+        let rest = if self.setup.shown.details { "" } else { "all tables: --details" };
+        let rest: Vec<_> = [place, rest].into_iter().filter(|part| !part.is_empty()).collect();
+        text.push_str(&format!("{:<13}{}\n", "Results", rest.join(" · ")));
+        text
     }
 }
 

@@ -311,7 +311,8 @@ fn what_programs_look_for_stays_in_one_line_in_a_file() {
     let out = anstream::adapter::strip_str(&out).to_string();
     let starts =
         ["Targets: [", "Total: ", "Hits: local=", "GET p50=", "Local cache counters (sum", "Full: ", "Results: "];
-    let reasons = ["BROKEN ", "MISSED ", "INVALID ", "SUSPECT ", "Verdict: "];
+    let reasons =
+        ["BROKEN ", "MISSED ", "INVALID ", "SUSPECT ", "CORRECTNESS  ", "OBJECTIVES   ", "MEASUREMENT  ", "Verdict: "];
     let is_fact = |line: &str| starts.iter().chain(&reasons).any(|start| line.starts_with(start));
     let facts: Vec<_> = out.lines().filter(|line| is_fact(line)).collect();
     let percentiles = facts.iter().find(|line| line.starts_with("GET p50=")).unwrap_or(&"");
