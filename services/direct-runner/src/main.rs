@@ -34,7 +34,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
     let (trio, questions) = Trio::start(settings, plan.threads).await?;
     plan.targets = trio.names();
     plan.nodes_within = true;
-    plan.add_kills(load, NodeIndex(0), false);
+    plan.add_kills(load, Some(NodeIndex(0)));
     let mut questions = Some(questions);
     let client = |thread| DirectClient {
         nodes: trio.nodes(),

@@ -57,6 +57,13 @@ impl Flags {
             let expected = format!("expected less than DURATION, which is {:?}", load.duration);
             mistakes.refuse("KILL_AFTER", format!("{after:?}"), expected);
         }
+        if load.shard.is_some() {
+            mistakes.refuse(
+                "SHARD",
+                "set",
+                "expected none: the nodes of this process are loaded by it alone".to_owned(),
+            );
+        }
         let host =
             Host { memory: Memory::of_this_process(), nodes: NODES, connections_max: 0, body_bytes_max: Some(0) };
         let node = mesh.config("", &host, mistakes)?;

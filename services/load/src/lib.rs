@@ -17,6 +17,7 @@ mod exec;
 mod faults;
 mod history;
 mod report;
+mod shard;
 mod stats;
 
 #[cfg(feature = "alone")]
@@ -32,6 +33,7 @@ pub use objective::{Measure, Objective, Objectives};
 pub use phase::Phase;
 pub use program::{block_on, exit_code};
 pub use report::ResultsFile;
+pub use shard::{Shard, StartAt, merge};
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use version::Version;

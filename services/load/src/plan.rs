@@ -2,25 +2,29 @@
 
 use std::time::Duration;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    Objectives, Op, PlannedFault,
+    NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
     report::grouped,
+    shard::{duration, option, text},
     target::Consistency,
 };
 
 /// A run, decided.
-#[derive(Clone, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
 pub struct Plan {
     /// What the nodes are called in the summary.
     pub targets: Vec<String>,
     /// How long the load lasts.
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     #[serde(rename = "duration_s", serialize_with = "seconds")]
     pub duration: Duration,
     /// The beginning of it that is measured apart.
+    #[borsh(skip)]
     #[serde(skip)]
     pub warmup: Duration,
     /// Operations in flight, over all threads.
@@ -31,6 +35,8 @@ pub struct Plan {
     pub threads: usize,
     /// Operations per second over all threads; nothing keeps `concurrency` in flight instead.
     pub rate: Option<f64>,
+    /// Steps of that rate and others lead to the highest one that meets the objectives.
+    pub find_max: bool,
     /// The keys.
     #[serde(flatten)]
     pub keys: KeySpace,
@@ -45,6 +51,7 @@ pub struct Plan {
     #[serde(rename = "read_consistency")]
     pub consistency: Consistency,
     /// How long written values live; for ever, or as long as the nodes see fit, without one.
+    #[borsh(serialize_with = "option::write", deserialize_with = "option::read")]
     #[serde(rename = "ttl_ms", serialize_with = "milliseconds")]
     pub ttl: Option<Duration>,
     /// Answers are checked.
@@ -59,30 +66,47 @@ pub struct Plan {
     #[serde(skip)]
     pub final_sweep: bool,
     /// How long to wait before that.
+    #[borsh(skip)]
     #[serde(skip)]
     pub quiescence: Duration,
     /// How often one key is compared between all nodes.
+    #[borsh(skip)]
     #[serde(skip)]
     pub check_every: Option<Duration>,
     /// How often the nodes' counters are printed.
+    #[borsh(skip)]
     #[serde(skip)]
     pub stats_every: Option<Duration>,
     /// A line after this many operations of a thread; 0 for none.
+    #[borsh(skip)]
     #[serde(skip)]
     pub log_every: u64,
     /// More failed operations than this break the run's objective.
     #[serde(skip)]
     pub errors_max_percent: f64,
     /// What it is to reach.
+    #[borsh(serialize_with = "text::write", deserialize_with = "text::read")]
     #[serde(skip)]
     pub objectives: Objectives,
     /// What a terminal shows at the end.
+    #[borsh(skip)]
     #[serde(skip)]
     pub shown: Shown,
     /// Counts of client and nodes that do not agree make the run invalid.
     #[serde(skip)]
     pub reconcile: bool,
+    /// Which runner this is of those that make the load.
+    #[serde(skip)]
+    pub shard: Shard,
+    /// When the load begins.
+    #[borsh(skip)]
+    #[serde(skip)]
+    pub start_at: Option<StartAt>,
+    /// What all shards call this run.
+    #[serde(skip)]
+    pub run_id: String,
     /// Faults, each at its time or in its turn.
+    #[borsh(skip)]
     #[serde(skip)]
     pub faults: Vec<PlannedFault>,
 }
@@ -98,6 +122,9 @@ pub struct Shown {
 
 /// Values that live no longer than this have all expired when the final sweep begins.
 const EXPIRY_AWAITED_MAX: Duration = Duration::from_secs(10);
+
+/// Sets the random numbers of shards apart: 2^64 divided by the golden section.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Plan {
     /// What the next operation is.
@@ -129,6 +156,11 @@ impl Plan {
     /// How operations are begun, in words.
     pub(crate) fn loop_words(&self) -> String {
         match self.rate {
+            _ if self.find_max => format!(
+                "open loop, steps of {} towards the highest rate, at most {} in flight",
+                humantime::format_duration(self.duration),
+                self.concurrency
+            ),
             None => format!("closed loop, {} in flight", self.concurrency),
             Some(rate) => format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), self.concurrency),
         }
@@ -147,16 +179,40 @@ impl Plan {
         format!("{} keys, {}{sizes}", grouped(self.keys.count().into()), self.keys.distribution())
     }
 
+    /// Whether all nodes run on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_local = |target: &String| {
+            let name = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+            name.starts_with("127.") || name.starts_with("localhost")
+        };
+        self.nodes_within || self.targets.iter().all(is_local)
+    }
+
+    /// The limit of an objective that takes the place of ERRORS_MAX_PERCENT, if there is one.
+    pub(crate) fn errors_objective(&self) -> Option<f64> {
+        let objectives = self.objectives.as_slice().iter().filter(|objective| objective.is_about_all_errors());
+        objectives.map(|objective| objective.limit).reduce(f64::min)
+    }
+
     /// All of it in one line.
     pub(crate) fn banner(&self) -> String {
         let (targets, duration) = (self.targets.join(" "), humantime::format_duration(self.duration));
         let (load, mix, keys) = (self.loop_words(), self.mix(), self.key_words());
-        format!("[LOAD] {targets}: {load}, {mix}; {keys}; {duration}; seed {}", self.seed)
+        let duration = if self.find_max { String::new() } else { format!("{duration}; ") };
+        format!("[LOAD] {targets}: {load}, {mix}; {keys}; {duration}seed {}", self.seed)
     }
 
-    /// Random numbers for one task.
+    /// Random numbers for one task, of this shard.
     pub(crate) fn dice(&self, thread: usize, task: usize) -> SmallRng {
-        SmallRng::seed_from_u64(self.seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
+        let seed = self.seed.wrapping_add(u64::from(self.shard.index).wrapping_mul(GOLDEN));
+        SmallRng::seed_from_u64(seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
+    }
+
+    /// The `number`-th node that faults strike at random: the same in all shards.
+    #[must_use]
+    pub fn draw_victim(&self, number: u32) -> NodeIndex {
+        let mut dice = SmallRng::seed_from_u64(self.seed ^ (0xff << 48) ^ (u64::from(number) << 24));
+        NodeIndex(dice.random_range(0..self.targets.len()))
     }
 
     /// Thread `index`'s share of the operations in flight.
@@ -171,7 +227,7 @@ fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error>
 }
 
 fn milliseconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).serialize(to)
+    Serialize::serialize(&duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)), to)
 }
 
 fn text<S: Serializer>(value: &ValueSizes, to: S) -> Result<S::Ok, S::Error> {

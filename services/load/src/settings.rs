@@ -4,20 +4,28 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args};
 use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_duration, whole};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Measure, Objective, Objectives, Op, Phase,
-    exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
+    Measure, Objective, Objectives, Op, Phase, Shard, StartAt,
+    exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, ValueSizes},
     plan::{Plan, Shown},
     target::Consistency,
 };
+
+/// What a search for the highest rate allows where OBJECTIVES does not say it.
+const FIND_MAX_P99: &str = "50ms";
+
+/// The longest name of a run.
+const RUN_ID_MAX: usize = 64;
 
 /// The load.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub struct LoadSettings {
-    /// How long the load lasts, such as 60s or 1m30s
-    #[arg(long, env, default_value = "60s", value_parser = positive_duration)]
+    /// How long the load lasts, such as 60s or 1m30s; with FIND_MAX each step of it, and then 5s unless it is set
+    #[arg(long, env, default_value = "60s", value_parser = positive_duration,
+        default_value_ifs = ["on", "true", "yes", "1"].map(|on| ("find_max", on, "5s")))]
     pub duration: Duration,
     /// Requests in flight over all threads, 1 to 65536
     #[arg(long, env, default_value = "512", value_parser = whole::<usize>(1, 65_536))]
@@ -91,6 +99,10 @@ pub struct LoadSettings {
     /// place of ERRORS_MAX_PERCENT.
     #[arg(long, env, default_value = "", hide_default_value = true, verbatim_doc_comment)]
     pub objectives: Objectives,
+    /// Look for the highest rate of an open loop that meets OBJECTIVES, without any a p99 of 50ms, and ERRORS_MAX_PERCENT: steps
+    /// of DURATION each, first of twice the rate before, then between the highest that did and the lowest that did not
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean)]
+    pub find_max: bool,
     /// Print to a terminal what a file or a pipe gets: the lines that scripts look for, all tables, and the verdict last
     #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
     pub compat: bool,
@@ -103,6 +115,17 @@ pub struct LoadSettings {
     /// Threads that make load, 1 to 255; 0 takes as many as suit this machine
     #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]
     pub runner_threads: usize,
+    /// Which part of the load this runner makes, such as 0/3 for the first of three; each has its own keys and its share of KEYS, RATE and
+    /// CONCURRENCY, only the first orders faults, and `runner merge` makes one report of all. Where JOB_COMPLETION_INDEX is set, as in a
+    /// Kubernetes Indexed Job, the number of shards is enough
+    #[arg(long, env, help_heading = "Shards")]
+    pub shard: Option<Shard>,
+    /// When the load begins, by the wall clock, such as 2026-11-28T21:00:00Z or Unix seconds: the same for all shards, after their prefill
+    #[arg(long, env, help_heading = "Shards")]
+    pub start_at: Option<StartAt>,
+    /// What all shards call the run: letters, digits, - and _
+    #[arg(long, env, default_value = "", hide_default_value = true, value_parser = run_id, help_heading = "Shards")]
+    pub run_id: String,
     /// When a node is killed, after the load began; off is never
     #[arg(long, env, default_value = "off", value_parser = Every::from_str, help_heading = "Faults")]
     pub kill_after: Every,
@@ -129,6 +152,37 @@ impl LoadSettings {
         if let Some((objective, missing)) = self.objectives.as_slice().iter().find_map(unmeasured) {
             mistakes.refuse("OBJECTIVES", &self.objectives, format!("{objective}: expected {missing}"));
         }
+        self.check_search(has_faults, mistakes);
+        let Some(shard) = self.shard.filter(|shard| shard.is_one_of_many()) else { return };
+        if self.run_id.is_empty() {
+            mistakes.refuse("RUN_ID", "", "expected a name that all shards are given, because SHARD is set".to_owned());
+        }
+        for (name, value) in [("KEYS", u64::from(self.keys)), ("CONCURRENCY", self.concurrency as u64)] {
+            if value < u64::from(shard.count) {
+                mistakes.refuse(name, value, format!("expected at least {}, because SHARD is {shard}", shard.count));
+            }
+        }
+    }
+
+    /// Refuses what a search for the highest rate cannot be told from.
+    fn check_search(&self, has_faults: bool, mistakes: &mut Mistakes) {
+        if !self.find_max {
+            return;
+        }
+        if self.rate > 0.0 {
+            mistakes.refuse("RATE", self.rate, "expected 0, because FIND_MAX looks for the rate itself");
+        }
+        let other = match has_faults {
+            true => {
+                Some("FAULTS, KILL_MODE and KILL_AFTER are for a fixed load: a fault would pass for the mesh's limit")
+            }
+            false => {
+                self.shard.filter(|shard| shard.is_one_of_many()).map(|_| "SHARD is set, and one runner alone searches")
+            }
+        };
+        if let Some(why) = other {
+            mistakes.refuse("FIND_MAX", "on", format!("expected off, because {why}"));
+        }
     }
 
     /// What a run must have for this objective, and lacks.
@@ -141,9 +195,27 @@ impl LoadSettings {
             (Some(Op::Delete), ..) if deletes == 0 => Some("DELETE_RATIO above 0"),
             (_, Some(Phase::Warm), _) if self.warmup.is_zero() => Some("WARMUP above 0s"),
             (.., Measure::Recovery) if !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
+            (.., Measure::Throughput) if self.find_max => Some("no throughput, because FIND_MAX looks for it"),
             _ if is_of_faults && !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
             _ => None,
         }
+    }
+
+    /// What an open loop begins with.
+    fn first_rate(&self) -> Option<f64> {
+        if self.find_max { Some(FIRST_RATE) } else { (self.rate > 0.0).then_some(self.rate) }
+    }
+
+    /// OBJECTIVES, or what a search goes by without any.
+    fn objectives(&self) -> Objectives {
+        if !self.find_max || !self.objectives.as_slice().is_empty() {
+            return self.objectives.clone();
+        }
+        let (sets, deletes) = (self.set_ratio, self.delete_ratio);
+        let made = [("get", sets + deletes < 100), ("set", sets > 0), ("delete", deletes > 0)];
+        let made = made.iter().filter(|(_, is_made)| *is_made);
+        // What is written here can be read; if not, the search goes by errors alone.
+        made.map(|(op, _)| format!("{op}.p99<={FIND_MAX_P99};")).collect::<String>().parse().unwrap_or_default()
     }
 
     /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
@@ -151,22 +223,27 @@ impl LoadSettings {
     #[must_use]
     pub fn plan(&self, targets: Vec<String>, threads: usize, set_ttl_ms: i64) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
+        let shard = self.shard.unwrap_or(Shard::ALL);
+        let concurrency = shard.share(u32::try_from(self.concurrency).unwrap_or(u32::MAX)) as usize;
+        // All shards have to draw the same victims.
+        let drawn = || if shard.is_one_of_many() { xxh3_64(self.run_id.as_bytes()) } else { rand::random() };
         Plan {
             targets,
             nodes_within: false,
             duration: self.duration,
             warmup: self.warmup,
-            concurrency: self.concurrency,
-            threads: threads.clamp(1, 255).min(self.concurrency),
-            rate: (self.rate > 0.0).then_some(self.rate),
-            keys: KeySpace::new(self.keys, self.distribution),
+            concurrency,
+            threads: threads.clamp(1, 255).min(concurrency),
+            rate: self.first_rate().map(|rate| rate / f64::from(shard.count)),
+            find_max: self.find_max,
+            keys: KeySpace::of_shard(self.keys, self.distribution, shard),
             set_ratio: self.set_ratio,
             value_sizes: self.value_bytes.clone(),
             delete_ratio: self.delete_ratio,
             consistency: self.read_consistency,
             ttl: u64::try_from(set_ttl_ms).ok().filter(|ttl_ms| *ttl_ms > 0).map(Duration::from_millis),
             check: self.check,
-            seed: self.seed.unwrap_or_else(rand::random),
+            seed: self.seed.unwrap_or_else(drawn),
             prefill: self.prefill,
             final_sweep: self.final_sweep,
             quiescence: self.quiescence,
@@ -174,9 +251,13 @@ impl LoadSettings {
             stats_every: self.stats_every.0,
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
-            objectives: self.objectives.clone(),
+            objectives: self.objectives(),
             shown: Shown { compat: self.compat, details: self.details },
-            reconcile: true,
+            // The nodes count what the other shards do, too.
+            reconcile: !shard.is_one_of_many(),
+            shard,
+            start_at: self.start_at,
+            run_id: self.run_id.clone(),
             faults: Vec::new(),
         }
     }
@@ -186,6 +267,12 @@ fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(text.into()) }
 }
 
+fn run_id(text: &str) -> Result<String, String> {
+    let is_name = text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_'));
+    let fits = is_name && text.len() <= RUN_ID_MAX;
+    if fits { Ok(text.to_owned()) } else { Err(format!("expected at most {RUN_ID_MAX} letters, digits, - and _")) }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     let rate = if text == "0" { Ok(0.0) } else { number(1.0, 1e7)(text) };
     rate.map_err(|_| "expected 0, or operations per second from 1 to 10000000".to_owned())
@@ -193,7 +280,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(crate) mod tests {
+    use rand::Rng;
+
     use super::*;
 
     #[derive(clap::Parser, Debug)]
@@ -209,6 +298,30 @@ mod tests {
             Some(settings)
         });
         parsed.map_err(|exit| exit.to_string())
+    }
+
+    /// The plan that these flags make, for one target.
+    pub(crate) fn plan_of(arguments: &[&str]) -> Plan {
+        parse(arguments).unwrap().load.plan(vec!["a".to_owned()], 1, 0)
+    }
+
+    #[test]
+    fn shards_share_the_load_and_draw_alike() {
+        let plans: Vec<_> = (0..3)
+            .map(|index| plan_of(&[&format!("--shard={index}/3"), "--run-id=r", "--concurrency=10", "--rate=900"]))
+            .collect();
+        assert_eq!(plans.iter().map(|plan| plan.concurrency).collect::<Vec<_>>(), [4, 3, 3]);
+        assert!(plans.iter().all(|plan| plan.rate == Some(300.0) && plan.seed == plans[0].seed && !plan.reconcile));
+        assert_ne!(plans[0].dice(0, 0).random::<u64>(), plans[1].dice(0, 0).random::<u64>());
+        for (arguments, expected) in [
+            (&["--shard=0/3"][..], "RUN_ID=: expected a name that all shards are given"),
+            (&["--shard=0/3", "--run-id=r", "--keys=2"], "KEYS=2: expected at least 3, because SHARD is 0/3"),
+            (&["--run-id=a b"], "RUN_ID=a b: expected at most 64 letters, digits, - and _"),
+            (&["--start-at=soon"], "START_AT=soon: expected a time such as"),
+        ] {
+            let message = parse(arguments).unwrap_err();
+            assert!(message.starts_with(expected), "{message}");
+        }
     }
 
     #[test]
@@ -277,6 +390,30 @@ mod tests {
         assert_eq!(refused(&["--objectives=delete.p99<5ms; warm.errors<1%", "--delete-ratio=1", "--warmup=1s"]), "");
         let message = refused(&["--objectives=gte.p99<5ms"]);
         assert_eq!(message, "OBJECTIVES=gte.p99<5ms: entry 1, `gte.p99<5ms`: `gte` is not known; did you mean get?");
+    }
+
+    #[test]
+    fn a_search_has_steps_of_its_own_and_neither_rate_nor_faults() {
+        let plan = |arguments: &[&str]| plan_of(arguments);
+        let found = plan(&["--find-max", "--delete-ratio=5"]);
+        assert_eq!((found.find_max, found.rate, found.duration), (true, Some(FIRST_RATE), Duration::from_secs(5)));
+        assert_eq!(found.objectives.to_string(), "get.p99<=50ms; set.p99<=50ms; delete.p99<=50ms");
+        let found = plan(&["--find-max=true", "--duration=2s", "--objectives=get.p99<1ms", "--set-ratio=0"]);
+        assert_eq!((found.objectives.to_string(), found.duration), ("get.p99<1ms".to_owned(), Duration::from_secs(2)));
+        assert_eq!(plan(&["--find-max=off"]).duration, Duration::from_secs(60));
+        let refused = |arguments: &[&str]| parse(&[&["--find-max"], arguments].concat()).unwrap_err();
+        assert_eq!(refused(&["--rate=5"]), "RATE=5: expected 0, because FIND_MAX looks for the rate itself");
+        assert!(
+            refused(&["--objectives=throughput>5"]).ends_with("expected no throughput, because FIND_MAX looks for it")
+        );
+        assert!(refused(&["--shard=0/2", "--run-id=r"]).starts_with("FIND_MAX=on: expected off, because SHARD is set"));
+        let load = parse(&["--find-max"]).unwrap().load;
+        let mut mistakes = Mistakes::default();
+        load.check_together(true, &mut mistakes);
+        assert!(
+            mistakes.to_string().starts_with("FIND_MAX=on: expected off, because FAULTS, KILL_MODE and"),
+            "{mistakes}"
+        );
     }
 
     #[test]

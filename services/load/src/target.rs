@@ -2,17 +2,18 @@
 
 use std::future::Future;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{Ended, Kept, Parts, Version, Way};
 
 /// A node's place in the list of targets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct NodeIndex(pub usize);
 
 /// How fresh a read must be (READ_CONSISTENCY).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Consistency {
     /// Whatever one owner has; it may be briefly stale.
@@ -57,7 +58,7 @@ impl Consistency {
 }
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Op {
     /// Read a key.
@@ -84,7 +85,7 @@ impl Op {
 }
 
 /// Why an operation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ErrorKind {
     /// Nothing listens there.
     Refused,

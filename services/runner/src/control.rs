@@ -38,6 +38,8 @@ pub(crate) struct HttpCluster {
     watched: Watched,
     prometheus: Option<Prometheus>,
     traces: Arc<OnceLock<Weak<Traces>>>,
+    /// Another shard orders the faults, and this one looks on.
+    looks_on: bool,
 }
 
 impl HttpCluster {
@@ -52,6 +54,7 @@ impl HttpCluster {
             watched: Watched::default(),
             prometheus: None,
             traces: Arc::default(),
+            looks_on: false,
         })
     }
 
@@ -60,6 +63,13 @@ impl HttpCluster {
     pub(crate) fn watched_by(mut self, url: Option<&str>, targets: &[TargetUrl]) -> Self {
         let instances = targets.iter().map(|target| target.authority.clone()).collect();
         self.prometheus = url.map(|url| Prometheus { url: url.to_owned(), instances });
+        self
+    }
+
+    /// The same nodes, whose faults another shard orders, if `looks_on`.
+    #[must_use]
+    pub(crate) const fn looked_on(mut self, looks_on: bool) -> Self {
+        self.looks_on = looks_on;
         self
     }
 
@@ -101,6 +111,9 @@ impl HttpCluster {
 
     /// Lets a process end or be silent.
     async fn strike(&self, node: NodeIndex, how: &str, within: Duration) -> Result<(), String> {
+        if self.looks_on {
+            return Ok(());
+        }
         let url = format!("{}&after_ms=0&{how}", self.with_token(node, "/kill"));
         match self.client.post(url).timeout(within).send().await {
             Ok(response) => accepted("/kill", response).await,
@@ -158,6 +171,9 @@ impl Cluster for HttpCluster {
     }
 
     async fn lay(&self, node: NodeIndex, order: &FaultOrder) -> Result<(), String> {
+        if self.looks_on {
+            return Ok(());
+        }
         let request = self.client.post(self.with_token(node, "/fault")).json(order);
         // The answer may already be late by the fault itself.
         let response = request.timeout(LAID_WITHIN).send().await;
@@ -165,6 +181,9 @@ impl Cluster for HttpCluster {
     }
 
     async fn heal(&self, node: NodeIndex) -> Result<(), String> {
+        if self.looks_on {
+            return Ok(());
+        }
         match self.client.delete(self.with_token(node, "/fault")).send().await {
             Ok(response) => accepted("/fault", response).await,
             Err(error) if error.is_connect() && !error.is_timeout() => Ok(()),

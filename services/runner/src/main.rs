@@ -3,6 +3,7 @@
 mod control;
 mod http;
 mod keep;
+mod local_shards;
 mod metrics;
 mod null_server;
 mod prometheus;
@@ -13,7 +14,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{Interrupts, NodeIndex, ResultsFile, block_on, exit_code, run_plan};
+use load::{Interrupts, ResultsFile, block_on, exit_code, merge, run_plan};
 
 use crate::{
     control::HttpCluster,
@@ -29,10 +30,12 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
-    if let Some(Command::NullServer { port, threads }) = settings.command {
-        return null_server::serve(port, threads).map(|()| 0);
+    match &settings.command {
+        Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
+        Some(Command::Merge { shards }) => merge(shards)?.publish(ResultsFile::open(settings.load.results.as_deref())?),
+        Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),
+        None => block_on(run(&settings)),
     }
-    block_on(run(&settings))
 }
 
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.
@@ -43,6 +46,7 @@ async fn run(settings: &Settings) -> Result<u8, String> {
         let targets = &settings.http.targets;
         let cluster =
             HttpCluster::new(targets, kill_token)?.watched_by(settings.observers.prometheus_url.as_deref(), targets);
+        let cluster = cluster.looked_on(settings.load.shard.is_some_and(|shard| !shard.is_first()));
         return drive(settings, targets, &cluster).await;
     }
     let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
@@ -72,19 +76,18 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         metrics::serve(settings.observers.metrics_port, cluster.watched(), recording.as_ref().map(Recording::counts))?;
     }
     let http = &settings.http;
-    let dice = rand::random_range(0..targets.len());
-    let victim = settings.victim(targets, dice).map_err(|mistake| mistake.to_string())?;
+    let victim = settings.victim(targets).map_err(|mistake| mistake.to_string())?;
     let faults = settings.faults(targets).map_err(|mistake| mistake.to_string())?;
     let health = startup::find_targets(targets, http, cluster).await?;
     startup::allow_faults("FAULTS", &faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
     let mut plan = settings.load.plan(names, cores.min(2), http.set_ttl_ms);
-    plan.reconcile = http.reconcile == Reconcile::Strict;
+    plan.reconcile &= http.reconcile == Reconcile::Strict;
     let planned = faults.len();
     plan.faults = faults;
-    if let Some(victim) = victim {
-        plan.add_kills(&settings.load, NodeIndex(victim), settings.kill.kill_mode == KillMode::Random);
+    if settings.kill.kill_mode != KillMode::None {
+        plan.add_kills(&settings.load, victim);
         let kills = plan.faults.len() - planned;
         startup::allow_faults("KILL_MODE", &plan.faults[..kills], targets, cluster).await?;
     }

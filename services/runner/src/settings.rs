@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use load::{FaultPlan, LoadSettings, PlannedFault};
+use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault};
 use observability::TraceSettings;
 use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, ttl_ms, url, whole};
 
@@ -12,7 +12,7 @@ use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, tt
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser, Clone, Debug)]
-#[command(version, name = "runner", max_term_width = 80)]
+#[command(version, name = "runner", max_term_width = 80, args_override_self = true)]
 pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) load: LoadSettings,
@@ -33,6 +33,18 @@ pub(crate) struct Settings {
 /// What else the binary can do.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Command {
+    /// Makes the load with several runners on this machine, each a shard, and one report of all
+    LocalShards {
+        /// How many
+        #[arg(value_parser = whole::<u32>(1, 64))]
+        count: u32,
+    },
+    /// Makes one report of the shards of a run, from their folders or files
+    Merge {
+        /// Where their results are
+        #[arg(required = true)]
+        shards: Vec<PathBuf>,
+    },
     /// Answers every HTTP request with the same 24 bytes, as fast as this machine can: the yardstick for servers
     NullServer {
         /// The TCP port on 127.0.0.1
@@ -243,7 +255,7 @@ impl Settings {
         self.load.check_together(has_faults, mistakes);
         let nobody = vec![TargetUrl::new("127.0.0.1:1"); self.local.local.into()];
         let targets = if nobody.is_empty() { &self.http.targets } else { &nobody };
-        self.victim(targets, 0).err().into_iter().for_each(|mistake| mistakes.push(mistake));
+        self.victim(targets).err().into_iter().for_each(|mistake| mistakes.push(mistake));
         self.faults(targets).err().into_iter().for_each(|mistake| mistakes.push(mistake));
     }
 
@@ -251,7 +263,7 @@ impl Settings {
     ///
     /// # Errors
     /// What was expected.
-    pub(crate) fn victim(&self, targets: &[TargetUrl], dice: usize) -> Result<Option<usize>, Mistake> {
+    pub(crate) fn victim(&self, targets: &[TargetUrl]) -> Result<Option<NodeIndex>, Mistake> {
         if self.kill.kill_mode == KillMode::None {
             return Ok(None);
         }
@@ -263,11 +275,13 @@ impl Settings {
             return Err(Mistake::new("KILL_AFTER", format!("{after:?}"), expected));
         }
         if self.kill.kill_mode == KillMode::Random {
-            return Ok(Some(dice % targets.len()));
+            return Ok(None);
         }
-        let Some(wanted) = &self.kill.kill_target else { return Ok(Some(0)) };
+        let Some(wanted) = &self.kill.kill_target else { return Ok(Some(NodeIndex(0))) };
         let expected = || format!("expected one of TARGETS, or a number from 1 to {}", targets.len());
-        find_target(targets, wanted).map(Some).ok_or_else(|| Mistake::new("KILL_TARGET", wanted, expected()))
+        find_target(targets, wanted)
+            .map(|node| Some(NodeIndex(node)))
+            .ok_or_else(|| Mistake::new("KILL_TARGET", wanted, expected()))
     }
 
     /// The faults of FAULTS, with the nodes that they are about as places in a list of `targets`.
@@ -313,7 +327,7 @@ mod tests {
         let targets: Vec<_> = settings.http.targets.iter().map(TargetUrl::url).collect();
         assert_eq!(targets, ["http://node1:8081", "http://node2:8082", "http://node3:8083"]);
         assert_eq!((settings.http.set_ttl_ms, settings.kill.kill_mode), (0, KillMode::None));
-        assert_eq!(settings.victim(&settings.http.targets, 0), Ok(None));
+        assert_eq!(settings.victim(&settings.http.targets), Ok(None));
     }
 
     #[test]
@@ -341,21 +355,21 @@ mod tests {
     fn a_kill_needs_a_time_and_a_target_that_exists() {
         let victim = |arguments: &[&str]| {
             let settings = parse(arguments)?;
-            Ok::<_, String>(settings.victim(&settings.http.targets, 7).unwrap())
+            Ok::<_, String>(settings.victim(&settings.http.targets).unwrap())
         };
         assert!(victim(&["--kill-mode=random"]).unwrap_err().starts_with("KILL_AFTER=off:"));
         assert!(victim(&["--kill-mode=random", "--kill-after=60s"]).unwrap_err().contains("less than DURATION"));
-        assert_eq!(victim(&["--kill-mode=random", "--kill-after=1s"]), Ok(Some(1)));
-        assert_eq!(victim(&["--kill-mode=target", "--kill-after=1s"]), Ok(Some(0)));
+        assert_eq!(victim(&["--kill-mode=random", "--kill-after=1s"]), Ok(None));
+        assert_eq!(victim(&["--kill-mode=target", "--kill-after=1s"]), Ok(Some(NodeIndex(0))));
         let target = |target| victim(&["--kill-mode=target", "--kill-after=1s", "--kill-target", target]);
-        assert_eq!(target("http://node2:8082"), Ok(Some(1)));
-        assert_eq!(target("3"), Ok(Some(2)));
+        assert_eq!(target("http://node2:8082"), Ok(Some(NodeIndex(1))));
+        assert_eq!(target("3"), Ok(Some(NodeIndex(2))));
         assert!(target("4").unwrap_err().starts_with("KILL_TARGET=4:"));
         let url = parse(&["--prometheus-url=http://p:9090/"]).unwrap().observers.prometheus_url;
         assert_eq!(url.as_deref(), Some("http://p:9090"));
         let message = parse(&["--prometheus-url=p:9090"]).unwrap_err();
         assert_eq!(message, "PROMETHEUS_URL=p:9090: expected a URL such as http://localhost:9090");
-        assert_eq!(target("node3"), Ok(Some(2)));
+        assert_eq!(target("node3"), Ok(Some(NodeIndex(2))));
         assert!(parse(&["--kill-mode=sometimes"]).unwrap_err().starts_with("KILL_MODE=sometimes: expected none or"));
         assert!(parse(&["--set-ttl-ms=-2"]).unwrap_err().starts_with("SET_TTL_MS=-2:"));
     }

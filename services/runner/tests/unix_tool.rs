@@ -151,6 +151,23 @@ fn a_runner_that_was_stopped_accuses_nobody() {
 }
 
 #[test]
+fn objectives_on_latency_cannot_be_judged_by_a_suspect_measurement() {
+    for (objectives, expected) in [("", 0), ("errors<1%", 0), ("get.p99<1m", 2)] {
+        let mesh = FakeMesh::start();
+        let settings = [("DURATION", "2s"), ("FINAL_SWEEP", "false"), ("OBJECTIVES", objectives)];
+        let running = command(&mesh.targets(), &settings).spawn().unwrap();
+        wait_for_prefill(&mesh);
+        sleep(Duration::from_millis(500));
+        send(&running, Signal::STOP);
+        sleep(Duration::from_millis(600));
+        send(&running, Signal::CONT);
+        let (code, out) = told(&running.wait_with_output().unwrap());
+        assert_eq!(code, expected, "{objectives}: {out}");
+        assert!(out.contains("MEASUREMENT  SUSPECT   the runner itself stood still"), "{out}");
+    }
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let mesh = FakeMesh::start();
     let has_colours = |settings: &[(&str, &str)]| {

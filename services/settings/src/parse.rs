@@ -62,8 +62,12 @@ fn untyped(command: Command) -> Command {
 fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistakes: &mut Mistakes) {
     for arg in command.get_arguments() {
         let (id, source) = (arg.get_id().as_str(), raw.value_source(arg.get_id().as_str()));
-        let Some(long) = arg.get_long().filter(|_| source.is_some_and(|source| source != ValueSource::DefaultValue))
-        else {
+        if source.is_none_or(|source| source == ValueSource::DefaultValue) {
+            continue;
+        }
+        // Positional values have their own checks, whose words clap finds.
+        let Some(long) = arg.get_long() else {
+            good.extend(raw.get_raw(id).into_iter().flatten().map(OsStr::to_owned));
             continue;
         };
         if !arg.get_action().takes_values() {

@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, time::Duration};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::{progress::say, run::Run};
@@ -12,7 +13,7 @@ use crate::{Cluster, ErrorKind, NodeIndex, Op, cluster::Seen, stats::Tries};
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A node that stayed behind.
-#[derive(Clone, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
 pub struct Divergence {
     /// When, in seconds after the load began.
     pub at_s: f64,
@@ -31,7 +32,7 @@ pub struct Divergence {
 }
 
 /// What all comparisons found.
-#[derive(Clone, Debug)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug)]
 pub(crate) struct Comparisons {
     pub(crate) made: u64,
     /// The reads that nodes were asked for.
@@ -42,6 +43,13 @@ pub(crate) struct Comparisons {
 impl Comparisons {
     pub(crate) fn new(nodes: usize) -> Self {
         Self { made: 0, tries: Tries::new(nodes), divergences: Vec::new() }
+    }
+
+    /// Adds another shard's.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.made += other.made;
+        self.tries.merge(&other.tries);
+        self.divergences.extend(other.divergences);
     }
 }
 

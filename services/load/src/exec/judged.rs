@@ -65,7 +65,7 @@ pub(crate) struct Reply<'a> {
 impl Judge {
     pub(crate) fn new(run: &Run, thread: usize) -> Self {
         let writer = u8::try_from(thread).unwrap_or(u8::MAX);
-        Self { session: RefCell::new(Session::new(run.plan.keys.count())), writer }
+        Self { session: RefCell::new(Session::new(run.plan.keys.numbers())), writer }
     }
 
     /// A read is about to be sent.
@@ -142,7 +142,7 @@ pub(crate) fn finding(run: &Run, reply: &Reply<'_>, violation: Violation) -> Fin
     let Reply { watched, answer, value, times, trace } = *reply;
     let seconds = |at: Instant| run.load_time(at).as_secs_f64();
     let mut finding = Finding {
-        kind: violation.name(),
+        kind: violation.name().into(),
         key: String::from_utf8_lossy(&watched.key.name()).into_owned(),
         entry: run.plan.targets[answer.node.0].clone(),
         served_by: answer.served_by.map(|node| format!("{node:016x}")),

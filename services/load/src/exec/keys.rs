@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{Display, Formatter},
+    io::{self, Read, Write},
     str::FromStr,
     sync::{
         Arc,
@@ -9,11 +10,12 @@ use std::{
     },
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rand::Rng;
 use rand_distr::{Distribution as _, Zipf};
 use serde::{Serialize, Serializer};
 
-use crate::Op;
+use crate::{Op, shard::Shard};
 
 /// The most keys one run may use; the checker remembers 64 bytes for each.
 pub(crate) const KEYS_MAX: u32 = 20_000_000;
@@ -114,8 +116,12 @@ impl Display for Distribution {
 /// The keys of a run, and how one of them is chosen. Clones share the place in a sequence.
 #[derive(Clone, Debug, Serialize)]
 pub struct KeySpace {
+    /// Of this shard.
     #[serde(rename = "keys")]
     count: u32,
+    /// Keys that are numbered alike in all shards: every so many-th is this one's.
+    #[serde(skip)]
+    shard: Shard,
     #[serde(serialize_with = "text")]
     distribution: Distribution,
     #[serde(skip)]
@@ -127,6 +133,21 @@ pub struct KeySpace {
     /// Keys taken so far, where they are taken in order.
     #[serde(skip)]
     taken: Arc<AtomicU64>,
+}
+
+/// What it was made of.
+impl BorshSerialize for KeySpace {
+    fn serialize<W: Write>(&self, to: &mut W) -> io::Result<()> {
+        BorshSerialize::serialize(&(self.count, self.distribution.to_string()), to)
+    }
+}
+
+/// Of what it was made of, as if there were no other shards.
+impl BorshDeserialize for KeySpace {
+    fn deserialize_reader<R: Read>(from: &mut R) -> io::Result<Self> {
+        let (count, distribution) = <(u32, String)>::deserialize_reader(from)?;
+        Ok(Self::new(count, distribution.parse().map_err(io::Error::other)?))
+    }
 }
 
 fn text<S: Serializer>(distribution: &Distribution, to: S) -> Result<S::Ok, S::Error> {
@@ -147,7 +168,13 @@ impl KeySpace {
     /// `count` keys, at least one.
     #[must_use]
     pub fn new(count: u32, distribution: Distribution) -> Self {
-        let count = count.max(1);
+        Self::of_shard(count, distribution, Shard::ALL)
+    }
+
+    /// One shard's share of `total` keys, at least one: those whose number leaves its index, when divided by how many shards there are.
+    #[must_use]
+    pub(crate) fn of_shard(total: u32, distribution: Distribution, shard: Shard) -> Self {
+        let count = shard.share(total).max(1);
         // It refuses only what a distribution's text cannot say: no key, or an exponent below 0.
         let zipf = |exponent| Zipf::new(f64::from(count), exponent).ok();
         let choice = match distribution {
@@ -163,13 +190,23 @@ impl KeySpace {
         // A golden section puts neighbours far apart.
         let golden = (f64::from(count) * 0.618) as u64;
         let stride = (golden.max(1)..).find(|stride| gcd(*stride, count.into()) == 1).unwrap_or(1);
-        Self { count, distribution, choice: choice.unwrap_or(Choice::Uniform), stride, taken: Arc::default() }
+        Self { count, shard, distribution, choice: choice.unwrap_or(Choice::Uniform), stride, taken: Arc::default() }
     }
 
     /// How many keys there are.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
+    }
+
+    /// What no key's number reaches.
+    pub(crate) const fn numbers(&self) -> u32 {
+        self.count.saturating_mul(self.shard.count)
+    }
+
+    /// The `place`-th of these keys, from 0.
+    pub(crate) const fn at(&self, place: u32) -> KeyIndex {
+        KeyIndex(place * self.shard.count + self.shard.index)
     }
 
     /// How they are chosen.
@@ -182,7 +219,7 @@ impl KeySpace {
     #[must_use]
     pub(crate) const fn at_rank(&self, rank: u64) -> KeyIndex {
         let count = self.count as u64;
-        KeyIndex((rank % count * self.stride % count) as u32)
+        self.at((rank % count * self.stride % count) as u32)
     }
 
     /// Chooses a key for an operation.
@@ -190,8 +227,8 @@ impl KeySpace {
     pub fn choose(&self, op: Op, rng: &mut impl Rng) -> KeyIndex {
         let count = u64::from(self.count);
         let rank = match &self.choice {
-            Choice::Uniform => return KeyIndex(rng.random_range(0..self.count)),
-            Choice::Sequential => return KeyIndex((self.take() % count) as u32),
+            Choice::Uniform => return self.at(rng.random_range(0..self.count)),
+            Choice::Sequential => return self.at((self.take() % count) as u32),
             Choice::Zipf(ranks) => self.rank(ranks, rng),
             Choice::Hotspot { share, hot } => {
                 let is_hot = *hot == self.count || rng.random_bool(*share);

@@ -6,9 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    climb::climb,
     compare::{Comparisons, compare_for_ever},
     interrupts::Interrupts,
     progress::{Console, Sample, say, show_keys, show_load, show_stats},
@@ -20,20 +22,28 @@ use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
-    report::{Report, numbers},
+    report::{Report, Step, numbers},
+    shard::{Doubts, await_start, clock_of_first, duration, json},
 };
 
 /// What the main thread saw of a run.
-#[derive(Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) prefilled: u64,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub(crate) prefill_time: Duration,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub(crate) load_time: Duration,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub(crate) client_cpu: Duration,
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_at_start: Vec<Option<NodeStats>>,
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_before_load: Vec<Option<NodeStats>>,
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_after_load: Vec<Option<NodeStats>>,
     /// After the final sweep, if there was one.
+    #[borsh(serialize_with = "json::write", deserialize_with = "json::read")]
     pub(crate) stats_at_end: Vec<Option<NodeStats>>,
     pub(crate) served_before_load: Vec<Option<ServerCounts>>,
     pub(crate) served_after_load: Vec<Option<ServerCounts>>,
@@ -41,8 +51,6 @@ pub(crate) struct Observed {
     pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
-    /// When the load began, by the clock that nodes tell the time of their start from.
-    pub(crate) load_began_unix_ms: u64,
     pub(crate) faults: Vec<FaultRecord>,
     /// Why the mesh had not recovered from the faults.
     pub(crate) not_whole: Option<String>,
@@ -52,6 +60,32 @@ pub(crate) struct Observed {
     pub(crate) standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
     pub(crate) write_concern: Option<usize>,
+    /// The nodes' ids, as far as they told.
+    pub(crate) ids: Vec<Option<String>>,
+    /// How far the first node's clock is ahead of this host's, in milliseconds, and how far off that may be; where there are other
+    /// shards.
+    pub(crate) clock: Option<(f64, f64)>,
+    /// When what happened, by this host's clock.
+    pub(crate) times: Milestones,
+    #[borsh(skip)]
+    pub(crate) doubts: Doubts,
+    /// Those of a search for the highest rate.
+    #[borsh(skip)]
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Times of a run, in Unix milliseconds; 0 for what there was not.
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Default)]
+pub(crate) struct Milestones {
+    pub(crate) began: u64,
+    pub(crate) prefilled: u64,
+    pub(crate) counted_before: u64,
+    /// By the clock that nodes tell the time of their start from.
+    pub(crate) load_began: u64,
+    pub(crate) load_ended: u64,
+    pub(crate) counted_after: u64,
+    pub(crate) sweep_began: u64,
+    pub(crate) ended: u64,
 }
 
 impl Observed {
@@ -112,16 +146,36 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
+    observed.times.began = unix_ms();
     let views = all_views(&run, cluster).await;
     observed.write_concern = views.iter().flatten().filter_map(|view| view.write_concern).min();
+    observed.ids = views.into_iter().map(|view| view.map(|view| view.id)).collect();
+    if run.plan.shard.is_one_of_many() {
+        observed.clock = clock_of_first(cluster).await;
+    }
     say(&run.plan.banner());
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
     }
+    observed.times.prefilled = unix_ms();
+    let start = match run.plan.start_at.filter(|_| !run.stopping()) {
+        Some(at) => tokio::select! {
+            start = await_start(at) => Some(start),
+            () = interrupts.next() => {
+                run.stop();
+                None
+            }
+        },
+        None => None,
+    };
     if !run.abandoned() {
+        observed.times.counted_before = unix_ms();
         observed.stats_before_load = all_stats(&run, cluster).await;
         observed.served_before_load = all_served(&run, cluster).await;
+        if let Some(start) = start {
+            observed.doubts.suspect.extend(start.await);
+        }
         load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
     }
     observed.interrupted = run.interrupted();
@@ -138,10 +192,9 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
         }
     }
     // Whatever threads still wait for, they give it up.
-    let recorder = stages.finish(run.plan.targets.len());
-    let mut report = Report::new(&run, &recorder, observed);
-    report.name_peers(&views.into_iter().map(|view| view.map(|view| view.id)).collect::<Vec<_>>());
-    Ok(report)
+    let recorder = stages.finish();
+    observed.times.ended = unix_ms();
+    Report::of_run(run.plan.clone(), recorder, observed)
 }
 
 /// What follows the load: healing, the nodes' counters, the final sweep.
@@ -152,6 +205,7 @@ async fn after_load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     observed.not_whole = heal_all(run, cluster, &mut observed.faults).await.err();
+    observed.times.counted_after = unix_ms();
     observed.served_after_load = all_served(run, cluster).await;
     observed.watched_p99 = cluster.watched_p99(run.load_elapsed()).await;
     observed.stats_after_load = all_stats(run, cluster).await;
@@ -159,7 +213,7 @@ async fn after_load(
         if observed.evicted() > 0 {
             run.limit_sweep(observed.load_time.max(SWEEP_MIN));
         }
-        sweep(run, stages).await?;
+        observed.times.sweep_began = sweep(run, stages).await?;
         observed.swept = true;
         observed.stats_at_end = all_stats(run, cluster).await;
     }
@@ -223,7 +277,7 @@ async fn load(
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
     let standstills = standstill::Watch::start();
-    observed.load_began_unix_ms = unix_ms();
+    observed.times.load_began = unix_ms();
     let watchers = async {
         tokio::join!(
             show_load(run, &console, &samples),
@@ -233,14 +287,19 @@ async fn load(
             when((!run.plan.faults.is_empty()).then_some(()), |()| inject(run, cluster, &faults)),
         )
     };
+    let steps = RefCell::default();
+    let work =
+        async { if run.plan.find_max { climb(run, stages, cluster, &steps).await } else { stages.load().await } };
     let loaded = tokio::select! {
-        result = until_done(run, interrupts, stages.load()) => result,
+        result = until_done(run, interrupts, work) => result,
         _ = watchers => Ok(()),
     };
     console.clear();
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
+    observed.steps = steps.into_inner();
     loaded?;
+    observed.times.load_ended = unix_ms();
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
     observed.samples = samples.into_inner();
@@ -248,17 +307,19 @@ async fn load(
     Ok(())
 }
 
-async fn sweep(run: &Run, stages: &mut Stages) -> Result<(), String> {
+/// When it began, in Unix milliseconds.
+async fn sweep(run: &Run, stages: &mut Stages) -> Result<u64, String> {
     let quiescence = run.plan.quiescence();
     say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
+    let began = unix_ms();
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,
         () = show_keys(run, "SWEEP", Counter::Swept, &console) => {}
     }
     console.clear();
-    Ok(())
+    Ok(began)
 }
 
 async fn end_warmup(run: &Run) {
@@ -301,7 +362,7 @@ async fn when<V, F: Future<Output = ()>>(setting: Option<V>, work: impl FnOnce(V
     std::future::pending().await
 }
 
-async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> {
+pub(super) async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> {
     let stats = all_of(nodes(run).map(|node| cluster.stats(node))).await;
     stats.into_iter().map(Result::ok).collect()
 }
@@ -321,7 +382,7 @@ fn nodes(run: &Run) -> impl Iterator<Item = NodeIndex> {
 }
 
 /// CPU time of this process so far.
-fn process_cpu() -> Duration {
+pub(super) fn process_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,7 +20,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const SAMPLES_PER_LINE: usize = 10;
 
 /// One moment of a run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Serialize)]
 pub struct Sample {
     /// The end of the interval, in seconds after the load began.
     pub at_s: f64,
@@ -130,7 +131,7 @@ pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Ve
         let sample = sample(&now, &before, at, at_before);
         samples.borrow_mut().push(sample);
         run.note_p99(Duration::from_secs_f64(sample.p99_ms / 1e3));
-        let position = u64::try_from(at.min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
+        let position = u64::try_from(run.step_elapsed().min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
         console.at(
             position,
             format!(

@@ -2,9 +2,11 @@
 
 use std::{
     fmt::{Display, Formatter},
+    io::{self, Read, Write},
     str::FromStr,
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rand::Rng;
 
 /// The largest value a load may write; nodes refuse what is larger than their VALUE_BYTES_MAX.
@@ -51,6 +53,19 @@ impl ValueSizes {
             Self::Fixed(size) | Self::Uniform(_, size) => *size,
             Self::Weighted(sizes) => sizes.iter().map(|(size, _)| *size).max().unwrap_or_default(),
         }
+    }
+}
+
+/// As it is written in settings.
+impl BorshSerialize for ValueSizes {
+    fn serialize<W: Write>(&self, to: &mut W) -> io::Result<()> {
+        BorshSerialize::serialize(&self.to_string(), to)
+    }
+}
+
+impl BorshDeserialize for ValueSizes {
+    fn deserialize_reader<R: Read>(from: &mut R) -> io::Result<Self> {
+        String::deserialize_reader(from)?.parse().map_err(io::Error::other)
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 /// How often a thread of its own looks at the clock, and how late it has to be.
@@ -14,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_millis(250);
 
 /// A time in which this process did nothing, in seconds after the load began.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Standstill {
     /// Its start.
     pub from_s: f64,

@@ -2,22 +2,16 @@
 
 use std::time::Duration;
 
-use rand::Rng;
-
 use super::plan::{FaultEntry, FaultKind, Place, PlannedFault, Turn};
 use crate::{LoadSettings, NodeIndex, plan::Plan};
 
-/// The thread number that victims are drawn by: load threads have smaller ones.
-const DICE: usize = 255;
-
 impl Plan {
-    /// Adds the crashes that `settings` ask for before all other faults: the first is of `victim`, and further ones are of
-    /// nodes that the seed draws if `draws`.
-    pub fn add_kills(&mut self, settings: &LoadSettings, victim: NodeIndex, draws: bool) {
+    /// Adds the crashes that `settings` ask for before all other faults: of `victim`, or else of nodes that the seed draws.
+    pub fn add_kills(&mut self, settings: &LoadSettings, victim: Option<NodeIndex>) {
         let Some(after) = settings.kill_after.0 else { return };
         let (count, every) = (settings.kill_count, settings.kill_every);
         let kill = |number: u32| {
-            let node = if draws && number > 0 { self.draw(number) } else { victim };
+            let node = victim.unwrap_or_else(|| self.draw_victim(number));
             let entry = FaultEntry {
                 at: after + every * number,
                 kind: FaultKind::Crash,
@@ -29,11 +23,6 @@ impl Plan {
         };
         let kills: Vec<_> = (0..count).map(kill).collect();
         self.faults.splice(0..0, kills);
-    }
-
-    fn draw(&self, number: u32) -> NodeIndex {
-        let mut dice = self.dice(DICE, usize::try_from(number).unwrap_or(usize::MAX));
-        NodeIndex(dice.random_range(0..self.targets.len()))
     }
 }
 
@@ -50,29 +39,28 @@ mod tests {
         load: LoadSettings,
     }
 
-    fn kills(settings: &[&str], draws: bool) -> Vec<PlannedFault> {
+    fn kills(settings: &[&str], victim: Option<usize>) -> Vec<PlannedFault> {
         let load = Settings::try_parse_from(["test", "--seed=7"].iter().chain(settings)).unwrap().load;
         let mut plan = load.plan(["a", "b", "c"].map(str::to_owned).to_vec(), 1, 0);
-        plan.add_kills(&load, NodeIndex(1), draws);
+        plan.add_kills(&load, victim.map(NodeIndex));
         plan.faults
     }
 
     #[test]
     fn one_kill_is_one_crash() {
-        assert!(kills(&[], true).is_empty());
-        let one = kills(&["--kill-after=2s"], true);
+        assert!(kills(&[], None).is_empty());
+        let one = kills(&["--kill-after=2s"], Some(1));
         assert_eq!((one.len(), one[0].entry.to_string(), one[0].turn), (1, "crash b".to_owned(), None));
         assert_eq!((one[0].entry.at, &one[0].nodes[..]), (Duration::from_secs(2), &[NodeIndex(1)][..]));
     }
 
     #[test]
-    fn several_kills_take_turns_and_only_a_random_victim_is_drawn_anew() {
+    fn several_kills_take_turns_and_only_random_victims_are_drawn() {
         let settings = ["--kill-after=2s", "--kill-count=20", "--kill-every=3s"];
-        let (fixed, drawn) = (kills(&settings, false), kills(&settings, true));
+        let (fixed, drawn) = (kills(&settings, Some(1)), kills(&settings, None));
         assert!(fixed.iter().all(|kill| kill.nodes == [NodeIndex(1)]));
-        assert_eq!(drawn[0].nodes, [NodeIndex(1)]);
         assert!((0..3).all(|node| drawn.iter().any(|kill| kill.nodes == [NodeIndex(node)])), "{drawn:?}");
-        assert_eq!(drawn, kills(&settings, true), "the seed decides");
+        assert_eq!(drawn, kills(&settings, None), "the seed decides");
         assert_eq!(drawn[19].entry.at, Duration::from_secs(59));
         let turns: Vec<_> =
             drawn.iter().map(|kill| kill.turn.unwrap()).map(|turn| (turn.is_first, turn.is_last)).collect();

@@ -1,19 +1,20 @@
 //! What became of one fault: when it started and ended, the evidence of its effect, and when the mesh had recovered from it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::plan::PlannedFault;
 use crate::report::grouped;
 
 /// One fault of the schedule. Times are seconds after the load began.
-#[derive(Clone, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
 pub struct FaultRecord {
     /// As it is written, without its time.
     pub fault: String,
     /// Its word.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The nodes it is about, as in TARGETS.
     pub targets: Vec<String>,
     /// When it was to begin.
@@ -57,7 +58,7 @@ pub struct FaultRecord {
 }
 
 /// What one node saw of another that crashed or stopped.
-#[derive(Clone, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
 pub struct Survivor {
     /// The survivor.
     pub node: String,
@@ -68,7 +69,7 @@ pub struct Survivor {
 }
 
 /// The evidence of a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// Packets that the nodes dropped for it.
@@ -92,7 +93,7 @@ impl FaultRecord {
         let survivor = |name: &String| Survivor { node: name.clone(), dead_at_s: None, alive_at_s: None };
         Self {
             fault: entry.to_string(),
-            kind: entry.kind.name(),
+            kind: entry.kind.name().into(),
             targets: fault.nodes.iter().map(|node| targets[node.0].clone()).collect(),
             planned_at_s: entry.at.as_secs_f64(),
             begun_at_s: None,
@@ -166,7 +167,7 @@ impl FaultRecord {
     pub(crate) fn example(deaths: u32, begun_at_s: f64) -> Self {
         Self {
             fault: "partition a for=5s".to_owned(),
-            kind: "partition",
+            kind: "partition".into(),
             targets: vec!["a".to_owned()],
             planned_at_s: begun_at_s,
             begun_at_s: Some(begun_at_s),

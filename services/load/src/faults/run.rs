@@ -409,7 +409,7 @@ pub(crate) async fn heal_all(run: &Run, cluster: &impl Cluster, records: &mut [F
     }
     let now_s = run.load_s();
     for (fault, record) in run.plan.faults.iter().zip(records).filter(|(_, record)| begun(record)) {
-        let (kind, place) = (record.kind, fault.entry.place.to_string());
+        let (kind, place) = (fault.entry.kind.name(), fault.entry.place.to_string());
         if record.ended_at_s.is_none() {
             run.faults.note("healed", kind, &place);
         }

@@ -61,7 +61,7 @@ pub(crate) fn strays(errors: &[ErrorSummary], faults: &[FaultRecord], standstill
 
 /// The most nodes that were dead, or not yet in sync again, at one time.
 pub(crate) fn dead_at_once(faults: &[FaultRecord]) -> usize {
-    let dies = |fault: &&FaultRecord| fault.begun_at_s.is_some() && matches!(fault.kind, "crash" | "storm");
+    let dies = |fault: &&FaultRecord| fault.begun_at_s.is_some() && matches!(&*fault.kind, "crash" | "storm");
     let is_dead = |fault: &FaultRecord, at_s: f64| {
         let recovered = fault.recovered_at_s.is_some_and(|recovered_s| recovered_s < at_s);
         fault.begun_at_s.is_some_and(|begun_s| begun_s <= at_s) && !recovered
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn nodes_are_dead_at_once_until_they_have_recovered() {
-        let dead = |kind, node: &str, from_s, recovered_at_s| FaultRecord {
-            kind,
+        let dead = |kind: &'static str, node: &str, from_s, recovered_at_s| FaultRecord {
+            kind: kind.into(),
             targets: vec![node.to_owned()],
             recovered_at_s,
             ..FaultRecord::example(1, from_s)

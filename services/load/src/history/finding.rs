@@ -1,8 +1,9 @@
 //! What the checker found: a judgement per operation, counts by kind, and a few examples that say everything needed to look
 //! into one.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write, time::Duration};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::stats::Distribution;
@@ -136,10 +137,10 @@ impl Violation {
 }
 
 /// One violation, with all that is needed to look into it.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, Serialize)]
 pub struct Finding {
     /// What is wrong, as [`Violation::name`] says.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The operation, such as `GET quorum`.
     pub op: String,
     /// The key.
@@ -199,7 +200,7 @@ impl Finding {
 const EXAMPLES_MAX: usize = 3;
 
 /// What all judgements of a thread, or of all threads, add up to.
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 pub struct Integrity {
     counts: [u64; Violation::ALL.len()],
     /// What turned out to have an explanation, and is no longer among `counts`.
@@ -314,7 +315,7 @@ mod tests {
     #[test]
     fn tallies_merge_and_keep_examples_of_every_kind() {
         let (mut one, mut two) = (Integrity::default(), Integrity::default());
-        let broken = |violation: Violation| Finding { kind: violation.name(), ..Finding::default() };
+        let broken = |violation: Violation| Finding { kind: violation.name().into(), ..Finding::default() };
         for _ in 0..9 {
             one.count(Judgement::Broken(Violation::Corrupt), broken);
             two.count(Judgement::Broken(Violation::Corrupt), broken);
@@ -325,7 +326,7 @@ mod tests {
         one.merge(&two);
         assert_eq!((one.of(Violation::Corrupt), one.of(Violation::Resurrected), one.violations()), (18, 1, 19));
         assert_eq!((one.stale, one.stale_age.count(), one.overwritten, one.wrong_values()), (1, 1, 1, 18));
-        let kinds: Vec<_> = one.examples.iter().map(|example| example.kind).collect();
+        let kinds: Vec<_> = one.examples.iter().map(|example| &*example.kind).collect();
         assert_eq!(kinds, ["corrupt", "corrupt", "corrupt", "resurrected"]);
         let json = serde_json::to_value(&one).unwrap();
         assert_eq!((&json["resurrected"], &json["outlived"]), (&1.into(), &0.into()));
@@ -358,7 +359,7 @@ mod tests {
     #[test]
     fn a_finding_says_everything_in_one_line() {
         let finding = Finding {
-            kind: Violation::StaleQuorum.name(),
+            kind: Violation::StaleQuorum.name().into(),
             op: "GET quorum".to_owned(),
             key: "key-00000001".to_owned(),
             entry: "http://node1:8081".to_owned(),

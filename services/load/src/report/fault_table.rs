@@ -18,12 +18,12 @@ pub(super) fn write(out: &mut Page, faults: &[FaultRecord]) {
 }
 
 fn one(out: &mut Page, record: &FaultRecord) {
-    let what = record.fault.strip_prefix(record.kind).map_or(record.fault.as_str(), str::trim_start);
+    let what = record.fault.strip_prefix(&*record.kind).map_or(record.fault.as_str(), str::trim_start);
     let Some(begun) = record.begun_at_s else {
-        return out.field(record.kind, &format!("{what} did not start; it was due at {:.2} s", record.planned_at_s));
+        return out.field(&record.kind, &format!("{what} did not start; it was due at {:.2} s", record.planned_at_s));
     };
     let end = record.ended_at_s.map_or_else(|| "the end".to_owned(), |at| format!("{at:.2} s"));
-    out.field(record.kind, &format!("{what} from {begun:.2} s to {end}"));
+    out.field(&record.kind, &format!("{what} from {begun:.2} s to {end}"));
     if let Some(reason) = &record.failure {
         return out.item(4, &format!("no effect: {reason}"));
     }

@@ -2,7 +2,7 @@
 //! fast was it, what did the fault do, where did the time go. It fits a screen of 25 lines, with one left for where the rest is.
 
 use super::{
-    Cpu, Page, Report, Row,
+    Cpu, Page, Report, Row, max_rate_table,
     numbers::{cell, count_cell, grouped, percent, shortened, sparkline},
     objectives::samples_needed,
     screen::{Rank, Screen},
@@ -36,6 +36,10 @@ pub(crate) fn first_screen(report: &Report, page: Page) -> String {
     verdicts(&mut screen, report);
     screen.gap();
     load(&mut screen, report);
+    if let Some(found) = &report.max_rate {
+        max_rate_table::show(&mut screen, found);
+        return screen.finish();
+    }
     outcomes(&mut screen, report);
     screen.gap();
     latency(&mut screen, report);
@@ -51,8 +55,7 @@ pub(crate) fn first_screen(report: &Report, page: Page) -> String {
 
 fn title(out: &mut Screen, report: &Report) {
     let setup = &report.setup;
-    let is_local = |target: &String| without_scheme(target).starts_with("127.") || target.contains("//localhost");
-    let place = match setup.targets.iter().all(is_local) {
+    let place = match setup.is_local() {
         _ if setup.nodes_within => " in this process",
         true => " on loopback",
         false => "",
@@ -80,7 +83,8 @@ fn verdicts(out: &mut Screen, report: &Report) {
         _ if verdict.invalid.is_empty() => (YELLOW, "objectives cannot be judged by a suspect measurement"),
         _ => (YELLOW, "the run proves nothing"),
     };
-    let line = format!("{:<13}{style}{:<9}{style:#} {why}", "EXIT CODE", verdict.exit_code);
+    let width = if why.is_empty() { 0 } else { 9 };
+    let line = format!("{:<13}{style}{:<width$}{style:#} {why}", "EXIT CODE", verdict.exit_code);
     out.sentence(Rank::Always, line.trim_end());
 }
 
@@ -92,6 +96,7 @@ fn load(out: &mut Screen, report: &Report) {
             let given_up = if lag.dropped > 0 { format!(", {} given up", grouped(lag.dropped)) } else { String::new() };
             format!("open loop, {} ops/s offered, {achieved} achieved{given_up}", grouped(rate as u64))
         }
+        _ if setup.find_max => setup.loop_words(),
         _ => format!("{}, {achieved} ops/s", setup.loop_words()),
     };
     out.field(Rank::Always, "Load", &format!("{rate}; {}; {}", setup.mix(), setup.key_words()));
@@ -309,7 +314,7 @@ fn cpu(out: &mut Screen, report: &Report) {
     let nodes: Vec<_> = node_us_per_op.iter().flatten().map(cores).collect();
     let nodes = if nodes.is_empty() { String::new() } else { format!("; nodes {}", nodes.join(" + ")) };
     let machine = std::thread::available_parallelism()
-        .map_or_else(|_| String::new(), |cores| format!("; here are {cores} cores"));
+        .map_or_else(|_| String::new(), |cores| format!("; this machine {cores} cores"));
     let average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let average = average.split(' ').next().filter(|average| !average.is_empty());
     let average = average.map(|average| format!(", load average {average}")).unwrap_or_default();

@@ -2,6 +2,8 @@
 
 mod fault_table;
 mod first_screen;
+mod max_rate;
+mod max_rate_table;
 pub(crate) mod numbers;
 mod objectives;
 mod page;
@@ -16,19 +18,29 @@ mod tests;
 mod verdict;
 mod verdict_lines;
 
-pub(crate) use self::numbers::grouped;
 pub use self::results_file::ResultsFile;
+pub(crate) use self::{
+    max_rate::{Measured, Step},
+    numbers::grouped,
+};
 
 use serde::Serialize;
 use settings::columns_of;
 
-use self::{objectives::JudgedObjective, page::Page, reconcile::Reconciliation, verdict::Verdict};
+use self::{
+    max_rate::MaxRate,
+    objectives::{Evidence, JudgedObjective},
+    page::Page,
+    reconcile::Reconciliation,
+    verdict::Verdict,
+};
 use crate::{
-    Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
+    ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
     exec::{Divergence, Observed, Sample, Standstill, show},
-    faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
+    faults::{FaultRecord, dead_at_once, judge, too_much},
     history::Integrity,
     plan::Plan,
+    shard::{Doubts, ShardFile},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
@@ -39,6 +51,8 @@ pub struct Report {
     pub ended_unix_ms: u64,
     /// What was planned.
     pub setup: Plan,
+    /// The search for the highest rate, if there was one.
+    pub max_rate: Option<MaxRate>,
     /// The keys written before the load.
     pub prefilled: u64,
     /// How long that took, in seconds.
@@ -103,6 +117,12 @@ pub struct Report {
     pub traces: Option<TraceReport>,
     /// The run over time.
     pub samples: Vec<Sample>,
+    /// What is known beforehand to make the measurement less than it should be.
+    #[serde(skip)]
+    doubts: Doubts,
+    /// All that this shard measured, if there are others.
+    #[serde(skip)]
+    shard: Option<Vec<u8>>,
     /// What it all means.
     pub verdict: Verdict,
 }
@@ -188,24 +208,41 @@ pub struct Lag {
 }
 
 impl Report {
-    pub(crate) fn new(run: &Run, recorder: &Recorder, mut observed: Observed) -> Self {
-        let plan = &run.plan;
-        let totals = totals(run, recorder, observed.load_time.as_secs_f64());
+    /// Of a run that this process has made.
+    ///
+    /// # Errors
+    /// If it is one of many shards, and what it measured cannot be kept for the others.
+    pub(crate) fn of_run(plan: Plan, recorder: Recorder, observed: Observed) -> Result<Self, String> {
+        let file = ShardFile::new(plan, recorder, observed);
+        let bytes = file.plan.shard.is_one_of_many().then(|| file.to_bytes()).transpose()?;
+        let report = Self::new(&file.plan, &file.recorder, file.observed);
+        Ok(Self { shard: bytes, ..report })
+    }
+
+    pub(crate) fn new(plan: &Plan, recorder: &Recorder, mut observed: Observed) -> Self {
+        let totals = totals(recorder, observed.load_time.as_secs_f64());
+        let ids = observed.ids.clone();
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
         let faults = faults(recorder, std::mem::take(&mut observed.faults));
-        let objectives = plan.objectives.as_slice().iter();
-        let objectives = objectives.map(|one| objectives::judge(one, recorder, &faults, totals.ops_per_s)).collect();
+        let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
+        // Those of a search are for each of its steps.
+        let objectives = plan.objectives.as_slice().iter().filter(|_| !plan.find_max);
+        let objectives = objectives.map(|objective| objectives::judge(objective, &evidence)).collect();
+        let max_rate = plan.find_max.then(|| MaxRate::of(plan, std::mem::take(&mut observed.steps)));
+        let mut setup = plan.clone();
+        setup.rate = max_rate.as_ref().map_or(plan.rate, |found| found.ops_per_s);
         let mut report = Self {
-            ended_unix_ms: unix_ms(),
-            setup: plan.clone(),
+            ended_unix_ms: observed.times.ended,
+            setup,
+            max_rate,
             prefilled: observed.prefilled,
             prefill_s: observed.prefill_time.as_secs_f64(),
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
-            rows: rows(run, recorder),
+            rows: rows(plan, recorder),
             failed_by_phase: Phase::ALL.map(|phase| {
                 let failed = |series: Series| series.phase == phase && series.outcome == OutcomeClass::Error;
                 recorder.response.select(failed).count()
@@ -226,7 +263,7 @@ impl Report {
             evicted_keys_max: if observed.counters_are_whole() { evicted } else { u64::MAX },
             expired: observed.change(|stats| stats.expirations),
             cpu: cpu(&observed, totals.total),
-            lag: plan.rate.map(|_| Lag {
+            lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag {
                 max_ms: recorder.lag_max.as_secs_f64() * 1e3,
                 backlog_max: recorder.backlog_high,
                 offered: recorder.offered,
@@ -243,9 +280,12 @@ impl Report {
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
+            doubts: observed.doubts,
+            shard: None,
             verdict: Verdict::default(),
             totals,
         };
+        report.name_peers(&ids);
         report.explain();
         let excuse = report.losses_allowed().or_else(|| too_much(plan.keys.count(), plan.value_sizes.largest()));
         judge(&mut report.faults, excuse.as_deref());
@@ -355,7 +395,23 @@ impl Report {
             }
         };
         show(&format!("\n{}", text.trim_end()));
-        saved.map(|()| self.verdict.exit_code)
+        if let Some(shard) = &self.shard_line() {
+            show(shard);
+        }
+        saved.map(|()| if self.shard.is_some() && self.verdict.broken.is_empty() { 0 } else { self.verdict.exit_code })
+    }
+}
+
+impl Report {
+    /// All that this shard measured, if there are others.
+    pub(crate) fn shard(&self) -> Option<&[u8]> {
+        self.shard.as_deref()
+    }
+
+    /// What a shard's own verdict is not.
+    fn shard_line(&self) -> Option<String> {
+        let shard = self.shard.as_ref().map(|_| self.setup.shard)?;
+        Some(format!("Shard {shard}: faults, counts and objectives are judged by `runner merge` of all shards"))
     }
 
     /// The first screen, which is what a reader sees at the end; all tables before it only if they were asked for.
@@ -383,10 +439,9 @@ fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord>
     faults
 }
 
-fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
+fn totals(recorder: &Recorder, load_s: f64) -> Totals {
     let count = |wanted: &dyn Fn(Series) -> bool| recorder.response.select(wanted).count();
     let (total, indeterminate) = (count(&|_| true), recorder.errors.count(ErrorKind::Indeterminate));
-    debug_assert_eq!(total, Snapshot::of(&run.live).get(Counter::Ops));
     Totals {
         total,
         gets: count(&|series| series.op == Op::Get),
@@ -403,7 +458,7 @@ fn totals(run: &Run, recorder: &Recorder, load_s: f64) -> Totals {
     }
 }
 
-fn rows(run: &Run, recorder: &Recorder) -> Vec<Row> {
+fn rows(plan: &Plan, recorder: &Recorder) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |table, label: String, wanted: &dyn Fn(Series) -> bool| {
         rows.extend(row(table, label, &recorder.response.select(wanted)));
@@ -417,7 +472,7 @@ fn rows(run: &Run, recorder: &Recorder) -> Vec<Row> {
             add("outcome", label, &|series| series.op == op && series.outcome == outcome);
         }
     }
-    for (node, target) in run.plan.targets.iter().enumerate() {
+    for (node, target) in plan.targets.iter().enumerate() {
         for op in Op::ALL {
             let label = format!("{} {target}", op.name());
             add("node", label, &|series| series.op == op && series.node == NodeIndex(node));

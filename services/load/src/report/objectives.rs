@@ -46,18 +46,23 @@ enum Value {
     Unknown(String),
 }
 
+/// What objectives are held against.
+#[derive(Clone, Copy)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) faults: &'a [FaultRecord],
+    pub(crate) ops_per_s: f64,
+    /// However few operations there were.
+    pub(crate) is_enough: bool,
+}
+
 /// Holds an objective against what was measured.
-pub(crate) fn judge(
-    objective: &Objective,
-    recorder: &Recorder,
-    faults: &[FaultRecord],
-    ops_per_s: f64,
-) -> JudgedObjective {
+pub(crate) fn judge(objective: &Objective, evidence: &Evidence<'_>) -> JudgedObjective {
     let value = match objective.measure {
-        Measure::Percentile(rank) => response(objective, rank, recorder),
-        Measure::Errors => errors(objective, recorder),
-        Measure::Throughput => Value::Of(ops_per_s),
-        Measure::Recovery => recovery(faults),
+        Measure::Percentile(rank) => response(objective, rank, evidence),
+        Measure::Errors => errors(objective, evidence),
+        Measure::Throughput => Value::Of(evidence.ops_per_s),
+        Measure::Recovery => recovery(evidence.faults),
     };
     let (limit, unit) = (objective.limit, objective.measure.unit());
     let (is_met, value, words) = match value {
@@ -72,6 +77,13 @@ pub(crate) fn judge(
     JudgedObjective { objective: objective.to_string(), is_met, value, limit, unit, words, is_measured }
 }
 
+impl Evidence<'_> {
+    /// How many operations it takes, of which so many would be enough.
+    fn needed(&self, enough: u64) -> u64 {
+        if self.is_enough { 1 } else { enough }
+    }
+}
+
 /// How many operations a percentile needs.
 pub(crate) fn samples_needed(rank: f64) -> u64 {
     // Rounded, since 100 − 99.9 is not exactly 0.1.
@@ -79,11 +91,12 @@ pub(crate) fn samples_needed(rank: f64) -> u64 {
     if share > 0.0 { (BEYOND_MIN as f64 / share).ceil() as u64 } else { BEYOND_MIN }
 }
 
-fn response(objective: &Objective, rank: f64, recorder: &Recorder) -> Value {
+fn response(objective: &Objective, rank: f64, evidence: &Evidence<'_>) -> Value {
+    let recorder = evidence.recorder;
     let is_error = |series: Series| series.outcome == OutcomeClass::Error;
     let answered = recorder.response.select(|series| concerns(objective, series) && !is_error(series));
     let failed = recorder.response.select(|series| concerns(objective, series) && is_error(series)).count();
-    let (all, needed) = (answered.count() + failed, samples_needed(rank));
+    let (all, needed) = (answered.count() + failed, evidence.needed(samples_needed(rank)));
     if all < needed {
         return Value::Unknown(few(objective, all, needed));
     }
@@ -96,10 +109,12 @@ fn response(objective: &Objective, rank: f64, recorder: &Recorder) -> Value {
     Value::Of(answered.percentile(rank).as_secs_f64() * 1e3)
 }
 
-fn errors(objective: &Objective, recorder: &Recorder) -> Value {
+fn errors(objective: &Objective, evidence: &Evidence<'_>) -> Value {
+    let recorder = evidence.recorder;
     let all = recorder.response.select(|series| concerns(objective, series)).count();
-    if all < SHARE_OF_MIN {
-        return Value::Unknown(few(objective, all, SHARE_OF_MIN));
+    let needed = evidence.needed(SHARE_OF_MIN);
+    if all < needed {
+        return Value::Unknown(few(objective, all, needed));
     }
     let is_error = |series: Series| series.outcome == OutcomeClass::Error;
     let failed = recorder.response.select(|series| concerns(objective, series) && is_error(series)).count();
@@ -166,7 +181,8 @@ mod tests {
 
     fn judged(text: &str, recorder: &Recorder, faults: &[FaultRecord]) -> JudgedObjective {
         let objectives: Objectives = text.parse().unwrap();
-        judge(&objectives.as_slice()[0], recorder, faults, 900.0)
+        let evidence = Evidence { recorder, faults, ops_per_s: 900.0, is_enough: false };
+        judge(&objectives.as_slice()[0], &evidence)
     }
 
     #[test]

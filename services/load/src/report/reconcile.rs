@@ -119,7 +119,7 @@ impl Reconciliation {
                 books.whole_nodes.push(node);
                 books.enter(node, &tries, &served);
             } else {
-                let began_s = observed.load_began_unix_ms as f64 / 1e3;
+                let began_s = observed.times.load_began as f64 / 1e3;
                 books.lossy_nodes.push(LossyNode::new(node, &tries, &served, cover, began_s));
             }
         }

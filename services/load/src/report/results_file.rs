@@ -86,6 +86,9 @@ impl ResultsFile {
             self.file.rewind()?;
         }
         self.file.write_all(&text)?;
+        if let Some(shard) = report.shard() {
+            fs::write(self.path.with_extension("shard"), shard)?;
+        }
         self.part.take().map_or(Ok(()), |part| fs::rename(part, &self.path))
     }
 }

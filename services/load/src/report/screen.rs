@@ -27,6 +27,8 @@ pub(super) enum Rank {
     SecondOperation,
     Outcomes,
     Nodes,
+    /// Of a search, the first one first.
+    Steps,
     Gap,
 }
 
@@ -78,7 +80,8 @@ impl Screen {
     /// What fits.
     pub(super) fn finish(mut self) -> String {
         while self.groups.iter().map(|(_, lines)| lines.len()).sum::<usize>() > LINES_MAX {
-            let least = self.groups.iter().enumerate().max_by_key(|(at, (rank, _))| (*rank, *at));
+            let place = |at: usize, rank: Rank| if rank == Rank::Steps { usize::MAX - at } else { at };
+            let least = self.groups.iter().enumerate().max_by_key(|(at, (rank, _))| (*rank, place(*at, *rank)));
             let Some((at, (rank, _))) = least.filter(|(_, (rank, _))| *rank != Rank::Always) else { break };
             match *rank {
                 // A part of a table would pass for the whole.

@@ -32,8 +32,8 @@ pub(crate) fn write(out: &mut Page, report: &Report) {
     traces(out, report)
 }
 
-fn kind(request: &SlowRequest) -> (crate::Phase, Op, &'static str) {
-    (request.phase, request.op, request.outcome)
+fn kind(request: &SlowRequest) -> (crate::Phase, Op, &str) {
+    (request.phase, request.op, &request.outcome)
 }
 
 /// What and how long, where to look at it, and where the time went.

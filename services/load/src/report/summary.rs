@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Page, Report, Row, fault_table,
+    Page, Report, Row, fault_table, max_rate_table,
     numbers::{cell, count_cell, grouped, millis, percent, shortened, sparkline},
     reconcile_table, slow_table,
     verdict_lines::{GREEN, RED, VerdictLine, YELLOW},
@@ -34,6 +34,7 @@ pub(super) fn details(report: &Report, mut page: Page) -> String {
 }
 
 fn tables_of(out: &mut Page, report: &Report) {
+    max_rate_table::write(out, report);
     throughput(out, report);
     tables(out, report);
     errors(out, report);
@@ -140,7 +141,7 @@ fn curves(out: &mut Page, report: &Report) {
 }
 
 fn tables(out: &mut Page, report: &Report) {
-    out.heading("Latency in ms");
+    out.heading(if report.max_rate.is_some() { "Latency in ms, over all steps" } else { "Latency in ms" });
     let phases = report.rows.iter().filter(|row| row.table == "phase" && row.label.starts_with("GET")).count();
     let line = |label: &str, count: &str, cells: [&str; 6]| {
         let cells = cells.map(|cell| format!("{cell:>7}"));
@@ -309,6 +310,7 @@ fn verdict(out: &mut Page, report: &Report, place: &str) {
             out.fact(&format!("{style}{word}{style:#} {reason}"));
         }
     }
+    report.max_rate.iter().for_each(|found| out.fact(&max_rate_table::fact(found)));
     VerdictLine::all(report).iter().for_each(|line| out.fact(&line.text()));
     let (word, style) = match verdict.exit_code {
         0 => ("PASS", GREEN),

@@ -6,7 +6,7 @@ use clap::Parser;
 use settings::COLUMNS;
 
 use super::{
-    Page, Report,
+    Page, Report, first_screen,
     reconcile::{Difference, LossyNode, OpReconciled, OutcomeReconciled, Reconciliation},
     summary,
     verdict::Verdict,
@@ -86,7 +86,7 @@ fn full_report() -> Report {
     assert!(now.elapsed() < Duration::from_secs(60), "it is made up, not measured");
     let observed =
         Observed { swept: true, load_time: Duration::from_secs(123_456), prefilled: 20_000_000, ..Observed::default() };
-    let mut report = Report::new(&run, &recorder, observed);
+    let mut report = Report::new(&run.plan, &recorder, observed);
     happened(&mut report);
     report.verdict = Verdict::of(&report);
     report
@@ -94,7 +94,7 @@ fn full_report() -> Report {
 
 fn finding(violation: Violation) -> Finding {
     Finding {
-        kind: violation.name(),
+        kind: violation.name().into(),
         op: "GET quorum".to_owned(),
         key: "key-00049999".to_owned(),
         entry: target(0),
@@ -138,11 +138,11 @@ fn happened(report: &mut Report) {
         };
         9
     ];
-    let fault = |kind, deaths| {
+    let fault = |kind: &'static str, deaths| {
         let fault = format!("{kind} {}+{} for=5s", target(0), target(1));
         let survivors =
             vec![crate::faults::Survivor { node: target(2), dead_at_s: Some(13.0), alive_at_s: Some(17.0) }];
-        FaultRecord { fault, kind, survivors, errors: 1_234_567, ..FaultRecord::example(deaths, 10.0) }
+        FaultRecord { fault, kind: kind.into(), survivors, errors: 1_234_567, ..FaultRecord::example(deaths, 10.0) }
     };
     let reason = format!("{} counts no packets dropped, and it still answers on every one of its links", target(1));
     report.faults = vec![
@@ -172,7 +172,7 @@ fn slow(handler_ms: Option<f64>) -> SlowRequest {
     SlowRequest {
         phase: Phase::InFault,
         op: Op::Delete,
-        outcome: "HIT_REMOTE",
+        outcome: "HIT_REMOTE".into(),
         at_s: 123_456.7,
         node: 1,
         response_ms: 123_456.7,
@@ -261,7 +261,7 @@ fn a_write_concern_of_one_promises_no_order_of_writes() {
     let mut recorder = Recorder::new(1);
     recorder.integrity.count(Judgement::Broken(Violation::OutOfOrder), finding);
     for (write_concern, is_broken) in [(None, true), (Some(2), true), (Some(1), false)] {
-        let report = Report::new(&run, &recorder, Observed { write_concern, ..Observed::default() });
+        let report = Report::new(&run.plan, &recorder, Observed { write_concern, ..Observed::default() });
         assert_eq!(!report.verdict.broken.is_empty(), is_broken, "{write_concern:?}: {:?}", report.verdict);
         let out = summary::render(&report, "", Page::new(Some(140)));
         let explained = out.contains("1 writes with too low a version: WRITE_CONCERN=1 promises no order");
@@ -324,4 +324,82 @@ fn what_programs_look_for_stays_in_one_line_in_a_file() {
     }
     let wide: Vec<_> = out.lines().filter(|line| !is_fact(line) && columns(line) > COLUMNS).collect();
     assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn the_first_screen_of_everything_fits_25_lines_of_80_columns() {
+    let report = full_report();
+    for terminal in [COLUMNS, 140] {
+        let out = first_screen::first_screen(&report, Page::new(Some(terminal)));
+        // One more line says where the rest is.
+        assert!(out.lines().count() <= 24, "{} lines\n{out}", out.lines().count());
+        assert!(out.lines().all(|line| columns(line) <= terminal), "{out}");
+        let order =
+            ["CORRECTNESS  ", "OBJECTIVES   ", "MEASUREMENT  ", "EXIT CODE    ", "Load ", "Outcomes ", "Response time"];
+        let order = order.iter().chain(&["Fault ", "  recovered"]).map(|start| {
+            let at = out.lines().position(|line| line.starts_with(start));
+            at.unwrap_or_else(|| panic!("{start}: {out}"))
+        });
+        assert!(order.is_sorted(), "{out}");
+        for word in ["BROKEN", "MISSED", "INVALID", "the guarantee was broken"] {
+            assert!(out.contains(word), "{word}: {out}");
+        }
+    }
+}
+
+/// A run of so many reads of one node, and nothing else.
+fn plain_report(arguments: &[&str], reads: u64) -> Report {
+    let load = Arguments::parse_from(["test"].iter().chain(arguments)).load;
+    let plan = load.plan(vec!["http://127.0.0.1:8081".to_owned()], 1, 0);
+    let mut recorder = Recorder::new(1);
+    let series = Series { phase: Phase::Steady, op: Op::Get, outcome: OutcomeClass::Local, node: NodeIndex(0) };
+    for read in 0..reads {
+        recorder.response.record(series, Duration::from_micros(1000 + read));
+    }
+    recorder.offered = reads;
+    let observed = Observed { load_time: Duration::from_secs(1), swept: true, ..Observed::default() };
+    Report::new(&plan, &recorder, observed)
+}
+
+#[test]
+fn the_first_screen_of_a_plain_run_answers_in_a_few_lines() {
+    let screen = |report: &Report| {
+        let out = first_screen::first_screen(report, Page::new(Some(COLUMNS)));
+        anstream::adapter::strip_str(&out).to_string()
+    };
+    let out = screen(&plain_report(&["--objectives=get.p99<5ms"], 2000));
+    for line in [
+        "CORRECTNESS  PASS      0 lost, 0 wrong; 0 keys read back from every node",
+        "OBJECTIVES   PASS      get.p99<5ms: 2.980 ms, 40 % below",
+        "MEASUREMENT  VALID",
+        "EXIT CODE    0",
+        "Outcomes     GET 100 % local hits · 0 errors",
+        "  GET                         2 000    2.000    2.900    2.980        –    3.000",
+        "  –: too few operations for this percentile",
+    ] {
+        assert!(out.lines().any(|found| found == line), "{line}:\n{out}");
+    }
+    assert!(out.lines().count() <= 14 && !out.contains("Fault") && !out.contains("Service time"), "{out}");
+    let unchecked = screen(&plain_report(&["--check=off"], 2000));
+    assert!(unchecked.contains("CORRECTNESS  UNCHECKED CHECK=off"), "{unchecked}");
+    let open = screen(&plain_report(&["--rate=2000"], 2000));
+    assert!(
+        open.contains("open loop, 2 000 ops/s offered, 2 000 achieved;") && open.contains("Service time, ms"),
+        "{open}"
+    );
+}
+
+#[test]
+fn an_objective_rests_on_its_measurement_and_takes_the_place_of_the_limit_of_errors() {
+    let mut report = plain_report(&["--objectives=get.p99<5ms"], 2000);
+    assert_eq!(report.verdict.exit_code, 0, "{:?}", report.verdict);
+    report.standstills = vec![Standstill { from_s: 0.1, to_s: 0.5 }];
+    assert_eq!(Verdict::of(&report).exit_code, 2, "latency cannot be judged");
+    let mut report = plain_report(&["--objectives=errors<5%"], 2000);
+    report.standstills = vec![Standstill { from_s: 0.1, to_s: 0.5 }];
+    assert_eq!(Verdict::of(&report).exit_code, 0);
+    report.totals.errors = 20;
+    assert!(Verdict::of(&report).missed.is_empty(), "ERRORS_MAX_PERCENT is not judged beside it");
+    report.setup.objectives = Default::default();
+    assert_eq!(Verdict::of(&report).missed.len(), 1);
 }

@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use super::{
-    Report,
+    MaxRate, Report,
+    max_rate::Limit,
     numbers::{grouped, percent},
 };
 use crate::{
@@ -93,9 +94,13 @@ impl Verdict {
     pub(super) fn of(report: &Report) -> Self {
         let mut verdict = Self::default();
         verdict.judge_guarantee(report);
-        verdict.judge_objectives(report);
         verdict.judge_measurement(report);
-        verdict.judge_runner(report);
+        if let Some(found) = &report.max_rate {
+            verdict.judge_search(found);
+        } else {
+            verdict.judge_objectives(report);
+            verdict.judge_runner(report);
+        }
         verdict.conclude(report);
         verdict
     }
@@ -108,7 +113,7 @@ impl Verdict {
         };
         self.objectives = match self.missed.is_empty() {
             false => Attainment::Missed,
-            true if report.objectives.is_empty() => Attainment::NoneSet,
+            true if report.objectives.is_empty() && report.max_rate.is_none() => Attainment::NoneSet,
             true => Attainment::Pass,
         };
         self.measurement = match (self.invalid.is_empty(), self.suspect.is_empty()) {
@@ -141,7 +146,7 @@ impl Verdict {
     }
 
     fn judge_objectives(&mut self, report: &Report) {
-        let objective = report.errors_objective();
+        let objective = report.setup.errors_objective();
         let errors_max_percent = objective.unwrap_or(report.setup.errors_max_percent);
         // A write whose outcome is unknown serves its client as little as one that failed.
         let errors = report.errors_percent();
@@ -167,6 +172,31 @@ impl Verdict {
         self.missed.extend(report.not_whole.clone().filter(|_| is_judged));
     }
 
+    /// Steps that miss objectives, and are late, are what a search is made of: what it has found is judged.
+    fn judge_search(&mut self, found: &MaxRate) {
+        let is_ended = !found.is_complete && found.ops_per_s.is_some();
+        match (found.ops_per_s, found.limiting()) {
+            (None, Some(lowest)) => {
+                let why = lowest.missed.join("; ");
+                self.missed.push(format!("not even {} ops/s: {why}", grouped(lowest.offered_ops_per_s as u64)));
+            }
+            (None, None) => self.invalid.push("the search was ended before its first step".to_owned()),
+            _ if is_ended => self.invalid.push("the search was ended before it had found the highest rate".to_owned()),
+            _ => {}
+        }
+        self.invalid.extend(
+            found
+                .best()
+                .iter()
+                .flat_map(|best| &best.uncertain)
+                .map(|what| format!("{what} at the highest rate: give its steps a longer DURATION")),
+        );
+        if let (Some(limit @ (Limit::Client | Limit::Concurrency)), Some(why)) = (found.limited_by, &found.because) {
+            let who = limit.name();
+            self.suspect.push(format!("{who} limits, and the nodes may do more: {why}"));
+        }
+    }
+
     fn judge_measurement(&mut self, report: &Report) {
         if report.totals.total < SAMPLES_MIN {
             self.invalid.push(format!("only {} operations; {SAMPLES_MIN} are needed", report.totals.total));
@@ -183,6 +213,8 @@ impl Verdict {
             let count = both.differences.len();
             self.invalid.push(format!("{count} counts of client and nodes do not agree, the first: {words}"));
         }
+        self.invalid.extend_from_slice(&report.doubts.invalid);
+        self.suspect.extend_from_slice(&report.doubts.suspect);
     }
 
     /// What the runner itself did to the measurement.
@@ -219,12 +251,6 @@ impl Report {
     /// Operations that failed or have an unknown outcome, in percent of all.
     pub(super) fn errors_percent(&self) -> f64 {
         percent(self.totals.errors + self.totals.indeterminate, self.totals.total)
-    }
-
-    /// The limit of an objective that takes the place of ERRORS_MAX_PERCENT, if there is one.
-    pub(super) fn errors_objective(&self) -> Option<f64> {
-        let objectives = self.setup.objectives.as_slice().iter().filter(|objective| objective.is_about_all_errors());
-        objectives.map(|objective| objective.limit).reduce(f64::min)
     }
 }
 /// What the runner's own queues were of an operation's p99, if that is too much.

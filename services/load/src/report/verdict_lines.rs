@@ -67,7 +67,9 @@ impl VerdictLine {
     pub(crate) fn text(&self) -> String {
         let Self { name, word, style, sentence, further } = self;
         let more = if further.is_empty() { String::new() } else { format!(" (and {} more)", further.len()) };
-        format!("{name:<13}{style}{word:<9}{style:#} {sentence}{more}").trim_end().to_owned()
+        // A word alone has no spaces behind it.
+        let width = if sentence.is_empty() { 0 } else { 9 };
+        format!("{name:<13}{style}{word:<width$}{style:#} {sentence}{more}").trim_end().to_owned()
     }
 }
 
@@ -94,6 +96,9 @@ fn kept(report: &Report) -> String {
 
 /// What a run showed in which no objective was missed.
 fn met(report: &Report) -> String {
+    if let Some(rate) = report.max_rate.as_ref().and_then(|found| found.ops_per_s) {
+        return format!("{} ops/s meet {}", grouped(rate as u64), report.setup.objectives);
+    }
     if report.objectives.is_empty() {
         let (errors, allowed) = (report.errors_percent(), report.setup.errors_max_percent);
         return format!("{errors:.3} % errors and unknown outcomes, at most {allowed} %");

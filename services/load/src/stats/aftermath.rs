@@ -1,6 +1,8 @@
 //! After an operation was counted: its target hears how it ended and decides whether its trace is kept; the slowest are kept with
 //! where their time went, the first failures with their details, and of every few the parts.
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::{
     failures::Failures,
     flight::{Ended, Kept},
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// One thread's, or all threads' once merged.
-#[derive(Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Debug, Default)]
 pub(crate) struct Aftermath {
     pub(crate) slowest: Slowest,
     pub(crate) failures: Failures,

@@ -2,22 +2,24 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
-use crate::ErrorKind;
+use crate::{ErrorKind, shard::duration};
 
 /// Errors closer together than this belong to one window.
 const WINDOW_GAP_DECISECONDS: u32 = 10;
 
 /// Errors of one thread, or of all threads once merged.
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 pub(crate) struct ErrorLog {
     kinds: BTreeMap<ErrorKind, Kind>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 struct Kind {
     count: u64,
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     first_at: Duration,
     example: String,
     /// How many in each tenth of a second since the load began; bounded by the length of the run.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::flight::{Ended, Way};
@@ -12,7 +13,7 @@ use crate::{Answer, Op, Phase};
 const LISTED_MAX: usize = 1000;
 
 /// A failed operation. Times are in seconds after the load began.
-#[derive(Clone, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
 pub struct FailedRequest {
     /// What was asked.
     pub op: Op,
@@ -36,7 +37,7 @@ pub struct FailedRequest {
 }
 
 /// The first of them.
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 pub(crate) struct Failures {
     requests: Vec<FailedRequest>,
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Serialize, Serializer};
 
 use super::latency::OutcomeClass;
@@ -106,7 +107,7 @@ pub struct Parts {
 }
 
 /// One leg of an operation, in the node's words.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, PartialEq, Serialize)]
 pub struct LegPart {
     /// Who was asked, by its name among the targets or else by its id.
     pub peer: String,
@@ -117,7 +118,7 @@ pub struct LegPart {
 }
 
 /// An operation's way, in words.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Way {
     /// Its trace, if it has one.
     #[serde(serialize_with = "hex")]
@@ -131,5 +132,5 @@ pub struct Way {
 }
 
 fn hex<S: Serializer>(trace: &Option<u128>, serializer: S) -> Result<S::Ok, S::Error> {
-    trace.map(|trace| format!("{trace:032x}")).serialize(serializer)
+    Serialize::serialize(&trace.map(|trace| format!("{trace:032x}")), serializer)
 }

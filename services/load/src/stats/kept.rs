@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::flight::Kept;
@@ -11,7 +12,7 @@ use crate::NodeIndex;
 const LISTED_MAX: usize = 4096;
 
 /// A trace that was kept.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, PartialEq, Serialize)]
 pub struct KeptTrace {
     /// Its id.
     pub trace: String,
@@ -50,7 +51,7 @@ pub struct TraceReport {
 }
 
 /// Those that were kept for one reason.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, Serialize)]
 pub struct KeptFor {
     /// How many.
     pub count: u64,
@@ -59,7 +60,7 @@ pub struct KeptFor {
 }
 
 /// All that were kept, by reason.
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 pub(crate) struct KeptTraces([KeptFor; Kept::ALL.len()]);
 
 impl KeptTraces {

@@ -1,9 +1,16 @@
 //! Latencies: one HDR histogram per phase, operation, outcome and entry node, kept per thread and merged by counts.
 //! A percentile is only ever taken from a merged histogram; percentiles are never averaged.
 
-use std::time::Duration;
+use std::{
+    io::{self, Read, Write},
+    time::Duration,
+};
 
-use hdrhistogram::Histogram;
+use borsh::{BorshDeserialize, BorshSerialize};
+use hdrhistogram::{
+    Histogram,
+    serialization::{Deserializer, Serializer as _, V2Serializer},
+};
 
 use crate::{NodeIndex, Op, Outcome, Phase};
 
@@ -13,7 +20,7 @@ const HIGHEST_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
 /// What an outcome is counted as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum OutcomeClass {
     /// A hit in the entry node's own replica.
     Local,
@@ -70,11 +77,11 @@ pub(crate) struct Series {
 }
 
 /// All latencies of one thread, or of all threads once merged.
-#[derive(Debug)]
+#[derive(BorshDeserialize, BorshSerialize, Debug)]
 pub(crate) struct Latencies {
     nodes: usize,
     /// Indexed by series; most are never used, and one takes 70 KB.
-    histograms: Vec<Option<Histogram<u32>>>,
+    histograms: Vec<Option<Distribution>>,
 }
 
 impl Latencies {
@@ -88,15 +95,14 @@ impl Latencies {
     /// Adds one. Beyond 60 s it counts as 60 s.
     pub(crate) fn record(&mut self, series: Series, latency: Duration) {
         let index = self.index(series);
-        let histogram = self.histograms[index].get_or_insert_with(empty);
-        histogram.saturating_record(nanos(latency));
+        self.histograms[index].get_or_insert_default().record(latency);
     }
 
     /// Adds all of another thread's.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.histograms.iter_mut().zip(&other.histograms) {
             if let Some(theirs) = theirs {
-                add(mine.get_or_insert_with(empty), theirs);
+                mine.get_or_insert_default().merge(theirs);
             }
         }
     }
@@ -104,7 +110,7 @@ impl Latencies {
     /// The distribution over all series that `wanted` picks.
     #[must_use]
     pub(crate) fn select(&self, wanted: impl Fn(Series) -> bool) -> Distribution {
-        let mut all = empty();
+        let mut all = Distribution::default();
         for phase in Phase::ALL {
             for op in Op::ALL {
                 for outcome in OutcomeClass::ALL {
@@ -112,13 +118,13 @@ impl Latencies {
                         let series = Series { phase, op, outcome, node };
                         let histogram = self.histograms[self.index(series)].as_ref();
                         if let Some(histogram) = histogram.filter(|_| wanted(series)) {
-                            add(&mut all, histogram);
+                            all.merge(histogram);
                         }
                     }
                 }
             }
         }
-        Distribution(all)
+        all
     }
 
     const fn index(&self, series: Series) -> usize {
@@ -130,6 +136,27 @@ impl Latencies {
 /// A merged distribution of latencies.
 #[derive(Clone, Debug)]
 pub struct Distribution(Histogram<u32>);
+
+/// As HdrHistogram's own V2 form.
+impl BorshSerialize for Distribution {
+    fn serialize<W: Write>(&self, to: &mut W) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        V2Serializer::new().serialize(&self.0, &mut bytes).map_err(io::Error::other)?;
+        BorshSerialize::serialize(&bytes, to)
+    }
+}
+
+impl BorshDeserialize for Distribution {
+    fn deserialize_reader<R: Read>(from: &mut R) -> io::Result<Self> {
+        let bytes = Vec::<u8>::deserialize_reader(from)?;
+        let histogram: Histogram<u32> = Deserializer::new().deserialize(&mut &bytes[..]).map_err(io::Error::other)?;
+        let bounds = (histogram.low(), histogram.high(), histogram.sigfig());
+        if bounds != (LOWEST_NS, HIGHEST_NS, DIGITS) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a histogram of other bounds"));
+        }
+        Ok(Self(histogram))
+    }
+}
 
 impl Default for Distribution {
     fn default() -> Self {
@@ -227,7 +254,7 @@ mod tests {
                 }
             }
         }
-        assert!(latencies.histograms.iter().flatten().all(|histogram| histogram.len() == 1));
+        assert!(latencies.histograms.iter().flatten().all(|histogram| histogram.count() == 1));
         assert_eq!(latencies.histograms.iter().flatten().count(), 4 * 3 * 5 * 3);
     }
 

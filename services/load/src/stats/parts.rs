@@ -1,6 +1,8 @@
 //! Where the time of ordinary operations goes: of every few, the parts that add up to its response time. From these the
 //! difference between a client's and a server's percentile can be explained, which no two histograms can.
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::{
     flight::{Ended, Parts},
     slowest::Split,
@@ -14,7 +16,7 @@ const EVERY: u32 = 16;
 const SAMPLES_MAX: usize = 1 << 15;
 
 /// Some operations in parts.
-#[derive(Clone, Debug)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug)]
 pub(crate) struct PartSamples {
     every: u32,
     until_next: u32,
@@ -22,7 +24,7 @@ pub(crate) struct PartSamples {
 }
 
 /// One of them, in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct PartSample {
     pub(crate) lag_s: f32,
     pub(crate) elsewhere_s: f32,
@@ -72,6 +74,11 @@ impl PartSamples {
             mesh_s: split.mesh.as_secs_f32(),
             legs_s: parts.leg.unwrap_or_default().min(split.mesh).as_secs_f32(),
         });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn push(&mut self, sample: PartSample) {
+        self.samples.push(sample);
     }
 
     fn thin(&mut self) {

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::{
     aftermath::Aftermath,
     errors::ErrorLog,
     latency::{Distribution, Latencies},
     tries::Tries,
 };
-use crate::{Op, history::Integrity};
+use crate::{Op, history::Integrity, shard::duration};
 
 /// One thread's measurements, or all threads' once merged.
-#[derive(Debug)]
+#[derive(BorshDeserialize, BorshSerialize, Debug)]
 pub(crate) struct Recorder {
     /// Response times: from when an operation should have begun.
     pub response: Latencies,
@@ -30,10 +32,12 @@ pub(crate) struct Recorder {
     /// Operations that an open loop's schedule made due.
     pub offered: u64,
     /// By how much the schedule itself was late.
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub late_max: Duration,
     /// The most operations that waited to begin.
     pub backlog_high: usize,
     /// The longest an operation waited to begin.
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     pub lag_max: Duration,
     /// What the final sweep found.
     pub sweep: SweepTally,
@@ -44,7 +48,7 @@ pub(crate) struct Recorder {
 }
 
 /// What the final sweep found.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, serde::Serialize)]
 pub struct SweepTally {
     /// Keys with an acknowledged write that were read.
     pub keys: u64,

@@ -1,10 +1,12 @@
 //! What nodes count of the operations that they served, before and after the load: the server side of the reconciliation.
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::latency::OutcomeClass;
 use crate::Op;
 
 /// One node's count of one operation, since it started.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, PartialEq)]
 pub struct ServerOpCounts {
     /// How many ended how, indexed by outcome class.
     pub outcomes: [u64; OutcomeClass::ALL.len()],
@@ -15,7 +17,7 @@ pub struct ServerOpCounts {
 }
 
 /// One node's operations.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, PartialEq)]
 pub struct ServerCounts {
     /// When it began to count, in Unix seconds.
     pub since_unix_s: f64,

@@ -1,15 +1,16 @@
 //! The slowest operations of each part of the run, kind and outcome, with where their time went: what a percentile cannot
 //! say.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::{
     flight::{Ended, Parts, Way},
     latency::OutcomeClass,
 };
-use crate::{NodeIndex, Op, Phase};
+use crate::{NodeIndex, Op, Phase, shard::duration};
 
 /// How many are kept of each kind.
 const SLOWEST_MAX: usize = 5;
@@ -17,14 +18,14 @@ const SLOWEST_MAX: usize = 5;
 const KINDS: usize = Phase::ALL.len() * Op::ALL.len() * OutcomeClass::ALL.len();
 
 /// One slow operation. Times are in milliseconds, and add up to the response time.
-#[derive(Clone, Debug, Serialize)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
 pub struct SlowRequest {
     /// The part of the run.
     pub phase: Phase,
     /// What was asked.
     pub op: Op,
     /// How it ended.
-    pub outcome: &'static str,
+    pub outcome: Cow<'static, str>,
     /// When it ended, in seconds after the load began.
     pub at_s: f64,
     /// The node that answered, or was tried last.
@@ -59,7 +60,7 @@ impl SlowRequest {
         Self {
             phase: ended.phase,
             op: ended.op,
-            outcome: ended.outcome.name(),
+            outcome: ended.outcome.name().into(),
             at_s: at.as_secs_f64(),
             node: node.0,
             response_ms: ms(ended.response()),
@@ -123,14 +124,15 @@ impl Split {
 }
 
 /// The slowest of each kind.
-#[derive(Debug)]
+#[derive(BorshDeserialize, BorshSerialize, Debug)]
 pub(crate) struct Slowest {
     kinds: Vec<Kind>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 struct Kind {
     /// What one must exceed to enter.
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     bar: Duration,
     /// Slowest first.
     requests: Vec<SlowRequest>,

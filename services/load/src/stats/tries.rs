@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::latency::OutcomeClass;
-use crate::{Answer, ErrorKind, NodeIndex, Op};
+use crate::{Answer, ErrorKind, NodeIndex, Op, shard::duration};
 
 /// Replies are also counted over time, for nodes that begin to count anew; at first this finely.
 const SLICE: Duration = Duration::from_millis(100);
@@ -13,14 +15,15 @@ const SLICE: Duration = Duration::from_millis(100);
 const SLICES_MAX: usize = 6000;
 
 /// One thread's, or all threads' once merged.
-#[derive(Clone, Debug)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug)]
 pub(crate) struct Tries {
+    #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     slice: Duration,
     nodes: Vec<NodeTries>,
 }
 
 /// Those at one node.
-#[derive(Clone, Debug, Default)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 struct NodeTries {
     ops: [OpTries; Op::ALL.len()],
     /// Replies in each slice of the load.
@@ -28,7 +31,7 @@ struct NodeTries {
 }
 
 /// Those of one operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct OpTries {
     /// Replies, by outcome class.
     pub(crate) replies: [u64; OutcomeClass::ALL.len()],

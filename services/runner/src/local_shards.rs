@@ -1,0 +1,138 @@
+//! One load by several runners on this machine, for one with many cores: each is a process of its own and a shard, and what they
+//! measured is merged at the end.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use load::{Interrupts, ResultsFile, merge, say};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::{
+    control::HttpCluster,
+    settings::{Settings, TargetUrl},
+    supervisor::Supervisor,
+};
+
+/// What a runner takes to start, and how many keys a second it writes before the load at the least, where START_AT is not set.
+const STARTS_WITHIN: Duration = Duration::from_secs(3);
+const PREFILLED_PER_S: u32 = 10_000;
+
+/// Lines of a shard's output that are shown when it fails.
+const OUTPUT_LINES: usize = 15;
+
+/// Where the shards' load goes.
+struct Load<'a> {
+    settings: &'a Settings,
+    targets: &'a [TargetUrl],
+    kill_token: &'a str,
+    count: u32,
+}
+
+/// Makes the load that the settings describe with `count` runners.
+///
+/// # Errors
+/// Why there is no report.
+pub(crate) async fn run(settings: &Settings, count: u32) -> Result<u8, String> {
+    let results = ResultsFile::open(settings.load.results.as_deref())?;
+    let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
+    if local.local == 0 {
+        let load = Load { settings, targets: &settings.http.targets, kill_token, count };
+        return merge(&load.run(&mut interrupts).await?)?.publish(results);
+    }
+    let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
+    let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
+    let load = Load { settings, targets: &supervisor.targets, kill_token: &supervisor.kill_token, count };
+    let shards = async {
+        supervisor.wait_ready(&cluster).await?;
+        load.run(&mut interrupts).await
+    };
+    let shards = shards.await;
+    supervisor.stop().await;
+    merge(&shards?)?.publish(results)
+}
+
+impl Load<'_> {
+    /// Runs all shards, and says where their results are.
+    async fn run(&self, interrupts: &mut Interrupts) -> Result<Vec<PathBuf>, String> {
+        let load = &self.settings.load;
+        let run_id =
+            if load.run_id.is_empty() { format!("{:08x}", rand::random::<u32>()) } else { load.run_id.clone() };
+        let folder = self.settings.local.log_dir.join(&run_id);
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let prefill =
+            if load.prefill { Duration::from_secs((load.keys / PREFILLED_PER_S).into()) } else { Duration::ZERO };
+        let start = SystemTime::now() + STARTS_WITHIN + prefill;
+        let start_s = start.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() + 1;
+        say(&format!("[SHARDS] {} runners, whose output goes to {}", self.count, folder.display()));
+        let mut children = Vec::new();
+        for index in 0..self.count {
+            children.push(self.start(index, (&run_id, start_s), &folder)?);
+        }
+        for (index, child) in children.iter_mut().enumerate() {
+            wait(child, interrupts).await.map_err(|how| {
+                let output = fs::read_to_string(output(&folder, index as u32)).unwrap_or_default();
+                let lines: Vec<_> = output.lines().collect();
+                let last = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n  ");
+                format!("shard {index}/{} {how}:\n  {last}", self.count)
+            })?;
+        }
+        Ok((0..self.count).map(|index| results(&folder, index).with_extension("shard")).collect())
+    }
+
+    fn start(&self, index: u32, (run_id, start_s): (&str, u64), folder: &Path) -> Result<Child, String> {
+        let failed = |error| format!("cannot start a runner: {error}");
+        let out = File::create(output(folder, index)).map_err(failed)?;
+        let errors = out.try_clone().map_err(failed)?;
+        let targets: Vec<_> = self.targets.iter().map(TargetUrl::url).collect();
+        // The last flag of a name counts.
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        command.args(own_arguments(std::env::args_os()));
+        command.arg(format!("--targets={}", targets.join(","))).arg("--local=0");
+        command.arg(format!("--shard={index}/{}", self.count)).arg(format!("--run-id={run_id}"));
+        if self.settings.load.start_at.is_none() {
+            command.arg(format!("--start-at={start_s}"));
+        }
+        let results = results(folder, index);
+        command.arg("--results").arg(results).arg("--metrics-port=0").env("KILL_TOKEN", self.kill_token);
+        command.stdin(Stdio::null()).stdout(out).stderr(errors).kill_on_drop(true).spawn().map_err(failed)
+    }
+}
+
+/// The flags that this process was started with, without the subcommand.
+fn own_arguments(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.skip(1).take_while(|argument| argument != "local-shards")
+}
+
+fn output(folder: &Path, index: u32) -> PathBuf {
+    folder.join(format!("shard-{index}.log"))
+}
+
+fn results(folder: &Path, index: u32) -> PathBuf {
+    folder.join(format!("shard-{index}.json"))
+}
+
+/// Waits until it has ended well; signals that ask this process to end ask it, too.
+async fn wait(child: &mut Child, interrupts: &mut Interrupts) -> Result<(), String> {
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    loop {
+        tokio::select! {
+            ended = child.wait() => {
+                let ended = ended.map_err(|error| error.to_string())?;
+                // 1 is a guarantee that is broken: the merged report says which.
+                let is_measured = matches!(ended.code(), Some(0 | 1));
+                return if is_measured { Ok(()) } else { Err(format!("ended with {ended}")) };
+            }
+            // One that has ended cannot be told.
+            () = interrupts.next() => if let Some(pid) = pid {
+                let _ = kill_process(pid, Signal::INT);
+            },
+        }
+    }
+}
