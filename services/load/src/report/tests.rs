@@ -379,7 +379,7 @@ fn the_first_screen_of_a_plain_run_answers_in_a_few_lines() {
     ] {
         assert!(out.lines().any(|found| found == line), "{line}:\n{out}");
     }
-    assert!(out.lines().count() <= 14 && !out.contains("Fault") && !out.contains("Service time"), "{out}");
+    assert!(out.lines().count() <= 15 && !out.contains("Fault") && !out.contains("Service time"), "{out}");
     let unchecked = screen(&plain_report(&["--check=off"], 2000));
     assert!(unchecked.contains("CORRECTNESS  UNCHECKED CHECK=off"), "{unchecked}");
     let open = screen(&plain_report(&["--rate=2000"], 2000));
