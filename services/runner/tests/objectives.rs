@@ -42,7 +42,7 @@ fn refused_connections_do_not_improve_a_percentile() {
     let mesh = FakeMesh::start();
     mesh.nodes.iter().take(2).for_each(|node| node.misbehave(Fault::Overloaded));
     let settings = [("OBJECTIVES", "get.p99<10s; errors<100%"), ("ENTRY", "strict"), ("FINAL_SWEEP", "false")];
-    let ran = run(&mesh, &[&settings[..], &[("PREFILL", "false")]].concat());
+    let ran = run(&mesh, &[&settings[..], &[("PREFILL", "false"), ("DURATION", "3s"), ("CONCURRENCY", "32")]].concat());
     assert_eq!(ran.code, 1, "{}", ran.out);
     assert!(ran.out.contains("failed, and what fails counts as slower than any limit"), "{}", ran.out);
 }
@@ -77,8 +77,8 @@ fn bad_objectives_and_searches_are_refused_before_anything_is_asked() {
     }
 }
 
-/// Operations per second of the bucket.
-const CAPACITY: f64 = 1500.0;
+/// Operations per second of the bucket: between two rates that the search tries.
+const CAPACITY: f64 = 1450.0;
 
 #[test]
 fn the_highest_rate_of_a_token_bucket_is_found_within_5_percent() {
@@ -88,13 +88,14 @@ fn the_highest_rate_of_a_token_bucket_is_found_within_5_percent() {
     mesh.nodes[0].misbehave(Fault::Bucket(Duration::from_secs_f64(1.0 / CAPACITY)));
     let folder = tempfile::tempdir().unwrap();
     let results = folder.path().join("results.json");
-    // A step of 0.8 s that is 2.5 % above the capacity ends with a queue of 20 ms, which p99 sees.
+    // A moment without CPU takes a bucket without a burst as long to make up for as there is room above the rate: hence the 60 ms. A step
+    // that is 5 % above the capacity leaves more undone than the few operations in flight.
     let settings = [
         ("FIND_MAX", "on"),
         ("DURATION", "800ms"),
-        ("OBJECTIVES", "get.p99<25ms; set.p99<25ms"),
+        ("OBJECTIVES", "get.p99<60ms; set.p99<60ms"),
         ("SET_RATIO", "50"),
-        ("CONCURRENCY", "128"),
+        ("CONCURRENCY", "16"),
         ("FINAL_SWEEP", "false"),
         ("RESULTS", results.to_str().unwrap()),
     ];
