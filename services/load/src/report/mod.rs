@@ -7,6 +7,7 @@ mod max_rate_table;
 pub(crate) mod numbers;
 mod objectives;
 mod page;
+mod publish;
 mod reconcile;
 mod reconcile_table;
 mod results_file;
@@ -25,7 +26,6 @@ pub(crate) use self::{
 };
 
 use serde::Serialize;
-use settings::columns_of;
 
 use self::{
     max_rate::MaxRate,
@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
-    exec::{Divergence, Observed, Sample, Standstill, show},
+    exec::{Divergence, Observed, Sample, Standstill},
     faults::{FaultRecord, dead_at_once, judge, too_much},
     history::Integrity,
     plan::Plan,
@@ -243,10 +243,7 @@ impl Report {
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
             rows: rows(plan, recorder),
-            failed_by_phase: Phase::ALL.map(|phase| {
-                let failed = |series: Series| series.phase == phase && series.outcome == OutcomeClass::Error;
-                recorder.response.select(failed).count()
-            }),
+            failed_by_phase: failed_by_phase(recorder),
             errors: recorder.errors.summaries(),
             failed: recorder
                 .aftermath
@@ -377,56 +374,11 @@ impl Report {
         let nodes = if dead == 1 { "1 node was".to_owned() } else { format!("{dead} nodes were") };
         (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
     }
-
-    /// Writes the machine-readable results and prints the summary, which ends in the verdict. Gives the exit code.
-    ///
-    /// # Errors
-    /// One line, if the results cannot be written.
-    pub fn publish(&self, results: Option<ResultsFile>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| results.path().display().to_string());
-        let saved = results.map_or(Ok(()), |results| results.save(self));
-        let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        let terminal = columns_of(std::io::stdout()).filter(|_| !self.setup.shown.compat);
-        let text = match terminal {
-            Some(columns) => self.for_terminal(&place, columns),
-            None => {
-                let place = if place.is_empty() { place } else { format!("Results: {place}") };
-                summary::render(self, &place, Page::new(columns_of(std::io::stdout())))
-            }
-        };
-        show(&format!("\n{}", text.trim_end()));
-        if let Some(shard) = &self.shard_line() {
-            show(shard);
-        }
-        saved.map(|()| if self.shard.is_some() && self.verdict.broken.is_empty() { 0 } else { self.verdict.exit_code })
-    }
 }
 
-impl Report {
-    /// All that this shard measured, if there are others.
-    pub(crate) fn shard(&self) -> Option<&[u8]> {
-        self.shard.as_deref()
-    }
-
-    /// What a shard's own verdict is not.
-    fn shard_line(&self) -> Option<String> {
-        let shard = self.shard.as_ref().map(|_| self.setup.shard)?;
-        Some(format!("Shard {shard}: faults, counts and objectives are judged by `runner merge` of all shards"))
-    }
-
-    /// The first screen, which is what a reader sees at the end; all tables before it only if they were asked for.
-    fn for_terminal(&self, place: &str, columns: usize) -> String {
-        let page = || Page::new(Some(columns));
-        let mut text = String::new();
-        if self.setup.shown.details {
-            text.push_str(&format!("{}\n", summary::details(self, page())));
-        }
-        text.push_str(&first_screen::first_screen(self, page()));
-        let rest = if self.setup.shown.details { "" } else { "all tables: --details" };
-        let rest: Vec<_> = [place, rest].into_iter().filter(|part| !part.is_empty()).collect();
-        text.push_str(&format!("{:<13}{}\n", "Results", rest.join(" · ")));
-        text
-    }
+fn failed_by_phase(recorder: &Recorder) -> [u64; Phase::ALL.len()] {
+    let failed = |phase: Phase, series: Series| series.phase == phase && series.outcome == OutcomeClass::Error;
+    Phase::ALL.map(|phase| recorder.response.select(|series| failed(phase, series)).count())
 }
 
 /// With the operations that failed meanwhile.
