@@ -9,7 +9,7 @@ help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Long enough for steady percentiles, short enough to wait for.
-bench: export DURATION ?= 30s
+bench: export DURATION ?= $(if $(filter on true yes 1,$(FIND_MAX)),5s,30s)
 bench: ## Builds, starts LOCAL=3 nodes on loopback, loads them and prints the summary; or loads TARGETS=http://…
 	@.ci/need cc gcc
 	cargo build --locked --release -p node -p runner

@@ -45,5 +45,5 @@ def crashes(bench, figures: Round) -> None:
     figures["crash writes with outcome unknown %"] = totals["indeterminate"] / totals["total"] * 100
     # Of the first thousand; more are beyond the allowed share anyway.
     figures["crash error distance s"] = max((abs(request["after_fault_s"]) for request in failed), default=0.0)
-    if found["verdict"]["void"]:
-        raise RuntimeError("; ".join(found["verdict"]["void"]))
+    if found["verdict"]["invalid"]:
+        raise RuntimeError("; ".join(found["verdict"]["invalid"]))

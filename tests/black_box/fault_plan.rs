@@ -1,5 +1,5 @@
 //! FAULTS of the runner against real nodes: a schedule of short faults under load breaks no promise, and each is seen at the
-//! nodes; a fault that is none makes the run void.
+//! nodes; a fault that is none makes the run invalid.
 
 use std::time::Duration;
 
@@ -46,13 +46,13 @@ async fn a_schedule_of_faults_breaks_no_promise_and_each_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fault_without_effect_makes_the_run_void() {
+async fn a_fault_without_effect_makes_the_run_invalid() {
     // One packet in a million millions.
     let fault = "loss node1<->node2 0.0000000001% for=300ms";
     let settings = [("FAULTS", &*format!("at=1s {fault}")), ("DURATION", "5s"), ("FINAL_SWEEP", "false")];
-    let (code, output, results) = run("fault_void", &settings).await;
+    let (code, output, results) = run("fault_invalid", &settings).await;
     assert_eq!(code, Some(2), "{output}");
     let reason = format!("{fault} had no effect: the nodes count no packets dropped");
-    assert!(output.contains(&format!("VOID    {reason}")), "{output}");
-    assert_eq!(results["verdict"]["void"][0], reason);
+    assert!(output.contains(&format!("INVALID {reason}")), "{output}");
+    assert_eq!(results["verdict"]["invalid"][0], reason);
 }

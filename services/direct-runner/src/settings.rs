@@ -52,7 +52,7 @@ impl Settings {
 impl Flags {
     fn build(self, mistakes: &mut Mistakes) -> Option<Settings> {
         let Self { load, set_ttl_ms, mesh } = self;
-        load.check_together(mistakes);
+        load.check_together(load.kill_after.0.is_some(), mistakes);
         if let Some(after) = load.kill_after.0.filter(|after| *after >= load.duration) {
             let expected = format!("expected less than DURATION, which is {:?}", load.duration);
             mistakes.refuse("KILL_AFTER", format!("{after:?}"), expected);

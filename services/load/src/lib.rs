@@ -5,6 +5,7 @@
 
 mod cluster;
 mod limits;
+mod objective;
 mod phase;
 mod plan;
 mod program;
@@ -29,6 +30,7 @@ pub use exec::{Interrupts, Proof, Run, Stamp, Writer, all_of, complain, prove, r
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
 pub use limits::check_files;
+pub use objective::{Measure, Objective, Objectives};
 pub use phase::Phase;
 pub use program::{block_on, exit_code};
 pub use results::Results;

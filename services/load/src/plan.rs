@@ -7,9 +7,10 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    NodeIndex, Op, PlannedFault, Shard, StartAt,
+    NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
-    shard::{duration, option},
+    report::grouped,
+    shard::{duration, option, text},
     target::Consistency,
 };
 
@@ -36,6 +37,8 @@ pub struct Plan {
     pub threads: usize,
     /// Operations per second over all threads; nothing keeps `concurrency` in flight instead.
     pub rate: Option<f64>,
+    /// Steps of that rate and others lead to the highest one that meets the objectives.
+    pub find_max: bool,
     /// The keys.
     #[serde(flatten)]
     pub keys: KeySpace,
@@ -85,6 +88,14 @@ pub struct Plan {
     /// More failed operations than this break the run's objective.
     #[serde(skip)]
     pub errors_max_percent: f64,
+    /// What it is to reach.
+    #[borsh(serialize_with = "text::write", deserialize_with = "text::read")]
+    #[serde(skip)]
+    pub objectives: Objectives,
+    /// What a terminal shows at the end.
+    #[borsh(skip)]
+    #[serde(skip)]
+    pub shown: Shown,
     /// Counts of client and nodes that do not agree make the run invalid.
     #[serde(skip)]
     pub reconcile: bool,
@@ -102,6 +113,15 @@ pub struct Plan {
     #[borsh(skip)]
     #[serde(skip)]
     pub faults: Vec<PlannedFault>,
+}
+
+/// What a terminal shows at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// What a file or a pipe gets.
+    pub compat: bool,
+    /// All tables before the first screen.
+    pub details: bool,
 }
 
 /// Values that live no longer than this have all expired when the final sweep begins.
@@ -135,6 +155,55 @@ impl Plan {
         // A moment beyond the allowance, so that whatever is still there has no excuse.
         let expired = self.ttl.filter(|ttl| *ttl <= EXPIRY_AWAITED_MAX).map(|ttl| ttl + 2 * EXPIRY_ALLOWANCE);
         self.quiescence.max(expired.unwrap_or_default())
+    }
+
+    /// How operations are begun, in words.
+    pub(crate) fn loop_words(&self) -> String {
+        match self.rate {
+            _ if self.find_max => format!(
+                "open loop, steps of {} towards the highest rate, at most {} in flight",
+                humantime::format_duration(self.duration),
+                self.concurrency
+            ),
+            None => format!("closed loop, {} in flight", self.concurrency),
+            Some(rate) => format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), self.concurrency),
+        }
+    }
+
+    /// What the operations are, in words.
+    pub(crate) fn mix(&self) -> String {
+        let deletes = if self.delete_ratio > 0 { format!(", {} % DEL", self.delete_ratio) } else { String::new() };
+        format!("{} % SET{deletes}", self.set_ratio)
+    }
+
+    /// Which keys and values there are, in words.
+    pub(crate) fn key_words(&self) -> String {
+        let sizes = self.value_sizes.to_string();
+        let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
+        format!("{} keys, {}{sizes}", grouped(self.keys.count().into()), self.keys.distribution())
+    }
+
+    /// Whether all nodes run on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_local = |target: &String| {
+            let name = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+            name.starts_with("127.") || name.starts_with("localhost")
+        };
+        self.nodes_within || self.targets.iter().all(is_local)
+    }
+
+    /// The limit of an objective that takes the place of ERRORS_MAX_PERCENT, if there is one.
+    pub(crate) fn errors_objective(&self) -> Option<f64> {
+        let objectives = self.objectives.as_slice().iter().filter(|objective| objective.is_about_all_errors());
+        objectives.map(|objective| objective.limit).reduce(f64::min)
+    }
+
+    /// All of it in one line.
+    pub(crate) fn banner(&self) -> String {
+        let (targets, duration) = (self.targets.join(" "), humantime::format_duration(self.duration));
+        let (load, mix, keys) = (self.loop_words(), self.mix(), self.key_words());
+        let duration = if self.find_max { String::new() } else { format!("{duration}; ") };
+        format!("[LOAD] {targets}: {load}, {mix}; {keys}; {duration}seed {}", self.seed)
     }
 
     /// Random numbers for one task, of this shard.

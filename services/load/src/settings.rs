@@ -7,11 +7,14 @@ use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_dura
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Shard, StartAt,
-    exec::{Distribution, KEYS_MAX, KeySpace, ValueSizes},
-    plan::Plan,
+    Measure, Objective, Objectives, Op, Phase, Shard, StartAt,
+    exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, ValueSizes},
+    plan::{Plan, Shown},
     target::Consistency,
 };
+
+/// What a search for the highest rate allows where OBJECTIVES does not say it.
+const FIND_MAX_P99: &str = "50ms";
 
 /// The longest name of a run.
 const RUN_ID_MAX: usize = 64;
@@ -20,8 +23,9 @@ const RUN_ID_MAX: usize = 64;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub struct LoadSettings {
-    /// How long the load lasts, such as 60s or 1m30s
-    #[arg(long, env, default_value = "60s", value_parser = positive_duration)]
+    /// How long the load lasts, such as 60s or 1m30s; with FIND_MAX each step of it, and then 5s unless it is set
+    #[arg(long, env, default_value = "60s", value_parser = positive_duration,
+        default_value_ifs = ["on", "true", "yes", "1"].map(|on| ("find_max", on, "5s")))]
     pub duration: Duration,
     /// Requests in flight over all threads, 1 to 65536
     #[arg(long, env, default_value = "512", value_parser = whole::<usize>(1, 65_536))]
@@ -80,6 +84,31 @@ pub struct LoadSettings {
     /// The run fails (exit code 1) if more operations than this fail, in percent
     #[arg(long, env, default_value = "0.1", value_parser = number(0.0, 100.0))]
     pub errors_max_percent: f64,
+    /// What the run is to reach, or it fails (exit code 1): a list such as `get.p99<5ms; errors<0.1%`
+    ///
+    /// Separated by semicolons or commas; with <= or >= the limit itself is allowed:
+    ///
+    ///   get.p99<5ms        response time of GET (set, delete): p50, p95, p99, p99.9, max
+    ///   errors<0.1%        operations that failed or have an unknown outcome; get.errors
+    ///   throughput>10000   operations per second
+    ///   recovery<10s       from a fault's end until all replicas are in sync, of each fault
+    ///   steady.get.p99<2ms only in a part of the run: warm, steady, in_fault, recovered
+    ///
+    /// A failed operation counts as slower than any limit. A percentile with fewer than 10
+    /// operations beyond it is not judged, and makes the run invalid. errors<X% takes the
+    /// place of ERRORS_MAX_PERCENT.
+    #[arg(long, env, default_value = "", hide_default_value = true, verbatim_doc_comment)]
+    pub objectives: Objectives,
+    /// Look for the highest rate of an open loop that meets OBJECTIVES, without any a p99 of 50ms, and ERRORS_MAX_PERCENT: steps
+    /// of DURATION each, first of twice the rate before, then between the highest that did and the lowest that did not
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean)]
+    pub find_max: bool,
+    /// Print to a terminal what a file or a pipe gets: the lines that scripts look for, all tables, and the verdict last
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
+    pub compat: bool,
+    /// Print all tables to a terminal, before the first screen
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
+    pub details: bool,
     /// The folder in which each run makes one of its own, with its results, summary and report; or a path that ends in .json for the
     /// machine-readable results alone; or off
     #[arg(long, env, default_value = "results", value_parser = off_or(path))]
@@ -113,13 +142,18 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
-    /// Checks settings that depend on one another.
-    pub fn check_together(&self, mistakes: &mut Mistakes) {
+    /// Checks settings that depend on one another, and on whether there are faults.
+    pub fn check_together(&self, has_faults: bool, mistakes: &mut Mistakes) {
         let (sets, deletes) = (self.set_ratio, self.delete_ratio);
         if sets + deletes > 100 {
             let expected = format!("expected at most {}, because SET_RATIO is {sets}", 100 - sets);
             mistakes.refuse("DELETE_RATIO", deletes, expected);
         }
+        let unmeasured = |objective| Some((objective, self.missing_for(objective, has_faults)?));
+        if let Some((objective, missing)) = self.objectives.as_slice().iter().find_map(unmeasured) {
+            mistakes.refuse("OBJECTIVES", &self.objectives, format!("{objective}: expected {missing}"));
+        }
+        self.check_search(has_faults, mistakes);
         let Some(shard) = self.shard.filter(|shard| shard.is_one_of_many()) else { return };
         if self.run_id.is_empty() {
             mistakes.refuse("RUN_ID", "", "expected a name that all shards are given, because SHARD is set".to_owned());
@@ -129,6 +163,60 @@ impl LoadSettings {
                 mistakes.refuse(name, value, format!("expected at least {}, because SHARD is {shard}", shard.count));
             }
         }
+    }
+
+    /// Refuses what a search for the highest rate cannot be told from.
+    fn check_search(&self, has_faults: bool, mistakes: &mut Mistakes) {
+        if !self.find_max {
+            return;
+        }
+        if self.rate > 0.0 {
+            mistakes.refuse("RATE", self.rate, "expected 0, because FIND_MAX looks for the rate itself");
+        }
+        let other = match has_faults {
+            true => {
+                Some("FAULTS, KILL_MODE and KILL_AFTER are for a fixed load: a fault would pass for the mesh's limit")
+            }
+            false => {
+                self.shard.filter(|shard| shard.is_one_of_many()).map(|_| "SHARD is set, and one runner alone searches")
+            }
+        };
+        if let Some(why) = other {
+            mistakes.refuse("FIND_MAX", "on", format!("expected off, because {why}"));
+        }
+    }
+
+    /// What a run must have for this objective, and lacks.
+    fn missing_for(&self, objective: &Objective, has_faults: bool) -> Option<&'static str> {
+        let (sets, deletes) = (self.set_ratio, self.delete_ratio);
+        let is_of_faults = matches!(objective.phase, Some(Phase::InFault | Phase::Recovered));
+        match (objective.op, objective.phase, objective.measure) {
+            (Some(Op::Get), ..) if sets + deletes >= 100 => Some("SET_RATIO and DELETE_RATIO below 100 together"),
+            (Some(Op::Set), ..) if sets == 0 => Some("SET_RATIO above 0"),
+            (Some(Op::Delete), ..) if deletes == 0 => Some("DELETE_RATIO above 0"),
+            (_, Some(Phase::Warm), _) if self.warmup.is_zero() => Some("WARMUP above 0s"),
+            (.., Measure::Recovery) if !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
+            (.., Measure::Throughput) if self.find_max => Some("no throughput, because FIND_MAX looks for it"),
+            _ if is_of_faults && !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
+            _ => None,
+        }
+    }
+
+    /// What an open loop begins with.
+    fn first_rate(&self) -> Option<f64> {
+        if self.find_max { Some(FIRST_RATE) } else { (self.rate > 0.0).then_some(self.rate) }
+    }
+
+    /// OBJECTIVES, or what a search goes by without any.
+    fn objectives(&self) -> Objectives {
+        if !self.find_max || !self.objectives.as_slice().is_empty() {
+            return self.objectives.clone();
+        }
+        let (sets, deletes) = (self.set_ratio, self.delete_ratio);
+        let made = [("get", sets + deletes < 100), ("set", sets > 0), ("delete", deletes > 0)];
+        let made = made.iter().filter(|(_, is_made)| *is_made);
+        // What is written here can be read; if not, the search goes by errors alone.
+        made.map(|(op, _)| format!("{op}.p99<={FIND_MAX_P99};")).collect::<String>().parse().unwrap_or_default()
     }
 
     /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
@@ -147,7 +235,8 @@ impl LoadSettings {
             warmup: self.warmup,
             concurrency,
             threads: threads.clamp(1, 255).min(concurrency),
-            rate: (self.rate > 0.0).then_some(self.rate / f64::from(shard.count)),
+            rate: self.first_rate().map(|rate| rate / f64::from(shard.count)),
+            find_max: self.find_max,
             keys: KeySpace::of_shard(self.keys, self.distribution, shard),
             set_ratio: self.set_ratio,
             value_sizes: self.value_bytes.clone(),
@@ -163,6 +252,8 @@ impl LoadSettings {
             stats_every: self.stats_every.0,
             log_every: self.log_every,
             errors_max_percent: self.errors_max_percent,
+            objectives: self.objectives(),
+            shown: Shown { compat: self.compat, details: self.details },
             // The nodes count what the other shards do, too.
             reconcile: !shard.is_one_of_many(),
             shard,
@@ -204,7 +295,7 @@ pub(crate) mod tests {
     fn parse(arguments: &[&str]) -> Result<Settings, String> {
         let arguments = ["test"].iter().chain(arguments).map(Into::into);
         let parsed = settings::parse(arguments, |settings: Settings, mistakes| {
-            settings.load.check_together(mistakes);
+            settings.load.check_together(false, mistakes);
             Some(settings)
         });
         parsed.map_err(|exit| exit.to_string())
@@ -275,6 +366,55 @@ pub(crate) mod tests {
         assert!(parse(&["--set-ratio=60", "--delete-ratio=40"]).is_ok());
         let message = parse(&["--set-ratio=60", "--delete-ratio=41"]).unwrap_err();
         assert_eq!(message, "DELETE_RATIO=41: expected at most 40, because SET_RATIO is 60");
+    }
+
+    #[test]
+    fn an_objective_that_nothing_can_be_measured_for_is_refused() {
+        let refused = |arguments: &[&str]| parse(arguments).err().unwrap_or_default();
+        for (objective, others, missing) in [
+            ("delete.p99<5ms", &[][..], "DELETE_RATIO above 0"),
+            ("set.errors<5%", &["--set-ratio=0"], "SET_RATIO above 0"),
+            ("get.p99<5ms", &["--set-ratio=100"], "SET_RATIO and DELETE_RATIO below 100 together"),
+            ("warm.get.p99<5ms", &[], "WARMUP above 0s"),
+            ("recovery<5s", &[], "a fault, as by FAULTS or KILL_AFTER"),
+            ("in_fault.errors<5%", &[], "a fault, as by FAULTS or KILL_AFTER"),
+        ] {
+            let objectives = format!("--objectives=get.max<=1s; {objective}");
+            let arguments = [&[&*objectives], others].concat();
+            let expected = match objective {
+                // The first of them needs reads, too.
+                "get.p99<5ms" => format!("OBJECTIVES=get.max<=1s; {objective}: get.max<=1s: expected {missing}"),
+                _ => format!("OBJECTIVES=get.max<=1s; {objective}: {objective}: expected {missing}"),
+            };
+            assert_eq!(refused(&arguments), expected);
+        }
+        assert_eq!(refused(&["--objectives=delete.p99<5ms; warm.errors<1%", "--delete-ratio=1", "--warmup=1s"]), "");
+        let message = refused(&["--objectives=gte.p99<5ms"]);
+        assert_eq!(message, "OBJECTIVES=gte.p99<5ms: entry 1, `gte.p99<5ms`: `gte` is not known; did you mean get?");
+    }
+
+    #[test]
+    fn a_search_has_steps_of_its_own_and_neither_rate_nor_faults() {
+        let plan = |arguments: &[&str]| plan_of(arguments);
+        let found = plan(&["--find-max", "--delete-ratio=5"]);
+        assert_eq!((found.find_max, found.rate, found.duration), (true, Some(FIRST_RATE), Duration::from_secs(5)));
+        assert_eq!(found.objectives.to_string(), "get.p99<=50ms; set.p99<=50ms; delete.p99<=50ms");
+        let found = plan(&["--find-max=true", "--duration=2s", "--objectives=get.p99<1ms", "--set-ratio=0"]);
+        assert_eq!((found.objectives.to_string(), found.duration), ("get.p99<1ms".to_owned(), Duration::from_secs(2)));
+        assert_eq!(plan(&["--find-max=off"]).duration, Duration::from_secs(60));
+        let refused = |arguments: &[&str]| parse(&[&["--find-max"], arguments].concat()).unwrap_err();
+        assert_eq!(refused(&["--rate=5"]), "RATE=5: expected 0, because FIND_MAX looks for the rate itself");
+        assert!(
+            refused(&["--objectives=throughput>5"]).ends_with("expected no throughput, because FIND_MAX looks for it")
+        );
+        assert!(refused(&["--shard=0/2", "--run-id=r"]).starts_with("FIND_MAX=on: expected off, because SHARD is set"));
+        let load = parse(&["--find-max"]).unwrap().load;
+        let mut mistakes = Mistakes::default();
+        load.check_together(true, &mut mistakes);
+        assert!(
+            mistakes.to_string().starts_with("FIND_MAX=on: expected off, because FAULTS, KILL_MODE and"),
+            "{mistakes}"
+        );
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub(crate) struct KillSettings {
     /// for all its links, NODE+NODE for a group and the rest, NODE<->NODE for one link, or
     /// NODE->NODE for one way of it. The nodes need ALLOW_KILL, and KILL_TOKEN must be
     /// theirs. What is in force when the load ends is healed. A fault that leaves no trace
-    /// in the nodes' own counters makes the run void.
+    /// in the nodes' own counters makes the run invalid.
     #[arg(long, env, default_value = "", value_parser = FaultPlan::from_str, hide_default_value = true, verbatim_doc_comment)]
     pub(crate) faults: FaultPlan,
     /// The nodes' KILL_TOKEN
@@ -282,7 +282,8 @@ impl Settings {
 
     /// Checks settings that depend on one another.
     fn check_together(&self, mistakes: &mut Mistakes) {
-        self.load.check_together(mistakes);
+        let has_faults = self.kill.kill_mode != KillMode::None || !self.kill.faults.is_empty();
+        self.load.check_together(has_faults, mistakes);
         let nobody = vec![TargetUrl::new("127.0.0.1:1"); self.local.local.into()];
         let targets = if nobody.is_empty() { &self.http.targets } else { &nobody };
         self.victim(targets).err().into_iter().for_each(|mistake| mistakes.push(mistake));

@@ -83,8 +83,8 @@ fn a_fault_that_leaves_no_trace_is_void() {
             &[("DURATION", duration)],
         );
         assert_eq!(ran.code, 2, "{}", ran.out);
-        assert!(ran.out.contains(&format!("VOID    {fault} had no effect: {reason}")), "{}", ran.out);
-        assert_eq!(ran.results["verdict"]["void"].as_array().unwrap().len(), 1, "only that one: {}", ran.out);
+        assert!(ran.out.contains(&format!("INVALID {fault} had no effect: {reason}")), "{}", ran.out);
+        assert_eq!(ran.results["verdict"]["invalid"].as_array().unwrap().len(), 1, "only that one: {}", ran.out);
     }
 }
 
@@ -92,11 +92,11 @@ fn a_fault_that_leaves_no_trace_is_void() {
 fn a_fault_under_hardly_any_load_or_cut_short_is_void() {
     let ran = with_faults(&FakeMesh::start(), "at=1s slow node1 1ms for=1s", &[("RATE", "60"), ("DURATION", "4s")]);
     assert_eq!(ran.code, 2, "{}", ran.out);
-    assert!(ran.out.contains("VOID    too little load around slow node1 1ms for=1s: "), "{}", ran.out);
+    assert!(ran.out.contains("INVALID too little load around slow node1 1ms for=1s: "), "{}", ran.out);
     // A fake node that has died is not started again.
     let ran = with_faults(&FakeMesh::start(), "at=300ms storm node1 2", &[("DURATION", "3s")]);
     assert_eq!(ran.code, 2, "{}", ran.out);
-    assert!(ran.out.contains("VOID    the run ended during storm node1 2, after 0 of 2 returns"), "{}", ran.out);
+    assert!(ran.out.contains("INVALID the run ended during storm node1 2, after 0 of 2 returns"), "{}", ran.out);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_interrupt_heals_what_is_in_force() {
     assert!(mesh.nodes[1].ordered().1 > healed_at_start, "{out}");
     assert_eq!(mesh.nodes[0].ordered(), (Vec::new(), 1), "it had nothing to heal, and was only asked whether it obeys");
     for reason in ["the run ended during partition node2 for=1m", "the run ended before slow node1 1s for=1s"] {
-        assert!(out.contains(&format!("VOID    {reason}")), "{out}");
+        assert!(out.contains(&format!("INVALID {reason}")), "{out}");
     }
     let healing = out.find("[HEAL]").expect("it says that it heals");
     assert!(out.find("[SWEEP]").is_some_and(|sweep| sweep > healing), "the sweep waits for that: {out}");

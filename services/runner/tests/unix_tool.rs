@@ -130,7 +130,7 @@ fn the_highest_rate_is_bounded_in_time_and_memory() {
         assert!(began.elapsed() < Duration::from_secs(8), "{:?}: {out}", began.elapsed());
         assert!((1..200 << 10).contains(&peak_kib), "{peak_kib} KiB: {out}");
         assert_eq!(code, 2, "{out}");
-        assert!(out.contains("INVALID the rate was too high: ") && !out.contains("PASS"), "{out}");
+        assert!(out.contains("INVALID the rate was too high: ") && !out.contains("Verdict: PASS"), "{out}");
     }
 }
 
@@ -148,6 +148,23 @@ fn a_runner_that_was_stopped_accuses_nobody() {
     assert_eq!(code, 2, "{out}");
     assert!(out.contains("INVALID the runner itself stood still"), "{out}");
     assert!(!out.contains("BROKEN ") && !out.contains("MISSED "), "{out}");
+}
+
+#[test]
+fn objectives_on_latency_cannot_be_judged_by_a_suspect_measurement() {
+    for (objectives, expected) in [("", 0), ("errors<1%", 0), ("get.p99<1m", 2)] {
+        let mesh = FakeMesh::start();
+        let settings = [("DURATION", "2s"), ("FINAL_SWEEP", "false"), ("OBJECTIVES", objectives)];
+        let running = command(&mesh.targets(), &settings).spawn().unwrap();
+        wait_for_prefill(&mesh);
+        sleep(Duration::from_millis(500));
+        send(&running, Signal::STOP);
+        sleep(Duration::from_millis(600));
+        send(&running, Signal::CONT);
+        let (code, out) = told(&running.wait_with_output().unwrap());
+        assert_eq!(code, expected, "{objectives}: {out}");
+        assert!(out.contains("MEASUREMENT  SUSPECT   the runner itself stood still"), "{out}");
+    }
 }
 
 #[test]

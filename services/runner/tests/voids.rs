@@ -21,9 +21,9 @@ const KILL: [(&str, &str); 5] = [
 fn assert_void(mesh: &FakeMesh, settings: &[(&str, &str)], reason: &str) {
     let ran = run(mesh, &[&KILL[..], settings].concat());
     assert_eq!(ran.code, 2, "{}", ran.out);
-    assert!(ran.out.lines().any(|line| line.starts_with(&format!("VOID    {reason}"))), "{}", ran.out);
-    assert!(ran.out.contains("Verdict: VOID RUN (exit code 2)"), "{}", ran.out);
-    assert!(ran.results["verdict"]["void"][0].as_str().unwrap().starts_with(reason), "{}", ran.out);
+    assert!(ran.out.lines().any(|line| line.starts_with(&format!("INVALID {reason}"))), "{}", ran.out);
+    assert!(ran.out.contains("Verdict: INVALID RUN (exit code 2)"), "{}", ran.out);
+    assert!(ran.results["verdict"]["invalid"][0].as_str().unwrap().starts_with(reason), "{}", ran.out);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod values;
 
 pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
+pub use near_names::meant;
 pub use open_files::raise_file_limit;
 pub use parse::{parse, started_with};
 pub use run_file::flags_of_file;

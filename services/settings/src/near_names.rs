@@ -44,17 +44,20 @@ fn tell(warning: &str) {
     let _ = writeln!(stderr, "{text}");
 }
 
+/// Which of `names` is meant by a word that is none of them: the one with the fewest edits, if they are one, or two in a long word.
+pub fn meant<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let edits_max = if word.chars().count() < 8 { 1 } else { 2 };
+    let near = names.into_iter().map(|right| (strsim::osa_distance(word, right), right)).min();
+    near.filter(|(edits, _)| *edits <= edits_max).map(|(_, right)| right)
+}
+
 /// The one of `ours` that `name` is meant to be, if it is near to one.
 pub(crate) fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {
-    let chars = name.chars().count();
-    if chars < NAME_CHARS_MIN || ours.contains(name) || OF_OTHERS.contains(&name) {
+    if name.chars().count() < NAME_CHARS_MIN || ours.contains(name) || OF_OTHERS.contains(&name) {
         return None;
     }
-    let edits_max = if chars < 8 { 1 } else { 2 };
-    let near = ours.iter().map(|right| (strsim::osa_distance(name, right), *right)).min();
-    let near = near.filter(|(edits, _)| *edits <= edits_max).map(|(_, right)| right);
     // A whole first part, such as READ_TIMEOUT of READ_TIMEOUT_MS, if only one setting begins like that.
-    near.or_else(|| {
+    meant(name, ours.iter().copied()).or_else(|| {
         let is_start = |right: &&&str| right.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
         let mut longer = ours.iter().filter(is_start).filter(|_| name.contains('_'));
         longer.next().copied().filter(|_| longer.next().is_none())

@@ -10,6 +10,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    climb::climb,
     compare::{Comparisons, compare_for_ever},
     interrupts::Interrupts,
     progress::{Console, say, show_keys, show_load, show_stats},
@@ -22,7 +23,7 @@ use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
-    report::{Report, numbers},
+    report::{Report, Step, numbers},
     results::{Machine, Recorded},
     shard::{Doubts, await_start, clock_of_first, duration, json},
 };
@@ -79,6 +80,9 @@ pub(crate) struct Observed {
     pub(crate) machine: Machine,
     #[borsh(skip)]
     pub(crate) doubts: Doubts,
+    /// Those of a search for the highest rate.
+    #[borsh(skip)]
+    pub(crate) steps: Vec<Step>,
 }
 
 /// Times of a run, in Unix milliseconds; 0 for what there was not.
@@ -161,6 +165,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     if run.plan.shard.is_one_of_many() {
         observed.clock = clock_of_first(cluster).await;
     }
+    say(&run.plan.banner());
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
@@ -199,7 +204,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
         }
     }
     // Whatever threads still wait for, they give it up.
-    let recorder = stages.finish(run.plan.targets.len());
+    let recorder = stages.finish();
     observed.times.ended = unix_ms();
     let (samples, intervals) = std::mem::take(&mut observed.sampler).finish(&run.live, observed.load_time);
     (observed.samples, observed.recorded) = (samples, Recorded::of(&run, intervals));
@@ -297,14 +302,18 @@ async fn load(
             when((!run.plan.faults.is_empty()).then_some(()), |()| inject(run, cluster, &faults)),
         )
     };
+    let steps = RefCell::default();
+    let work =
+        async { if run.plan.find_max { climb(run, stages, cluster, &steps).await } else { stages.load().await } };
     let loaded = tokio::select! {
-        result = until_done(run, interrupts, stages.load()) => result,
+        result = until_done(run, interrupts, work) => result,
         _ = watchers => Ok(()),
     };
     drop(stage);
     console.clear();
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
+    observed.steps = steps.into_inner();
     loaded?;
     observed.times.load_ended = unix_ms();
     observed.load_time = began.elapsed();
@@ -370,7 +379,7 @@ async fn when<V, F: Future<Output = ()>>(setting: Option<V>, work: impl FnOnce(V
     std::future::pending().await
 }
 
-async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> {
+pub(super) async fn all_stats(run: &Run, cluster: &impl Cluster) -> Vec<Option<NodeStats>> {
     let stats = all_of(nodes(run).map(|node| cluster.stats(node))).await;
     stats.into_iter().map(Result::ok).collect()
 }
@@ -390,7 +399,7 @@ fn nodes(run: &Run) -> impl Iterator<Item = NodeIndex> {
 }
 
 /// CPU time of this process so far.
-fn process_cpu() -> Duration {
+pub(super) fn process_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }

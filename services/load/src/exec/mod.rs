@@ -1,6 +1,8 @@
 //! How load is made: the keys and values of operations, their schedule, the threads that send them, and the stages of a run.
 
+mod climb;
 mod compare;
+mod find_max;
 mod interrupts;
 mod judged;
 mod keys;
@@ -21,6 +23,7 @@ mod worker;
 pub(crate) use self::schedule::Pacer;
 pub(crate) use self::{
     compare::Divergence,
+    find_max::{FIRST_RATE, is_narrow},
     judged::Times,
     keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
     lifecycle::{Milestones, Observed},

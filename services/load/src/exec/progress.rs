@@ -121,7 +121,7 @@ pub(crate) async fn show_load(run: &Run, console: &Console, sampler: &RefCell<Sa
         };
         run.note_p99(Duration::from_secs_f64(p99_ms / 1e3));
         let now = Snapshot::of(&run.live);
-        let position = u64::try_from(at.min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
+        let position = u64::try_from(run.step_elapsed().min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
         console.at(
             position,
             format!(

@@ -47,6 +47,10 @@ pub struct Run {
     began: SystemTime,
     created: Instant,
     load_began: OnceLock<Instant>,
+    /// Operations per second, as the bits of a float; a search changes it from step to step.
+    rate: AtomicU64,
+    /// When the step began, in nanoseconds after the load did.
+    step_began_ns: AtomicU64,
     p99_ns: AtomicU64,
     faults_in_force: AtomicU32,
     /// When a fault was last recovered from, in milliseconds after the load began; 0 before.
@@ -83,6 +87,8 @@ impl Run {
             began: SystemTime::now(),
             created: Instant::now(),
             load_began: OnceLock::new(),
+            rate: AtomicU64::new(plan.rate.unwrap_or_default().to_bits()),
+            step_began_ns: AtomicU64::new(0),
             p99_ns: AtomicU64::new(0),
             faults_in_force: AtomicU32::new(0),
             last_fault_ended_ms: AtomicU64::new(0),
@@ -119,6 +125,28 @@ impl Run {
     /// Starts the load's clock.
     pub(crate) fn begin_load(&self) {
         self.load_began.get_or_init(Instant::now);
+    }
+
+    /// A step of this many operations per second begins; it lasts as long as DURATION.
+    pub(crate) fn begin_step(&self, rate: f64) {
+        // Relaxed: threads begin a step once they are told so, which publishes both.
+        self.rate.store(rate.to_bits(), Ordering::Relaxed);
+        let began_ns = u64::try_from(self.load_elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.step_began_ns.store(began_ns, Ordering::Relaxed);
+    }
+
+    /// Operations per second of the open loop now; nothing in a closed one.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.plan.rate.map(|_| f64::from_bits(self.rate.load(Ordering::Relaxed)))
+    }
+
+    /// Time since the step began, or the load if it has no steps.
+    pub(crate) fn step_elapsed(&self) -> Duration {
+        self.load_elapsed().saturating_sub(self.step_began())
+    }
+
+    fn step_began(&self) -> Duration {
+        Duration::from_nanos(self.step_began_ns.load(Ordering::Relaxed))
     }
 
     /// Time since the load began; zero before.
@@ -178,8 +206,8 @@ impl Run {
     /// Whether no more operations may begin.
     #[must_use]
     pub fn load_ended(&self, now: Instant) -> bool {
-        self.stopping()
-            || self.load_began.get().is_some_and(|began| now.saturating_duration_since(*began) >= self.plan.duration)
+        let ends = self.step_began() + self.plan.duration;
+        self.stopping() || self.load_began.get().is_some_and(|began| now.saturating_duration_since(*began) >= ends)
     }
 
     /// Ends the prefill or the load as soon as what is in flight has ended.

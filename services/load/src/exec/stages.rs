@@ -30,16 +30,30 @@ const SWEEP_CONCURRENCY: usize = 32;
 enum Stage {
     Connect,
     Prefill,
-    Load,
+    /// A search makes several loads, one after the other.
+    Load(u32),
     Sweep,
     End,
+}
+
+/// A thread has ended a stage, and this is what it measured in it.
+struct Done {
+    stage: Stage,
+    /// Nothing if what it measures goes on.
+    recorder: Option<Box<Recorder>>,
 }
 
 /// The load threads.
 pub(crate) struct Stages {
     stage: watch::Sender<Stage>,
-    done: mpsc::UnboundedReceiver<Result<Stage, String>>,
+    done: mpsc::UnboundedReceiver<Result<Done, String>>,
     threads: Vec<JoinHandle<Recorder>>,
+    nodes: usize,
+    loads: u32,
+    /// What all threads measured in the load, or a step of it, so far.
+    load: Recorder,
+    /// What they measured in the steps before it.
+    before: Recorder,
 }
 
 impl Stages {
@@ -47,7 +61,10 @@ impl Stages {
     ///
     /// # Errors
     /// The first thread's reason why it could not connect.
-    #[expect(clippy::disallowed_methods, reason = "each thread sends one message per stage, and there are four")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "each thread sends one message per stage, and there are a few dozen at most"
+    )]
     pub(crate) async fn start<C: Client>(run: &Arc<Run>, clients: Vec<C>) -> Result<Self, String> {
         let (stage, stages) = watch::channel(Stage::Connect);
         let (report, done) = mpsc::unbounded_channel();
@@ -58,7 +75,9 @@ impl Stages {
             let thread = std::thread::Builder::new().name(format!("load-{index}")).spawn(body);
             threads.push(thread.map_err(|error| format!("cannot start a thread: {error}"))?);
         }
-        let mut started = Self { stage, done, threads };
+        let nodes = run.plan.targets.len();
+        let (load, before) = (Recorder::new(nodes), Recorder::new(nodes));
+        let mut started = Self { stage, done, threads, nodes, loads: 0, load, before };
         started.wait(Stage::Connect).await?;
         Ok(started)
     }
@@ -68,9 +87,21 @@ impl Stages {
         self.go(Stage::Prefill).await
     }
 
-    /// Makes load until it ends.
+    /// Makes load until it, or a step of it, ends.
     pub(crate) async fn load(&mut self) -> Result<(), String> {
-        self.go(Stage::Load).await
+        self.loads += 1;
+        self.go(Stage::Load(self.loads)).await
+    }
+
+    /// What the step that has ended measured; another one may begin.
+    pub(crate) const fn step(&self) -> &Recorder {
+        &self.load
+    }
+
+    /// Adds what the step measured to those before it.
+    pub(crate) fn end_step(&mut self) {
+        let step = std::mem::replace(&mut self.load, Recorder::new(self.nodes));
+        self.before.merge(&step);
     }
 
     /// Reads every key from every node.
@@ -79,14 +110,19 @@ impl Stages {
     }
 
     /// Ends all threads and merges what they measured.
-    pub(crate) fn finish(self, nodes: usize) -> Recorder {
+    pub(crate) fn finish(mut self) -> Recorder {
         self.stage.send_replace(Stage::End);
-        let mut all = Recorder::new(nodes);
+        self.end_step();
+        let mut all = self.before;
         for thread in self.threads {
             match thread.join() {
                 Ok(recorder) => all.merge(&recorder),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
+        }
+        // Where nobody waited for the end of a load any more, some threads may have told of theirs.
+        while let Ok(done) = self.done.try_recv() {
+            done.ok().and_then(|done| done.recorder).iter().for_each(|recorder| all.merge(recorder));
         }
         all
     }
@@ -99,7 +135,10 @@ impl Stages {
     async fn wait(&mut self, stage: Stage) -> Result<(), String> {
         for _ in 0..self.threads.len() {
             match self.done.recv().await {
-                Some(Ok(done)) => debug_assert_eq!(done, stage),
+                Some(Ok(done)) => {
+                    debug_assert_eq!(done.stage, stage);
+                    done.recorder.iter().for_each(|recorder| self.load.merge(recorder));
+                }
                 Some(Err(reason)) => return Err(reason),
                 None => return Err("a load thread has ended too early".to_owned()),
             }
@@ -113,7 +152,7 @@ fn run_thread<C: Client>(
     index: usize,
     client: C,
     stages: watch::Receiver<Stage>,
-    report: mpsc::UnboundedSender<Result<Stage, String>>,
+    report: mpsc::UnboundedSender<Result<Done, String>>,
 ) -> Recorder {
     let nodes = run.plan.targets.len();
     let thread = Rc::new(Thread::new(run, index));
@@ -134,7 +173,7 @@ async fn follow<C: Client>(
     thread: Rc<Thread>,
     client: C,
     mut stages: watch::Receiver<Stage>,
-    report: mpsc::UnboundedSender<Result<Stage, String>>,
+    report: mpsc::UnboundedSender<Result<Done, String>>,
 ) {
     let target = match client.connect().await {
         Ok(target) => target,
@@ -145,7 +184,10 @@ async fn follow<C: Client>(
     };
     let (mut stage, mut end) = (Stage::Connect, stages.clone());
     loop {
-        let _ = report.send(Ok(stage));
+        let nodes = thread.run.plan.targets.len();
+        let is_load = matches!(stage, Stage::Load(_));
+        let recorder = is_load.then(|| Box::new(thread.recorder.replace(Recorder::new(nodes))));
+        let _ = report.send(Ok(Done { stage, recorder }));
         if stages.wait_for(|next| *next > stage).await.is_err() {
             return;
         }
@@ -158,7 +200,7 @@ async fn follow<C: Client>(
                 // The first stage is behind, the last was just looked for.
                 Stage::Connect | Stage::End => {}
                 Stage::Prefill => prefill(&thread, &target).await,
-                Stage::Load => load(&thread, &target).await,
+                Stage::Load(_) => load(&thread, &target).await,
                 Stage::Sweep => sweep(&thread, &target).await,
             }
         };
@@ -171,12 +213,14 @@ async fn follow<C: Client>(
 }
 
 async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
-    let tasks = thread.run.plan.concurrency_of(thread.index);
+    let run = &thread.run;
+    let tasks = run.plan.concurrency_of(thread.index);
+    let schedule = Rc::new(Schedule::new(run.rate(), run.plan.threads));
     let driver = async {
-        if let Schedule::Open(pacer) = &thread.schedule {
-            if let Err(error) = pacer.drive(&thread.run).await {
+        if let Schedule::Open(pacer) = &*schedule {
+            if let Err(error) = pacer.drive(run).await {
                 complain(&format!("[SCHEDULE] no timer: {error}"));
-                thread.run.stop();
+                run.stop();
             }
             let mut recorder = thread.recorder.borrow_mut();
             recorder.offered = pacer.offered();
@@ -185,7 +229,8 @@ async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
             recorder.backlog_high = pacer.backlog_high();
         }
     };
-    let workers = all((0..tasks).map(|task| Worker::new(Rc::clone(thread), target.clone(), task).run()));
+    let worker = |task| Worker::new(Rc::clone(thread), target.clone(), task).run(Rc::clone(&schedule));
+    let workers = all((0..tasks).map(worker));
     tokio::join!(driver, workers);
 }
 

@@ -35,7 +35,6 @@ const OPERATIONS_IN_A_ROW: u32 = 16;
 pub(crate) struct Thread {
     pub(crate) index: usize,
     pub(crate) run: Arc<Run>,
-    pub(crate) schedule: Schedule,
     pub(crate) recorder: RefCell<Recorder>,
     pub(crate) judge: Judge,
 }
@@ -44,7 +43,6 @@ impl Thread {
     pub(crate) fn new(run: Arc<Run>, index: usize) -> Self {
         Self {
             index,
-            schedule: Schedule::new(run.plan.rate, run.plan.threads),
             recorder: RefCell::new(Recorder::new(run.plan.targets.len())),
             judge: Judge::new(&run, index),
             run,
@@ -134,12 +132,12 @@ impl<T: Target> Worker<T> {
         Self { thread, target, dice, value: Vec::new() }
     }
 
-    /// Works until the load ends.
-    pub(crate) async fn run(mut self) {
+    /// Works until the load, or a step of it, ends.
+    pub(crate) async fn run(mut self, schedule: Rc<Schedule>) {
         let run = Arc::clone(&self.thread.run);
         self.target.begin_load();
         let mut done = 0_u32;
-        while let Some(intended) = self.thread.schedule.next(&run).await {
+        while let Some(intended) = schedule.next(&run).await {
             let sent = if run.plan.rate.is_some() { Instant::now() } else { intended };
             let op = run.plan.choose_op(&mut self.dice);
             let key = run.plan.keys.choose(op, &mut self.dice);

@@ -116,7 +116,7 @@ impl<C: Cluster> Injector<'_, C> {
             tokio::time::sleep(POLL).await;
         }
         let load = now();
-        // If the one before had no effect, this never ends: the run is void.
+        // If the one before had no effect, this never ends: the run is invalid.
         while before(|record| record.recovered_at_s).is_none() {
             tokio::time::sleep(POLL).await;
         }

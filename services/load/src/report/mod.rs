@@ -1,26 +1,41 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
 mod fault_table;
+mod first_screen;
+mod max_rate;
+mod max_rate_table;
 pub(crate) mod numbers;
+mod objectives;
 mod page;
+mod printed;
 mod reconcile;
 mod reconcile_table;
+mod screen;
 mod slow_table;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod verdict_lines;
 
-pub(crate) use self::numbers::grouped;
 #[cfg(test)]
 pub(crate) use self::tests::full_report;
-pub(crate) use self::{page::Page, verdict::Verdict};
+pub(crate) use self::{
+    max_rate::{Measured, Step},
+    numbers::grouped,
+    page::Page,
+    verdict::Verdict,
+};
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use self::reconcile::Reconciliation;
+use self::{
+    max_rate::MaxRate,
+    objectives::{Evidence, JudgedObjective},
+    reconcile::Reconciliation,
+};
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
     exec::{Divergence, Observed, Sample, Standstill},
@@ -52,6 +67,8 @@ pub struct Report {
     pub settings: BTreeMap<String, String>,
     /// What was planned.
     pub setup: Plan,
+    /// The search for the highest rate, if there was one.
+    pub max_rate: Option<MaxRate>,
     /// The keys written before the load.
     pub prefilled: u64,
     /// How long that took, in seconds.
@@ -64,6 +81,9 @@ pub struct Report {
     pub totals: Totals,
     /// Percentiles, from the whole to its parts.
     pub rows: Vec<Row>,
+    /// Operations that failed or have an unknown outcome, by part of the run.
+    #[serde(skip)]
+    failed_by_phase: [u64; Phase::ALL.len()],
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
     /// The first failed operations, one by one.
@@ -101,6 +121,8 @@ pub struct Report {
     pub standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
     pub write_concern: Option<usize>,
+    /// OBJECTIVES against what was measured.
+    pub objectives: Vec<JudgedObjective>,
     /// Why the mesh had not recovered from them.
     pub not_whole: Option<String>,
     /// Client/server reconciliation; nothing if no node reported what it counted.
@@ -241,6 +263,14 @@ impl Report {
         let kept = recorder.aftermath.kept.by_reason();
         let nodes = observed.stats_at_start.iter().map(|stats| stats.as_ref()?.version()).collect();
         let traced = kept.values().any(|kept| kept.count > 0);
+        let faults = faults(recorder, std::mem::take(&mut observed.faults));
+        let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
+        // Those of a search are for each of its steps.
+        let objectives = plan.objectives.as_slice().iter().filter(|_| !plan.find_max);
+        let objectives = objectives.map(|objective| objectives::judge(objective, &evidence)).collect();
+        let max_rate = plan.find_max.then(|| MaxRate::of(plan, std::mem::take(&mut observed.steps)));
+        let mut setup = plan.clone();
+        setup.rate = max_rate.as_ref().map_or(plan.rate, |found| found.ops_per_s);
         let mut report = Self {
             schema: SCHEMA,
             run_id: std::mem::take(&mut observed.run_id),
@@ -249,17 +279,19 @@ impl Report {
             versions: Versions { runner: env!("CARGO_PKG_VERSION"), nodes },
             settings: settings::started_with(),
             ended_unix_ms: observed.times.ended,
-            setup: plan.clone(),
+            setup,
+            max_rate,
             prefilled: observed.prefilled,
             prefill_s: observed.prefill_time.as_secs_f64(),
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
             rows: rows(plan, recorder),
+            failed_by_phase: failed_by_phase(recorder),
             errors: recorder.errors.summaries(),
             failed: recorder
                 .aftermath
                 .failures
-                .first(&observed.faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
+                .first(&faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
@@ -271,7 +303,7 @@ impl Report {
             evicted_keys_max: if observed.counters_are_whole() { evicted } else { u64::MAX },
             expired: observed.change(|stats| stats.expirations),
             cpu: cpu(&observed, totals.total),
-            lag: plan.rate.map(|_| Lag {
+            lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag {
                 max_ms: recorder.lag_max.as_secs_f64() * 1e3,
                 backlog_max: recorder.backlog_high,
                 offered: recorder.offered,
@@ -280,7 +312,8 @@ impl Report {
             }),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
-            faults: faults(recorder, observed.faults),
+            faults,
+            objectives,
             standstills: observed.standstills,
             write_concern: observed.write_concern,
             not_whole: observed.not_whole,
@@ -385,22 +418,11 @@ impl Report {
         let nodes = if dead == 1 { "1 node was".to_owned() } else { format!("{dead} nodes were") };
         (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
     }
+}
 
-    /// The summary on this page, ending in the verdict; before that, `place` is where the results are.
-    pub(crate) fn summary(&self, place: &str, page: Page) -> String {
-        summary::render(self, place, page).trim_end().to_owned()
-    }
-
-    /// All that this shard measured, if there are others.
-    pub(crate) fn shard(&self) -> Option<&[u8]> {
-        self.shard.as_deref()
-    }
-
-    /// What a shard's own verdict is not.
-    pub(crate) fn shard_line(&self) -> Option<String> {
-        let shard = self.shard.as_ref().map(|_| self.setup.shard)?;
-        Some(format!("Shard {shard}: faults, counts and objectives are judged by `runner merge` of all shards"))
-    }
+fn failed_by_phase(recorder: &Recorder) -> [u64; Phase::ALL.len()] {
+    let failed = |phase: Phase, series: Series| series.phase == phase && series.outcome == OutcomeClass::Error;
+    Phase::ALL.map(|phase| recorder.response.select(|series| failed(phase, series)).count())
 }
 
 /// With the operations that failed meanwhile.

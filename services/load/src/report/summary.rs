@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anstyle::AnsiColor;
-
 use super::{
-    Page, Report, Row, fault_table,
+    Page, Report, Row, fault_table, max_rate_table,
     numbers::{cell, count_cell, grouped, millis, percent, shortened, sparkline},
     reconcile_table, slow_table,
+    verdict_lines::{GREEN, RED, VerdictLine, YELLOW},
 };
 use crate::{Violation, stats::SweepTally};
 
@@ -18,11 +17,24 @@ const LABEL_MAX: usize = 25;
 const CURVE_MAX: usize = 44;
 const CURVE_LINE_MAX: usize = 65;
 
-/// The whole summary on this page, ending in the verdict; before that, `place` is where the results are.
+/// The lines that programs look for, then all tables; `place` is where the results are, and the verdicts come last.
 #[must_use]
 pub(super) fn render(report: &Report, place: &str, mut page: Page) -> String {
-    let out = &mut page;
-    contract(out, report);
+    contract(&mut page, report);
+    tables_of(&mut page, report);
+    verdict(&mut page, report, place);
+    page.finish()
+}
+
+/// All tables.
+#[must_use]
+pub(super) fn details(report: &Report, mut page: Page) -> String {
+    tables_of(&mut page, report);
+    page.finish()
+}
+
+fn tables_of(out: &mut Page, report: &Report) {
+    max_rate_table::write(out, report);
     throughput(out, report);
     tables(out, report);
     errors(out, report);
@@ -30,8 +42,6 @@ pub(super) fn render(report: &Report, place: &str, mut page: Page) -> String {
     fault_table::write(out, &report.faults);
     reconcile_table::write(out, report);
     slow_table::write(out, report);
-    verdict(out, report, place);
-    page.finish()
 }
 
 fn contract(out: &mut Page, report: &Report) {
@@ -90,22 +100,13 @@ fn throughput(out: &mut Page, report: &Report) {
     out.heading("Throughput");
     let (totals, setup) = (&report.totals, &report.setup);
     let ended = if report.interrupted { ", ended by a signal" } else { "" };
-    let load = setup.rate.map_or_else(
-        || format!("closed loop, {} in flight", setup.concurrency),
-        |rate| format!("open loop, {} ops/s, at most {} in flight", grouped(rate as u64), setup.concurrency),
-    );
     let rate = grouped(totals.ops_per_s.round() as u64);
     out.field("rate", &format!("{rate} ops/s for {:.1} s{ended}", report.load_s));
-    let deletes = if setup.delete_ratio > 0 { format!(", {} % DEL", setup.delete_ratio) } else { String::new() };
-    let mix = format!("{} % SET{deletes}", setup.set_ratio);
-    out.field("load", &format!("{load}, {} threads, {mix}", setup.threads));
+    out.field("load", &format!("{}, {} threads, {}", setup.loop_words(), setup.threads, setup.mix()));
     out.field("seed", &setup.seed.to_string());
-    let sizes = setup.value_sizes.to_string();
-    let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
-    let keys = grouped(setup.keys.count().into());
-    out.field("keys", &format!("{keys}, {}{sizes}", setup.keys.distribution()));
+    out.field("keys", &setup.key_words());
     if report.prefill_s > 0.0 {
-        let keys = format!("{} of {keys}", grouped(report.prefilled));
+        let keys = format!("{} of {}", grouped(report.prefilled), grouped(setup.keys.count().into()));
         out.field("prefill", &format!("{keys} keys in {:.1} s", report.prefill_s));
     }
     if let Some(lag) = &report.lag {
@@ -140,7 +141,7 @@ fn curves(out: &mut Page, report: &Report) {
 }
 
 fn tables(out: &mut Page, report: &Report) {
-    out.heading("Latency in ms");
+    out.heading(if report.max_rate.is_some() { "Latency in ms, over all steps" } else { "Latency in ms" });
     let phases = report.rows.iter().filter(|row| row.table == "phase" && row.label.starts_with("GET")).count();
     let line = |label: &str, count: &str, cells: [&str; 6]| {
         let cells = cells.map(|cell| format!("{cell:>7}"));
@@ -298,24 +299,23 @@ fn verdict(out: &mut Page, report: &Report, place: &str) {
     if !place.is_empty() {
         out.fact(place);
     }
-    let [red, yellow, green] = [AnsiColor::Red, AnsiColor::Yellow, AnsiColor::Green].map(|colour| colour.on_default());
     let lists = [
-        ("BROKEN ", red, &verdict.broken),
-        ("MISSED ", red, &verdict.missed),
-        ("INVALID", yellow, &verdict.invalid),
-        ("VOID   ", yellow, &verdict.void),
-        ("SUSPECT", yellow, &verdict.suspect),
+        ("BROKEN ", RED, &verdict.broken),
+        ("MISSED ", RED, &verdict.missed),
+        ("INVALID", YELLOW, &verdict.invalid),
+        ("SUSPECT", YELLOW, &verdict.suspect),
     ];
     for (word, style, reasons) in lists {
         for reason in reasons {
             out.fact(&format!("{style}{word}{style:#} {reason}"));
         }
     }
+    report.max_rate.iter().for_each(|found| out.fact(&max_rate_table::fact(found)));
+    VerdictLine::all(report).iter().for_each(|line| out.fact(&line.text()));
     let (word, style) = match verdict.exit_code {
-        0 => ("PASS", green),
-        1 => ("FAIL", red),
-        _ if verdict.invalid.is_empty() && verdict.suspect.is_empty() => ("VOID RUN", yellow),
-        _ => ("INVALID RUN", yellow),
+        0 => ("PASS", GREEN),
+        1 => ("FAIL", RED),
+        _ => ("INVALID RUN", YELLOW),
     };
     out.fact(&format!("{style}Verdict: {word} (exit code {}){style:#}", verdict.exit_code));
 }

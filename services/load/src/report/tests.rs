@@ -6,7 +6,7 @@ use clap::Parser;
 use settings::COLUMNS;
 
 use super::{
-    Page, Report,
+    Page, Report, first_screen,
     reconcile::{Difference, LossyNode, OpReconciled, OutcomeReconciled, Reconciliation},
     summary,
     verdict::Verdict,
@@ -286,9 +286,7 @@ fn a_summary_of_everything_fits_80_columns() {
     {
         assert!(out.contains(&format!("── {section}")), "{section}: {out}");
     }
-    for list in
-        ["BROKEN", "MISSED", "INVALID", "VOID", "SUSPECT", "Verdict: FAIL", "Full: ", "no effect", "saw it dead"]
-    {
+    for list in ["BROKEN", "MISSED", "INVALID", "SUSPECT", "Verdict: FAIL", "Full: ", "no effect", "saw it dead"] {
         assert!(out.contains(list), "{list}: {out}");
     }
     // Its widest table makes use of them.
@@ -314,18 +312,95 @@ fn what_programs_look_for_stays_in_one_line_in_a_file() {
     let out = anstream::adapter::strip_str(&out).to_string();
     let starts =
         ["Targets: [", "Total: ", "Hits: local=", "GET p50=", "Local cache counters (sum", "Full: ", "Results: "];
-    let reasons = ["BROKEN ", "MISSED ", "INVALID ", "VOID ", "SUSPECT ", "Verdict: "];
+    let reasons =
+        ["BROKEN ", "MISSED ", "INVALID ", "SUSPECT ", "CORRECTNESS  ", "OBJECTIVES   ", "MEASUREMENT  ", "Verdict: "];
     let is_fact = |line: &str| starts.iter().chain(&reasons).any(|start| line.starts_with(start));
     let facts: Vec<_> = out.lines().filter(|line| is_fact(line)).collect();
     let percentiles = facts.iter().find(|line| line.starts_with("GET p50=")).unwrap_or(&"");
     assert!(percentiles.contains("| SET p50=") && percentiles.ends_with("ms"), "{percentiles}");
     assert!(facts.iter().any(|line| line.contains("capacity=123456789012")), "{facts:#?}");
     let verdict = &report.verdict;
-    for reason in
-        [&verdict.broken, &verdict.missed, &verdict.invalid, &verdict.void, &verdict.suspect].into_iter().flatten()
-    {
+    for reason in [&verdict.broken, &verdict.missed, &verdict.invalid, &verdict.suspect].into_iter().flatten() {
         assert!(facts.iter().any(|line| line.ends_with(reason.as_str())), "{reason}: {facts:#?}");
     }
     let wide: Vec<_> = out.lines().filter(|line| !is_fact(line) && columns(line) > COLUMNS).collect();
     assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn the_first_screen_of_everything_fits_25_lines_of_80_columns() {
+    let report = full_report();
+    for terminal in [COLUMNS, 140] {
+        let out = first_screen::first_screen(&report, Page::new(Some(terminal)));
+        // One more line says where the rest is.
+        assert!(out.lines().count() <= 24, "{} lines\n{out}", out.lines().count());
+        assert!(out.lines().all(|line| columns(line) <= terminal), "{out}");
+        let order =
+            ["CORRECTNESS  ", "OBJECTIVES   ", "MEASUREMENT  ", "EXIT CODE    ", "Load ", "Outcomes ", "Response time"];
+        let order = order.iter().chain(&["Fault ", "  recovered"]).map(|start| {
+            let at = out.lines().position(|line| line.starts_with(start));
+            at.unwrap_or_else(|| panic!("{start}: {out}"))
+        });
+        assert!(order.is_sorted(), "{out}");
+        for word in ["BROKEN", "MISSED", "INVALID", "the guarantee was broken"] {
+            assert!(out.contains(word), "{word}: {out}");
+        }
+    }
+}
+
+/// A run of so many reads of one node, and nothing else.
+fn plain_report(arguments: &[&str], reads: u64) -> Report {
+    let load = Arguments::parse_from(["test"].iter().chain(arguments)).load;
+    let plan = load.plan(vec!["http://127.0.0.1:8081".to_owned()], 1, 0);
+    let mut recorder = Recorder::new(1);
+    let series = Series { phase: Phase::Steady, op: Op::Get, outcome: OutcomeClass::Local, node: NodeIndex(0) };
+    for read in 0..reads {
+        recorder.response.record(series, Duration::from_micros(1000 + read));
+    }
+    recorder.offered = reads;
+    let observed = Observed { load_time: Duration::from_secs(1), swept: true, ..Observed::default() };
+    Report::new(&plan, &recorder, observed)
+}
+
+#[test]
+fn the_first_screen_of_a_plain_run_answers_in_a_few_lines() {
+    let screen = |report: &Report| {
+        let out = first_screen::first_screen(report, Page::new(Some(COLUMNS)));
+        anstream::adapter::strip_str(&out).to_string()
+    };
+    let out = screen(&plain_report(&["--objectives=get.p99<5ms"], 2000));
+    for line in [
+        "CORRECTNESS  PASS      0 lost, 0 wrong; 0 keys read back from every node",
+        "OBJECTIVES   PASS      get.p99<5ms: 2.980 ms, 40 % below",
+        "MEASUREMENT  VALID",
+        "EXIT CODE    0",
+        "Outcomes     GET 100 % local hits · 0 errors",
+        "  GET                         2 000    2.000    2.900    2.980        –    3.000",
+        "  –: too few operations for this percentile",
+    ] {
+        assert!(out.lines().any(|found| found == line), "{line}:\n{out}");
+    }
+    assert!(out.lines().count() <= 15 && !out.contains("Fault") && !out.contains("Service time"), "{out}");
+    let unchecked = screen(&plain_report(&["--check=off"], 2000));
+    assert!(unchecked.contains("CORRECTNESS  UNCHECKED CHECK=off"), "{unchecked}");
+    let open = screen(&plain_report(&["--rate=2000"], 2000));
+    assert!(
+        open.contains("open loop, 2 000 ops/s offered, 2 000 achieved;") && open.contains("Service time, ms"),
+        "{open}"
+    );
+}
+
+#[test]
+fn an_objective_rests_on_its_measurement_and_takes_the_place_of_the_limit_of_errors() {
+    let mut report = plain_report(&["--objectives=get.p99<5ms"], 2000);
+    assert_eq!(report.verdict.exit_code, 0, "{:?}", report.verdict);
+    report.standstills = vec![Standstill { from_s: 0.1, to_s: 0.5 }];
+    assert_eq!(Verdict::of(&report).exit_code, 2, "latency cannot be judged");
+    let mut report = plain_report(&["--objectives=errors<5%"], 2000);
+    report.standstills = vec![Standstill { from_s: 0.1, to_s: 0.5 }];
+    assert_eq!(Verdict::of(&report).exit_code, 0);
+    report.totals.errors = 20;
+    assert!(Verdict::of(&report).missed.is_empty(), "ERRORS_MAX_PERCENT is not judged beside it");
+    report.setup.objectives = Default::default();
+    assert_eq!(Verdict::of(&report).missed.len(), 1);
 }

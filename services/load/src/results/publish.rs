@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use settings::{COLUMNS, columns_of};
+use settings::COLUMNS;
 
 use super::{Intervals, Results, StageTimes, events::Happened};
 use crate::{
@@ -34,10 +34,10 @@ impl Report {
     /// # Errors
     /// One line, if the results cannot be written.
     pub fn publish(&self, results: Option<Results>) -> Result<u8, String> {
-        let place = results.as_ref().map(|results| format!("Results: {}", results.path(&self.run_id).display()));
+        let place = results.as_ref().map(|results| results.path(&self.run_id).display().to_string());
         let saved = results.map_or(Ok(()), |results| self.save(results));
         let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
-        show(&format!("\n{}", self.summary(&place, Page::new(columns_of(std::io::stdout())))));
+        show(&format!("\n{}", self.printed(&place).trim_end()));
         if let Some(shard) = self.shard_line() {
             show(&shard);
         }
@@ -48,7 +48,7 @@ impl Report {
     fn save(&self, results: Results) -> Result<(), String> {
         let result =
             serde_json::to_vec_pretty(self).map_err(|error| format!("the result cannot be written: {error}"))?;
-        let others = results.folder(&self.run_id).map(|folder| self.others(&format!("Results: {}", folder.display())));
+        let others = results.folder(&self.run_id).map(|folder| self.others(&folder.display().to_string()));
         let others = others.transpose().map_err(|error| format!("the result cannot be written: {error}"))?;
         results.save(&self.run_id, &result, &others.unwrap_or_default())
     }

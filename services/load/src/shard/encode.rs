@@ -51,3 +51,22 @@ pub(crate) mod json {
         Ok(serde_json::from_slice(&Vec::deserialize_reader(from)?)?)
     }
 }
+
+/// What is written and read as text.
+pub(crate) mod text {
+    use std::{
+        fmt::Display,
+        io::{Error, Read, Result, Write},
+        str::FromStr,
+    };
+
+    use borsh::{BorshDeserialize, BorshSerialize};
+
+    pub(crate) fn write<W: Write, T: Display>(value: &T, to: &mut W) -> Result<()> {
+        value.to_string().serialize(to)
+    }
+
+    pub(crate) fn read<R: Read, T: FromStr<Err = String>>(from: &mut R) -> Result<T> {
+        String::deserialize_reader(from)?.parse().map_err(Error::other)
+    }
+}

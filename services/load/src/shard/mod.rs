@@ -7,7 +7,7 @@ mod merge;
 mod start;
 
 pub(crate) use self::{
-    encode::{duration, json, option},
+    encode::{duration, json, option, text},
     file::{SHARD, ShardFile},
     merge::Doubts,
     start::{await_start, clock_of_first},

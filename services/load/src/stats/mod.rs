@@ -24,6 +24,7 @@ pub(crate) use self::{
     gap::P99Reconciled,
     kept::{KeptFor, TraceReport},
     latency::{Distribution, Series},
+    parts::PartSample,
     recorder::{Recorder, SweepTally},
     server_counts::{Cover, ServerOpCounts, during},
     slowest::SlowRequest,

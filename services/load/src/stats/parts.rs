@@ -76,6 +76,11 @@ impl PartSamples {
         });
     }
 
+    #[cfg(test)]
+    pub(crate) fn push(&mut self, sample: PartSample) {
+        self.samples.push(sample);
+    }
+
     fn thin(&mut self) {
         let mut odd = false;
         self.samples.retain(|_| {

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use books::Books;
@@ -64,6 +64,8 @@ pub enum Fault {
     Hang,
     /// Does one operation after the other, each in its time, also those that nobody waits for any more.
     Busy(Duration),
+    /// Does at most one operation in so long, whatever comes: a token bucket without a burst.
+    Bucket(Duration),
     /// Counts every operation twice.
     Overcount,
     /// Counts nothing.
@@ -112,6 +114,8 @@ pub struct FakeNode {
     registers: Arc<Mutex<Registers>>,
     /// Held by the operation that a busy node is at.
     busy: Mutex<()>,
+    /// When there is a token again.
+    token_at: Mutex<Option<Instant>>,
     /// The members that it knows, as JSON.
     members: Mutex<String>,
     /// The WRITE_CONCERN that it reports; none if 0.
@@ -147,6 +151,7 @@ impl FakeNode {
             kept: Mutex::default(),
             registers,
             busy: Mutex::default(),
+            token_at: Mutex::default(),
             members: Mutex::new("[]".to_owned()),
             concern: AtomicU64::new(0),
         });
@@ -228,6 +233,15 @@ impl FakeNode {
         if let (Fault::Busy(time), true) = (fault, is_load) {
             let _turn = self.busy.lock().unwrap();
             thread::sleep(time);
+        }
+        if let (Fault::Bucket(every), true) = (fault, is_load) {
+            let at = {
+                let mut token_at = self.token_at.lock().unwrap();
+                let at = token_at.unwrap_or_else(Instant::now).max(Instant::now());
+                *token_at = Some(at + every);
+                at
+            };
+            thread::sleep(at.saturating_duration_since(Instant::now()));
         }
         if request.host != format!("127.0.0.1:{}", self.port) {
             return Some(respond("421 Misdirected Request", "", &request.host));
