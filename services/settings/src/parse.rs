@@ -70,9 +70,11 @@ fn effective(command: &Command, raw: &ArgMatches) -> BTreeMap<String, String> {
         let Some(name) = arg.get_env() else { continue };
         let given: Vec<_> = raw.get_raw(arg.get_id().as_str()).into_iter().flatten().collect();
         let is_empty = given.iter().all(|value| value.is_empty());
-        let given = if is_empty { arg.get_default_values().iter().map(|value| value.as_os_str()).collect() } else { given };
+        let given =
+            if is_empty { arg.get_default_values().iter().map(|value| value.as_os_str()).collect() } else { given };
         if !given.is_empty() {
-            let text = given.iter().map(|value| without_password(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
+            let text =
+                given.iter().map(|value| without_password(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
             values.insert(name.to_string_lossy().into_owned(), text);
         }
     }

@@ -316,7 +316,8 @@ impl schemars::JsonSchema for Integrity {
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let count = serde_json::json!({"type": "integer", "minimum": 0});
         let kinds: Vec<_> = Violation::ALL.into_iter().map(Violation::name).collect();
-        let mut properties: serde_json::Map<_, _> = kinds.iter().map(|name| ((*name).to_owned(), count.clone())).collect();
+        let mut properties: serde_json::Map<_, _> =
+            kinds.iter().map(|name| ((*name).to_owned(), count.clone())).collect();
         properties.extend(["stale", "foreign", "overwritten"].map(|name| (name.to_owned(), count.clone())));
         properties.insert("explained".to_owned(), serde_json::json!({"type": "object", "additionalProperties": count}));
         let examples = generator.subschema_for::<Vec<Finding>>();

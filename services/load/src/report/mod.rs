@@ -11,7 +11,7 @@ mod summary;
 mod tests;
 mod verdict;
 
-pub(crate) use self::numbers::grouped;
+pub(crate) use self::numbers::{cell, grouped};
 #[cfg(test)]
 pub(crate) use self::tests::full_report;
 pub(crate) use self::{page::Page, verdict::Verdict};

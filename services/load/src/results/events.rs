@@ -113,7 +113,12 @@ impl Happened<'_> {
                 for (at_s, action) in [(survivor.dead_at_s, "seen_dead"), (survivor.alive_at_s, "seen_alive")] {
                     let Some(at_s) = at_s else { continue };
                     let (target, seen_by) = (fault.targets.first().map(String::as_str), Some(survivor.node.as_str()));
-                    events.push(Event { fault: Some(fault.kind), target, seen_by, ..self.after(at_s, "fault", action) });
+                    events.push(Event {
+                        fault: Some(fault.kind),
+                        target,
+                        seen_by,
+                        ..self.after(at_s, "fault", action)
+                    });
                 }
             }
         }
@@ -149,7 +154,8 @@ mod tests {
         drop(log.begin("prefill"));
         let [StageTimes { began_ms, .. }] = log.all()[..] else { panic!("one stage") };
         let load_began_ms = began_ms + 5000;
-        let stages = [log.all()[0], StageTimes { stage: "load", began_ms: load_began_ms, ended_ms: load_began_ms + 9000 }];
+        let stages =
+            [log.all()[0], StageTimes { stage: "load", began_ms: load_began_ms, ended_ms: load_began_ms + 9000 }];
         let survivor = Survivor { node: "b".to_owned(), dead_at_s: Some(2.5), alive_at_s: None };
         let crash = FaultRecord { survivors: vec![survivor], ..FaultRecord::example(1, 1.0) };
         let begun = Moment { action: "begun", kind: "crash", target: "a".to_owned(), unix_ms: load_began_ms + 1000 };

@@ -1,5 +1,6 @@
 //! What stays of a run: its folder of files, and what is done with stored runs later.
 
+mod compare;
 mod events;
 mod intervals;
 mod machine;
@@ -7,6 +8,7 @@ mod place;
 mod publish;
 #[cfg(test)]
 mod schema;
+mod stored;
 
 pub use self::place::Results;
 pub(crate) use self::{

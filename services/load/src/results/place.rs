@@ -106,7 +106,8 @@ impl Place {
             name.push(".part");
             PathBuf::from(name)
         });
-        let mut file = File::options().write(true).create(!is_special).truncate(false).open(part.as_deref().unwrap_or(path))?;
+        let mut file =
+            File::options().write(true).create(!is_special).truncate(false).open(part.as_deref().unwrap_or(path))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(None),
             // Not every file system has locks.
@@ -120,7 +121,9 @@ impl Place {
     fn save(&mut self, run_id: &str, result: &[u8], others: &[(&str, Vec<u8>)]) -> io::Result<()> {
         match self {
             Self::Folder { parent, unfinished, .. } => {
-                for (name, contents) in others.iter().map(|(name, contents)| (*name, &contents[..])).chain([(RESULT, result)]) {
+                for (name, contents) in
+                    others.iter().map(|(name, contents)| (*name, &contents[..])).chain([(RESULT, result)])
+                {
                     fs::write(unfinished.join(name), contents)?;
                 }
                 fs::rename(unfinished, parent.join(run_id))

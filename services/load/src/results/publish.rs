@@ -40,7 +40,8 @@ impl Report {
     }
 
     fn save(&self, results: Results) -> Result<(), String> {
-        let result = serde_json::to_vec_pretty(self).map_err(|error| format!("the result cannot be written: {error}"))?;
+        let result =
+            serde_json::to_vec_pretty(self).map_err(|error| format!("the result cannot be written: {error}"))?;
         let others = results.folder(&self.run_id).map(|folder| self.others(&format!("Results: {}", folder.display())));
         let others = others.transpose().map_err(|error| format!("the result cannot be written: {error}"))?;
         results.save(&self.run_id, &result, &others.unwrap_or_default())

@@ -32,7 +32,8 @@ fn the_schema_in_the_repository_is_that_of_the_types() {
 fn a_result_in_which_everything_has_happened_keeps_to_the_schema() {
     let validator = jsonschema::validator_for(&made()).unwrap();
     let mut result = serde_json::to_value(full_report()).unwrap();
-    let errors: Vec<_> = validator.iter_errors(&result).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let errors: Vec<_> =
+        validator.iter_errors(&result).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     result["totals"]["total"] = "many".into();
     assert!(!validator.is_valid(&result), "the schema allows anything");

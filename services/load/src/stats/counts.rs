@@ -102,7 +102,11 @@ mod tests {
         let (mut sum, mut same) = (Counted::default(), Distribution::default());
         sum.add(&counts);
         sum.add_since(&Counted::default(), &mut same);
-        assert!(same.buckets().eq(recorded.buckets()), "{:?}", same.buckets().zip(recorded.buckets()).find(|(a, b)| a != b));
+        assert!(
+            same.buckets().eq(recorded.buckets()),
+            "{:?}",
+            same.buckets().zip(recorded.buckets()).find(|(a, b)| a != b)
+        );
         assert!(sum.filled().eq(recorded.buckets()));
     }
 
