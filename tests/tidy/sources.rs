@@ -36,6 +36,8 @@ impl Sources {
             .sort_by_file_name()
             .into_iter()
             .filter_entry(|entry| !matches!(entry.file_name().to_str(), Some("target" | ".git" | "node_modules")))
+            // Of runs on this machine.
+            .filter_entry(|entry| entry.depth() != 1 || entry.file_name() != "results")
             .map(|entry| entry.expect("the repository can be read"))
             .filter(|entry| entry.file_type().is_file())
             .filter_map(|entry| {

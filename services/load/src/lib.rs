@@ -30,7 +30,7 @@ pub use history::Violation;
 pub use limits::check_files;
 pub use phase::Phase;
 pub use program::{block_on, exit_code};
-pub use results::Results;
+pub use results::{Format, Results, StoredRuns};
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use version::Version;

@@ -29,10 +29,11 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
-    if let Some(Command::NullServer { port, threads }) = settings.command {
-        return null_server::serve(port, threads).map(|()| 0);
+    match &settings.command {
+        Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
+        Some(Command::Stored(runs)) => runs.run(settings.load.results.as_deref()),
+        None => block_on(run(&settings)),
     }
-    block_on(run(&settings))
 }
 
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use load::{FaultPlan, LoadSettings, PlannedFault};
+use load::{FaultPlan, LoadSettings, PlannedFault, StoredRuns};
 use observability::TraceSettings;
 use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, ttl_ms, url, whole};
 
@@ -33,6 +33,8 @@ pub(crate) struct Settings {
 /// What else the binary can do.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Stored(StoredRuns),
     /// Answers every HTTP request with the same 24 bytes, as fast as this machine can: the yardstick for servers
     NullServer {
         /// The TCP port on 127.0.0.1

@@ -1,5 +1,6 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
+mod entries;
 mod fault_table;
 pub(crate) mod numbers;
 mod page;
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use self::reconcile::Reconciliation;
+use self::{entries::EntryOutcome, reconcile::Reconciliation};
 use crate::{
     Counter, ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation,
     exec::{Divergence, Observed, Sample, Standstill},
@@ -63,6 +64,8 @@ pub struct Report {
     pub totals: Totals,
     /// Percentiles, from the whole to its parts.
     pub rows: Vec<Row>,
+    /// Operations by entry node and outcome.
+    pub entries: Vec<EntryOutcome>,
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
     /// The first failed operations, one by one.
@@ -239,6 +242,7 @@ impl Report {
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
             rows: rows(run, recorder),
+            entries: EntryOutcome::all(run, recorder),
             errors: recorder.errors.summaries(),
             failed: recorder
                 .aftermath

@@ -1,10 +1,13 @@
 //! A finished run becomes files and a summary.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use settings::{COLUMNS, columns_of};
 
-use super::{Intervals, Results, StageTimes, events::Happened};
+use super::{Intervals, Results, StageTimes, events::Happened, html, intervals};
 use crate::{
     Moment, Run,
     exec::show,
@@ -42,13 +45,14 @@ impl Report {
     fn save(&self, results: Results) -> Result<(), String> {
         let result =
             serde_json::to_vec_pretty(self).map_err(|error| format!("the result cannot be written: {error}"))?;
-        let others = results.folder(&self.run_id).map(|folder| self.others(&format!("Results: {}", folder.display())));
+        let others =
+            results.folder(&self.run_id).map(|folder| self.others(&format!("Results: {}", folder.display()), &result));
         let others = others.transpose().map_err(|error| format!("the result cannot be written: {error}"))?;
         results.save(&self.run_id, &result, &others.unwrap_or_default())
     }
 
     /// All files of a run's folder but the result.
-    fn others(&self, place: &str) -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
+    fn others(&self, place: &str, result: &[u8]) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
         let (mut intervals, mut events) = (Vec::new(), Vec::new());
         let load = self.recorded.stages.iter().find(|stage| stage.stage == "load");
         let load_began_ms = load.map_or(self.ended_unix_ms, |load| load.began_ms);
@@ -66,7 +70,12 @@ impl Report {
         happened.write(&mut events)?;
         let summary = self.summary(place, Page::new(Some(COLUMNS)));
         let summary = format!("{}\n", anstream::adapter::strip_str(&summary));
-        Ok(vec![(INTERVALS, intervals), (EVENTS, events), (SUMMARY, summary.into_bytes())])
+        // From what was written, so that it can be made again of the files.
+        let page =
+            html::page(&serde_json::from_slice(result)?, &intervals::read(&intervals).map_err(io::Error::other)?);
+        let files =
+            [(INTERVALS, intervals), (EVENTS, events), (SUMMARY, summary.into_bytes()), (REPORT, page.into_bytes())];
+        Ok(files.into())
     }
 }
 
@@ -74,3 +83,4 @@ impl Report {
 pub(crate) const INTERVALS: &str = "intervals.hlog";
 pub(crate) const EVENTS: &str = "events.ndjson";
 pub(crate) const SUMMARY: &str = "summary.txt";
+pub(crate) const REPORT: &str = "report.html";

@@ -2,7 +2,11 @@
 //! Politis and White: Automatic block-length selection for the dependent bootstrap (2004), as corrected by Patton, Politis and White
 //! (2009); its stationary bootstrap.
 
-/// The expected length of blocks of a series, in intervals; 1 if neighbours do not resemble each other.
+/// The length that estimates the variance best still estimates it too low. In halves of made-up runs, 120 intervals each, this factor
+/// and the cube root as the least length bring false alarms from 4.4 % to 3.0 % (nominal: 1 %).
+const LONGER: f64 = 1.5;
+
+/// The expected length of blocks of a series, in intervals.
 pub(super) fn block_length(series: &[f64]) -> f64 {
     let n = series.len() as f64;
     let mean = series.iter().sum::<f64>() / n;
@@ -10,10 +14,10 @@ pub(super) fn block_length(series: &[f64]) -> f64 {
         series.iter().zip(&series[lag..]).map(|(one, other)| (one - mean) * (other - mean)).sum::<f64>() / n
     };
     let variance = covariance(0);
-    // Longer blocks leave too few of them.
-    let longest = (n / 4.0).max(1.0);
+    // Four blocks are the fewest that vary at all.
+    let bounded = |length: f64| length.max(n.cbrt()).min((n / 4.0).max(1.0));
     if series.len() < 8 || variance <= 0.0 {
-        return 1.0;
+        return bounded(1.0);
     }
     // Beyond the last lag whose correlation is more than noise, as many in a row as this must be none.
     let quiet = (n.log10().sqrt() as usize).max(5);
@@ -31,9 +35,9 @@ pub(super) fn block_length(series: &[f64]) -> f64 {
         sum += 2.0 * flat_top * correlations[lag];
     }
     if window == 0 || sum <= 0.0 {
-        return 1.0;
+        return bounded(1.0);
     }
-    ((weighted / sum).powi(2) * n).cbrt().clamp(1.0, longest)
+    bounded(LONGER * ((weighted / sum).powi(2) * n).cbrt())
 }
 
 #[cfg(test)]
@@ -48,7 +52,8 @@ mod tests {
             lengths.sum::<f64>() / 40.0
         };
         let [none, some, much] = [0.0, 0.5, 0.9].map(mean);
-        assert!(none < 3.0 && (4.0..12.0).contains(&some) && (15.0..70.0).contains(&much), "{none} {some} {much}");
-        assert!((block_length(&[1.0; 50]) - 1.0).abs() < f64::EPSILON, "a constant has no memory");
+        assert!(none < 10.0 && (none..20.0).contains(&some) && (25.0..100.0).contains(&much), "{none} {some} {much}");
+        let constant = block_length(&[1.0; 125]);
+        assert!((constant - 5.0).abs() < 1e-9, "the cube root: {constant}");
     }
 }

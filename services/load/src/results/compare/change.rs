@@ -98,7 +98,7 @@ impl Batches {
     fn new(values: &[f64]) -> Self {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         // What is left over at the end of unequal batches would count for too much.
-        let length = (2.0 * block_length(values)).ceil().min(values.len() as f64 / 4.0).max(1.0) as usize;
+        let length = (block_length(values).ceil() as usize).min(values.len() / 4).max(1);
         let means: Vec<f64> =
             values.chunks_exact(length).map(|batch| batch.iter().sum::<f64>() / length as f64).collect();
         let count = means.len() as f64;

@@ -7,7 +7,7 @@ use crate::Op;
 
 /// A change of one figure beyond a bound.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Condition {
+pub struct Condition {
     pub(crate) figure: String,
     is_above: bool,
     percent: f64,

@@ -10,7 +10,7 @@ use super::blocks::block_length;
 use crate::stats::Distribution;
 
 /// How often the intervals are drawn anew.
-const RESAMPLES: usize = 1000;
+const RESAMPLES: usize = 400;
 
 /// Fewer operations than this beyond a percentile say nothing of it.
 const BEYOND_MIN: f64 = 10.0;

@@ -18,26 +18,23 @@ pub(super) fn autocorrelated(seed: u64, length: usize, correlation: f64) -> Vec<
         .collect()
 }
 
-/// The response times of one operation by interval, `operations` in each: their level and how long their tail is wander slowly, and now
-/// and then an interval stalls.
-pub(super) fn intervals(seed: u64, length: usize, operations: usize, slower_tail: f64) -> Vec<Distribution> {
+/// The response times of one operation by interval, `operations` in each: their level and how long their tail is wander slowly, by 5 %.
+/// The same once more with a slowest twentieth that is slower by this factor, so that the median stays what it is.
+pub(super) fn intervals(seed: u64, length: usize, operations: usize, slower: f64) -> [Vec<Distribution>; 2] {
     let mut dice = SmallRng::seed_from_u64(seed ^ 0x5eed);
     let (levels, tails) = (autocorrelated(seed, length, 0.7), autocorrelated(seed + 1_000_000, length, 0.7));
-    let interval = |at: usize| {
-        let mut response = Distribution::default();
-        let level_ms = (0.05 * levels[at]).exp();
-        let tail = (0.10 * tails[at]).exp();
+    let mut both = [vec![Distribution::default(); length], vec![Distribution::default(); length]];
+    for at in 0..length {
+        let (level_ms, tail) = ((0.05 * levels[at]).exp(), (0.05 * tails[at]).exp());
         for _ in 0..operations {
             let exponential: f64 = Exp1.sample(&mut dice);
             let normal: f64 = StandardNormal.sample(&mut dice);
-            let mut ms = level_ms * ((0.2 * normal).exp() + 0.2 * tail * exponential);
-            // The slowest twentieth, so that the median stays what it is.
-            if exponential > 3.0 {
-                ms *= slower_tail;
+            let ms = level_ms * ((0.2 * normal).exp() + 0.2 * tail * exponential);
+            let slower_ms = if exponential > 3.0 { ms * slower } else { ms };
+            for (responses, ms) in both.iter_mut().zip([ms, slower_ms]) {
+                responses[at].record_many((ms * 1e6) as u64, 1);
             }
-            response.record_many((ms * 1e6) as u64, 1);
         }
-        response
-    };
-    (0..length).map(interval).collect()
+    }
+    both
 }
