@@ -183,10 +183,11 @@ mod tests {
     #[test]
     fn halves_of_one_run_rarely_differ_and_a_tenth_of_p99_is_seen() {
         let significant = |changes: Vec<Change>| changes.into_iter().filter(|change| change.is_significant);
+        let mut seen = 0;
         for seed in [1, 2, 3] {
-            let (mut judged, mut false_alarms, mut seen) = (0, 0, 0);
+            let (mut judged, mut false_alarms) = (0, 0);
             for pair in 0..40 {
-                let [run, slower] = intervals(seed * 1000 + pair, 240, 150, 1.1);
+                let [run, slower] = intervals(seed * 1000 + pair, 240, 300, 1.1);
                 let first = by_interval(&run[..120]);
                 let same = percentiles("get.", &first, &by_interval(&run[120..]));
                 judged += same.len();
@@ -195,11 +196,11 @@ mod tests {
                 seen += changed.filter(|change| change.figure == "get.p99").count();
             }
             println!(
-                "seed {seed}: {false_alarms} of {judged} percentiles differ, {seen} of 40 times +10 % of p99 is seen"
+                "seed {seed}: {false_alarms} of {judged} percentiles differ, {seen} times +10 % of p99 is seen so far"
             );
             assert_eq!(judged, 160);
             assert!(false_alarms * 20 < judged, "{false_alarms} of {judged} percentiles differ with seed {seed}");
-            assert!(seen >= 38, "{seen} of 40 times +10 % of p99 is seen with seed {seed}");
         }
+        assert!(seen >= 114, "{seen} of 120 times +10 % of p99 is seen, less than 95 %");
     }
 }
