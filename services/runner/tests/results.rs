@@ -111,7 +111,7 @@ fn a_run_leaves_a_folder_that_can_be_shown_reported_and_compared() {
 
     let (code, text) =
         stored(&results, &["compare", id, id, "--fail-on", "get.p99 > +0%", "--fail-on", "throughput < -0%"]);
-    assert!(code == 0 && text.contains("GET p99 ") && !text.contains("significant\n"), "{code}: {text}");
+    assert!(code == 0 && text.contains("GET p99, ms ") && !text.contains("significant\n"), "{code}: {text}");
     let (code, text) = stored(&results, &["compare", id, run.to_str().unwrap(), "--format", "json"]);
     let compared: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &compared["warnings"], &compared["a"]["run_id"]), (0, &Value::Array(Vec::new()), &id.into()));

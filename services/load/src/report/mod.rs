@@ -28,7 +28,7 @@ use crate::{
     faults::{FaultRecord, dead_at_once, judge, too_much, unix_ms},
     history::Integrity,
     plan::Plan,
-    results::{Machine, Recorded},
+    results::{Machine, Recorded, Versions},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
@@ -123,16 +123,6 @@ pub struct Report {
 /// Raised when a field of the results goes or changes its meaning.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// The versions of those who took part.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Versions {
-    /// The runner's.
-    pub runner: &'static str,
-    /// Each node's, in the order of the targets; nothing if it does not tell.
-    pub nodes: Vec<Option<String>>,
-}
-
 /// Counts over the load.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -224,7 +214,6 @@ impl Report {
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
-        let nodes = observed.stats_at_start.iter().map(|stats| stats.as_ref()?.version()).collect();
         let traced = kept.values().any(|kept| kept.count > 0);
         let load_time = observed.load_time;
         let (samples, intervals) = std::mem::take(&mut observed.sampler).finish(&run.live, load_time);
@@ -233,7 +222,7 @@ impl Report {
             run_id: run.id(),
             began_unix_ms: run.began_unix_ms(),
             machine: observed.machine.clone(),
-            versions: Versions { runner: env!("CARGO_PKG_VERSION"), nodes },
+            versions: Versions::of(&observed.stats_at_start),
             settings: settings::started_with(),
             ended_unix_ms: unix_ms(),
             setup: plan.clone(),

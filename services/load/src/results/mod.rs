@@ -19,6 +19,6 @@ pub use self::{
 pub(crate) use self::{
     events::{StageLog, StageTimes},
     intervals::Intervals,
-    machine::Machine,
+    machine::{Machine, Versions},
     publish::Recorded,
 };

@@ -61,7 +61,7 @@ function verdict() {
     ["operations", grouped(run.totals.total)],
     ["errors", grouped(run.totals.errors)],
     ["outcome unknown", grouped(run.totals.indeterminate)],
-    ["lost writes", run.sweep ? `${grouped(run.sweep.lost)} of ${grouped(run.sweep.keys)} keys` : "not checked"],
+    [run.sweep ? `lost writes, of ${grouped(run.sweep.keys)} keys` : "lost writes: no final sweep", run.sweep ? grouped(run.sweep.lost) : "–"],
     ["GET p50 · p99, ms", `${millis(row("GET", "p50_ms"))} · ${millis(row("GET", "p99_ms"))}`],
     ["SET p50 · p99, ms", `${millis(row("SET", "p50_ms"))} · ${millis(row("SET", "p99_ms"))}`],
     ["load, seconds", run.load_s.toFixed(1)],
@@ -125,7 +125,7 @@ function overTime(place, width, lines, isLog, unit) {
   }));
   const options = {
     width, height: 230, hooks: { drawClear: [shade] },
-    scales: { x: { time: false }, y: isLog ? { distr: 3 } : { range: (_, __, max) => [0, max * 1.05 || 1] } },
+    scales: { x: { time: false, range: (_, __, max) => [0, max] }, y: isLog ? { distr: 3 } : { range: (_, __, max) => [0, max * 1.05 || 1] } },
     series: [{ label: "s", value: (_, at) => known(at) ? at.toFixed(1) : "–" }, ...series],
     axes: axes(plain, isLog ? logged(millis) : plain),
   };

@@ -20,12 +20,12 @@ impl fmt::Display for Comparison {
         for (name, side) in [("A", &self.a), ("B", &self.b)] {
             writeln!(f, "{}", wrapped(&side.line(name), columns, 3))?;
         }
-        writeln!(f, "\n{:<13}{:>11}{:>11}{:>9}   {}", "", "A", "B", "change", "99 % interval")?;
+        writeln!(f, "\n{:<18}{:>10}{:>10}{:>9}   {}", "", "A", "B", "change", "99 % interval")?;
         for change in &self.changes {
             writeln!(f, "{}", line(change))?;
         }
-        let caution = "Each interval is from the intervals of half a second of one run each. What differs by chance from run to run is not in \
-                       it: repeat both runs before you trust a small change.";
+        let caution = "The confidence intervals rest on one run each. What differs by chance from run to run is not in them: repeat \
+                       both runs before you trust a small change.";
         writeln!(f, "\n{}", wrapped(caution, columns.min(settings::COLUMNS), 0))?;
         for failed in &self.failed {
             writeln!(f, "FAILED  {failed}")?;
@@ -66,5 +66,6 @@ fn line(change: &Change) -> String {
         Some((op, percentile)) => format!("{} {percentile}", op.to_uppercase()),
         None => change.figure.clone(),
     };
-    format!("{name:<13}{a:>11}{b:>11}{change_percent:>9}   {between}{mark}")
+    let name = format!("{name}, {}", change.unit);
+    format!("{name:<18}{a:>10}{b:>10}{change_percent:>9}   {between}{mark}")
 }
