@@ -34,6 +34,7 @@ fn start() -> Result<u8, String> {
     match &settings.command {
         Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
         Some(Command::Merge { shards }) => merge(shards)?.publish(Results::open(settings.load.results.as_deref())?),
+        Some(Command::Stored(runs)) => runs.run(settings.load.results.as_deref()),
         Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),
         // A run file was read with the settings.
         Some(Command::Run { .. } | Command::Rerun { .. }) | None => block_on(run(&settings)),

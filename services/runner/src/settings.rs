@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault};
+use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault, StoredRuns};
 use observability::TraceSettings;
 use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, ttl_ms, url, whole};
 
@@ -63,6 +63,8 @@ pub(crate) enum Command {
         #[arg(required = true)]
         shards: Vec<PathBuf>,
     },
+    #[command(flatten)]
+    Stored(StoredRuns),
     /// Answers every HTTP request with the same 24 bytes, as fast as this machine can: the yardstick for servers
     NullServer {
         /// The TCP port on 127.0.0.1

@@ -104,11 +104,11 @@ fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistak
         if source.is_none_or(|source| source == ValueSource::DefaultValue) {
             continue;
         }
-        // Positional values have their own checks, whose words clap finds.
-        let Some(long) = arg.get_long() else {
-            good.extend(raw.get_raw(id).into_iter().flatten().map(OsStr::to_owned));
+        // What has no flag is told by its place.
+        let long = arg.get_long().unwrap_or_default();
+        if long.is_empty() && !arg.is_positional() {
             continue;
-        };
+        }
         if !arg.get_action().takes_values() {
             good.push(format!("--{long}").into());
             continue;
@@ -117,11 +117,18 @@ fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistak
             if source == Some(ValueSource::EnvVariable) && value.is_empty() {
                 continue;
             }
-            let flag = [OsStr::new("--"), OsStr::new(long), OsStr::new("="), value].into_iter().collect::<OsString>();
+            let flag = if long.is_empty() {
+                value.to_owned()
+            } else {
+                [OsStr::new("--"), OsStr::new(long), OsStr::new("="), value].into_iter().collect::<OsString>()
+            };
             match expected(arg, value, &flag) {
                 None => good.push(flag),
                 Some(expected) => {
-                    let name = arg.get_env().unwrap_or_else(|| OsStr::new(long)).to_string_lossy();
+                    let name = arg
+                        .get_env()
+                        .unwrap_or_else(|| OsStr::new(if long.is_empty() { id } else { long }))
+                        .to_string_lossy();
                     let value = if arg.is_hide_env_values_set() { "***".into() } else { value.to_string_lossy() };
                     mistakes.refuse(&name, value, expected);
                 }

@@ -1,5 +1,6 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
+mod entries;
 mod fault_table;
 mod first_screen;
 mod max_rate;
@@ -22,7 +23,7 @@ mod verdict_lines;
 pub(crate) use self::tests::full_report;
 pub(crate) use self::{
     max_rate::{Measured, Step},
-    numbers::grouped,
+    numbers::{cell, grouped},
     page::Page,
     verdict::Verdict,
 };
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use self::{
+    entries::EntryOutcome,
     max_rate::MaxRate,
     objectives::{Evidence, JudgedObjective},
     reconcile::Reconciliation,
@@ -42,7 +44,7 @@ use crate::{
     faults::{FaultRecord, dead_at_once, judge, too_much},
     history::Integrity,
     plan::Plan,
-    results::{Machine, Recorded},
+    results::{Machine, Recorded, Versions},
     shard::{Doubts, ShardFile},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
@@ -84,6 +86,8 @@ pub struct Report {
     /// Operations that failed or have an unknown outcome, by part of the run.
     #[serde(skip)]
     failed_by_phase: [u64; Phase::ALL.len()],
+    /// Operations by entry node and outcome.
+    pub entries: Vec<EntryOutcome>,
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
     /// The first failed operations, one by one.
@@ -148,16 +152,6 @@ pub struct Report {
 
 /// Raised when a field of the results goes or changes its meaning.
 pub(crate) const SCHEMA: u32 = 1;
-
-/// The versions of those who took part.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Versions {
-    /// The runner's.
-    pub runner: &'static str,
-    /// Each node's, in the order of the targets; nothing if it does not tell.
-    pub nodes: Vec<Option<String>>,
-}
 
 /// Counts over the load.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -261,7 +255,6 @@ impl Report {
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
-        let nodes = observed.stats_at_start.iter().map(|stats| stats.as_ref()?.version()).collect();
         let traced = kept.values().any(|kept| kept.count > 0);
         let faults = faults(recorder, std::mem::take(&mut observed.faults));
         let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
@@ -276,7 +269,7 @@ impl Report {
             run_id: std::mem::take(&mut observed.run_id),
             began_unix_ms: observed.times.began,
             machine: std::mem::take(&mut observed.machine),
-            versions: Versions { runner: env!("CARGO_PKG_VERSION"), nodes },
+            versions: Versions::of(&observed.stats_at_start),
             settings: settings::started_with(),
             ended_unix_ms: observed.times.ended,
             setup,
@@ -286,6 +279,7 @@ impl Report {
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
             rows: rows(plan, recorder),
+            entries: EntryOutcome::all(plan, recorder),
             failed_by_phase: failed_by_phase(recorder),
             errors: recorder.errors.summaries(),
             failed: recorder

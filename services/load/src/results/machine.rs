@@ -1,9 +1,12 @@
-//! The machine that the runner is on, and how busy it was before the run: figures of two machines are not to be compared.
+//! The machine that the runner is on, how busy it was before the run, and the versions of those who took part: figures of two machines
+//! are not to be compared.
 
 use std::fs;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
+
+use crate::NodeStats;
 
 /// What is known of it; on systems without `/proc` only the cores.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,24 @@ impl Machine {
             load_average: read("/proc/loadavg").and_then(|text| averages(&text)),
             tcp_congestion_control: line("/proc/sys/net/ipv4/tcp_congestion_control"),
         }
+    }
+}
+
+/// The versions of those who took part.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Versions {
+    /// The runner's.
+    pub runner: &'static str,
+    /// Each node's, in the order of the targets; nothing if it does not tell.
+    pub nodes: Vec<Option<String>>,
+}
+
+impl Versions {
+    /// Those of the nodes as they told them with their counters.
+    pub(crate) fn of(nodes: &[Option<NodeStats>]) -> Self {
+        let nodes = nodes.iter().map(|stats| stats.as_ref()?.version()).collect();
+        Self { runner: env!("CARGO_PKG_VERSION"), nodes }
     }
 }
 

@@ -1,11 +1,14 @@
 //! A finished run becomes files and a summary.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use settings::COLUMNS;
 
-use super::{Intervals, Results, StageTimes, events::Happened};
+use super::{Intervals, Results, StageTimes, events::Happened, html, intervals};
 use crate::{
     Moment, Run,
     exec::show,
@@ -48,13 +51,13 @@ impl Report {
     fn save(&self, results: Results) -> Result<(), String> {
         let result =
             serde_json::to_vec_pretty(self).map_err(|error| format!("the result cannot be written: {error}"))?;
-        let others = results.folder(&self.run_id).map(|folder| self.others(&folder.display().to_string()));
+        let others = results.folder(&self.run_id).map(|folder| self.others(&folder.display().to_string(), &result));
         let others = others.transpose().map_err(|error| format!("the result cannot be written: {error}"))?;
         results.save(&self.run_id, &result, &others.unwrap_or_default())
     }
 
     /// All files of a run's folder but the result.
-    fn others(&self, place: &str) -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
+    fn others(&self, place: &str, result: &[u8]) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
         let (mut intervals, mut events) = (Vec::new(), Vec::new());
         let load = self.recorded.stages.iter().find(|stage| stage.stage == "load");
         let load_began_ms = load.map_or(self.ended_unix_ms, |load| load.began_ms);
@@ -72,7 +75,15 @@ impl Report {
         happened.write(&mut events)?;
         let summary = self.summary(place, Page::new(Some(COLUMNS)));
         let summary = format!("{}\n", anstream::adapter::strip_str(&summary));
-        let mut files = vec![(INTERVALS, intervals), (EVENTS, events), (SUMMARY, summary.into_bytes())];
+        // From what was written, so that it can be made again of the files.
+        let page =
+            html::page(&serde_json::from_slice(result)?, &intervals::read(&intervals).map_err(io::Error::other)?);
+        let mut files = vec![
+            (INTERVALS, intervals),
+            (EVENTS, events),
+            (SUMMARY, summary.into_bytes()),
+            (REPORT, page.into_bytes()),
+        ];
         files.extend(self.shard().map(|shard| (SHARD, shard.to_vec())));
         Ok(files)
     }
@@ -82,3 +93,4 @@ impl Report {
 pub(crate) const INTERVALS: &str = "intervals.hlog";
 pub(crate) const EVENTS: &str = "events.ndjson";
 pub(crate) const SUMMARY: &str = "summary.txt";
+pub(crate) const REPORT: &str = "report.html";
