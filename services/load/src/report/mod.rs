@@ -1,6 +1,7 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
 mod entries;
+mod explained;
 mod fault_table;
 mod first_screen;
 mod max_rate;
@@ -39,9 +40,9 @@ use self::{
     reconcile::Reconciliation,
 };
 use crate::{
-    ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
+    ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Observed, Sample, Standstill},
-    faults::{FaultRecord, dead_at_once, judge, too_much},
+    faults::{FaultRecord, judge, too_much},
     history::Integrity,
     plan::Plan,
     results::{Machine, Recorded, Versions},
@@ -237,6 +238,18 @@ pub struct Lag {
     pub schedule_late_ms: f64,
 }
 
+impl Lag {
+    fn of(recorder: &Recorder) -> Self {
+        Self {
+            max_ms: recorder.lag_max.as_secs_f64() * 1e3,
+            backlog_max: recorder.backlog_high,
+            offered: recorder.offered,
+            dropped: recorder.dropped,
+            schedule_late_ms: recorder.late_max.as_secs_f64() * 1e3,
+        }
+    }
+}
+
 impl Report {
     /// Of a run that this process has made.
     ///
@@ -297,13 +310,7 @@ impl Report {
             evicted_keys_max: if observed.counters_are_whole() { evicted } else { u64::MAX },
             expired: observed.change(|stats| stats.expirations),
             cpu: cpu(&observed, totals.total),
-            lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag {
-                max_ms: recorder.lag_max.as_secs_f64() * 1e3,
-                backlog_max: recorder.backlog_high,
-                offered: recorder.offered,
-                dropped: recorder.dropped,
-                schedule_late_ms: recorder.late_max.as_secs_f64() * 1e3,
-            }),
+            lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag::of(recorder)),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
             faults,
@@ -328,36 +335,6 @@ impl Report {
         report
     }
 
-    /// Moves what has an explanation out of the violations.
-    fn explain(&mut self) {
-        let (is_explained, is_allowed) = (!self.miss_explanations().is_empty(), self.losses_allowed().is_some());
-        for violation in Violation::ALL {
-            let at_most = match violation {
-                _ if is_allowed && violation.may_be_a_loss() => u64::MAX,
-                Violation::OutOfOrder if self.order_not_promised().is_some() => u64::MAX,
-                // An owner of each key that a quorum lacks must have evicted it: beyond that, keys are lost.
-                Violation::Lost if self.only_evictions_explain() => self.evicted_keys_max,
-                _ if is_explained && violation.may_be_an_eviction() => u64::MAX,
-                _ => 0,
-            };
-            self.integrity.explain(violation, at_most);
-        }
-        if let Some(sweep) = &mut self.sweep {
-            sweep.explained = self.integrity.explained(Violation::Lost);
-            sweep.lost = self.integrity.of(Violation::Lost);
-        }
-    }
-
-    /// Whether nothing but evictions explains a miss.
-    fn only_evictions_explain(&self) -> bool {
-        self.evicted > 0 && self.integrity.overwritten == 0 && (self.expired == 0 || self.setup.ttl.is_some())
-    }
-
-    /// Comparisons that found a node behind, and nothing explains it.
-    pub(crate) fn unexplained_divergences(&self) -> usize {
-        self.divergences.iter().filter(|found| !(found.has_nothing && self.evicted > 0)).count()
-    }
-
     /// Names the peers of slow requests' legs: `ids` are the nodes', in the order of the targets.
     pub(crate) fn name_peers(&mut self, ids: &[Option<String>]) {
         let slowest = self.slowest.iter_mut().flat_map(|request| &mut request.way.legs);
@@ -374,43 +351,6 @@ impl Report {
         let traces = self.traces.get_or_insert_default();
         traces.spans = spans;
         url.clone_into(&mut traces.url);
-    }
-
-    /// What may explain a miss other than a lost write, in words; empty if nothing does.
-    #[must_use]
-    pub(crate) fn miss_explanations(&self) -> Vec<String> {
-        let mut explanations = Vec::new();
-        // Where the load itself says how long values live, the checker knows which may have expired.
-        if self.evicted > 0 || (self.expired > 0 && self.setup.ttl.is_none()) {
-            explanations.push(format!("{} evicted, {} expired", grouped(self.evicted), grouped(self.expired)));
-        }
-        if self.integrity.overwritten > 0 {
-            explanations.push(format!(
-                "another client wrote {} of these values meanwhile",
-                grouped(self.integrity.overwritten)
-            ));
-        }
-        explanations.extend(self.losses_allowed());
-        explanations
-    }
-
-    /// What explains all that is explained, in words.
-    pub(crate) fn explanations(&self) -> Vec<String> {
-        let is_explained = self.integrity.explained(Violation::OutOfOrder) > 0;
-        let order = self.order_not_promised().filter(|_| is_explained);
-        self.miss_explanations().into_iter().chain(order.map(str::to_owned)).collect()
-    }
-
-    /// Two writes that one owner each has acknowledged need not have met, so neither knows of the other's version.
-    fn order_not_promised(&self) -> Option<&'static str> {
-        (self.write_concern == Some(1)).then_some("WRITE_CONCERN=1 promises no order of writes")
-    }
-
-    /// As many nodes had crashed at once as must have applied a write: nothing is promised for what they alone held.
-    fn losses_allowed(&self) -> Option<String> {
-        let (concern, dead) = (self.write_concern?, dead_at_once(&self.faults));
-        let nodes = if dead == 1 { "1 node was".to_owned() } else { format!("{dead} nodes were") };
-        (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))
     }
 }
 
