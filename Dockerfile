@@ -10,7 +10,7 @@ RUN command -v curl >/dev/null || { apt-get update && apt-get install -y --no-in
 RUN useradd --uid 10001 --no-create-home mesh && mkdir /results && chown mesh /results
 USER mesh
 WORKDIR /results
-ENV RESULTS=/results/results.json
+ENV RESULTS=/results
 # The binaries end on SIGTERM by themselves, and start nothing that would need an init.
 STOPSIGNAL SIGTERM
 

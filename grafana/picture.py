@@ -67,7 +67,7 @@ def series_of(prometheus: str, panel: dict, start: float, end: float, names: dic
     found = []
     for target in panel["targets"]:
         expr = target["expr"]
-        for variable, value in {"$run_id": "\\\\w+", "$node": "node\\\\d+", "$op": "get|set", "$__rate_interval": "4s"}.items():
+        for variable, value in {"$run_id": "\\\\d+-\\\\d+-\\\\w+", "$node": "node\\\\d+", "$op": "get|set", "$__rate_interval": "4s"}.items():
             expr = expr.replace(variable, value)
         for each in ask(prometheus, "query_range", query=expr, start=start, end=end, step="1"):
             legend = re.sub(r"\{\{(\w+)\}\}", lambda label: each["metric"].get(label[1], ""), target["legendFormat"])

@@ -1,7 +1,7 @@
 //! The runner's metrics as text. The load keeps its own counters, one set per thread; here they only get their names, so
 //! that nothing is counted twice and a scrape costs the load nothing.
 
-use std::{fmt::Write, time::Duration};
+use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use crate::{
     Exposition,
@@ -62,9 +62,9 @@ pub struct OpSeries {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultEvent {
     /// What.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// Of which fault.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// To whom.
     pub target: String,
     /// When, in milliseconds of the Unix clock.
@@ -183,8 +183,8 @@ mod tests {
             }],
             writes_sent: 7,
             faults: vec![FaultEvent {
-                action: "begun",
-                kind: "crash",
+                action: "begun".into(),
+                kind: "crash".into(),
                 target: "http://n1:1".to_owned(),
                 unix_ms: 1_700_000_000_250,
             }],

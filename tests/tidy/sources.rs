@@ -35,7 +35,12 @@ impl Sources {
         let files = WalkDir::new(root)
             .sort_by_file_name()
             .into_iter()
-            .filter_entry(|entry| !matches!(entry.file_name().to_str(), Some("target" | ".git" | "node_modules")))
+            // `results` at the root are those of runs on this machine.
+            .filter_entry(|entry| match entry.file_name().to_str() {
+                Some("target" | ".git" | "node_modules") => false,
+                Some("results") => entry.depth() != 1,
+                _ => true,
+            })
             .map(|entry| entry.expect("the repository can be read"))
             .filter(|entry| entry.file_type().is_file())
             .filter_map(|entry| {

@@ -11,6 +11,7 @@ const NO_FAULTS: &str = "there is no way to do that to this target";
 
 /// A node's counters, with the field names of `GET /stats`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeStats {
     /// Look-ups in the local store that found a live value.
@@ -35,6 +36,11 @@ impl NodeStats {
     #[must_use]
     pub fn cpu_ms(&self) -> Option<f64> {
         self.mesh.get("cpu_ms").and_then(serde_json::Value::as_f64)
+    }
+
+    /// The version of its program, if it says so.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.mesh.get("version").and_then(serde_json::Value::as_str).map(str::to_owned)
     }
 
     /// One of the node's own counters, if it has it.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// A part of a run.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Caches and connections are still cold (WARMUP).

@@ -16,12 +16,14 @@ use crate::{
 
 /// A run, decided.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plan {
     /// What the nodes are called in the summary.
     pub targets: Vec<String>,
     /// How long the load lasts.
     #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     #[serde(rename = "duration_s", serialize_with = "seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub duration: Duration,
     /// The beginning of it that is measured apart.
     #[borsh(skip)]
@@ -44,6 +46,7 @@ pub struct Plan {
     pub set_ratio: u8,
     /// What written values are padded to.
     #[serde(rename = "value_bytes", serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub value_sizes: ValueSizes,
     /// How many of a hundred operations delete.
     pub delete_ratio: u8,
@@ -53,6 +56,7 @@ pub struct Plan {
     /// How long written values live; for ever, or as long as the nodes see fit, without one.
     #[borsh(serialize_with = "option::write", deserialize_with = "option::read")]
     #[serde(rename = "ttl_ms", serialize_with = "milliseconds")]
+    #[cfg_attr(test, schemars(with = "Option<u64>"))]
     pub ttl: Option<Duration>,
     /// Answers are checked.
     #[serde(rename = "checked")]

@@ -109,8 +109,9 @@ pub struct LoadSettings {
     /// Print all tables to a terminal, before the first screen
     #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
     pub details: bool,
-    /// Where machine-readable results are written, or off
-    #[arg(long, env, default_value = "target/bench/results.json", value_parser = off_or(path))]
+    /// The folder in which each run makes one of its own, with its results, summary and report; or a path that ends in .json for the
+    /// machine-readable results alone; or off
+    #[arg(long, env, default_value = "results", value_parser = off_or(path))]
     pub results: std::option::Option<PathBuf>,
     /// Threads that make load, 1 to 255; 0 takes as many as suit this machine
     #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]

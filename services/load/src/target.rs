@@ -10,10 +10,12 @@ use crate::{Ended, Kept, Parts, Version, Way};
 
 /// A node's place in the list of targets.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeIndex(pub usize);
 
 /// How fresh a read must be (READ_CONSISTENCY).
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Consistency {
     /// Whatever one owner has; it may be briefly stale.
@@ -59,6 +61,7 @@ impl Consistency {
 
 /// What is asked.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Op {
     /// Read a key.

@@ -5,11 +5,12 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     path::{Path, PathBuf},
+    pin::pin,
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use load::{Interrupts, ResultsFile, merge, say};
+use load::{Interrupts, Results, all_of, merge, say};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -39,7 +40,7 @@ struct Load<'a> {
 /// # Errors
 /// Why there is no report.
 pub(crate) async fn run(settings: &Settings, count: u32) -> Result<u8, String> {
-    let results = ResultsFile::open(settings.load.results.as_deref())?;
+    let results = Results::open(settings.load.results.as_deref())?;
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
@@ -75,15 +76,28 @@ impl Load<'_> {
         for index in 0..self.count {
             children.push(self.start(index, (&run_id, start_s), &folder)?);
         }
-        for (index, child) in children.iter_mut().enumerate() {
-            wait(child, interrupts).await.map_err(|how| {
-                let output = fs::read_to_string(output(&folder, index as u32)).unwrap_or_default();
+        let pids: Vec<_> = children.iter().filter_map(|child| Pid::from_raw(child.id()?.cast_signed())).collect();
+        let mut ended = pin!(all_of(children.iter_mut().map(Child::wait)));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut ended => break ended,
+                // One that has ended cannot be told.
+                () = interrupts.next() => pids.iter().for_each(|pid| {
+                    let _ = kill_process(*pid, Signal::INT);
+                }),
+            }
+        };
+        for (index, ended) in (0..).zip(ended) {
+            let how = ended.map_err(|error| error.to_string())?;
+            // 1 is a guarantee that is broken: the merged report says which.
+            if !matches!(how.code(), Some(0 | 1)) {
+                let output = fs::read_to_string(output(&folder, index)).unwrap_or_default();
                 let lines: Vec<_> = output.lines().collect();
                 let last = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n  ");
-                format!("shard {index}/{} {how}:\n  {last}", self.count)
-            })?;
+                return Err(format!("shard {index}/{} ended with {how}:\n  {last}", self.count));
+            }
         }
-        Ok((0..self.count).map(|index| results(&folder, index).with_extension("shard")).collect())
+        Ok((0..self.count).map(|index| folder.join(format!("{run_id}-shard-{index}"))).collect())
     }
 
     fn start(&self, index: u32, (run_id, start_s): (&str, u64), folder: &Path) -> Result<Child, String> {
@@ -99,8 +113,7 @@ impl Load<'_> {
         if self.settings.load.start_at.is_none() {
             command.arg(format!("--start-at={start_s}"));
         }
-        let results = results(folder, index);
-        command.arg("--results").arg(results).arg("--metrics-port=0").env("KILL_TOKEN", self.kill_token);
+        command.arg("--results").arg(folder).arg("--metrics-port=0").env("KILL_TOKEN", self.kill_token);
         command.stdin(Stdio::null()).stdout(out).stderr(errors).kill_on_drop(true).spawn().map_err(failed)
     }
 }
@@ -112,27 +125,4 @@ fn own_arguments(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Ite
 
 fn output(folder: &Path, index: u32) -> PathBuf {
     folder.join(format!("shard-{index}.log"))
-}
-
-fn results(folder: &Path, index: u32) -> PathBuf {
-    folder.join(format!("shard-{index}.json"))
-}
-
-/// Waits until it has ended well; signals that ask this process to end ask it, too.
-async fn wait(child: &mut Child, interrupts: &mut Interrupts) -> Result<(), String> {
-    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-    loop {
-        tokio::select! {
-            ended = child.wait() => {
-                let ended = ended.map_err(|error| error.to_string())?;
-                // 1 is a guarantee that is broken: the merged report says which.
-                let is_measured = matches!(ended.code(), Some(0 | 1));
-                return if is_measured { Ok(()) } else { Err(format!("ended with {ended}")) };
-            }
-            // One that has ended cannot be told.
-            () = interrupts.next() => if let Some(pid) = pid {
-                let _ = kill_process(pid, Signal::INT);
-            },
-        }
-    }
 }

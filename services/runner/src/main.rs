@@ -7,6 +7,7 @@ mod local_shards;
 mod metrics;
 mod null_server;
 mod prometheus;
+mod recorded;
 mod settings;
 mod startup;
 mod supervisor;
@@ -14,7 +15,7 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{Interrupts, ResultsFile, block_on, exit_code, merge, run_plan};
+use load::{Interrupts, Results, block_on, exit_code, merge, run_plan};
 
 use crate::{
     control::HttpCluster,
@@ -32,9 +33,11 @@ fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
     match &settings.command {
         Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
-        Some(Command::Merge { shards }) => merge(shards)?.publish(ResultsFile::open(settings.load.results.as_deref())?),
+        Some(Command::Merge { shards }) => merge(shards)?.publish(Results::open(settings.load.results.as_deref())?),
+        Some(Command::Stored(runs)) => runs.run(settings.load.results.as_deref()),
         Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),
-        None => block_on(run(&settings)),
+        // A run file was read with the settings.
+        Some(Command::Run { .. } | Command::Rerun { .. }) | None => block_on(run(&settings)),
     }
 }
 
@@ -67,7 +70,7 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
 }
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
-    let results = ResultsFile::open(settings.load.results.as_deref())?;
+    let results = Results::open(settings.load.results.as_deref())?;
     let recording = Recording::start(settings, targets)?;
     if let Some(recording) = &recording {
         cluster.trace_with(&recording.traces());

@@ -3,9 +3,11 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault};
+use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault, StoredRuns};
 use observability::TraceSettings;
 use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, ttl_ms, url, whole};
+
+use crate::recorded;
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
@@ -33,6 +35,22 @@ pub(crate) struct Settings {
 /// What else the binary can do.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Command {
+    /// Runs as a file says: TOML, in which keys are settings in lower case; flags and the environment win over it
+    Run {
+        /// The file
+        file: PathBuf,
+        /// Further flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<OsString>,
+    },
+    /// Runs as a stored run did, with its seed; only flags win over it
+    Rerun {
+        /// Its folder or result.json
+        run: PathBuf,
+        /// Further flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<OsString>,
+    },
     /// Makes the load with several runners on this machine, each a shard, and one report of all
     LocalShards {
         /// How many
@@ -45,6 +63,8 @@ pub(crate) enum Command {
         #[arg(required = true)]
         shards: Vec<PathBuf>,
     },
+    #[command(flatten)]
+    Stored(StoredRuns),
     /// Answers every HTTP request with the same 24 bytes, as fast as this machine can: the yardstick for servers
     NullServer {
         /// The TCP port on 127.0.0.1
@@ -243,6 +263,19 @@ impl Settings {
     /// # Errors
     /// [`Exit`], ready to be shown.
     pub(crate) fn from_args(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let settings = Self::parse_all(arguments.clone())?;
+        let (name, recorded, flags) = match &settings.command {
+            Some(Command::Run { file, flags }) => ("run", recorded::of_file(file)?, flags),
+            Some(Command::Rerun { run, flags }) => ("rerun", recorded::of_run(run)?, flags),
+            _ => return Ok(settings),
+        };
+        let mut own = arguments.into_iter().take_while(|argument| argument != name);
+        let program = own.next();
+        Self::parse_all(program.into_iter().chain(recorded).chain(own).chain(flags.iter().cloned()))
+    }
+
+    fn parse_all(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         settings::parse(arguments, |settings: Self, mistakes| {
             settings.check_together(mistakes);
             Some(settings)

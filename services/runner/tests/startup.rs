@@ -40,8 +40,8 @@ fn a_target_that_is_named_twice_is_refused() {
 #[test]
 fn a_place_that_cannot_be_written_is_refused() {
     let mesh = FakeMesh::start();
-    for place in ["/dev/full", "/proc/no/such/results.json", "/"] {
-        let reason = format!("RESULTS={place}: expected a file that can be written");
+    for place in ["/dev/full", "/proc/no/such/results.json", "/proc", "/proc/self/status"] {
+        let reason = format!("RESULTS={place}: expected a folder or a .json file that can be written, or off");
         assert_refused(&mesh, command(&mesh.targets(), &[("RESULTS", place)]), &reason);
     }
 }

@@ -9,6 +9,7 @@ mod near_names;
 mod open_files;
 mod otel;
 mod parse;
+mod run_file;
 mod table;
 mod terminal;
 mod values;
@@ -17,7 +18,8 @@ pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
 pub use near_names::meant;
 pub use open_files::raise_file_limit;
-pub use parse::parse;
+pub use parse::{parse, started_with};
+pub use run_file::flags_of_file;
 pub use terminal::{COLUMNS, columns_of, fitted, wrapped};
 pub use values::{
     Every, TTL_MS_MAX, boolean, byte_size, bytes, default_ttl, duration, hedge_delay, host_port, millis, millis_to,

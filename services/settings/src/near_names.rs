@@ -51,7 +51,8 @@ pub fn meant<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option
     near.filter(|(edits, _)| *edits <= edits_max).map(|(_, right)| right)
 }
 
-fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {
+/// The one of `ours` that `name` is meant to be, if it is near to one.
+pub(crate) fn nearest<'a>(name: &str, ours: &BTreeSet<&'a str>) -> Option<&'a str> {
     if name.chars().count() < NAME_CHARS_MIN || ours.contains(name) || OF_OTHERS.contains(&name) {
         return None;
     }

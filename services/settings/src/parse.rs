@@ -2,8 +2,10 @@
 //! tried alone first; what is good then goes through `clap` as a whole.
 
 use std::{
+    collections::BTreeMap,
     error::Error as _,
     ffi::{OsStr, OsString},
+    sync::{Mutex, PoisonError},
 };
 
 use clap::{
@@ -44,9 +46,46 @@ pub fn parse<P: Parser, T>(
     let without_environment = P::command().mut_args(|arg| arg.env(Resettable::Reset));
     let parsed = P::from_arg_matches(&without_environment.try_get_matches_from(good)?)?;
     match build(parsed, &mut mistakes) {
-        Some(built) if mistakes.as_slice().is_empty() => Ok(built),
+        Some(built) if mistakes.as_slice().is_empty() => {
+            // A run file is read after the settings that name it: the last ones count.
+            *STARTED_WITH.lock().unwrap_or_else(PoisonError::into_inner) = effective(&command, &raw);
+            Ok(built)
+        }
         _ => Err(Exit::Mistakes(mistakes)),
     }
+}
+
+static STARTED_WITH: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// Every setting that has a value, by the name of its variable, as this process was started with it: without secrets, and without
+/// those of a subcommand. Empty before [`parse`].
+#[must_use]
+pub fn started_with() -> BTreeMap<String, String> {
+    STARTED_WITH.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn effective(command: &Command, raw: &ArgMatches) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_env_values_set()) {
+        let Some(name) = arg.get_env() else { continue };
+        let given: Vec<_> = raw.get_raw(arg.get_id().as_str()).into_iter().flatten().collect();
+        let is_empty = given.iter().all(|value| value.is_empty());
+        let given =
+            if is_empty { arg.get_default_values().iter().map(|value| value.as_os_str()).collect() } else { given };
+        if !given.is_empty() {
+            let text =
+                given.iter().map(|value| without_password(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
+            values.insert(name.to_string_lossy().into_owned(), text);
+        }
+    }
+    values
+}
+
+/// A URL may have one before its host.
+fn without_password(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
+    let host_ends = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    rest[..host_ends].rfind('@').map_or_else(|| value.to_owned(), |at| format!("{scheme}://***{}", &rest[at..]))
 }
 
 /// The same command, but any value is taken as it is.
@@ -65,11 +104,11 @@ fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistak
         if source.is_none_or(|source| source == ValueSource::DefaultValue) {
             continue;
         }
-        // Positional values have their own checks, whose words clap finds.
-        let Some(long) = arg.get_long() else {
-            good.extend(raw.get_raw(id).into_iter().flatten().map(OsStr::to_owned));
+        // What has no flag is told by its place.
+        let long = arg.get_long().unwrap_or_default();
+        if long.is_empty() && !arg.is_positional() {
             continue;
-        };
+        }
         if !arg.get_action().takes_values() {
             good.push(format!("--{long}").into());
             continue;
@@ -78,11 +117,18 @@ fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistak
             if source == Some(ValueSource::EnvVariable) && value.is_empty() {
                 continue;
             }
-            let flag = [OsStr::new("--"), OsStr::new(long), OsStr::new("="), value].into_iter().collect::<OsString>();
+            let flag = if long.is_empty() {
+                value.to_owned()
+            } else {
+                [OsStr::new("--"), OsStr::new(long), OsStr::new("="), value].into_iter().collect::<OsString>()
+            };
             match expected(arg, value, &flag) {
                 None => good.push(flag),
                 Some(expected) => {
-                    let name = arg.get_env().unwrap_or_else(|| OsStr::new(long)).to_string_lossy();
+                    let name = arg
+                        .get_env()
+                        .unwrap_or_else(|| OsStr::new(if long.is_empty() { id } else { long }))
+                        .to_string_lossy();
                     let value = if arg.is_hide_env_values_set() { "***".into() } else { value.to_string_lossy() };
                     mistakes.refuse(&name, value, expected);
                 }
@@ -123,5 +169,34 @@ impl TypedValueParser for Anything {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         (!self.0.is_empty()).then(|| Box::new(self.0.iter().cloned()) as Box<_>)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Some {
+        #[arg(long, env, default_value = "1s")]
+        _some_time: String,
+        #[arg(long, env = "SOME_URL")]
+        _some_url: Option<String>,
+        #[arg(long, env = "SOME_KEY", hide_env_values = true, default_value = "hidden")]
+        _some_key: String,
+        #[arg(long, env = "SOME_PATH")]
+        _some_path: Option<String>,
+    }
+
+    #[test]
+    fn what_a_process_was_started_with_is_known_but_for_secrets() {
+        let arguments = ["test", "--some-url=http://me:secret@p:1/x@y", "--some-key=secret"];
+        let raw = Some::command().mut_args(|arg| arg.env(Resettable::Reset)).try_get_matches_from(arguments);
+        let values = raw.map(|raw| effective(&Some::command(), &raw)).unwrap_or_default();
+        let expected = [("SOME_URL", "http://***@p:1/x@y"), ("_SOME_TIME", "1s")];
+        assert_eq!(values, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        assert_eq!(without_password("http://a:1/b"), "http://a:1/b");
     }
 }

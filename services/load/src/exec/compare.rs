@@ -14,6 +14,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// A node that stayed behind.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Divergence {
     /// When, in seconds after the load began.
     pub at_s: f64,

@@ -115,6 +115,7 @@ impl Display for Distribution {
 
 /// The keys of a run, and how one of them is chosen. Clones share the place in a sequence.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeySpace {
     /// Of this shard.
     #[serde(rename = "keys")]
@@ -123,6 +124,7 @@ pub struct KeySpace {
     #[serde(skip)]
     shard: Shard,
     #[serde(serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "String"))]
     distribution: Distribution,
     #[serde(skip)]
     choice: Choice,

@@ -13,8 +13,9 @@ use super::{
     climb::climb,
     compare::{Comparisons, compare_for_ever},
     interrupts::Interrupts,
-    progress::{Console, Sample, say, show_keys, show_load, show_stats},
+    progress::{Console, say, show_keys, show_load, show_stats},
     run::Run,
+    sampler::{Sample, Sampler},
     stages::Stages,
     standstill::{self, Standstill},
 };
@@ -23,6 +24,7 @@ use crate::{
     faults::{FaultRecord, heal_all, inject, unix_ms},
     plan::Plan,
     report::{Report, Step, numbers},
+    results::{Machine, Recorded},
     shard::{Doubts, await_start, clock_of_first, duration, json},
 };
 
@@ -49,6 +51,9 @@ pub(crate) struct Observed {
     pub(crate) served_after_load: Vec<Option<ServerCounts>>,
     /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
     pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
+    #[borsh(skip)]
+    pub(crate) sampler: Sampler,
+    #[borsh(skip)]
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
     pub(crate) faults: Vec<FaultRecord>,
@@ -67,6 +72,12 @@ pub(crate) struct Observed {
     pub(crate) clock: Option<(f64, f64)>,
     /// When what happened, by this host's clock.
     pub(crate) times: Milestones,
+    /// What all shards, or else this run alone, are called.
+    pub(crate) run_id: String,
+    /// What goes into files of their own.
+    pub(crate) recorded: Recorded,
+    /// The machine, before the load.
+    pub(crate) machine: Machine,
     #[borsh(skip)]
     pub(crate) doubts: Doubts,
     /// Those of a search for the highest rate.
@@ -145,8 +156,9 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     let run = Arc::new(Run::new(plan));
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut observed = Observed { stats_at_start: all_stats(&run, cluster).await, ..Observed::default() };
-    observed.times.began = unix_ms();
+    let stats_at_start = all_stats(&run, cluster).await;
+    let mut observed = Observed { stats_at_start, machine: Machine::look(), run_id: run.id(), ..Observed::default() };
+    observed.times.began = run.began_unix_ms();
     let views = all_views(&run, cluster).await;
     observed.write_concern = views.iter().flatten().filter_map(|view| view.write_concern).min();
     observed.ids = views.into_iter().map(|view| view.map(|view| view.id)).collect();
@@ -194,6 +206,8 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     // Whatever threads still wait for, they give it up.
     let recorder = stages.finish();
     observed.times.ended = unix_ms();
+    let (samples, intervals) = std::mem::take(&mut observed.sampler).finish(&run.live, observed.load_time);
+    (observed.samples, observed.recorded) = (samples, Recorded::of(&run, intervals));
     Report::of_run(run.plan.clone(), recorder, observed)
 }
 
@@ -226,7 +240,7 @@ async fn prefill(
     interrupts: &mut Interrupts,
     observed: &mut Observed,
 ) -> Result<(), String> {
-    let began = Instant::now();
+    let (_stage, began) = (run.stages.begin("prefill"), Instant::now());
     let console = Console::new("prefill", run.plan.keys.count().into());
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
@@ -270,17 +284,18 @@ async fn load(
     observed: &mut Observed,
 ) -> Result<(), String> {
     let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
-    let samples = RefCell::default();
+    let sampler = RefCell::default();
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
+    let stage = run.stages.begin("load");
     let standstills = standstill::Watch::start();
     observed.times.load_began = unix_ms();
     let watchers = async {
         tokio::join!(
-            show_load(run, &console, &samples),
+            show_load(run, &console, &sampler),
             end_warmup(run),
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
@@ -294,6 +309,7 @@ async fn load(
         result = until_done(run, interrupts, work) => result,
         _ = watchers => Ok(()),
     };
+    drop(stage);
     console.clear();
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
@@ -302,7 +318,7 @@ async fn load(
     observed.times.load_ended = unix_ms();
     observed.load_time = began.elapsed();
     observed.client_cpu = process_cpu().saturating_sub(cpu_began);
-    observed.samples = samples.into_inner();
+    observed.sampler = sampler.into_inner();
     observed.comparisons = Some(comparisons.into_inner());
     Ok(())
 }
@@ -312,6 +328,7 @@ async fn sweep(run: &Run, stages: &mut Stages) -> Result<u64, String> {
     let quiescence = run.plan.quiescence();
     say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
+    let _stage = run.stages.begin("sweep");
     let began = unix_ms();
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {

@@ -9,6 +9,7 @@ mod keys;
 mod lifecycle;
 mod progress;
 mod run;
+mod sampler;
 mod schedule;
 mod sizes;
 mod stages;
@@ -26,8 +27,9 @@ pub(crate) use self::{
     judged::Times,
     keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
     lifecycle::{Milestones, Observed},
-    progress::{Sample, show},
+    progress::show,
     run::EXPIRY_ALLOWANCE,
+    sampler::{SAMPLE_EVERY, Sample},
     sizes::ValueSizes,
     standstill::Standstill,
     worker::Thread,

@@ -6,33 +6,19 @@ use std::{
     time::Duration,
 };
 
-use borsh::{BorshDeserialize, BorshSerialize};
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
-use serde::Serialize;
 use settings::fitted;
+use tokio::time::MissedTickBehavior;
 
-use super::run::Run;
+use super::{
+    run::Run,
+    sampler::{SAMPLE_EVERY, Sampler},
+};
 use crate::{Cluster, Counter, NodeIndex, Snapshot, report::numbers};
 
-/// How often the run is sampled, and how many samples pass between two lines.
-const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// How many samples pass between two lines.
 const SAMPLES_PER_LINE: usize = 10;
-
-/// One moment of a run.
-#[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Serialize)]
-pub struct Sample {
-    /// The end of the interval, in seconds after the load began.
-    pub at_s: f64,
-    /// Operations per second in it.
-    pub ops_per_s: f64,
-    /// Failed operations in it.
-    pub errors: u64,
-    /// Its median response time, within 3 %.
-    pub p50_ms: f64,
-    /// Its 99th percentile, within 3 %.
-    pub p99_ms: f64,
-}
 
 /// The bar that is being shown, for everything that is printed meanwhile. A lock, taken for a line at a time.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -119,26 +105,29 @@ pub(crate) async fn show_keys(run: &Run, what: &str, counter: Counter, console: 
 }
 
 /// Samples the load until dropped.
-pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Vec<Sample>>) {
+pub(crate) async fn show_load(run: &Run, console: &Console, sampler: &RefCell<Sampler>) {
     let mut ticker = tokio::time::interval(SAMPLE_EVERY);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker.tick().await;
-    let mut before = Snapshot::of(&run.live);
-    let mut line_before = before.clone();
-    let (mut at_before, mut line_at_before) = (run.load_elapsed(), run.load_elapsed());
+    let mut line_before = Snapshot::of(&run.live);
+    let mut line_at_before = run.load_elapsed();
     for tick in 1.. {
         ticker.tick().await;
-        let (now, at) = (Snapshot::of(&run.live), run.load_elapsed());
-        let sample = sample(&now, &before, at, at_before);
-        samples.borrow_mut().push(sample);
-        run.note_p99(Duration::from_secs_f64(sample.p99_ms / 1e3));
+        let at = run.load_elapsed();
+        let (ops_per_s, p99_ms) = {
+            let mut sampler = sampler.borrow_mut();
+            let sample = sampler.take(&run.live, at);
+            (sample.ops_per_s, sample.p99_ms)
+        };
+        run.note_p99(Duration::from_secs_f64(p99_ms / 1e3));
+        let now = Snapshot::of(&run.live);
         let position = u64::try_from(run.step_elapsed().min(run.plan.duration).as_millis()).unwrap_or(u64::MAX);
         console.at(
             position,
             format!(
-                "{:.0}s  {} ops/s  p99 {:.2} ms  {} errors",
+                "{:.0}s  {} ops/s  p99 {p99_ms:.2} ms  {} errors",
                 at.as_secs_f64(),
-                numbers::grouped(sample.ops_per_s as u64),
-                sample.p99_ms,
+                numbers::grouped(ops_per_s as u64),
                 now.get(Counter::Errors)
             ),
         );
@@ -153,20 +142,8 @@ pub(crate) async fn show_load(run: &Run, console: &Console, samples: &RefCell<Ve
                 now.wrong_values(),
                 numbers::millis(now.percentile_since(&line_before, 99.0)),
             ));
-            (line_before, line_at_before) = (now.clone(), at);
+            (line_before, line_at_before) = (now, at);
         }
-        (before, at_before) = (now, at);
-    }
-}
-
-fn sample(now: &Snapshot, before: &Snapshot, at: Duration, at_before: Duration) -> Sample {
-    let seconds = at.saturating_sub(at_before).as_secs_f64().max(1e-6);
-    Sample {
-        at_s: at.as_secs_f64(),
-        ops_per_s: (now.get(Counter::Ops) - before.get(Counter::Ops)) as f64 / seconds,
-        errors: now.get(Counter::Errors) - before.get(Counter::Errors),
-        p50_ms: now.percentile_since(before, 50.0).as_secs_f64() * 1e3,
-        p99_ms: now.percentile_since(before, 99.0).as_secs_f64() * 1e3,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use crate::{
     history::{History, HistorySettings},
     phase::PhaseCell,
     plan::Plan,
+    results::StageLog,
 };
 
 /// By how much nodes' clocks, and when they sweep, may be off before a value that is still there, or already gone, is held
@@ -39,8 +40,11 @@ pub struct Run {
     pub live: Vec<Live>,
     /// What has happened to nodes.
     pub faults: FaultLog,
+    /// When each part of it began and ended.
+    pub(crate) stages: StageLog,
     /// Tells this run's values from another's.
     id: u32,
+    began: SystemTime,
     created: Instant,
     load_began: OnceLock<Instant>,
     /// Operations per second, as the bits of a float; a search changes it from step to step.
@@ -78,7 +82,9 @@ impl Run {
             phase: PhaseCell::new(phase),
             live: (0..plan.threads).map(|_| Live::default()).collect(),
             faults: FaultLog::default(),
+            stages: StageLog::default(),
             id,
+            began: SystemTime::now(),
             created: Instant::now(),
             load_began: OnceLock::new(),
             rate: AtomicU64::new(plan.rate.unwrap_or_default().to_bits()),
@@ -96,10 +102,24 @@ impl Run {
         }
     }
 
-    /// Tells this run from others, in dashboards.
+    /// Tells this run from others, in dashboards and as the name of its folder: `YYYYMMDD-HHMMSS-xxxx` in UTC, where the end is that of
+    /// the number which its values carry; or as RUN_ID says, and which shard it is.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{:06x}", self.id)
+        let (run_id, shard) = (&self.plan.run_id, self.plan.shard);
+        if !run_id.is_empty() {
+            return if shard.is_one_of_many() { format!("{run_id}-shard-{}", shard.index) } else { run_id.clone() };
+        }
+        let began = humantime::format_rfc3339_seconds(self.began).to_string();
+        let began: String = began.chars().filter(char::is_ascii_digit).collect();
+        let (day, time) = began.split_at(8);
+        format!("{day}-{time}-{:04x}", self.id & 0xffff)
+    }
+
+    /// When it was made, in milliseconds of the Unix clock.
+    pub(crate) fn began_unix_ms(&self) -> u64 {
+        let began = self.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(began.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Starts the load's clock.

@@ -16,6 +16,7 @@ const LATE: Duration = Duration::from_millis(250);
 
 /// A time in which this process did nothing, in seconds after the load began.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Standstill {
     /// Its start.
     pub from_s: f64,

@@ -1,17 +1,21 @@
 //! What happened to nodes during a run, by the wall clock: the lines that a dashboard draws over everything else. The runner
 //! keeps them because it outlives every node.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use parking_lot::Mutex;
 
 /// Something that happened to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(BorshDeserialize, BorshSerialize, Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// `begun`, `healed` or `recovered`; of a crash and a stop also `silent`, `dead`, `back` and `ready`.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// The fault, by its word in FAULTS.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The place of the fault, as in FAULTS; a node that KILL_MODE chose as in TARGETS.
     pub target: String,
     /// When, in milliseconds of the Unix clock.
@@ -28,7 +32,17 @@ pub struct FaultLog {
 impl FaultLog {
     /// Notes that a fault has come so far now.
     pub(crate) fn note(&self, action: &'static str, kind: &'static str, target: &str) {
-        self.moments.lock().push(Moment { action, kind, target: target.to_owned(), unix_ms: unix_ms() });
+        self.moments.lock().push(Moment {
+            action: action.into(),
+            kind: kind.into(),
+            target: target.to_owned(),
+            unix_ms: unix_ms(),
+        });
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Moment> {
+        self.moments.lock().clone()
     }
 
     /// The latest of each action on each node: a gauge holds one.
@@ -36,7 +50,7 @@ impl FaultLog {
     pub fn latest(&self) -> Vec<Moment> {
         let mut latest: Vec<Moment> = Vec::new();
         for moment in self.moments.lock().iter() {
-            let what = |moment: &Moment| (moment.action, moment.kind, moment.target.clone());
+            let what = |moment: &Moment| (moment.action.clone(), moment.kind.clone(), moment.target.clone());
             match latest.iter_mut().find(|known| what(known) == what(moment)) {
                 Some(known) => known.clone_from(moment),
                 None => latest.push(moment.clone()),
@@ -63,7 +77,8 @@ mod tests {
             log.note(action, kind, "a");
         }
         assert_eq!(log.moments.lock().len(), 4);
-        let latest: Vec<_> = log.latest().into_iter().map(|moment| (moment.kind, moment.action)).collect();
-        assert_eq!(latest, [("crash", "begun"), ("pause", "begun"), ("pause", "healed")]);
+        let latest: Vec<_> =
+            log.latest().into_iter().map(|moment| format!("{} {}", moment.kind, moment.action)).collect();
+        assert_eq!(latest, ["crash begun", "pause begun", "pause healed"]);
     }
 }

@@ -10,6 +10,7 @@ use crate::report::grouped;
 
 /// One fault of the schedule. Times are seconds after the load began.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FaultRecord {
     /// As it is written, without its time.
     pub fault: String,
@@ -59,6 +60,7 @@ pub struct FaultRecord {
 
 /// What one node saw of another that crashed or stopped.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Survivor {
     /// The survivor.
     pub node: String,
@@ -70,6 +72,7 @@ pub struct Survivor {
 
 /// The evidence of a fault.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// Packets that the nodes dropped for it.

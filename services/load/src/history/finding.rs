@@ -138,6 +138,7 @@ impl Violation {
 
 /// One violation, with all that is needed to look into it.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// What is wrong, as [`Violation::name`] says.
     pub kind: Cow<'static, str>,
@@ -304,6 +305,26 @@ impl Serialize for Integrity {
         map.serialize_entry("overwritten", &self.overwritten)?;
         map.serialize_entry("examples", &self.examples)?;
         map.end()
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Integrity {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Integrity".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let count = serde_json::json!({"type": "integer", "minimum": 0});
+        let kinds: Vec<_> = Violation::ALL.into_iter().map(Violation::name).collect();
+        let mut properties: serde_json::Map<_, _> =
+            kinds.iter().map(|name| ((*name).to_owned(), count.clone())).collect();
+        properties.extend(["stale", "foreign", "overwritten"].map(|name| (name.to_owned(), count.clone())));
+        properties.insert("explained".to_owned(), serde_json::json!({"type": "object", "additionalProperties": count}));
+        let examples = generator.subschema_for::<Vec<Finding>>();
+        properties.insert("examples".to_owned(), examples.into());
+        let required: Vec<_> = properties.keys().cloned().collect();
+        schemars::json_schema!({"type": "object", "properties": properties, "required": required})
     }
 }
 

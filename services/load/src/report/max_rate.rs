@@ -41,6 +41,7 @@ pub(crate) struct Measured<'a> {
 
 /// One step.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Step {
     /// Operations per second that were due.
     pub offered_ops_per_s: f64,
@@ -71,6 +72,7 @@ pub struct Step {
 
 /// What a search came to.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MaxRate {
     /// The highest rate that met the objectives.
     pub ops_per_s: Option<f64>,
@@ -88,6 +90,7 @@ pub struct MaxRate {
 
 /// Who limits the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
     /// The nodes.

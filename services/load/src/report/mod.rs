@@ -1,5 +1,6 @@
 //! What a run came to: figures, findings, and a verdict. Serialized, it is the machine-readable result.
 
+mod entries;
 mod fault_table;
 mod first_screen;
 mod max_rate;
@@ -7,10 +8,9 @@ mod max_rate_table;
 pub(crate) mod numbers;
 mod objectives;
 mod page;
-mod publish;
+mod printed;
 mod reconcile;
 mod reconcile_table;
-mod results_file;
 mod screen;
 mod slow_table;
 mod summary;
@@ -19,20 +19,24 @@ mod tests;
 mod verdict;
 mod verdict_lines;
 
-pub use self::results_file::ResultsFile;
+#[cfg(test)]
+pub(crate) use self::tests::full_report;
 pub(crate) use self::{
     max_rate::{Measured, Step},
-    numbers::grouped,
+    numbers::{cell, grouped},
+    page::Page,
+    verdict::Verdict,
 };
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use self::{
+    entries::EntryOutcome,
     max_rate::MaxRate,
     objectives::{Evidence, JudgedObjective},
-    page::Page,
     reconcile::Reconciliation,
-    verdict::Verdict,
 };
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates, Violation,
@@ -40,15 +44,29 @@ use crate::{
     faults::{FaultRecord, dead_at_once, judge, too_much},
     history::Integrity,
     plan::Plan,
+    results::{Machine, Recorded, Versions},
     shard::{Doubts, ShardFile},
     stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
 /// A finished run.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
+    /// The version of this file's form, [`SCHEMA`].
+    pub schema: u32,
+    /// Tells this run from others; its folder, and the runs of dashboards, are called so.
+    pub run_id: String,
+    /// The beginning of the run, Unix milliseconds.
+    pub began_unix_ms: u64,
     /// The end of the run, Unix milliseconds.
     pub ended_unix_ms: u64,
+    /// The machine that the runner was on.
+    pub machine: Machine,
+    /// Who took part.
+    pub versions: Versions,
+    /// Every setting as the run was started with it, by name, so that it can be repeated; without secrets.
+    pub settings: BTreeMap<String, String>,
     /// What was planned.
     pub setup: Plan,
     /// The search for the highest rate, if there was one.
@@ -68,6 +86,8 @@ pub struct Report {
     /// Operations that failed or have an unknown outcome, by part of the run.
     #[serde(skip)]
     failed_by_phase: [u64; Phase::ALL.len()],
+    /// Operations by entry node and outcome.
+    pub entries: Vec<EntryOutcome>,
     /// Failures by kind.
     pub errors: Vec<ErrorSummary>,
     /// The first failed operations, one by one.
@@ -125,10 +145,17 @@ pub struct Report {
     shard: Option<Vec<u8>>,
     /// What it all means.
     pub verdict: Verdict,
+    /// What has files of its own.
+    #[serde(skip)]
+    pub(crate) recorded: Recorded,
 }
+
+/// Raised when a field of the results goes or changes its meaning.
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Counts over the load.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Totals {
     /// Operations that ended.
     pub total: u64,
@@ -158,6 +185,7 @@ pub struct Totals {
 
 /// One line of percentiles, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// The table it belongs to.
     pub table: &'static str,
@@ -183,6 +211,7 @@ pub struct Row {
 
 /// CPU used during the load.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// By this process, in percent of one core.
     pub client_percent: f64,
@@ -194,6 +223,7 @@ pub struct Cpu {
 
 /// How far an open loop fell behind.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lag {
     /// The longest that an operation waited to begin, in milliseconds.
     pub max_ms: f64,
@@ -235,6 +265,12 @@ impl Report {
         let mut setup = plan.clone();
         setup.rate = max_rate.as_ref().map_or(plan.rate, |found| found.ops_per_s);
         let mut report = Self {
+            schema: SCHEMA,
+            run_id: std::mem::take(&mut observed.run_id),
+            began_unix_ms: observed.times.began,
+            machine: std::mem::take(&mut observed.machine),
+            versions: Versions::of(&observed.stats_at_start),
+            settings: settings::started_with(),
             ended_unix_ms: observed.times.ended,
             setup,
             max_rate,
@@ -243,6 +279,7 @@ impl Report {
             load_s: observed.load_time.as_secs_f64(),
             interrupted: observed.interrupted,
             rows: rows(plan, recorder),
+            entries: EntryOutcome::all(plan, recorder),
             failed_by_phase: failed_by_phase(recorder),
             errors: recorder.errors.summaries(),
             failed: recorder
@@ -277,6 +314,7 @@ impl Report {
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
+            recorded: observed.recorded,
             doubts: observed.doubts,
             shard: None,
             verdict: Verdict::default(),

@@ -18,6 +18,7 @@ const SHARE_OF_MIN: u64 = 100;
 
 /// An objective and what the run came to.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JudgedObjective {
     /// As it is written.
     pub objective: String,

@@ -13,6 +13,7 @@ use crate::{
 
 /// The outcome of client/server reconciliation.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reconciliation {
     /// What nothing explains makes the run invalid.
     pub is_binding: bool,
@@ -28,6 +29,7 @@ pub struct Reconciliation {
 
 /// One operation's counts. Reads of comparisons are among them on both sides.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OpReconciled {
     /// Which.
     pub op: Op,
@@ -53,6 +55,7 @@ pub struct OpReconciled {
 
 /// One outcome on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutcomeReconciled {
     /// Which.
     pub outcome: &'static str,
@@ -64,6 +67,7 @@ pub struct OutcomeReconciled {
 
 /// A node that lost what it had counted, or does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LossyNode {
     /// Its place among the targets.
     pub node: usize,
@@ -81,6 +85,7 @@ pub struct LossyNode {
 
 /// Something that nothing explains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The node's place among the targets.
     pub node: usize,

@@ -32,7 +32,7 @@ fn target(node: usize) -> String {
 }
 
 /// A run of three nodes with long names in which everything has happened, with large figures.
-fn full_report() -> Report {
+pub(crate) fn full_report() -> Report {
     let arguments = [
         "test",
         "--keys=1000",
@@ -117,6 +117,7 @@ fn happened(report: &mut Report) {
         errors: 9,
         p50_ms: 1.0,
         p99_ms: f64::from(at) * 99.0,
+        ops: Vec::new(),
     };
     report.samples = (1..99).map(sample).collect();
     (report.prefill_s, report.evicted, report.expired) = (1234.5, 12_345_678, 12_345_678);
@@ -277,7 +278,7 @@ fn columns(line: &str) -> usize {
 #[test]
 fn a_summary_of_everything_fits_80_columns() {
     let report = full_report();
-    let out = summary::render(&report, "Results: target/bench/results.json", Page::new(Some(COLUMNS)));
+    let out = summary::render(&report, "Results: results/20261128-211703-7c1e", Page::new(Some(COLUMNS)));
     let wide: Vec<_> = out.lines().filter(|line| columns(line) > COLUMNS).collect();
     assert!(wide.is_empty(), "{wide:#?}\n{out}");
     for section in
@@ -307,7 +308,7 @@ fn a_wider_terminal_has_longer_sentences_and_the_same_tables() {
 #[test]
 fn what_programs_look_for_stays_in_one_line_in_a_file() {
     let report = full_report();
-    let out = summary::render(&report, "Results: target/bench/results.json", Page::new(None));
+    let out = summary::render(&report, "Results: results/20261128-211703-7c1e", Page::new(None));
     let out = anstream::adapter::strip_str(&out).to_string();
     let starts =
         ["Targets: [", "Total: ", "Hits: local=", "GET p50=", "Local cache counters (sum", "Full: ", "Results: "];

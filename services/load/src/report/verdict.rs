@@ -31,6 +31,7 @@ const STANDSTILL_MAX_S: f64 = 1.0;
 
 /// Whether the guarantee was kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Correctness {
     /// Nothing was found that breaks it.
@@ -44,6 +45,7 @@ pub enum Correctness {
 
 /// Whether objectives were met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Attainment {
     /// All of OBJECTIVES, and none that always holds was missed.
@@ -58,6 +60,7 @@ pub enum Attainment {
 
 /// Whether what was measured can be believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Measurement {
     /// It can.
@@ -71,6 +74,7 @@ pub enum Measurement {
 
 /// The three verdicts, the reasons for each, and the exit code.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// Of the mesh.
     pub correctness: Correctness,

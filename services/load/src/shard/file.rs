@@ -32,7 +32,7 @@ impl ShardFile {
     /// # Errors
     /// Why that is no shard's file.
     pub(crate) fn read(place: &Path) -> Result<Self, String> {
-        let path = if place.is_dir() { place.join(NAME) } else { place.to_owned() };
+        let path = if place.is_dir() { place.join(SHARD) } else { place.to_owned() };
         let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         if !bytes.starts_with(&MAGIC) {
             return Err(format!("{}: expected a shard's results of this version of the runner", path.display()));
@@ -43,4 +43,4 @@ impl ShardFile {
 }
 
 /// Its name in a folder of results.
-pub(crate) const NAME: &str = "shard.bin";
+pub(crate) const SHARD: &str = "shard.bin";

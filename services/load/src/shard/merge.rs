@@ -54,7 +54,7 @@ pub fn merge(places: &[PathBuf]) -> Result<Report, String> {
     shards.iter().for_each(|shard| recorder.merge(&shard.recorder));
     let is_one_time = order_of_counts(&shards);
     plan.reconcile &= is_one_time && doubts.invalid.is_empty();
-    Ok(Report::new(&plan, &recorder, Observed { doubts, ..whole_observed(shards) }))
+    Ok(Report::new(&plan, &recorder, Observed { doubts, ..whole_observed(shards, run_id)? }))
 }
 
 /// Why what was measured is to be doubted, before anybody has looked at it.
@@ -116,16 +116,17 @@ fn order_of_counts(shards: &[ShardFile]) -> bool {
 }
 
 /// What all of them saw.
-fn whole_observed(shards: Vec<ShardFile>) -> Observed {
+fn whole_observed(shards: Vec<ShardFile>, run_id: String) -> Result<Observed, String> {
     let mut all = shards.into_iter().map(|shard| shard.observed);
-    let Some(mut whole) = all.next() else { return Observed::default() };
-    all.for_each(|other| whole.merge(other));
-    whole
+    let mut whole = all.next().unwrap_or_default();
+    all.try_for_each(|other| whole.merge(other))?;
+    (whole.samples, whole.run_id) = (whole.recorded.intervals.samples()?, run_id);
+    Ok(whole)
 }
 
 impl Observed {
     /// Adds another shard's. Faults, and how they went, are those of the first shard, which has ordered them.
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) -> Result<(), String> {
         self.prefilled += other.prefilled;
         self.prefill_time = self.prefill_time.max(other.prefill_time);
         self.load_time = self.load_time.max(other.load_time);
@@ -149,16 +150,12 @@ impl Observed {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine, theirs) => *mine = mine.take().or(theirs),
         }
-        for (mine, theirs) in self.samples.iter_mut().zip(other.samples) {
-            mine.ops_per_s += theirs.ops_per_s;
-            mine.errors += theirs.errors;
-            mine.p50_ms = mine.p50_ms.max(theirs.p50_ms);
-            mine.p99_ms = mine.p99_ms.max(theirs.p99_ms);
-        }
+        self.recorded.intervals.merge(other.recorded.intervals)?;
         self.interrupted |= other.interrupted;
         self.swept &= other.swept;
         self.standstills.extend(other.standstills);
         self.write_concern = self.write_concern.min(other.write_concern);
+        Ok(())
     }
 }
 

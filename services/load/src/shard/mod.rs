@@ -8,7 +8,7 @@ mod start;
 
 pub(crate) use self::{
     encode::{duration, json, option, text},
-    file::ShardFile,
+    file::{SHARD, ShardFile},
     merge::Doubts,
     start::{await_start, clock_of_first},
 };

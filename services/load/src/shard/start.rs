@@ -82,7 +82,7 @@ mod tests {
         assert!(["soon", "", "18446744073709551615"].iter().all(|text| seconds(text).is_err()));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_start_that_is_over_is_missed_by_as_much() {
         let late = await_start(StartAt(SystemTime::now() - Duration::from_secs(3))).await.await;
         assert!(late.is_some_and(|late| late.starts_with("the load began 3.0 s after START_AT")));

@@ -28,6 +28,7 @@ struct Kind {
 
 /// A time in which errors happened.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorWindow {
     /// Its first tenth of a second, in seconds since the load began.
     pub from_s: f64,
@@ -39,6 +40,7 @@ pub struct ErrorWindow {
 
 /// One kind of error, for summaries.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorSummary {
     /// What went wrong.
     pub kind: String,

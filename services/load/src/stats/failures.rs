@@ -14,6 +14,7 @@ const LISTED_MAX: usize = 1000;
 
 /// A failed operation. Times are in seconds after the load began.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailedRequest {
     /// What was asked.
     pub op: Op,

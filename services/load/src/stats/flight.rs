@@ -108,6 +108,7 @@ pub struct Parts {
 
 /// One leg of an operation, in the node's words.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LegPart {
     /// Who was asked, by its name among the targets or else by its id.
     pub peer: String,
@@ -119,9 +120,11 @@ pub struct LegPart {
 
 /// An operation's way, in words.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Way {
     /// Its trace, if it has one.
     #[serde(serialize_with = "hex")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub trace: Option<u128>,
     /// Where to look at it, if it was kept.
     pub url: Option<String>,

@@ -16,6 +16,7 @@ const DEVIATIONS: f64 = 2.0;
 
 /// The way from the nodes' p99 to the client's, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct P99Reconciled {
     /// As the client sees it, from when an operation should have begun.
     pub response_ms: f64,

@@ -13,6 +13,7 @@ const LISTED_MAX: usize = 4096;
 
 /// A trace that was kept.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeptTrace {
     /// Its id.
     pub trace: String,
@@ -24,6 +25,7 @@ pub struct KeptTrace {
 
 /// What became of the spans that the client's side has kept, and of the traces that nodes were asked to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SpanFates {
     /// Spans handed to the exporter.
     pub kept: u64,
@@ -41,6 +43,7 @@ pub struct SpanFates {
 
 /// Traces of a run.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TraceReport {
     /// Where a browser finds them.
     pub url: String,
@@ -52,6 +55,7 @@ pub struct TraceReport {
 
 /// Those that were kept for one reason.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeptFor {
     /// How many.
     pub count: u64,

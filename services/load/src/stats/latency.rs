@@ -16,7 +16,7 @@ use crate::{NodeIndex, Op, Outcome, Phase};
 
 /// From 1 µs to 60 s, three significant digits.
 const LOWEST_NS: u64 = 1_000;
-const HIGHEST_NS: u64 = 60_000_000_000;
+pub(super) const HIGHEST_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
 /// What an outcome is counted as.
@@ -138,23 +138,34 @@ impl Latencies {
 pub struct Distribution(Histogram<u32>);
 
 /// As HdrHistogram's own V2 form.
+impl Distribution {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        V2Serializer::new().serialize(&self.0, &mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, String> {
+        let histogram: Histogram<u32> =
+            Deserializer::new().deserialize(&mut bytes).map_err(|error| error.to_string())?;
+        let bounds = (histogram.low(), histogram.high(), histogram.sigfig());
+        if bounds == (LOWEST_NS, HIGHEST_NS, DIGITS) {
+            Ok(Self(histogram))
+        } else {
+            Err("a histogram of other bounds".to_owned())
+        }
+    }
+}
+
 impl BorshSerialize for Distribution {
     fn serialize<W: Write>(&self, to: &mut W) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        V2Serializer::new().serialize(&self.0, &mut bytes).map_err(io::Error::other)?;
-        BorshSerialize::serialize(&bytes, to)
+        self.to_bytes().map_err(io::Error::other)?.serialize(to)
     }
 }
 
 impl BorshDeserialize for Distribution {
     fn deserialize_reader<R: Read>(from: &mut R) -> io::Result<Self> {
-        let bytes = Vec::<u8>::deserialize_reader(from)?;
-        let histogram: Histogram<u32> = Deserializer::new().deserialize(&mut &bytes[..]).map_err(io::Error::other)?;
-        let bounds = (histogram.low(), histogram.high(), histogram.sigfig());
-        if bounds != (LOWEST_NS, HIGHEST_NS, DIGITS) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a histogram of other bounds"));
-        }
-        Ok(Self(histogram))
+        Self::from_bytes(&Vec::<u8>::deserialize_reader(from)?).map_err(io::Error::other)
     }
 }
 
@@ -168,6 +179,24 @@ impl Distribution {
     /// Adds one.
     pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(nanos(latency));
+    }
+
+    /// Adds `count` of so many nanoseconds.
+    pub(crate) fn record_many(&mut self, nanos: u64, count: u64) {
+        self.0.saturating_record_n(nanos, u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    /// As it is logged.
+    pub(crate) const fn histogram(&self) -> &Histogram<u32> {
+        &self.0
+    }
+
+    /// Adds what another program may have logged.
+    ///
+    /// # Errors
+    /// If that has longer latencies than can be recorded here.
+    pub(crate) fn add_logged(&mut self, logged: &Histogram<u32>) -> Result<(), hdrhistogram::AdditionError> {
+        self.0.add(logged)
     }
 
     /// Adds all of another.

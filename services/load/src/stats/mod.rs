@@ -1,6 +1,7 @@
 //! What is measured: one recorder per thread, merged by counts at the end, and what is read live while the load runs.
 
 mod aftermath;
+mod counts;
 mod errors;
 mod failures;
 mod flight;

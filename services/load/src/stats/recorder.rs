@@ -49,6 +49,7 @@ pub(crate) struct Recorder {
 
 /// What the final sweep found.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SweepTally {
     /// Keys with an acknowledged write that were read.
     pub keys: u64,

@@ -19,6 +19,7 @@ const KINDS: usize = Phase::ALL.len() * Op::ALL.len() * OutcomeClass::ALL.len();
 
 /// One slow operation. Times are in milliseconds, and add up to the response time.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SlowRequest {
     /// The part of the run.
     pub phase: Phase,

@@ -27,6 +27,7 @@ fn view(sample: &NodeSample) -> Value {
     // Hits among all look-ups, 0 to 1; 0 before the first.
     store.insert("HitRatio".to_owned(), (hits as f64 / (hits + misses).max(1) as f64).into());
     mesh.insert("pid".to_owned(), std::process::id().into());
+    mesh.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     mesh.insert("rss_bytes".to_owned(), sample.memory.resident.into());
     mesh.insert("memory".to_owned(), memory.into());
     mesh.insert("evictions_per_s".to_owned(), sample.last_minute.evictions_per_s.into());
@@ -57,7 +58,7 @@ mod tests {
                         hedges hints_dropped hints_dropped_age hints_dropped_full_sync hints_dropped_not_owner \
                         hints_dropped_overflow hints_dropped_refused hints_oldest_age_ms hints_queued hints_queued_bytes \
                         hints_replayed hit_ratio_1m in_flight left_early memory missed_writes peers_refused pid protocol_violations remote_reads \
-                        repaired rss_bytes second_rounds tombstones tombstones_collected tombstones_dropped uptime_ms wrong_ring";
+                        repaired rss_bytes second_rounds tombstones tombstones_collected tombstones_dropped uptime_ms version wrong_ring";
         assert_eq!(names(&json["mesh"]).as_deref(), Some(expected));
         let expected = "allocator code connections flight_records hints other request_bodies spans store";
         assert_eq!(names(&json["mesh"]["memory"]).as_deref(), Some(expected));

@@ -1,0 +1,96 @@
+//! A finished run becomes files and a summary.
+
+use std::{
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use settings::COLUMNS;
+
+use super::{Intervals, Results, StageTimes, events::Happened, html, intervals};
+use crate::{
+    Moment, Run,
+    exec::show,
+    report::{Page, Report},
+    shard::SHARD,
+};
+
+/// What was recorded of a run for files of their own.
+#[derive(BorshDeserialize, BorshSerialize, Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) intervals: Intervals,
+    stages: Vec<StageTimes>,
+    moments: Vec<Moment>,
+}
+
+impl Recorded {
+    /// All that this run has recorded.
+    pub(crate) fn of(run: &Run, intervals: Intervals) -> Self {
+        Self { intervals, stages: run.stages.all(), moments: run.faults.all() }
+    }
+}
+
+impl Report {
+    /// Writes the results and prints the summary, which ends in the verdict. Gives the exit code.
+    ///
+    /// # Errors
+    /// One line, if the results cannot be written.
+    pub fn publish(&self, results: Option<Results>) -> Result<u8, String> {
+        let place = results.as_ref().map(|results| results.path(&self.run_id).display().to_string());
+        let saved = results.map_or(Ok(()), |results| self.save(results));
+        let place = place.filter(|_| saved.is_ok()).unwrap_or_default();
+        show(&format!("\n{}", self.printed(&place).trim_end()));
+        if let Some(shard) = self.shard_line() {
+            show(&shard);
+        }
+        saved
+            .map(|()| if self.shard().is_some() && self.verdict.broken.is_empty() { 0 } else { self.verdict.exit_code })
+    }
+
+    fn save(&self, results: Results) -> Result<(), String> {
+        let result =
+            serde_json::to_vec_pretty(self).map_err(|error| format!("the result cannot be written: {error}"))?;
+        let others = results.folder(&self.run_id).map(|folder| self.others(&folder.display().to_string(), &result));
+        let others = others.transpose().map_err(|error| format!("the result cannot be written: {error}"))?;
+        results.save(&self.run_id, &result, &others.unwrap_or_default())
+    }
+
+    /// All files of a run's folder but the result.
+    fn others(&self, place: &str, result: &[u8]) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
+        let (mut intervals, mut events) = (Vec::new(), Vec::new());
+        let load = self.recorded.stages.iter().find(|stage| stage.stage == "load");
+        let load_began_ms = load.map_or(self.ended_unix_ms, |load| load.began_ms);
+        let began: SystemTime = UNIX_EPOCH + Duration::from_millis(load_began_ms);
+        self.recorded.intervals.write(&self.run_id, began, &mut intervals)?;
+        let happened = Happened {
+            stages: &self.recorded.stages,
+            moments: &self.recorded.moments,
+            faults: &self.faults,
+            standstills: &self.standstills,
+            verdict: &self.verdict,
+            ended_ms: self.ended_unix_ms,
+            load_began_ms,
+        };
+        happened.write(&mut events)?;
+        let summary = self.summary(place, Page::new(Some(COLUMNS)));
+        let summary = format!("{}\n", anstream::adapter::strip_str(&summary));
+        // From what was written, so that it can be made again of the files.
+        let page =
+            html::page(&serde_json::from_slice(result)?, &intervals::read(&intervals).map_err(io::Error::other)?);
+        let mut files = vec![
+            (INTERVALS, intervals),
+            (EVENTS, events),
+            (SUMMARY, summary.into_bytes()),
+            (REPORT, page.into_bytes()),
+        ];
+        files.extend(self.shard().map(|shard| (SHARD, shard.to_vec())));
+        Ok(files)
+    }
+}
+
+/// Names in a run's folder.
+pub(crate) const INTERVALS: &str = "intervals.hlog";
+pub(crate) const EVENTS: &str = "events.ndjson";
+pub(crate) const SUMMARY: &str = "summary.txt";
+pub(crate) const REPORT: &str = "report.html";
