@@ -76,6 +76,7 @@ fn verdicts(out: &mut Screen, report: &Report) {
     let verdict = &report.verdict;
     let would_be_2 = verdict.exit_code == 0 && verdict.measurement == Measurement::Suspect;
     let (style, why) = match verdict.exit_code {
+        0 if would_be_2 && report.max_rate.is_some() => (GREEN, "the rate is a lower bound"),
         0 if would_be_2 => (GREEN, "would be 2 with objectives on latency: it cannot be judged"),
         0 => (GREEN, ""),
         1 if verdict.broken.is_empty() => (RED, "an objective was missed"),

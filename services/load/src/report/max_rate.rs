@@ -20,10 +20,10 @@ const LATE_MAX: Duration = Duration::from_millis(50);
 const CLIENT_QUEUE_MAX: f64 = 0.25;
 
 /// Client and nodes on one machine limit each other if they use so much of it together.
-const MACHINE_BUSY: f64 = 0.9;
+const MACHINE_BUSY: f64 = 0.8;
 
-/// All operations in flight, and each as fast as this factor of the last step that met the objectives: more would have fitted.
-const AS_FAST: f64 = 1.5;
+/// All operations in flight, and each no slower than by this factor than where it was fastest: more would have fitted.
+const AS_FAST: f64 = 2.0;
 
 /// This share of a step's operations is the slowest; as many are needed to tell where their time went.
 const SLOWEST_SHARE: f64 = 0.01;
@@ -164,7 +164,8 @@ impl Step {
     /// In one line, while the search goes on.
     pub(crate) fn words(&self) -> String {
         let p99: String = self.p99_ms.iter().map(|(op, ms)| format!(", {} p99 {} ms", op.name(), cell(*ms))).collect();
-        let [offered, achieved] = [self.offered_ops_per_s, self.achieved_ops_per_s].map(|rate| grouped(rate as u64));
+        let [offered, achieved] =
+            [self.offered_ops_per_s, self.achieved_ops_per_s].map(|rate| grouped(rate.round() as u64));
         let result = self.missed.first().map_or_else(|| "met".to_owned(), |first| format!("missed {first}"));
         format!("{offered} ops/s offered, {achieved} achieved{p99}, {:.3} % errors: {result}", self.errors_percent)
     }
@@ -204,8 +205,8 @@ impl MaxRate {
         let is_above = |step: &&Step| !step.is_met && met.is_none_or(|met| step.offered_ops_per_s > met);
         let missed = steps.iter().filter(is_above).map(|step| step.offered_ops_per_s).reduce(f64::min);
         let limiting = steps.iter().rev().find(|step| Some(step.offered_ops_per_s) == missed);
-        let best = steps.iter().rev().find(|step| step.is_met && Some(step.offered_ops_per_s) == met);
-        let limit = limiting.map(|limiting| limit(plan, limiting, best));
+        let fastest = steps.iter().filter(|step| step.is_met).map(|step| step.service_p50).min();
+        let limit = limiting.map(|limiting| limit(plan, limiting, fastest));
         let (limited_by, because) = limit.unzip();
         Self {
             ops_per_s: met,
@@ -229,7 +230,7 @@ impl MaxRate {
 }
 
 /// Who limited a step, and why it is thought so.
-fn limit(plan: &Plan, step: &Step, best: Option<&Step>) -> (Limit, String) {
+fn limit(plan: &Plan, step: &Step, fastest: Option<Duration>) -> (Limit, String) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let busy = step.client_cores + if plan.nodes_within { 0.0 } else { step.nodes_cores().unwrap_or_default() };
     if plan.is_local() && busy >= MACHINE_BUSY * cores {
@@ -238,8 +239,8 @@ fn limit(plan: &Plan, step: &Step, best: Option<&Step>) -> (Limit, String) {
     if let Some(why) = &step.client_limits {
         return (Limit::Client, why.clone());
     }
-    let is_as_fast = |best: &Step| step.service_p50.as_secs_f64() < AS_FAST * best.service_p50.as_secs_f64();
-    if step.is_full && best.is_some_and(is_as_fast) {
+    let is_as_fast = |fastest: Duration| step.service_p50.as_secs_f64() < AS_FAST * fastest.as_secs_f64();
+    if step.is_full && fastest.is_some_and(is_as_fast) {
         let what = format!("all {} were in flight, and each as fast as at lower rates", plan.concurrency);
         return (Limit::Concurrency, what);
     }

@@ -77,7 +77,8 @@ fn header(found: &MaxRate) -> String {
 fn row(found: &MaxRate, step: &Step) -> String {
     let of = |op: Op| step.p99_ms.iter().find(|(other, _)| *other == op).map(|(_, ms)| cell(*ms)).unwrap_or_default();
     let p99: String = ops(found).map(|op| format!("{:>8}", of(op))).collect();
-    let [offered, achieved] = [step.offered_ops_per_s, step.achieved_ops_per_s].map(|rate| grouped(rate as u64));
+    let [offered, achieved] =
+        [step.offered_ops_per_s, step.achieved_ops_per_s].map(|rate| grouped(rate.round() as u64));
     let errors = format!("{:.2} %", step.errors_percent);
     let nodes = step.nodes_cores().map_or_else(|| "–".to_owned(), |cores| format!("{cores:.2}"));
     // The name of the first objective that it missed; how far it was off is said of the one above the highest rate.

@@ -182,7 +182,7 @@ impl Verdict {
         match (found.ops_per_s, found.limiting()) {
             (None, Some(lowest)) => {
                 let why = lowest.missed.join("; ");
-                self.missed.push(format!("not even {} ops/s: {why}", grouped(lowest.offered_ops_per_s as u64)));
+                self.missed.push(format!("not even {} ops/s: {why}", grouped(lowest.offered_ops_per_s.round() as u64)));
             }
             (None, None) => self.invalid.push("the search was ended before its first step".to_owned()),
             _ if is_ended => self.invalid.push("the search was ended before it had found the highest rate".to_owned()),

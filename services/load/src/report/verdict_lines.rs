@@ -97,7 +97,7 @@ fn kept(report: &Report) -> String {
 /// What a run showed in which no objective was missed.
 fn met(report: &Report) -> String {
     if let Some(rate) = report.max_rate.as_ref().and_then(|found| found.ops_per_s) {
-        return format!("{} ops/s meet {}", grouped(rate as u64), report.setup.objectives);
+        return format!("{} ops/s meet {}", grouped(rate.round() as u64), report.setup.objectives);
     }
     if report.objectives.is_empty() {
         let (errors, allowed) = (report.errors_percent(), report.setup.errors_max_percent);

@@ -24,7 +24,8 @@ impl FromStr for StartAt {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let seconds = || text.parse::<u64>().ok().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let after_epoch = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let seconds = || text.parse().ok().and_then(after_epoch);
         let parsed = humantime::parse_rfc3339_weak(text).ok().or_else(seconds);
         parsed.map(Self).ok_or("expected a time such as 2026-11-28T21:00:00Z, or Unix seconds")
     }
@@ -78,7 +79,7 @@ mod tests {
         let seconds = |text: &str| text.parse::<StartAt>().map(|at| at.0.duration_since(SystemTime::UNIX_EPOCH).ok());
         assert_eq!(seconds("2001-09-09T01:46:40Z"), Ok(Some(Duration::from_secs(1_000_000_000))));
         assert_eq!(seconds("1000000000"), seconds("2001-09-09T01:46:40Z"));
-        assert!(seconds("soon").is_err() && seconds("").is_err());
+        assert!(["soon", "", "18446744073709551615"].iter().all(|text| seconds(text).is_err()));
     }
 
     #[tokio::test]
