@@ -28,11 +28,11 @@ pub(super) fn block_length(series: &[f64]) -> f64 {
     let last = (0..lags).find(|last| (last + 1..=last + quiet).all(|lag| lag > lags || is_noise(lag))).unwrap_or(lags);
     let window = (2 * last).min(lags);
     let (mut weighted, mut sum) = (0.0, 1.0);
-    for lag in 1..=window {
+    for (lag, correlation) in correlations.iter().enumerate().take(window + 1).skip(1) {
         let part = lag as f64 / window as f64;
         let flat_top = if part <= 0.5 { 1.0 } else { 2.0 * (1.0 - part) };
-        weighted += 2.0 * flat_top * lag as f64 * correlations[lag];
-        sum += 2.0 * flat_top * correlations[lag];
+        weighted += 2.0 * flat_top * lag as f64 * correlation;
+        sum += 2.0 * flat_top * correlation;
     }
     if window == 0 || sum <= 0.0 {
         return bounded(1.0);

@@ -80,7 +80,7 @@ mod tests {
     fn a_condition_holds_only_if_the_change_is_more_than_chance() {
         let change = |percent, is_significant| Change {
             is_significant,
-            ..Change::once("throughput", "", 100.0, 100.0 + percent)
+            ..Change::new("throughput", "", 100.0, 100.0 + percent)
         };
         let holds =
             |text: &str, change: &Change| Condition::from_str(text).is_ok_and(|condition| condition.holds(change));

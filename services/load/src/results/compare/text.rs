@@ -20,7 +20,7 @@ impl fmt::Display for Comparison {
         for (name, side) in [("A", &self.a), ("B", &self.b)] {
             writeln!(f, "{}", wrapped(&side.line(name), columns, 3))?;
         }
-        writeln!(f, "\n{:<18}{:>10}{:>10}{:>9}   {}", "", "A", "B", "change", "99 % interval")?;
+        writeln!(f, "\n{:<18}{:>10}{:>10}{:>9}   99 % interval", "", "A", "B", "change")?;
         for change in &self.changes {
             writeln!(f, "{}", line(change))?;
         }
