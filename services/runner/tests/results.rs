@@ -62,11 +62,11 @@ fn logged(run: &Path) -> BTreeMap<String, u64> {
 fn assert_whole(run: &Path) -> Value {
     let result = result(run);
     assert_eq!(result["run_id"].as_str(), run.file_name().unwrap().to_str());
+    let (mut compiler, mut schemas) = (boon::Compiler::new(), boon::Schemas::new());
     let schema = serde_json::from_str(include_str!("../../../docs/result.schema.json")).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<_> =
-        validator.iter_errors(&result).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{errors:#?}");
+    compiler.add_resource("result", schema).unwrap();
+    let schema = compiler.compile("result", &mut schemas).unwrap();
+    schemas.validate(&result, schema).unwrap_or_else(|error| panic!("{error}"));
     let rows = result["rows"].as_array().unwrap().iter().filter(|row| row["table"] == "outcome");
     let recorded: BTreeMap<_, _> =
         rows.map(|row| (row["label"].as_str().unwrap().replace(' ', "_"), row["count"].as_u64().unwrap())).collect();

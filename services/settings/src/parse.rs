@@ -174,12 +174,12 @@ impl TypedValueParser for Anything {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::CommandFactory;
 
     use super::*;
 
     #[derive(Parser)]
-    struct Some {
+    struct Sample {
         #[arg(long, env, default_value = "1s")]
         _some_time: String,
         #[arg(long, env = "SOME_URL")]
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn what_a_process_was_started_with_is_known_but_for_secrets() {
         let arguments = ["test", "--some-url=http://me:secret@p:1/x@y", "--some-key=secret"];
-        let raw = Some::command().mut_args(|arg| arg.env(Resettable::Reset)).try_get_matches_from(arguments);
-        let values = raw.map(|raw| effective(&Some::command(), &raw)).unwrap_or_default();
-        let expected = [("SOME_URL", "http://***@p:1/x@y"), ("_SOME_TIME", "1s")];
+        let raw = Sample::command().mut_args(|arg| arg.env(Resettable::Reset)).try_get_matches_from(arguments);
+        let values = raw.map(|raw| effective(&Sample::command(), &raw)).unwrap_or_default();
+        let expected = [("SOME_URL", "http://***@p:1/x@y"), ("SOME_TIME", "1s")];
         assert_eq!(values, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         assert_eq!(without_password("http://a:1/b"), "http://a:1/b");
     }

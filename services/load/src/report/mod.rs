@@ -270,6 +270,7 @@ impl Report {
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
         let faults = faults(recorder, std::mem::take(&mut observed.faults));
+        let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
         let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
         // Those of a search are for each of its steps.
         let objectives = plan.objectives.as_slice().iter().filter(|_| !plan.find_max);
@@ -295,10 +296,7 @@ impl Report {
             entries: EntryOutcome::all(plan, recorder),
             failed_by_phase: failed_by_phase(recorder),
             errors: recorder.errors.summaries(),
-            failed: recorder
-                .aftermath
-                .failures
-                .first(&faults.iter().filter_map(|fault| fault.begun_at_s).collect::<Vec<_>>()),
+            failed: recorder.aftermath.failures.first(&begun_s),
             integrity: recorder.integrity.clone(),
             stale_age_p50_ms: ms(&recorder.integrity.stale_age, 50.0),
             stale_age_max_ms: ms(&recorder.integrity.stale_age, 100.0),
