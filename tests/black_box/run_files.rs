@@ -39,12 +39,20 @@ async fn each_example_runs_and_flags_win_over_it() {
     let hot = run("hot.toml", &["--concurrency=8"], folder.path()).await;
     assert_eq!(hot["setup"]["distribution"], "zipf:0.99");
     // A run is repeated by its result: the same settings, and the seed that was drawn.
-    let stored = folder.path().join("hot.json");
-    std::fs::write(&stored, serde_json::to_vec(&hot).expect("JSON")).expect("a file");
-    let arguments = ["rerun", stored.to_str().expect("UTF-8"), "--duration=1s"];
+    let id = hot["run_id"].as_str().expect("an id");
+    let stored = folder.path().join(id);
+    std::fs::create_dir(&stored).expect("a folder");
+    std::fs::write(stored.join("result.json"), serde_json::to_vec(&hot).expect("JSON")).expect("a file");
+    let results = format!("--results={}", folder.path().display());
+    let arguments = [&results, "rerun", id, "--duration=1s"];
+    let arguments = arguments.map(AsRef::as_ref);
     let mut runner = Runner::start_binary("runner", "rerun", &arguments, &[("DISTRIBUTION", "uniform")]);
     assert_eq!(runner.exit_within(Duration::from_secs(60)).await.code(), Some(0), "{}", runner.output());
-    let again = runner.results();
+    let again =
+        std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.path().join("result.json"));
+    let again =
+        again.filter(|path| path.is_file() && *path != stored.join("result.json")).last().expect("a second run");
+    let again: Value = serde_json::from_slice(&std::fs::read(again).expect("a result")).expect("JSON");
     for field in ["seed", "keys", "distribution", "value_bytes", "set_ratio", "concurrency"] {
         assert_eq!(again["setup"][field], hot["setup"][field], "{field}");
     }

@@ -45,8 +45,8 @@ pub(crate) enum Command {
     },
     /// Runs as a stored run did, with its seed; only flags win over it
     Rerun {
-        /// Its folder or result.json
-        run: PathBuf,
+        /// Its folder, its result.json, or its id or the end of that in RESULTS
+        run: String,
         /// Further flags
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         flags: Vec<OsString>,
@@ -267,7 +267,9 @@ impl Settings {
         let settings = Self::parse_all(arguments.clone())?;
         let (name, recorded, flags) = match &settings.command {
             Some(Command::Run { file, flags }) => ("run", recorded::of_file(file)?, flags),
-            Some(Command::Rerun { run, flags }) => ("rerun", recorded::of_run(run)?, flags),
+            Some(Command::Rerun { run, flags }) => {
+                ("rerun", recorded::of_run(run, settings.load.results.as_deref())?, flags)
+            }
             _ => return Ok(settings),
         };
         let mut own = arguments.into_iter().take_while(|argument| argument != name);

@@ -15,6 +15,7 @@ mod stored;
 pub use self::{
     commands::{Format, StoredRuns},
     place::Results,
+    stored::Repeated,
 };
 pub(crate) use self::{
     events::{StageLog, StageTimes},

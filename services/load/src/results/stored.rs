@@ -44,6 +44,35 @@ pub(crate) struct StoredCpu {
     pub(crate) node_us_per_op: Vec<Option<f64>>,
 }
 
+/// What a stored run is repeated by.
+#[derive(Debug, Deserialize)]
+pub struct Repeated {
+    /// Its settings, by the names of their variables; without secrets.
+    pub settings: BTreeMap<String, String>,
+    setup: StoredSetup,
+}
+
+#[derive(Debug, Deserialize)]
+struct StoredSetup {
+    seed: u64,
+}
+
+impl Repeated {
+    /// Of a run that is found by its folder, its result, or its id or the end of that in the folder `results`.
+    ///
+    /// # Errors
+    /// One line: what was expected.
+    pub fn of(run: &str, results: Option<&Path>) -> Result<Self, String> {
+        Stored::find(run, results)?.result()
+    }
+
+    /// Its SEED, which was drawn if none was set.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.setup.seed
+    }
+}
+
 impl Stored {
     /// Finds a run by its folder, its result, or its id or the end of that in the folder `results`.
     ///
@@ -71,14 +100,16 @@ impl Stored {
         }
     }
 
-    /// The run that began last.
+    /// The run that ended last.
     ///
     /// # Errors
     /// One line, if there is none.
     pub(crate) fn latest(results: Option<&Path>) -> Result<Self, String> {
         let results = results.ok_or("RESULTS=off: expected the folder of stored runs")?;
-        let latest =
-            ids(results).pop().ok_or_else(|| format!("RESULTS={}: there is no run in it", results.display()))?;
+        // A RUN_ID may say nothing of the time.
+        let written = |id: &String| fs::metadata(results.join(id).join(RESULT)).and_then(|file| file.modified()).ok();
+        let latest = ids(results).into_iter().max_by_key(written);
+        let latest = latest.ok_or_else(|| format!("RESULTS={}: there is no run in it", results.display()))?;
         Ok(Self { result: results.join(latest).join(RESULT) })
     }
 
@@ -138,14 +169,14 @@ mod tests {
     fn a_run_has_many_names() {
         let folder = tempfile::TempDir::new().unwrap();
         let results = folder.path();
-        for id in ["20260101-000000-aaaa", "20260102-000000-bbbb", "20260102-000000-cbbb", ".unfinished-1-2"] {
+        for id in ["20260102-000000-cbbb", "20260102-000000-bbbb", ".unfinished-1-2", "20260101-000000-aaaa"] {
             fs::create_dir(results.join(id)).unwrap();
             fs::write(results.join(id).join(RESULT), "{}").unwrap();
         }
         fs::create_dir(results.join("20260103-000000-dddd")).unwrap();
         let result = |id: &str| Stored { result: results.join(id).join(RESULT) };
         let find = |run: &str| Stored::find(run, Some(results));
-        assert_eq!(Stored::latest(Some(results)), Ok(result("20260102-000000-cbbb")));
+        assert_eq!(Stored::latest(Some(results)), Ok(result("20260101-000000-aaaa")), "the one that was written last");
         let first = Ok(result("20260101-000000-aaaa"));
         let path = results.join("20260101-000000-aaaa");
         for name in ["20260101-000000-aaaa", "aaaa", path.to_str().unwrap(), path.join(RESULT).to_str().unwrap()] {
