@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use crate::{Exit, Mistakes, near_names::nearest};
 
-/// The flags that a file stands for, in its order. What the environment says goes first: a setting that has a variable there is left out.
+/// The flags that a file stands for. What the environment says goes first: a setting that has a variable there is left out.
 ///
 /// # Errors
 /// Every key that is no setting, with the nearest one; or why the file is no TOML.
@@ -116,7 +116,7 @@ mod tests {
         let list = "file_test_faults = [\"at=1s x\", \"at=2s y\"]";
         assert_eq!(flags(list).unwrap(), ["--faults=at=1s x; at=2s y"]);
         let table = "[file_test_faults]\n\"get.p99\" = \"<5ms\"\nerrors = \"<1%\"";
-        assert_eq!(flags(table).unwrap(), ["--faults=get.p99 <5ms; errors <1%"]);
+        assert_eq!(flags(table).unwrap(), ["--faults=errors <1%; get.p99 <5ms"]);
         assert_eq!(flags("[file_test_faults]\nfile_test_keys = 7").unwrap(), ["--keys=7"], "a group of that name");
         assert_eq!(flags("").unwrap(), [""; 0]);
     }
