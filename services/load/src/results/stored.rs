@@ -174,6 +174,9 @@ mod tests {
             fs::write(results.join(id).join(RESULT), "{}").unwrap();
         }
         fs::create_dir(results.join("20260103-000000-dddd")).unwrap();
+        // Times of files are told apart by milliseconds only.
+        let latest = fs::File::options().write(true).open(results.join("20260101-000000-aaaa").join(RESULT)).unwrap();
+        latest.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
         let result = |id: &str| Stored { result: results.join(id).join(RESULT) };
         let find = |run: &str| Stored::find(run, Some(results));
         assert_eq!(Stored::latest(Some(results)), Ok(result("20260101-000000-aaaa")), "the one that was written last");
