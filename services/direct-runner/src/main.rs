@@ -7,7 +7,7 @@ mod trio;
 use std::process::ExitCode;
 
 use ::settings::raise_file_limit;
-use load::{NodeIndex, Results, block_on, exit_code, run_plan};
+use load::{NodeIndex, block_on, exit_code, run_plan};
 
 use crate::{
     settings::Settings,
@@ -27,7 +27,7 @@ fn start() -> Result<u8, String> {
 async fn run(settings: &Settings) -> Result<u8, String> {
     let load = &settings.load;
     raise_file_limit();
-    let results = Results::open(load.results.as_deref())?;
+    let results = load.open_results()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let set_ttl_ms = settings.set_ttl_ms;
     let mut plan = load.plan(Vec::new(), cores, set_ttl_ms);

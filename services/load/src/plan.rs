@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
-    report::grouped,
+    report::{grouped, without_scheme},
     shard::{duration, option, text},
     target::Consistency,
 };
@@ -127,6 +127,9 @@ pub struct Shown {
 /// Values that live no longer than this have all expired when the final sweep begins.
 const EXPIRY_AWAITED_MAX: Duration = Duration::from_secs(10);
 
+/// The thread number that victims are drawn by: load threads have smaller ones.
+const VICTIMS: usize = 255;
+
 /// Sets the random numbers of shards apart: 2^64 divided by the golden section.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -186,7 +189,7 @@ impl Plan {
     /// Whether all nodes run on this machine.
     pub(crate) fn is_local(&self) -> bool {
         let is_local = |target: &String| {
-            let name = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+            let name = without_scheme(target);
             name.starts_with("127.") || name.starts_with("localhost")
         };
         self.nodes_within || self.targets.iter().all(is_local)
@@ -208,14 +211,13 @@ impl Plan {
 
     /// Random numbers for one task, of this shard.
     pub(crate) fn dice(&self, thread: usize, task: usize) -> SmallRng {
-        let seed = self.seed.wrapping_add(u64::from(self.shard.index).wrapping_mul(GOLDEN));
-        SmallRng::seed_from_u64(seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
+        dice(self.seed.wrapping_add(u64::from(self.shard.index).wrapping_mul(GOLDEN)), thread, task)
     }
 
     /// The `number`-th node that faults strike at random: the same in all shards.
     #[must_use]
     pub fn draw_victim(&self, number: u32) -> NodeIndex {
-        let mut dice = SmallRng::seed_from_u64(self.seed ^ (0xff << 48) ^ (u64::from(number) << 24));
+        let mut dice = dice(self.seed, VICTIMS, number as usize);
         NodeIndex(dice.random_range(0..self.targets.len()))
     }
 
@@ -224,6 +226,10 @@ impl Plan {
     pub const fn concurrency_of(&self, index: usize) -> usize {
         self.concurrency / self.threads + (index < self.concurrency % self.threads) as usize
     }
+}
+
+fn dice(seed: u64, thread: usize, task: usize) -> SmallRng {
+    SmallRng::seed_from_u64(seed ^ ((thread as u64) << 48) ^ ((task as u64 + 1) << 24))
 }
 
 fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -7,7 +7,7 @@ use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_dura
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Measure, Objective, Objectives, Op, Phase, Shard, StartAt,
+    Measure, Objective, Objectives, Op, Phase, Results, Shard, StartAt,
     exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, ValueSizes},
     plan::{Plan, Shown},
     target::Consistency,
@@ -163,6 +163,15 @@ impl LoadSettings {
                 mistakes.refuse(name, value, format!("expected at least {}, because SHARD is {shard}", shard.count));
             }
         }
+    }
+
+    /// Opens RESULTS for the run that these settings describe.
+    ///
+    /// # Errors
+    /// One line: the variable, its value and why it cannot be written.
+    pub fn open_results(&self) -> Result<Option<Results>, String> {
+        let run_id = self.shard.unwrap_or(Shard::ALL).run_id(&self.run_id);
+        Results::open(self.results.as_deref(), Some(run_id.as_str()).filter(|_| !self.run_id.is_empty()))
     }
 
     /// Refuses what a search for the highest rate cannot be told from.

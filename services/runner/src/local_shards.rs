@@ -10,22 +10,19 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use load::{Interrupts, Results, all_of, merge, say};
+use load::{Interrupts, Shard, all_of, merge, say};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::{
     control::HttpCluster,
     settings::{Settings, TargetUrl},
-    supervisor::Supervisor,
+    supervisor::{Supervisor, tail},
 };
 
 /// What a runner takes to start, and how many keys a second it writes before the load at the least, where START_AT is not set.
 const STARTS_WITHIN: Duration = Duration::from_secs(3);
 const PREFILLED_PER_S: u32 = 10_000;
-
-/// Lines of a shard's output that are shown when it fails.
-const OUTPUT_LINES: usize = 15;
 
 /// Where the shards' load goes.
 struct Load<'a> {
@@ -40,7 +37,7 @@ struct Load<'a> {
 /// # Errors
 /// Why there is no report.
 pub(crate) async fn run(settings: &Settings, count: u32) -> Result<u8, String> {
-    let results = Results::open(settings.load.results.as_deref())?;
+    let results = settings.load.open_results()?;
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
@@ -51,7 +48,7 @@ pub(crate) async fn run(settings: &Settings, count: u32) -> Result<u8, String> {
     let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
     let load = Load { settings, targets: &supervisor.targets, kill_token: &supervisor.kill_token, count };
     let shards = async {
-        supervisor.wait_ready(&cluster).await?;
+        supervisor.wait_ready(&cluster, &mut interrupts).await?;
         load.run(&mut interrupts).await
     };
     let shards = shards.await;
@@ -91,13 +88,11 @@ impl Load<'_> {
             let how = ended.map_err(|error| error.to_string())?;
             // 1 is a guarantee that is broken: the merged report says which.
             if !matches!(how.code(), Some(0 | 1)) {
-                let output = fs::read_to_string(output(&folder, index)).unwrap_or_default();
-                let lines: Vec<_> = output.lines().collect();
-                let last = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n  ");
-                return Err(format!("shard {index}/{} ended with {how}:\n  {last}", self.count));
+                let (shard, output) = (Shard::new(index, self.count), tail(&output(&folder, index)));
+                return Err(format!("shard {shard} ended with {how}:\n{}", output.trim_end()));
             }
         }
-        Ok((0..self.count).map(|index| folder.join(format!("{run_id}-shard-{index}"))).collect())
+        Ok((0..self.count).map(|index| folder.join(Shard::new(index, self.count).run_id(&run_id))).collect())
     }
 
     fn start(&self, index: u32, (run_id, start_s): (&str, u64), folder: &Path) -> Result<Child, String> {
@@ -109,7 +104,7 @@ impl Load<'_> {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args(own_arguments(std::env::args_os()));
         command.arg(format!("--targets={}", targets.join(","))).arg("--local=0");
-        command.arg(format!("--shard={index}/{}", self.count)).arg(format!("--run-id={run_id}"));
+        command.arg(format!("--shard={}", Shard::new(index, self.count))).arg(format!("--run-id={run_id}"));
         if self.settings.load.start_at.is_none() {
             command.arg(format!("--start-at={start_s}"));
         }

@@ -33,7 +33,10 @@ fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
     match &settings.command {
         Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
-        Some(Command::Merge { shards }) => merge(shards)?.publish(Results::open(settings.load.results.as_deref())?),
+        Some(Command::Merge { shards }) => {
+            let report = merge(shards)?;
+            report.publish(Results::open(settings.load.results.as_deref(), Some(&report.run_id))?)
+        }
         Some(Command::Stored(runs)) => runs.run(settings.load.results.as_deref()),
         Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),
         // A run file was read with the settings.
@@ -62,15 +65,12 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
     let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
     let cluster = cluster.watched_by(settings.observers.prometheus_url.as_deref(), &supervisor.targets);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    tokio::select! {
-        ready = supervisor.wait_ready(&cluster) => ready?,
-        () = interrupts.next() => return Err("interrupted before the nodes were ready".to_owned()),
-    }
+    supervisor.wait_ready(&cluster, &mut interrupts).await?;
     drive(settings, &supervisor.targets, &cluster).await
 }
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
-    let results = Results::open(settings.load.results.as_deref())?;
+    let results = settings.load.open_results()?;
     let recording = Recording::start(settings, targets)?;
     if let Some(recording) = &recording {
         cluster.trace_with(&recording.traces());

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use load::say;
+use load::{Interrupts, say};
 use rand::Rng;
 use tokio::{
     process::{Child, Command},
@@ -30,7 +30,7 @@ use crate::{
 /// Nodes must be ready this long after the start.
 const READY_WITHIN: Duration = Duration::from_secs(15);
 
-/// Lines of a node's log that are shown when it fails.
+/// Lines of a log that are shown when its process fails.
 const LOG_LINES: usize = 15;
 
 /// Ports are taken from below the range that the system hands out itself.
@@ -122,8 +122,8 @@ impl Supervisor {
     /// Waits until all nodes are ready.
     ///
     /// # Errors
-    /// The log of a node that ended by itself, or what each node that is not ready says and the end of its log.
-    pub(crate) async fn wait_ready(&self, cluster: &HttpCluster) -> Result<(), String> {
+    /// The log of a node that ended by itself, or what each node that is not ready says and the end of its log; or that a signal came.
+    pub(crate) async fn wait_ready(&self, cluster: &HttpCluster, interrupts: &mut Interrupts) -> Result<(), String> {
         let mut failed = self.failed.clone();
         tokio::select! {
             Ok(failed) = failed.wait_for(Option::is_some) => match &*failed {
@@ -136,6 +136,7 @@ impl Supervisor {
                 self.started.send_replace(true);
                 ready
             }
+            () = interrupts.next() => Err("interrupted before the nodes were ready".to_owned()),
         }
     }
 
@@ -299,7 +300,7 @@ fn find_in_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| format!("    {line}\n")).collect()

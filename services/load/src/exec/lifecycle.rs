@@ -89,13 +89,16 @@ pub(crate) struct Observed {
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Default)]
 pub(crate) struct Milestones {
     pub(crate) began: u64,
-    pub(crate) prefilled: u64,
+    pub(crate) prefill_began: u64,
+    pub(crate) prefill_ended: u64,
     pub(crate) counted_before: u64,
     /// By the clock that nodes tell the time of their start from.
     pub(crate) load_began: u64,
     pub(crate) load_ended: u64,
     pub(crate) counted_after: u64,
     pub(crate) sweep_began: u64,
+    /// 0 also for one that was given up.
+    pub(crate) sweep_ended: u64,
     pub(crate) ended: u64,
 }
 
@@ -170,7 +173,6 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
     }
-    observed.times.prefilled = unix_ms();
     let start = match run.plan.start_at.filter(|_| !run.stopping()) {
         Some(at) => tokio::select! {
             start = await_start(at) => Some(start),
@@ -207,7 +209,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     let recorder = stages.finish();
     observed.times.ended = unix_ms();
     let (samples, intervals) = std::mem::take(&mut observed.sampler).finish(&run.live, observed.load_time);
-    (observed.samples, observed.recorded) = (samples, Recorded::of(&run, intervals));
+    (observed.samples, observed.recorded) = (samples, Recorded { intervals, moments: run.faults.all() });
     Report::of_run(run.plan.clone(), recorder, observed)
 }
 
@@ -227,7 +229,7 @@ async fn after_load(
         if observed.evicted() > 0 {
             run.limit_sweep(observed.load_time.max(SWEEP_MIN));
         }
-        observed.times.sweep_began = sweep(run, stages).await?;
+        sweep(run, stages, &mut observed.times).await?;
         observed.swept = true;
         observed.stats_at_end = all_stats(run, cluster).await;
     }
@@ -240,7 +242,8 @@ async fn prefill(
     interrupts: &mut Interrupts,
     observed: &mut Observed,
 ) -> Result<(), String> {
-    let (_stage, began) = (run.stages.begin("prefill"), Instant::now());
+    observed.times.prefill_began = unix_ms();
+    let began = Instant::now();
     let console = Console::new("prefill", run.plan.keys.count().into());
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
@@ -249,6 +252,7 @@ async fn prefill(
     }
     console.clear();
     observed.prefill_time = began.elapsed();
+    observed.times.prefill_ended = unix_ms();
     observed.prefilled = Snapshot::of(&run.live).get(Counter::Prefilled);
     let seconds = observed.prefill_time.as_secs_f64();
     let rate = numbers::grouped((observed.prefilled as f64 / seconds) as u64);
@@ -290,7 +294,6 @@ async fn load(
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
-    let stage = run.stages.begin("load");
     let standstills = standstill::Watch::start();
     observed.times.load_began = unix_ms();
     let watchers = async {
@@ -309,7 +312,6 @@ async fn load(
         result = until_done(run, interrupts, work) => result,
         _ = watchers => Ok(()),
     };
-    drop(stage);
     console.clear();
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
@@ -323,20 +325,19 @@ async fn load(
     Ok(())
 }
 
-/// When it began, in Unix milliseconds.
-async fn sweep(run: &Run, stages: &mut Stages) -> Result<u64, String> {
+async fn sweep(run: &Run, stages: &mut Stages, times: &mut Milestones) -> Result<(), String> {
     let quiescence = run.plan.quiescence();
     say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
-    let _stage = run.stages.begin("sweep");
-    let began = unix_ms();
+    times.sweep_began = unix_ms();
     let console = Console::new("sweep", run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,
         () = show_keys(run, "SWEEP", Counter::Swept, &console) => {}
     }
     console.clear();
-    Ok(began)
+    times.sweep_ended = unix_ms();
+    Ok(())
 }
 
 async fn end_warmup(run: &Run) {

@@ -15,7 +15,10 @@ use super::{
     run::Run,
     sampler::{SAMPLE_EVERY, Sampler},
 };
-use crate::{Cluster, Counter, NodeIndex, Snapshot, report::numbers};
+use crate::{
+    Cluster, Counter, NodeIndex, Snapshot,
+    report::{numbers, without_scheme},
+};
 
 /// How many samples pass between two lines.
 const SAMPLES_PER_LINE: usize = 10;
@@ -154,7 +157,7 @@ pub(crate) async fn show_stats(run: &Run, cluster: &impl Cluster, every: Duratio
         for node in (0..run.plan.targets.len()).map(NodeIndex) {
             // Without its scheme, a node's line fits a terminal.
             let target = &run.plan.targets[node.0];
-            let target = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+            let target = without_scheme(target);
             say(&match cluster.stats(node).await {
                 Ok(stats) => format!(
                     "[STATS] {target} hits={} misses={} evictions={} expirations={} size={} capacity={}",

@@ -17,7 +17,6 @@ use crate::{
     history::{History, HistorySettings},
     phase::PhaseCell,
     plan::Plan,
-    results::StageLog,
 };
 
 /// By how much nodes' clocks, and when they sweep, may be off before a value that is still there, or already gone, is held
@@ -40,8 +39,6 @@ pub struct Run {
     pub live: Vec<Live>,
     /// What has happened to nodes.
     pub faults: FaultLog,
-    /// When each part of it began and ended.
-    pub(crate) stages: StageLog,
     /// Tells this run's values from another's.
     id: u32,
     began: SystemTime,
@@ -82,7 +79,6 @@ impl Run {
             phase: PhaseCell::new(phase),
             live: (0..plan.threads).map(|_| Live::default()).collect(),
             faults: FaultLog::default(),
-            stages: StageLog::default(),
             id,
             began: SystemTime::now(),
             created: Instant::now(),
@@ -106,9 +102,8 @@ impl Run {
     /// the number which its values carry; or as RUN_ID says, and which shard it is.
     #[must_use]
     pub fn id(&self) -> String {
-        let (run_id, shard) = (&self.plan.run_id, self.plan.shard);
-        if !run_id.is_empty() {
-            return if shard.is_one_of_many() { format!("{run_id}-shard-{}", shard.index) } else { run_id.clone() };
+        if !self.plan.run_id.is_empty() {
+            return self.plan.shard.run_id(&self.plan.run_id);
         }
         let began = humantime::format_rfc3339_seconds(self.began).to_string();
         let began: String = began.chars().filter(char::is_ascii_digit).collect();

@@ -26,6 +26,7 @@ pub(crate) use self::{
     max_rate::{Measured, Step},
     numbers::{cell, grouped},
     page::Page,
+    summary::without_scheme,
     verdict::Verdict,
 };
 
@@ -41,7 +42,7 @@ use self::{
 };
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
-    exec::{Divergence, Observed, Sample, Standstill},
+    exec::{Divergence, Milestones, Observed, Sample, Standstill},
     faults::{FaultRecord, judge, too_much},
     history::Integrity,
     plan::Plan,
@@ -138,6 +139,9 @@ pub struct Report {
     pub traces: Option<TraceReport>,
     /// The run over time.
     pub samples: Vec<Sample>,
+    /// When what happened.
+    #[serde(skip)]
+    pub(crate) times: Milestones,
     /// What is known beforehand to make the measurement less than it should be.
     #[serde(skip)]
     doubts: Doubts,
@@ -276,8 +280,7 @@ impl Report {
         let objectives = plan.objectives.as_slice().iter().filter(|_| !plan.find_max);
         let objectives = objectives.map(|objective| objectives::judge(objective, &evidence)).collect();
         let max_rate = plan.find_max.then(|| MaxRate::of(plan, std::mem::take(&mut observed.steps)));
-        let mut setup = plan.clone();
-        setup.rate = max_rate.as_ref().map_or(plan.rate, |found| found.ops_per_s);
+        let rate = max_rate.as_ref().map_or(plan.rate, |found| found.ops_per_s);
         let mut report = Self {
             schema: SCHEMA,
             run_id: std::mem::take(&mut observed.run_id),
@@ -286,7 +289,7 @@ impl Report {
             versions: Versions::of(&observed.stats_at_start),
             settings: settings::started_with(),
             ended_unix_ms: observed.times.ended,
-            setup,
+            setup: Plan { rate, ..plan.clone() },
             max_rate,
             prefilled: observed.prefilled,
             prefill_s: observed.prefill_time.as_secs_f64(),
@@ -319,6 +322,7 @@ impl Report {
             slowest: recorder.aftermath.slowest.all(),
             traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
             samples: observed.samples,
+            times: observed.times,
             recorded: observed.recorded,
             doubts: observed.doubts,
             shard: None,
@@ -339,7 +343,7 @@ impl Report {
         for leg in slowest.chain(self.failed.iter_mut().flat_map(|request| &mut request.way.legs)) {
             if let Some(node) = ids.iter().position(|id| id.as_ref() == Some(&leg.peer)) {
                 let target = &self.setup.targets[node];
-                leg.peer = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest).to_owned();
+                without_scheme(target).clone_into(&mut leg.peer);
             }
         }
     }

@@ -1,19 +1,14 @@
 //! `events.ndjson`: what happened in a run, one JSON object a line, in the order of time. Each has a `kind` and an `action`, and its time
 //! as seconds after the load began (`at_s`, below zero before it) and as milliseconds of the Unix clock (`unix_ms`).
 
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
-use borsh::{BorshDeserialize, BorshSerialize};
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
     Moment,
-    exec::Standstill,
-    faults::{FaultRecord, unix_ms},
+    exec::{Milestones, Standstill},
+    faults::FaultRecord,
     report::Verdict,
 };
 
@@ -37,55 +32,14 @@ struct Event<'a> {
     verdict: Option<&'a Verdict>,
 }
 
-/// When the stages of a run began and ended. A stage that is given up ends then, too.
-#[derive(Debug, Default)]
-pub(crate) struct StageLog(Mutex<Vec<StageTimes>>);
-
-/// Times of one stage, in milliseconds of the Unix clock.
-#[derive(BorshDeserialize, BorshSerialize, Clone, Debug)]
-pub(crate) struct StageTimes {
-    pub(crate) stage: Cow<'static, str>,
-    pub(crate) began_ms: u64,
-    pub(crate) ended_ms: u64,
-}
-
-/// A stage that goes on until this is dropped.
-pub(crate) struct Staged<'a> {
-    log: &'a StageLog,
-    stage: &'static str,
-    began_ms: u64,
-}
-
-impl StageLog {
-    /// A stage begins.
-    pub(crate) fn begin(&self, stage: &'static str) -> Staged<'_> {
-        Staged { log: self, stage, began_ms: unix_ms() }
-    }
-
-    /// Those that have ended, in that order.
-    pub(crate) fn all(&self) -> Vec<StageTimes> {
-        self.0.lock().clone()
-    }
-}
-
-impl Drop for Staged<'_> {
-    fn drop(&mut self) {
-        let Self { stage, began_ms, .. } = *self;
-        self.log.0.lock().push(StageTimes { stage: stage.into(), began_ms, ended_ms: unix_ms() });
-    }
-}
-
 /// What events are made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Happened<'a> {
-    pub(crate) stages: &'a [StageTimes],
+    pub(crate) times: &'a Milestones,
     pub(crate) moments: &'a [Moment],
     pub(crate) faults: &'a [FaultRecord],
     pub(crate) standstills: &'a [Standstill],
     pub(crate) verdict: &'a Verdict,
-    pub(crate) ended_ms: u64,
-    /// When the load began; the end of a run that had none.
-    pub(crate) load_began_ms: u64,
 }
 
 impl Happened<'_> {
@@ -103,11 +57,27 @@ impl Happened<'_> {
         Ok(())
     }
 
+    /// When the load began, in milliseconds of the Unix clock; the end of a run that had none.
+    pub(crate) const fn load_began_ms(&self) -> u64 {
+        if self.times.load_began > 0 { self.times.load_began } else { self.times.ended }
+    }
+
+    const fn stages(&self) -> [(&'static str, u64, u64); 3] {
+        let times = self.times;
+        [
+            ("prefill", times.prefill_began, times.prefill_ended),
+            ("load", times.load_began, times.load_ended),
+            ("sweep", times.sweep_began, times.sweep_ended),
+        ]
+    }
+
     fn events(&self) -> Vec<Event<'_>> {
         let mut events = Vec::new();
-        for stage in self.stages {
-            events.push(self.at(stage.began_ms, &stage.stage, "begun"));
-            events.push(self.at(stage.ended_ms, &stage.stage, "ended"));
+        let Milestones { ended: ended_ms, .. } = *self.times;
+        for (stage, began_ms, stage_ended_ms) in self.stages().into_iter().filter(|(_, began_ms, _)| *began_ms > 0) {
+            events.push(self.at(began_ms, stage, "begun"));
+            // One that is given up ends with the run.
+            events.push(self.at(if stage_ended_ms > 0 { stage_ended_ms } else { ended_ms }, stage, "ended"));
         }
         for Moment { action, kind, target, unix_ms } in self.moments {
             events.push(Event { fault: Some(kind), target: Some(target), ..self.at(*unix_ms, "fault", action) });
@@ -130,17 +100,17 @@ impl Happened<'_> {
             events.push(self.after(*from_s, "standstill", "begun"));
             events.push(self.after(*to_s, "standstill", "ended"));
         }
-        events.push(Event { verdict: Some(self.verdict), ..self.at(self.ended_ms, "verdict", "given") });
+        events.push(Event { verdict: Some(self.verdict), ..self.at(ended_ms, "verdict", "given") });
         events
     }
 
     fn at<'a>(&self, unix_ms: u64, kind: &'a str, action: &'a str) -> Event<'a> {
-        let at_s = (unix_ms as f64 - self.load_began_ms as f64) / 1e3;
+        let at_s = (unix_ms as f64 - self.load_began_ms() as f64) / 1e3;
         Event { at_s, unix_ms, kind, action, fault: None, target: None, seen_by: None, verdict: None }
     }
 
     fn after<'a>(&self, at_s: f64, kind: &'a str, action: &'a str) -> Event<'a> {
-        Event { at_s, ..self.at(self.load_began_ms + (at_s * 1e3) as u64, kind, action) }
+        Event { at_s, ..self.at(self.load_began_ms() + (at_s * 1e3) as u64, kind, action) }
     }
 }
 
@@ -154,14 +124,15 @@ mod tests {
 
     #[test]
     fn events_stand_in_the_order_of_time() {
-        let log = StageLog::default();
-        drop(log.begin("prefill"));
-        let [StageTimes { began_ms, .. }] = *log.all() else { panic!("one stage") };
-        let load_began_ms = began_ms + 5000;
-        let stages = [
-            log.all()[0].clone(),
-            StageTimes { stage: "load".into(), began_ms: load_began_ms, ended_ms: load_began_ms + 9000 },
-        ];
+        let (began_ms, load_began_ms) = (1_000_000, 1_005_000);
+        let times = Milestones {
+            prefill_began: began_ms,
+            prefill_ended: began_ms,
+            load_began: load_began_ms,
+            load_ended: load_began_ms + 9000,
+            ended: load_began_ms + 10_000,
+            ..Milestones::default()
+        };
         let survivor = Survivor { node: "b".to_owned(), dead_at_s: Some(2.5), alive_at_s: None };
         let crash = FaultRecord { survivors: vec![survivor], ..FaultRecord::example(1, 1.0) };
         let begun = Moment {
@@ -171,13 +142,11 @@ mod tests {
             unix_ms: load_began_ms + 1000,
         };
         let happened = Happened {
-            stages: &stages,
+            times: &times,
             moments: &[begun],
             faults: &[crash],
             standstills: &[Standstill { from_s: 3.0, to_s: 3.5 }],
             verdict: &Verdict::default(),
-            ended_ms: load_began_ms + 10_000,
-            load_began_ms,
         };
         let mut text = Vec::new();
         happened.write(&mut text).unwrap();

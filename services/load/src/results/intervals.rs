@@ -11,7 +11,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use hdrhistogram::{
     Histogram,
     serialization::{
-        Deserializer, Serializer, V2DeflateSerializer, V2Serializer,
+        Deserializer, V2DeflateSerializer,
         interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag},
     },
 };
@@ -84,7 +84,7 @@ impl Intervals {
     /// Ends the interval however short it is.
     pub(crate) fn close(&mut self) {
         self.open_samples = 0;
-        let (mut serializer, mut histograms) = (V2Serializer::new(), Vec::new());
+        let mut histograms = Vec::new();
         for (op, outcome) in series() {
             let response = self.open[op as usize * OUTCOMES + outcome as usize].take();
             // In a time in which nothing ended, one that is empty says so.
@@ -93,11 +93,8 @@ impl Intervals {
             else {
                 continue;
             };
-            let mut encoded = Vec::new();
             // Writing to memory does not fail.
-            if serializer.serialize(response.histogram(), &mut encoded).is_ok() {
-                histograms.push((op, outcome, encoded));
-            }
+            histograms.extend(response.to_bytes().ok().map(|encoded| (op, outcome, encoded)));
         }
         if self.open_to > self.open_from {
             self.ended.push(Encoded { from: self.open_from, to: self.open_to, histograms });
@@ -119,7 +116,6 @@ impl Intervals {
     /// # Errors
     /// If what is encoded cannot be read.
     pub(crate) fn merge(&mut self, other: Self) -> Result<(), String> {
-        let missing = other.ended.len().saturating_sub(self.ended.len());
         self.operations += other.operations;
         let mut others = other.ended.into_iter();
         for (mine, theirs) in self.ended.iter_mut().zip(&mut others) {
@@ -135,7 +131,6 @@ impl Intervals {
                 }
             }
         }
-        debug_assert_eq!(others.len(), missing);
         self.ended.extend(others);
         Ok(())
     }
@@ -167,7 +162,6 @@ impl Intervals {
     /// If it cannot be written.
     pub(crate) fn write(&self, run_id: &str, began: SystemTime, to: &mut impl Write) -> io::Result<()> {
         let mut serializer = V2DeflateSerializer::new();
-        let mut decoder = Deserializer::new();
         let mut builder = IntervalLogWriterBuilder::new();
         builder.add_comment(&format!("Mesh Bench run {run_id}: response times in nanoseconds"));
         builder.with_start_time(began).with_base_time(began).with_max_value_divisor(NANOS_PER_MILLI);
@@ -175,9 +169,9 @@ impl Intervals {
         log.write_comment("[Histogram log format version 1.3]")?;
         for Encoded { from, to, histograms } in &self.ended {
             for (op, outcome, encoded) in histograms {
-                let decoded: Histogram<u32> = decoder.deserialize(&mut &encoded[..]).map_err(io::Error::other)?;
+                let decoded = Distribution::from_bytes(encoded).map_err(io::Error::other)?;
                 let tag = tag(*op, *outcome);
-                let written = log.write_histogram(&decoded, *from, *to - *from, Tag::new(&tag));
+                let written = log.write_histogram(decoded.histogram(), *from, *to - *from, Tag::new(&tag));
                 written.map_err(io::Error::other)?;
             }
         }

@@ -18,7 +18,6 @@ pub use self::{
     stored::Repeated,
 };
 pub(crate) use self::{
-    events::{StageLog, StageTimes},
     intervals::Intervals,
     machine::{Machine, Versions},
     publish::Recorded,

@@ -25,12 +25,16 @@ enum Place {
 }
 
 impl Results {
-    /// Opens the place that RESULTS names; nothing if it names none.
+    /// Opens the place that RESULTS names for the run of this id, if that is known yet; nothing if it names none.
     ///
     /// # Errors
     /// One line: the variable, its value and why it cannot be written.
-    pub fn open(setting: Option<&Path>) -> Result<Option<Self>, String> {
+    pub fn open(setting: Option<&Path>, run_id: Option<&str>) -> Result<Option<Self>, String> {
         let Some(path) = setting else { return Ok(None) };
+        if let Some(run_id) = run_id.filter(|run_id| path.join(run_id).exists()) {
+            let of = path.display();
+            return Err(format!("RUN_ID={run_id}: expected another name, because {of} has a run that is called so"));
+        }
         let found = fs::metadata(path);
         let is_special = found.as_ref().is_ok_and(|found| !found.is_file() && !found.is_dir());
         let is_json = path.extension().is_some_and(|extension| extension == "json");
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Results {
-        Results::open(Some(path)).unwrap().unwrap()
+        Results::open(Some(path), None).unwrap().unwrap()
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -188,11 +192,11 @@ mod tests {
         fs::write(&file, "").unwrap();
         let (below, beside) = (file.join("results"), file.join("results.json"));
         for bad in [&file, &below, &beside, Path::new("/dev/full"), Path::new("/proc/no/such/r.json")] {
-            let reason = Results::open(Some(bad)).unwrap_err();
+            let reason = Results::open(Some(bad), None).unwrap_err();
             let expected = "expected a folder or a .json file that can be written, or off: ";
             assert!(reason.starts_with(&format!("RESULTS={}: {expected}", bad.display())), "{reason}");
         }
-        assert!(Results::open(None).unwrap().is_none());
+        assert!(Results::open(None, None).unwrap().is_none());
         assert_eq!(names(folder.path()), ["file"]);
     }
 
@@ -206,6 +210,9 @@ mod tests {
         assert_eq!(names(&parent.join("a")), ["result.json", "summary.txt"]);
         assert_eq!(names(&parent).len(), 2, "the other is under way");
         assert!(open(&parent).save("a", b"{}", &[]).is_err(), "an id is used once");
+        let again = Results::open(Some(&parent), Some("a")).unwrap_err();
+        assert!(again.starts_with("RUN_ID=a: expected another name"), "{again}");
+        assert!(Results::open(Some(&parent), Some("b")).unwrap().is_some());
         drop(second);
         assert_eq!(names(&parent), ["a"]);
     }

@@ -8,9 +8,9 @@ use std::{
 use borsh::{BorshDeserialize, BorshSerialize};
 use settings::COLUMNS;
 
-use super::{Intervals, Results, StageTimes, events::Happened, html, intervals};
+use super::{Intervals, Results, events::Happened, html, intervals};
 use crate::{
-    Moment, Run,
+    Moment,
     exec::show,
     report::{Page, Report},
     shard::SHARD,
@@ -20,15 +20,7 @@ use crate::{
 #[derive(BorshDeserialize, BorshSerialize, Debug, Default)]
 pub(crate) struct Recorded {
     pub(crate) intervals: Intervals,
-    stages: Vec<StageTimes>,
-    moments: Vec<Moment>,
-}
-
-impl Recorded {
-    /// All that this run has recorded.
-    pub(crate) fn of(run: &Run, intervals: Intervals) -> Self {
-        Self { intervals, stages: run.stages.all(), moments: run.faults.all() }
-    }
+    pub(crate) moments: Vec<Moment>,
 }
 
 impl Report {
@@ -59,19 +51,15 @@ impl Report {
     /// All files of a run's folder but the result.
     fn others(&self, place: &str, result: &[u8]) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
         let (mut intervals, mut events) = (Vec::new(), Vec::new());
-        let load = self.recorded.stages.iter().find(|stage| stage.stage == "load");
-        let load_began_ms = load.map_or(self.ended_unix_ms, |load| load.began_ms);
-        let began: SystemTime = UNIX_EPOCH + Duration::from_millis(load_began_ms);
-        self.recorded.intervals.write(&self.run_id, began, &mut intervals)?;
         let happened = Happened {
-            stages: &self.recorded.stages,
+            times: &self.times,
             moments: &self.recorded.moments,
             faults: &self.faults,
             standstills: &self.standstills,
             verdict: &self.verdict,
-            ended_ms: self.ended_unix_ms,
-            load_began_ms,
         };
+        let began: SystemTime = UNIX_EPOCH + Duration::from_millis(happened.load_began_ms());
+        self.recorded.intervals.write(&self.run_id, began, &mut intervals)?;
         happened.write(&mut events)?;
         let summary = self.summary(place, Page::new(Some(COLUMNS)));
         let summary = format!("{}\n", anstream::adapter::strip_str(&summary));

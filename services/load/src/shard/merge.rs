@@ -85,9 +85,11 @@ impl Doubts {
 impl Milestones {
     /// Tells them by a clock that is so far behind the one that they were told by.
     fn shift(&mut self, ms: f64) {
-        let Self { began, prefilled, counted_before, load_began, load_ended, counted_after, sweep_began, ended } = self;
-        let all = [began, prefilled, counted_before, load_began, load_ended, counted_after, sweep_began, ended];
-        all.into_iter().filter(|at| **at > 0).for_each(|at| *at = (*at as f64 + ms) as u64);
+        let Self { began, prefill_began, prefill_ended, counted_before, load_began, load_ended, .. } = self;
+        let before = [began, prefill_began, prefill_ended, counted_before, load_began, load_ended];
+        let Self { counted_after, sweep_began, sweep_ended, ended, .. } = self;
+        let all = before.into_iter().chain([counted_after, sweep_began, sweep_ended, ended]);
+        all.filter(|at| **at > 0).for_each(|at| *at = (*at as f64 + ms) as u64);
     }
 }
 
@@ -108,7 +110,7 @@ fn whole_plan(shards: &[ShardFile]) -> Plan {
 /// Whether the earliest reading of the nodes' counters came before all loads, and the latest after all of them and before all sweeps.
 fn order_of_counts(shards: &[ShardFile]) -> bool {
     let each = |field: fn(&Milestones) -> u64| shards.iter().map(move |shard| field(&shard.observed.times));
-    let (prefilled, began) = (each(|times| times.prefilled).max(), each(|times| times.load_began).min());
+    let (prefilled, began) = (each(|times| times.prefill_ended).max(), each(|times| times.load_began).min());
     let (before, after) = (each(|times| times.counted_before).min(), each(|times| times.counted_after).max());
     let ended = each(|times| times.load_ended).max();
     let swept = each(|times| times.sweep_began).filter(|at| *at > 0).min();
@@ -146,6 +148,9 @@ impl Observed {
             (self.times.ended, self.stats_at_end) = (other.times.ended, other.stats_at_end);
         }
         self.times.load_began = self.times.load_began.min(other.times.load_began);
+        self.times.prefill_ended = self.times.prefill_ended.max(other.times.prefill_ended);
+        self.times.load_ended = self.times.load_ended.max(other.times.load_ended);
+        self.times.sweep_ended = self.times.sweep_ended.max(other.times.sweep_ended);
         match (&mut self.comparisons, other.comparisons) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine, theirs) => *mine = mine.take().or(theirs),
@@ -154,7 +159,7 @@ impl Observed {
         self.interrupted |= other.interrupted;
         self.swept &= other.swept;
         self.standstills.extend(other.standstills);
-        self.write_concern = self.write_concern.min(other.write_concern);
+        self.write_concern = [self.write_concern, other.write_concern].into_iter().flatten().min();
         Ok(())
     }
 }
@@ -186,12 +191,14 @@ mod tests {
         let at = 1_000_000 + late_ms;
         let times = Milestones {
             began: at,
-            prefilled: at + 10,
+            prefill_began: at,
+            prefill_ended: at + 10,
             counted_before: at + 20 + u64::from(index),
             load_began: at + 30,
             load_ended: at + 1030,
             counted_after: at + 1040 + u64::from(index),
             sweep_began: at + 3000,
+            sweep_ended: at + 3900,
             ended: at + 4000,
         };
         let stats = |hits| vec![Some(NodeStats { hits, ..NodeStats::default() })];

@@ -37,6 +37,12 @@ impl Shard {
     /// The only one.
     pub(crate) const ALL: Self = Self { index: 0, count: 1 };
 
+    /// The one at this place, from 0, of so many.
+    #[must_use]
+    pub const fn new(index: u32, count: u32) -> Self {
+        Self { index, count }
+    }
+
     /// Whether there are others.
     #[must_use]
     pub const fn is_one_of_many(self) -> bool {
@@ -47,6 +53,12 @@ impl Shard {
     #[must_use]
     pub const fn is_first(self) -> bool {
         self.index == 0
+    }
+
+    /// What its own run is called, where all of them together are called `run_id`.
+    #[must_use]
+    pub fn run_id(self, run_id: &str) -> String {
+        if self.is_one_of_many() { format!("{run_id}-shard-{}", self.index) } else { run_id.to_owned() }
     }
 
     /// Its share of so many.
