@@ -286,6 +286,31 @@ fn slow_answers_are_no_silence() {
     });
 }
 
+/// Workers' connections would outlive a silence of half a minute. Upkeep finds out that a member is silent, and they ask for
+/// themselves: one that answers stays connected.
+#[test]
+fn who_is_silent_is_given_up_by_workers_too() {
+    let mut plan = three();
+    plan.suspicion = Duration::from_secs(20);
+    play(&plan, async |cluster| {
+        let connected = |from: usize, to: usize| {
+            let (view, id) = (cluster.node(from).unwrap().view(), cluster.ids()[to].to_string());
+            view.members.iter().find(|member| member.id == id).unwrap().connected
+        };
+        let mut links = Links::default();
+        links.cut(&[0, 1], &[2]);
+        links.cut(&[2], &[0, 1]);
+        links.apply(&cluster.network, &cluster.ids());
+        sleep(Duration::from_millis(1500)).await;
+        assert!(connected(0, 2) && connected(2, 1), "given up too early");
+        sleep(Duration::from_millis(1500)).await;
+        assert!(!connected(0, 2) && !connected(1, 2) && !connected(2, 0) && connected(0, 1), "after 3 s of silence");
+        Links::default().apply(&cluster.network, &cluster.ids());
+        sleep(Duration::from_secs(2)).await;
+        assert!(connected(0, 2) && connected(1, 2) && connected(2, 0), "2 s after the silence");
+    });
+}
+
 /// A newcomer takes nearly as long to connect to the others as a gossip round takes.
 #[test]
 fn who_is_being_connected_to_is_not_suspected() {

@@ -76,6 +76,8 @@ pub enum Mutant {
     JoinersFirst,
     /// Nodes that connect for the first time do not tell each other whom they know.
     FirstContactIsSilent,
+    /// A worker keeps its connection to a peer that upkeep has found to be silent.
+    SilenceUnnoticed,
     /// A node dials all its peers at the same time, however many they are.
     DialsUnrationed,
     /// Members that are gone are forgotten at once.
@@ -108,7 +110,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -144,6 +146,7 @@ impl Mutant {
         Self::DialledAreAccused,
         Self::JoinersFirst,
         Self::FirstContactIsSilent,
+        Self::SilenceUnnoticed,
         Self::DialsUnrationed,
         Self::ForgottenTooEarly,
         Self::RoundsNeverStretch,

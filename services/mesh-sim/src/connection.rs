@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     pin::pin,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    IDLE_TIMEOUT, count,
+    count,
     network::Network,
     pipe::{Pipe, SimulatedReceive, SimulatedSend},
 };
@@ -50,6 +51,7 @@ pub(crate) type IncomingStream = (Arc<Pipe>, Arc<Pipe>);
 pub(crate) struct Pair {
     pub(crate) network: Arc<Network>,
     ends: [End; 2],
+    idle_timeout: Duration,
     pipes: Mutex<Vec<Weak<Pipe>>>,
     /// Wakes `watch`.
     changed: Notify,
@@ -76,7 +78,7 @@ struct EndState {
 }
 
 impl Pair {
-    pub(crate) fn new(network: Arc<Network>, ends: [(NodeId, String); 2]) -> Arc<Self> {
+    pub(crate) fn new(network: Arc<Network>, ends: [(NodeId, String); 2], idle_timeout: Duration) -> Arc<Self> {
         let ends = ends.map(|(id, addr)| End {
             id,
             addr,
@@ -84,7 +86,7 @@ impl Pair {
             state: Mutex::default(),
             changed: Notify::new(),
         });
-        Arc::new(Self { network, ends, pipes: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self { network, ends, idle_timeout, pipes: Mutex::default(), changed: Notify::new() })
     }
 
     const fn end(&self, side: Side) -> &End {
@@ -95,7 +97,7 @@ impl Pair {
         self.network.is_cut(self.end(from).id, self.end(from.other()).id)
     }
 
-    pub(crate) fn stream_delay(&self, from: Side) -> std::time::Duration {
+    pub(crate) fn stream_delay(&self, from: Side) -> Duration {
         self.network.stream_delay(self.end(from).id, self.end(from.other()).id)
     }
 
@@ -128,7 +130,7 @@ impl Pair {
     /// Takes the end `side` away without a word to the other one.
     pub(crate) fn vanish(&self, side: Side) {
         self.lose(side, "closed here".to_owned());
-        self.doom(side.other(), Instant::now() + IDLE_TIMEOUT, "the peer is silent".to_owned());
+        self.doom(side.other(), Instant::now() + self.idle_timeout, "the peer is silent".to_owned());
     }
 
     fn doom(&self, side: Side, at: Instant, reason: String) {
@@ -214,7 +216,7 @@ impl Pair {
         if state.lost.is_some() {
             return None;
         }
-        let silence = cut_since.map(|since| (since + IDLE_TIMEOUT, "the peer is silent".to_owned()));
+        let silence = cut_since.map(|since| (since + self.idle_timeout, "the peer is silent".to_owned()));
         [state.doomed.clone(), silence].into_iter().flatten().min_by_key(|&(at, _)| at)
     }
 

@@ -6,6 +6,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use mesh::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    IDLE_TIMEOUT,
+    DIAL_TIMEOUT, UPKEEP_IDLE_TIMEOUT, WORKER_IDLE_TIMEOUT,
     connection::{Pair, Side, SimulatedConnection},
     network::Network,
 };
@@ -50,13 +51,15 @@ pub(crate) struct SimulatedEndpoint {
     network: Arc<Network>,
     id: NodeId,
     addr: String,
+    idle_timeout: Duration,
     core: Arc<EndpointCore>,
     // Async, since `accept` waits while holding it; nobody else takes it.
     accepted: tokio::sync::Mutex<mpsc::Receiver<Accepted>>,
 }
 
 impl SimulatedEndpoint {
-    pub(crate) fn new(network: Arc<Network>, id: NodeId, addr: &str) -> Self {
+    pub(crate) fn new(network: Arc<Network>, id: NodeId, addr: &str, listens: bool) -> Self {
+        let idle_timeout = if listens { WORKER_IDLE_TIMEOUT } else { UPKEEP_IDLE_TIMEOUT };
         let (sender, accepted) = mpsc::channel(ACCEPT_QUEUE_MAX);
         let core = EndpointCore {
             accepted: sender,
@@ -64,7 +67,7 @@ impl SimulatedEndpoint {
             is_closed: AtomicBool::new(false),
             closed: Notify::new(),
         };
-        Self { network, id, addr: addr.to_owned(), core: Arc::new(core), accepted: accepted.into() }
+        Self { network, id, addr: addr.to_owned(), idle_timeout, core: Arc::new(core), accepted: accepted.into() }
     }
 
     pub(crate) const fn core(&self) -> &Arc<EndpointCore> {
@@ -109,7 +112,8 @@ impl SimulatedEndpoint {
                 let reason = format!("it is node {peer}, and node {expected} is expected there");
                 return Err(DialError::Untrusted { addr: addr.to_owned(), reason });
             }
-            let pair = Pair::new(Arc::clone(&self.network), [(self.id, self.addr.clone()), (peer, addr.to_owned())]);
+            let ends = [(self.id, self.addr.clone()), (peer, addr.to_owned())];
+            let pair = Pair::new(Arc::clone(&self.network), ends, self.idle_timeout);
             let [dialler, accepter] = SimulatedConnection::both(&pair);
             if core.accepted.try_send(Accepted::Connection(accepter)).is_err() {
                 return Err(unreachable("refused: too many connections wait to be accepted"));
@@ -139,7 +143,7 @@ impl Endpoint for SimulatedEndpoint {
             if self.core.is_closed() {
                 return Err(unreachable("closed here"));
             }
-            match timeout_at(Instant::now() + IDLE_TIMEOUT, self.connect(addr, expect)).await {
+            match timeout_at(Instant::now() + DIAL_TIMEOUT, self.connect(addr, expect)).await {
                 Ok(connected) => connected.map(|connection| connection as Arc<dyn Connection>),
                 Err(_) => Err(unreachable("no answer within 2000 ms")),
             }

@@ -23,8 +23,12 @@ pub use machine::WorkCosts;
 use endpoint::SimulatedEndpoint;
 use network::Network;
 
-/// A silent peer's connection is given up after this time, and a dial that nobody answers.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection to a silent peer is given up after this time: one that upkeep has dialled, and one that a worker has dialled.
+const UPKEEP_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+const WORKER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A dial that nobody answers is given up after this time.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The network. Its random choices are made in the order of events, so one seed gives one course of events on a
 /// current-thread runtime.
@@ -121,7 +125,7 @@ struct SimulatedTransport {
 
 impl Transport for SimulatedTransport {
     fn open(&self, listen: bool) -> Result<Arc<dyn Endpoint>, TransportError> {
-        let endpoint = SimulatedEndpoint::new(Arc::clone(&self.network), self.id, &self.addr);
+        let endpoint = SimulatedEndpoint::new(Arc::clone(&self.network), self.id, &self.addr, listen);
         if listen {
             self.network.listen(&self.addr, self.id, self.serial, endpoint.core()).map_err(|()| {
                 TransportError::Bind { addr: self.addr.clone(), reason: std::io::ErrorKind::AddrInUse.into() }

@@ -30,6 +30,7 @@ networks::conformance! {
     a_crash_is_seen_after_the_idle_timeout
     dropping_an_endpoint_is_a_crash
     silence_breaks_connections_and_ends
+    a_workers_connection_outlives_a_silence
     a_restarted_node_is_reached_at_its_old_address
     nobody_answers
     a_closed_endpoint_accepts_and_dials_no_more
@@ -257,6 +258,24 @@ async fn silence_breaks_connections_and_ends(harness: &impl Harness) {
     assert!(matches!(a.endpoint.dial(&b.addr, None).await.err(), Some(DialError::Unreachable { .. })));
     b.transport.set_silent(false);
     connect(&a, &b).await;
+}
+
+/// Upkeep finds out who is silent: a worker's connection needs no packets for that.
+async fn a_workers_connection_outlives_a_silence(harness: &impl Harness) {
+    let (a, b) = (harness.node("a"), harness.node("b"));
+    let (near, far) = tokio::join!(a.endpoint.dial(&b.addr, Some(b.id)), b.accept());
+    let near = near.unwrap();
+    let _streams = stream(&near, &far).await;
+    b.transport.set_silent(true);
+    let lost = async {
+        tokio::select! {
+            lost = near.closed() => lost,
+            lost = far.closed() => lost,
+        }
+    };
+    assert!(timeout(SILENCE_MAX, lost).await.is_err());
+    b.transport.set_silent(false);
+    stream(&near, &far).await;
 }
 
 async fn a_restarted_node_is_reached_at_its_old_address(harness: &impl Harness) {

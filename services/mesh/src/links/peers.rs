@@ -29,7 +29,7 @@ use crate::{
         peer::Peer,
         seldom::Seldom,
     },
-    membership::reach::{Connected, Starts, restarted},
+    membership::reach::{Connected, Starts, lost, restarted},
     transport::{Connection, DialError, Endpoint, ReceiveHalf, SendHalf},
 };
 
@@ -38,6 +38,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// How long a greeting may take.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a peer that upkeep has lost may take to answer a worker.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// How often overdue legs are looked for: while there are legs, and while there are none.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
@@ -275,6 +278,7 @@ impl Peers {
                 () = self.receive_gossip(&connection) => "no more datagrams".to_owned(),
                 lost = connection.closed() => lost.reason,
                 () = restarted(starts, peer.id, Some(start)) => "the peer was restarted".to_owned(),
+                () = self.fallen_silent(&link) => "the peer is silent".to_owned(),
                 () = self.core.stopped.cancelled() => "the node is stopping".to_owned(),
             }
         });
@@ -290,9 +294,26 @@ impl Peers {
         connection.close("done");
         if self.purpose == Purpose::Upkeep {
             self.core.routes.set_dialled(peer.id, None);
+            self.core.reach.handle_loss(peer.id, &self.core.roster.members.borrow());
         }
         self.core.observer.event(&Event::PeerDown { peer: peer.id, reason });
         true
+    }
+
+    /// Upkeep finds out who is silent. What it has lost may have been its connection alone: a worker asks for itself.
+    async fn fallen_silent(&self, link: &Link) {
+        if self.purpose == Purpose::Upkeep || Mutant::SilenceUnnoticed.is_planted() {
+            return std::future::pending().await;
+        }
+        let peer = link.connection.peer();
+        let mut losses = self.core.reach.losses.subscribe();
+        loop {
+            let known = self.core.reach.losses_of(peer);
+            lost(&mut losses, peer, known).await;
+            if timeout(ANSWER_MAX, link.exchange_members()).await != Ok(true) {
+                return;
+            }
+        }
     }
 
     /// A member that is heard may be one that cannot be reached; that is told once, by the runtime that is always there.

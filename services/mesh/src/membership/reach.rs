@@ -19,12 +19,16 @@ use crate::announced::{Announced, Follower};
 /// The latest process start that each peer has greeted with.
 pub(crate) type Starts = BTreeMap<NodeId, u64>;
 
+/// How often upkeep has lost its connection to each peer.
+pub(crate) type Losses = BTreeMap<NodeId, u64>;
+
 /// Which process of each peer one runtime has a connection to.
 pub(crate) type Connected = Mutex<BTreeMap<NodeId, u64>>;
 
 /// What a node knows about ways between it and its peers.
 pub(crate) struct Reach {
     pub(crate) starts: Arc<Announced<Starts>>,
+    pub(crate) losses: Arc<Announced<Losses>>,
     /// Each runtime's connections.
     connected: Mutex<Vec<Weak<Connected>>>,
     /// Whether a member has said that it can send to this node.
@@ -39,6 +43,7 @@ impl Default for Reach {
     fn default() -> Self {
         Self {
             starts: Announced::new(Starts::new()),
+            losses: Announced::new(Losses::new()),
             connected: Mutex::default(),
             is_reachable: AtomicBool::new(false),
             is_reached: AtomicBool::new(false),
@@ -99,6 +104,20 @@ impl Reach {
         });
     }
 
+    /// Upkeep has lost its connection to a peer. Those that are no members any more are forgotten here.
+    pub(crate) fn handle_loss(&self, peer: NodeId, members: &[Member]) {
+        self.losses.send_modify(|losses| {
+            losses.retain(|id, _| *id == peer || members.iter().any(|member| member.id == *id));
+            *losses.entry(peer).or_default() += 1;
+            true
+        });
+    }
+
+    /// How often upkeep has lost its connection to a peer.
+    pub(crate) fn losses_of(&self, peer: NodeId) -> u64 {
+        self.losses.borrow().get(&peer).copied().unwrap_or_default()
+    }
+
     /// The process of a peer that last greeted; nothing if none did.
     pub(crate) fn start_of(&self, peer: NodeId) -> Option<u64> {
         self.starts.borrow().get(&peer).copied()
@@ -109,4 +128,9 @@ impl Reach {
 pub(crate) async fn restarted(starts: &mut Follower<Starts>, peer: NodeId, known: Option<u64>) {
     let Some(known) = known else { return std::future::pending().await };
     starts.wait_for(|starts| starts.get(&peer).is_some_and(|start| *start != known)).await;
+}
+
+/// Waits until upkeep has lost its connection to a peer more often than is known.
+pub(crate) async fn lost(losses: &mut Follower<Losses>, peer: NodeId, known: u64) {
+    losses.wait_for(|losses| losses.get(&peer).is_some_and(|losses| *losses > known)).await;
 }

@@ -28,7 +28,9 @@ pub type ReceiveHalf = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A network to be part of.
 pub trait Transport: Send + Sync {
-    /// Opens sockets on the current runtime: once per worker with `listen`, once for upkeep without.
+    /// Opens sockets on the current runtime: once per worker with `listen`, once for upkeep without. A connection that upkeep
+    /// dials is given up when the peer has been silent for 2 s, one that a worker dials after 30 s: it is for upkeep to find out
+    /// who is silent, with packets that a worker need not send as well.
     ///
     /// # Errors
     /// [`TransportError`] if that is impossible.

@@ -29,8 +29,8 @@ pub trait Harness {
 
     fn node_at(&self, name: &str, addr: Option<&str>) -> TestNode {
         let (transport, addr) = self.transport(name, addr);
-        let endpoint = transport.open(true).unwrap();
-        TestNode { id: NodeId::from_name(name), addr, transport, endpoint }
+        let (endpoint, upkeep) = (transport.open(true).unwrap(), transport.open(false).unwrap());
+        TestNode { id: NodeId::from_name(name), addr, transport, endpoint, upkeep }
     }
 }
 
@@ -38,7 +38,9 @@ pub struct TestNode {
     pub id: NodeId,
     pub addr: String,
     pub transport: Arc<dyn Transport>,
+    /// A worker's.
     pub endpoint: Arc<dyn Endpoint>,
+    pub upkeep: Arc<dyn Endpoint>,
 }
 
 impl TestNode {
@@ -93,9 +95,9 @@ macro_rules! conformance {
 
 pub(crate) use conformance;
 
-/// Two nodes and a connection, as its dialler and its accepter see it.
+/// Two nodes and a connection, as its dialler, which is upkeep, and its accepter see it.
 pub async fn connect(from: &TestNode, to: &TestNode) -> (Arc<dyn Connection>, Arc<dyn Connection>) {
-    let (dialled, accepted) = tokio::join!(from.endpoint.dial(&to.addr, Some(to.id)), to.accept());
+    let (dialled, accepted) = tokio::join!(from.upkeep.dial(&to.addr, Some(to.id)), to.accept());
     (dialled.unwrap(), accepted)
 }
 

@@ -52,10 +52,10 @@ pub struct QuicConfig {
     pub credentials: Credentials,
     /// How many endpoints will listen: as many as workers (1).
     pub listeners: usize,
-    /// A silent peer's connection is given up after this time (2 s).
-    pub idle_timeout: Duration,
-    /// A quiet connection is kept alive this often (800 ms).
-    pub keep_alive: Duration,
+    /// Upkeep's connection to a silent peer is given up after this time (2 s).
+    pub upkeep_idle_timeout: Duration,
+    /// A worker's connection to a silent peer is given up after this time (30 s), if nobody has closed it before.
+    pub worker_idle_timeout: Duration,
     /// How many packets a peer may collect before it acknowledges; 1 acknowledges as the standard says (10).
     pub ack_frequency: u32,
     /// How many bytes may be on their way to a peer and not acknowledged yet, for each connection (16 MiB).
@@ -75,8 +75,8 @@ impl QuicConfig {
             bind,
             credentials,
             listeners: 1,
-            idle_timeout: Duration::from_secs(2),
-            keep_alive: Duration::from_millis(800),
+            upkeep_idle_timeout: Duration::from_secs(2),
+            worker_idle_timeout: Duration::from_secs(30),
             ack_frequency: 10,
             send_window_bytes: 16 << 20,
             streams_max: 64,
@@ -90,7 +90,8 @@ impl QuicConfig {
 pub(super) struct QuinnConfigs {
     pub(super) endpoint: EndpointConfig,
     pub(super) server: ServerConfig,
-    pub(super) client: ClientConfig,
+    pub(super) upkeep: ClientConfig,
+    pub(super) worker: ClientConfig,
     pub(super) handshakes_max: usize,
 }
 
@@ -99,36 +100,43 @@ impl QuinnConfigs {
     pub(super) fn new(config: &QuicConfig) -> Result<Self, TlsError> {
         let tls = TlsSetup::new(&config.credentials, config.id)?;
         let no_cipher = |e: quinn::crypto::rustls::NoInitialCipherSuite| TlsError { reason: e.to_string() };
-        // The dialling side keeps a connection alive: one ping keeps both ends awake.
-        let (transport, mut dialling) = (Arc::new(transport_config(config)), transport_config(config));
-        dialling.keep_alive_interval(Some(config.keep_alive));
+        // The shorter of the two ends' idle timeouts counts: the accepting side leaves it to the other one.
+        let accepting = transport_config(config, config.worker_idle_timeout);
 
         let crypto = QuicServerConfig::try_from(tls.server).map_err(no_cipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(Arc::clone(&transport));
+        server.transport_config(Arc::new(accepting));
         server.max_incoming(config.handshakes_max);
         // Peers stay where they are; and one that moved would be another listener's by the kernel's choice.
         server.migration(false);
 
         let crypto = QuicClientConfig::try_from(tls.client).map_err(no_cipher)?;
-        let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(Arc::new(dialling));
+        let crypto = Arc::new(crypto);
+        let client = |idle_timeout: Duration| {
+            let mut transport = transport_config(config, idle_timeout);
+            // The dialling side keeps a connection alive: one ping keeps both ends awake, and leaves time for another one.
+            transport.keep_alive_interval(Some(idle_timeout * 9 / 20));
+            let mut client = ClientConfig::new(Arc::clone(&crypto) as _);
+            client.transport_config(Arc::new(transport));
+            client
+        };
+        let (upkeep, worker) = (client(config.upkeep_idle_timeout), client(config.worker_idle_timeout));
 
         let mut endpoint = EndpointConfig::new(tls.reset_key);
         endpoint.cid_generator(|| Box::new(RandomCids));
         endpoint.max_udp_payload_size(MTU_MAX).map_err(|e| TlsError { reason: e.to_string() })?;
-        Ok(Self { endpoint, server, client, handshakes_max: config.handshakes_max })
+        Ok(Self { endpoint, server, upkeep, worker, handshakes_max: config.handshakes_max })
     }
 }
 
-fn transport_config(config: &QuicConfig) -> TransportConfig {
+fn transport_config(config: &QuicConfig, idle_timeout: Duration) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX).minimum_change(MTU_STEP_MIN);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_CWND_BYTES);
     transport
-        .max_idle_timeout(IdleTimeout::try_from(config.idle_timeout).ok())
+        .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok())
         .initial_rtt(INITIAL_RTT)
         .max_concurrent_bidi_streams(VarInt::from_u32(config.streams_max))
         // One, for the accepting side's welcome.

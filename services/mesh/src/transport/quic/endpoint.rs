@@ -52,13 +52,12 @@ impl Socketed {
     ) -> io::Result<Self> {
         let socket = Arc::new(SwitchedSocket::new(socket, Arc::clone(wire))?);
         let runtime = Arc::new(quinn::TokioRuntime);
-        let mut quinn = quinn::Endpoint::new_with_abstract_socket(
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
             configs.endpoint.clone(),
             server,
             Arc::clone(&socket) as _,
             runtime,
         )?;
-        quinn.set_default_client_config(configs.client.clone());
         Ok(Self { quinn, socket })
     }
 }
@@ -73,7 +72,9 @@ impl QuicEndpoint {
         wire: &Arc<Wire>,
     ) -> io::Result<Self> {
         let client_addr = client.local_addr()?;
-        let client = Socketed::new(client, configs, None, wire)?;
+        let mut client = Socketed::new(client, configs, None, wire)?;
+        let dialling = if listener.is_some() { &configs.worker } else { &configs.upkeep };
+        client.quinn.set_default_client_config(dialling.clone());
         let server = |socket| Socketed::new(socket, configs, Some(configs.server.clone()), wire);
         let listener = listener.map(server).transpose()?;
         let quinn = listener.as_ref().map(|listener| listener.quinn.clone());
