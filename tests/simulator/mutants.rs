@@ -65,6 +65,7 @@ const fn killer(mutant: Mutant) -> &'static str {
         Mutant::JoinersFirst => "rings::what_all_owners_refuse_is_not_held_by_one_that_joins",
         Mutant::FirstContactIsSilent => "leaving::who_leaves_while_another_one_returns_is_known_to_have_left",
         Mutant::SilenceUnnoticed => "leaving::who_is_silent_is_given_up_by_workers_too",
+        Mutant::ArrivalsCostNothing => "storm::many_nodes_that_start_at_once_settle",
         Mutant::DialsUnrationed => "storm::many_nodes_that_start_at_once_settle",
         Mutant::ForgottenTooEarly => "leaving::the_dead_are_looked_for_though_no_seed_comes",
         Mutant::RoundsNeverStretch => "leaving::slow_answers_are_no_silence",

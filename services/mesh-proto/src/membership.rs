@@ -431,6 +431,9 @@ impl Membership {
         self.ring_stale = true;
         self.news.announce(claim.id);
         self.push_soon(now);
+        if claim.state.is_present() && !from.is_some_and(MemberState::is_present) {
+            self.prober.handle_arrival();
+        }
         if from != Some(claim.state) {
             let event = Event::Member { peer: claim.id, addr: claim.addr.clone(), from, to: claim.state };
             self.outbox.push(MembershipOutput::Event(event));

@@ -82,6 +82,8 @@ pub enum Mutant {
     DialsUnrationed,
     /// Members that are gone are forgotten at once.
     ForgottenTooEarly,
+    /// Rounds of gossip are no longer while many members come at once.
+    ArrivalsCostNothing,
     /// Who answers later than a round takes is suspected for ever.
     RoundsNeverStretch,
     /// A node forgets the slots that it no longer owns before their owners have them.
@@ -110,7 +112,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::SerialHedge,
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
@@ -150,6 +152,7 @@ impl Mutant {
         Self::DialsUnrationed,
         Self::ForgottenTooEarly,
         Self::RoundsNeverStretch,
+        Self::ArrivalsCostNothing,
         Self::ForgetsTooEarly,
         Self::AsksOwnersOnly,
         Self::RingUnchecked,

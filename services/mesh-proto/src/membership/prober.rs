@@ -24,6 +24,9 @@ const RELAYS_MAX: usize = 256;
 /// A round takes at most this many intervals, however slow the answers are.
 const STRETCH_MAX: u32 = 8;
 
+/// So many members that come at once make answers as slow as an interval takes.
+const ARRIVALS: u32 = 8;
+
 /// Probes without an answer that are remembered, to learn from an answer that comes late.
 const UNANSWERED_MAX: usize = 16;
 
@@ -163,6 +166,14 @@ impl Prober {
             self.slowest = self.slowest.max(now.since(probe.sent_at));
         }
         in_time
+    }
+
+    /// A member has come. Connecting to it takes time, of this node and of all the others, and so much more the more come at once;
+    /// rounds stretch before the first answer is late.
+    pub(super) fn handle_arrival(&mut self) {
+        if !Mutant::ArrivalsCostNothing.is_planted() {
+            self.slowest = (self.slowest + self.interval / ARRIVALS).min(self.interval * STRETCH_MAX / 4);
+        }
     }
 
     /// These were not probed after all.
