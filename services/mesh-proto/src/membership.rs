@@ -432,7 +432,7 @@ impl Membership {
         self.news.announce(claim.id);
         self.push_soon(now);
         if claim.state.is_present() && !from.is_some_and(MemberState::is_present) {
-            self.prober.handle_arrival();
+            self.prober.handle_arrival(self.roster.present().count());
         }
         if from != Some(claim.state) {
             let event = Event::Member { peer: claim.id, addr: claim.addr.clone(), from, to: claim.state };

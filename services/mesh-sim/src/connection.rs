@@ -127,8 +127,12 @@ impl Pair {
         self.doom(side.other(), Instant::now() + self.stream_delay(side), format!("closed by the peer: {reason}"));
     }
 
-    /// Takes the end `side` away without a word to the other one.
+    /// Takes the end `side` away without a word to the other one. What it has sent into a cut goes with it: nobody sends it again.
     pub(crate) fn vanish(&self, side: Side) {
+        if self.is_cut(side) {
+            let pipes: Vec<_> = self.pipes.lock().iter().filter_map(Weak::upgrade).collect();
+            pipes.iter().filter(|pipe| pipe.from == side).for_each(|pipe| pipe.lose());
+        }
         self.lose(side, "closed here".to_owned());
         self.doom(side.other(), Instant::now() + self.idle_timeout, "the peer is silent".to_owned());
     }

@@ -29,7 +29,7 @@ const PIECE_BYTES_MAX: usize = 64 << 10;
 /// One direction of a stream.
 pub(crate) struct Pipe {
     pair: Arc<Pair>,
-    from: Side,
+    pub(crate) from: Side,
     state: Mutex<PipeState>,
     /// The stream counts against its opener's limit until both directions are gone.
     _slot: Arc<OwnedSemaphorePermit>,
@@ -142,6 +142,13 @@ impl Pipe {
             writer.into_iter().for_each(Waker::wake);
         }
         Ok(())
+    }
+
+    /// Whatever is on its way gets lost.
+    pub(crate) fn lose(&self) {
+        let mut state = self.state.lock();
+        state.pieces.clear();
+        state.unread_bytes = 0;
     }
 
     fn abandon(&self) {

@@ -24,8 +24,8 @@ const RELAYS_MAX: usize = 256;
 /// A round takes at most this many intervals, however slow the answers are.
 const STRETCH_MAX: u32 = 8;
 
-/// So many members that come at once make answers as slow as an interval takes.
-const ARRIVALS: u32 = 8;
+/// So many pairs of members that connect at once make answers as slow as an interval takes.
+const PAIRS: u32 = 128;
 
 /// Probes without an answer that are remembered, to learn from an answer that comes late.
 const UNANSWERED_MAX: usize = 16;
@@ -168,11 +168,12 @@ impl Prober {
         in_time
     }
 
-    /// A member has come. Connecting to it takes time, of this node and of all the others, and so much more the more come at once;
-    /// rounds stretch before the first answer is late.
-    pub(super) fn handle_arrival(&mut self) {
+    /// A member has come, and there are so many now. Each of them connects to it, or has: where many come at once rounds stretch
+    /// before the first answer is late.
+    pub(super) fn handle_arrival(&mut self, members: usize) {
         if !Mutant::ArrivalsCostNothing.is_planted() {
-            self.slowest = (self.slowest + self.interval / ARRIVALS).min(self.interval * STRETCH_MAX / 4);
+            let share = self.interval * u32::try_from(members).unwrap_or(u32::MAX).min(PAIRS) / PAIRS;
+            self.slowest = (self.slowest + share).min(self.interval * STRETCH_MAX / 4);
         }
     }
 
