@@ -76,6 +76,8 @@ pub(super) struct Prober {
     phase: Phase,
     due: Monotonic,
     began_at: Monotonic,
+    /// When the round before this one began.
+    last_round: Monotonic,
     seq: u32,
     relays: VecDeque<Relay>,
 }
@@ -92,6 +94,7 @@ impl Prober {
             phase: Phase::Begin,
             due: now + interval.mul_f64(rng.random()),
             began_at: now,
+            last_round: now,
             seq: rng.random(),
             relays: VecDeque::new(),
         }
@@ -135,7 +138,10 @@ impl Prober {
     /// Chooses this round's targets and starts a probe of each.
     pub(super) fn begin(&mut self, now: Monotonic, me: NodeId, roster: &Roster, rng: &mut SmallRng) -> Vec<Probe> {
         self.probes.clear();
-        self.slowest -= self.slowest / 8;
+        // An eighth in an interval; rounds that were stretched are longer.
+        let intervals = (now.since(self.last_round).as_secs_f64() / self.interval.as_secs_f64()).clamp(1.0, 4.0);
+        self.slowest -= self.slowest.mul_f64(intervals / 8.0);
+        self.last_round = now;
         for target in self.targets(me, roster, rng) {
             let seq = self.next_seq();
             self.probes.push(Probe { seq, target, sent_at: now, indirect: false });
