@@ -1,4 +1,4 @@
-//! Nanoseconds per encode and decode of the frames on the request path: `cargo run --release -p mesh-proto --example
+//! Nanoseconds per encode and decode of the frames on the request path: `cargo run --release -p mesh-cache-proto --example
 //! codec_speed`. A quick look, not a benchmark: the best of five rounds.
 #![allow(clippy::disallowed_methods, reason = "a stopwatch, not part of the core")]
 

@@ -1,5 +1,5 @@
 //! What grows with the number of members, and what does not. Prints the table of docs/SCALING.md:
-//! `cargo test --release -p mesh-proto --test growth -- --nocapture`; `MEMBERS=1000` adds that many.
+//! `cargo test --release -p mesh-cache-proto --test growth -- --nocapture`; `MEMBERS=1000` adds that many.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! The membership machine among others: what it promises, each on many seeds, and every failure names its own. Replay one with
-//! `MEMBERSHIP_SEED=<seed> cargo test -p mesh-proto --test membership_sim <test>`.
+//! `MEMBERSHIP_SEED=<seed> cargo test -p mesh-cache-proto --test membership_sim <test>`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 use std::time::Duration;

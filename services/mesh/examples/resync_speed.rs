@@ -1,5 +1,5 @@
 //! How fast an empty node refills over QUIC on loopback, beside two others that hold everything: keys per second from its
-//! start to ready. `cargo run --release -p mesh --example resync_speed -- 200000 24`: keys, and bytes of each value.
+//! start to ready. `cargo run --release -p mesh-cache --example resync_speed -- 200000 24`: keys, and bytes of each value.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement may stop at the first surprise")]
 
 use std::{

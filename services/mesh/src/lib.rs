@@ -1,4 +1,8 @@
-//! One mesh node on tokio, quinn and rustls. Read `node` first.
+//! One mesh node on tokio, quinn and rustls. Read `node` first. As a library:
+//!
+//! ```
+#![doc = include_str!("../examples/embedded_cache.rs")]
+//! ```
 
 mod node;
 mod worker;
@@ -27,7 +31,9 @@ pub mod transport;
 pub use clock::WallClock;
 pub use config::{Config, Ttl};
 pub use faults::{FaultOrderError, FaultView};
-pub use mesh_proto::{FaultStats, Stats};
+pub use mesh_proto::{
+    Consistency, FaultStats, HintLimits, NodeId, ReplicationFactor, Stats, StoreConfig, Version, WriteConcern,
+};
 pub use node::{Node, StartError};
 pub use observer::{NoObserver, Observer};
 pub use operation::{GetError, GetOptions, Hit, Lookup, WriteError, WriteOptions, Written};

@@ -1,5 +1,5 @@
 //! The ring changes while everybody writes and reads, on the simulated network: no acknowledged write is lost or missed.
-//! Replay one seed with `MESH_SEED=n cargo test -p mesh --test ring_change`.
+//! Replay one seed with `MESH_SEED=n cargo test -p mesh-cache --test ring_change`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may stop at the first surprise")]
 
 mod cluster;
@@ -31,7 +31,9 @@ fn for_each_seed(name: &str, mut test: impl AsyncFnMut(u64) -> Tally) {
     for seed in seeds {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let tally = runtime.block_on(test(seed));
-        println!("seed {seed}: {tally:?}; replay with MESH_SEED={seed} cargo test -p mesh --test ring_change {name}");
+        println!(
+            "seed {seed}: {tally:?}; replay with MESH_SEED={seed} cargo test -p mesh-cache --test ring_change {name}"
+        );
     }
 }
 

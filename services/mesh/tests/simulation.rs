@@ -1,5 +1,5 @@
 //! Whole clusters on the simulated network under paused time: what the mesh promises, in seconds of virtual time and
-//! milliseconds of real time. Replay one seed with `MESH_SEED=n cargo test -p mesh --test simulation`.
+//! milliseconds of real time. Replay one seed with `MESH_SEED=n cargo test -p mesh-cache --test simulation`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test may stop at the first surprise")]
 
 mod cluster;
@@ -418,7 +418,9 @@ fn under_random_faults_quorum_reads_see_every_acknowledged_write() {
         Err(_) => (100..112).collect(),
     };
     for seed in seeds {
-        println!("seed {seed}; replay with MESH_SEED={seed} cargo test -p mesh --test simulation under_random_faults");
+        println!(
+            "seed {seed}; replay with MESH_SEED={seed} cargo test -p mesh-cache --test simulation under_random_faults"
+        );
         simulate(async || chaos(seed).await);
     }
 }
