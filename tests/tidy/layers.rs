@@ -153,28 +153,28 @@ mod tests {
 
     #[test]
     fn an_arrow_against_the_grain_is_seen() {
-        assert!(members_one_way(&graph(&[("mesh", &["mesh-proto"])])).is_empty());
-        let complaints = members_one_way(&graph(&[("mesh-proto", &["mesh"]), ("load", &["mesh"])]));
-        assert_eq!(complaints, ["`mesh-proto` must not depend on `mesh`", "`load` must not depend on `mesh`"]);
+        assert!(members_one_way(&graph(&[("mesh-cache", &["mesh-cache-proto"])])).is_empty());
+        let complaints = members_one_way(&graph(&[("mesh-cache-proto", &["mesh-cache"]), ("load", &["mesh-cache"])]));
+        assert_eq!(complaints, ["`mesh-cache-proto` must not depend on `mesh-cache`", "`load` must not depend on `mesh-cache`"]);
     }
 
     #[test]
     fn a_library_behind_a_library_is_seen() {
-        assert!(forbidden_reach(&graph(&[("mesh-proto", &["bytes"])])).is_empty());
-        let complaints = forbidden_reach(&graph(&[("mesh-proto", &["bytes"]), ("bytes", &["tokio-util"])]));
-        assert_eq!(complaints, ["`mesh-proto` must not know `tokio-util`: mesh-proto -> bytes -> tokio-util"]);
+        assert!(forbidden_reach(&graph(&[("mesh-cache-proto", &["bytes"])])).is_empty());
+        let complaints = forbidden_reach(&graph(&[("mesh-cache-proto", &["bytes"]), ("bytes", &["tokio-util"])]));
+        assert_eq!(complaints, ["`mesh-cache-proto` must not know `tokio-util`: mesh-cache-proto -> bytes -> tokio-util"]);
     }
 
     #[test]
     fn dependencies_of_tests_do_not_count() {
         let metadata = serde_json::json!({
-            "packages": [{"id": "1", "name": "mesh"}, {"id": "2", "name": "axum"}, {"id": "3", "name": "bytes"}],
+            "packages": [{"id": "1", "name": "mesh-cache"}, {"id": "2", "name": "axum"}, {"id": "3", "name": "bytes"}],
             "resolve": {"nodes": [{"id": "1", "deps": [
                 {"pkg": "2", "dep_kinds": [{"kind": "dev"}]},
                 {"pkg": "3", "dep_kinds": [{"kind": null}]},
             ]}]},
         });
-        assert_eq!(Graph::parse(&metadata).edges("mesh").collect::<Vec<_>>(), ["bytes"]);
+        assert_eq!(Graph::parse(&metadata).edges("mesh-cache").collect::<Vec<_>>(), ["bytes"]);
     }
 
     #[test]
