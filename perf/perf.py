@@ -18,6 +18,7 @@ import crashes
 import full
 import hot
 import large
+import many
 import overhead
 import restarts
 import resync
@@ -74,6 +75,7 @@ TARGETS = [
     *hot.TARGETS,
     *large.TARGETS,
     *full.TARGETS,
+    *many.TARGETS,
 ]
 
 
@@ -208,6 +210,9 @@ class Bench:
     def peers(self, figures: Round) -> None:
         full.peers(self, figures)
 
+    def many(self, figures: Round) -> None:
+        many.many(self, figures)
+
     def overload(self, figures: Round) -> None:
         for skew, distribution in ZIPF.items():
             saturation.overload(self, figures, skew, distribution)
@@ -240,11 +245,11 @@ class Bench:
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
 MEASUREMENTS = [
     "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "overload", "false_deaths",
-    "resync", "crashes", "restarts", "kills", "memory", "full", "small", "peers",
+    "resync", "crashes", "restarts", "kills", "memory", "full", "small", "peers", "many",
 ]
 
 # They do not vary from round to round, or take minutes.
-ONCE = ["crashes", "restarts", "kills", "memory", "small", "peers"]
+ONCE = ["crashes", "restarts", "kills", "memory", "small", "peers", "many"]
 
 
 def machine() -> str:

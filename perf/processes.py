@@ -138,12 +138,13 @@ class Repeated:
 class Mesh:
     """Node processes that form one mesh, each with one worker thread, since they share the cores."""
 
-    def __init__(self, binaries: Path, count: int, settings: dict[str, str], logs: Path | None = None):
+    def __init__(self, binaries: Path, count: int, settings: dict[str, str], logs: Path | None = None, ready_within_s: float = START_WITHIN_S):
         self.logs = [logs / f"node{number}.log" if logs else None for number in range(count)]
         ports = [(free_port(), free_port()) for _ in range(count)]
         seeds = ",".join(f"127.0.0.1:{udp}" for _, udp in ports)
         self.urls = [f"http://127.0.0.1:{http}" for http, _ in ports]
         self.nodes = []
+        self._ready_within_s = ready_within_s
         self._settings = []
         self._node = str(binaries / "node")
         for number, (http, udp) in enumerate(ports):
@@ -162,7 +163,7 @@ class Mesh:
 
     def __enter__(self):
         try:
-            wait_for("the mesh", lambda: all(answers(f"{url}/ready") for url in self.urls))
+            wait_for("the mesh", lambda: all(answers(f"{url}/ready") for url in self.urls), self._ready_within_s)
         except BaseException:
             self.__exit__()
             raise
