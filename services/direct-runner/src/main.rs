@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
+    settings.load.begin_output();
     block_on(run(&settings))
 }
 

@@ -16,7 +16,7 @@ const NODES: u64 = 3;
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser)]
-#[command(version, name = "direct-runner", max_term_width = 80)]
+#[command(version = env!("MESH_BENCH_VERSION"), name = "direct-runner", max_term_width = 80)]
 struct Flags {
     #[command(flatten)]
     load: LoadSettings,
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn help_fits_80_columns() {
-        let help = message(&["--help"]);
+        let help = message(&["--help-all"]);
         let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(help.contains("--rate <RATE>") && wide.is_empty(), "{wide:#?}");
     }

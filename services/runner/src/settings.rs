@@ -14,7 +14,7 @@ use crate::recorded;
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser, Clone, Debug)]
-#[command(version, name = "runner", max_term_width = 80, args_override_self = true)]
+#[command(version = env!("MESH_BENCH_VERSION"), name = "runner", max_term_width = 80, args_override_self = true)]
 pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) load: LoadSettings,
