@@ -16,6 +16,7 @@ mod version;
 mod exec;
 mod faults;
 mod history;
+mod live;
 mod report;
 mod results;
 mod shard;

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     Measure, Objective, Objectives, Op, Phase, Results, Shard, StartAt,
-    exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, ValueSizes},
+    exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, Progress, ValueSizes},
     plan::{Plan, Shown},
     target::Consistency,
 };
@@ -109,6 +109,14 @@ pub struct LoadSettings {
     /// Print all tables to a terminal, before the first screen
     #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
     pub details: bool,
+    /// What is shown while the run goes on: auto is a live view where standard output and standard error are a terminal, plain a bar
+    /// there, rows a row per second on standard error, which auto is without a terminal, ndjson a JSON object per second alone on
+    /// standard output, off nothing
+    #[arg(long, visible_alias = "format", env, value_enum, default_value_t, help_heading = "Summary")]
+    pub progress: Progress,
+    /// A bar instead of the live view on a terminal
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
+    pub plain: bool,
     /// The folder in which each run makes one of its own, with its results, summary and report; or a path that ends in .json for the
     /// machine-readable results alone; or off
     #[arg(long, env, default_value = "results", value_parser = off_or(path))]
@@ -163,6 +171,11 @@ impl LoadSettings {
                 mistakes.refuse(name, value, format!("expected at least {}, because SHARD is {shard}", shard.count));
             }
         }
+    }
+
+    /// From here on, output is what PROGRESS says.
+    pub fn begin_output(&self) {
+        self.progress.begin(self.plain || self.compat);
     }
 
     /// Opens RESULTS for the run that these settings describe.

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
+    settings.load.begin_output();
     match &settings.command {
         Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
         Some(Command::Merge { shards }) => {

@@ -138,6 +138,25 @@ impl FaultRecord {
         others.iter().try_fold(first.dead_at_s?, |latest, survivor| survivor.dead_at_s.map(|at| latest.max(at)))
     }
 
+    /// Those that are in force, in words.
+    pub(crate) fn in_force(all: &[Self]) -> Vec<String> {
+        let in_force =
+            |fault: &&Self| fault.begun_at_s.is_some() && fault.ended_at_s.is_none() && fault.failure.is_none();
+        all.iter().filter(in_force).map(|fault| fault.fault.clone()).collect()
+    }
+
+    /// How far it has come `now_s` after the load began, in a line.
+    pub(crate) fn state(&self, now_s: f64) -> String {
+        let state = match (&self.failure, self.begun_at_s, self.ended_at_s, self.recovered_at_s) {
+            (Some(reason), ..) => format!("no effect: {reason}"),
+            (_, None, ..) => format!("in {:.0} s", (self.planned_at_s - now_s).max(0.0)),
+            (_, Some(begun), None, _) => format!("for {:.1} s; {} errors", now_s - begun, self.errors),
+            (_, _, Some(ended), None) => format!("over; not in sync after {:.1} s", now_s - ended),
+            (_, _, Some(ended), Some(at)) => format!("over; in sync after {:.1} s", at - ended),
+        };
+        format!("{}: {state}", self.fault.replace("http://", ""))
+    }
+
     /// Its process was told to end, and none has answered since.
     pub(crate) const fn is_away(&self) -> bool {
         self.deaths > 0 && self.begun_at_s.is_some() && self.ended_at_s.is_none()
