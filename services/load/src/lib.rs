@@ -27,7 +27,7 @@ pub mod alone;
 
 pub use self::settings::LoadSettings;
 pub use cluster::{Cluster, NodeStats, NodeView};
-pub use exec::{Interrupts, Proof, Run, Stamp, Writer, all_of, complain, prove, run_plan, say, write_value};
+pub use exec::{Interrupts, Proof, Run, Stamp, ValueTtls, Writer, all_of, complain, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
 pub use history::Violation;
 pub use limits::check_files;

@@ -86,7 +86,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     startup::allow_faults("FAULTS", &faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
-    let mut plan = settings.load.plan(names, cores.min(2), http.set_ttl_ms);
+    let mut plan = settings.load.plan(names, cores.min(2), &http.set_ttl_ms);
     plan.reconcile &= http.reconcile == Reconcile::Strict;
     let planned = faults.len();
     plan.faults = faults;
@@ -100,7 +100,6 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         failover_after: http.failover_after,
         request_timeout: http.request_timeout,
         extra_tries_max_percent: http.extra_tries_max_percent,
-        set_ttl_ms: http.set_ttl_ms,
         kernel_timestamps: http.kernel_timestamps,
     };
     let traces = recording.as_ref().map(Recording::traces);

@@ -18,7 +18,9 @@ mod stages;
 mod standstill;
 mod sweep;
 mod together;
+mod ttls;
 mod value;
+mod weights;
 mod worker;
 
 #[cfg(test)]
@@ -46,5 +48,6 @@ pub use self::{
     progress::{complain, say},
     run::Run,
     together::all_of,
+    ttls::ValueTtls,
     value::{Proof, Stamp, Writer, prove, write_value},
 };

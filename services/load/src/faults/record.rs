@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
-use super::plan::PlannedFault;
+use super::{plan::PlannedFault, timeline::Timeline};
 use crate::report::grouped;
 
 /// One fault of the schedule. Times are seconds after the load began.
@@ -51,6 +51,9 @@ pub struct FaultRecord {
     pub errors: u64,
     /// Writes of that time whose outcome is unknown.
     pub outcome_unknown: u64,
+    /// How the mesh came back from it; nothing if it had no effect.
+    #[borsh(skip)]
+    pub timeline: Option<Timeline>,
     /// Deaths that were asked for; 0 for other faults.
     pub deaths: u32,
     /// Another one waits until its node is ready again.
@@ -114,6 +117,7 @@ impl FaultRecord {
             ops_per_s_around: None,
             errors: 0,
             outcome_unknown: 0,
+            timeline: None,
             deaths: entry.kind.deaths(),
             must_return: fault.turn.is_some() || entry.kind.deaths() > 1,
         }
@@ -207,6 +211,7 @@ impl FaultRecord {
             ops_per_s_around: Some(100.0),
             errors: 0,
             outcome_unknown: 0,
+            timeline: None,
             deaths,
             must_return: deaths > 1,
         }

@@ -123,7 +123,7 @@ fn so_far<'a>(sums: &Sums) -> Line<'a> {
     };
     let failed = sums.errors + sums.outcome_unknown;
     let share = percent(failed, sums.ops);
-    let errors = format!("{share:.3} % failed or unknown of {} % allowed", sums.errors_max_percent);
+    let errors = format!("{share:.3} % failed or unknown (max {})", sums.errors_max_percent);
     let mut spans = vec![
         bold(format!("{:<NAME$}", "So far")),
         correct,
@@ -321,7 +321,7 @@ mod tests {
             "load, 10 of 30 s  ━",
             " left in all",
             "Load       open loop, 2 000 ops/s",
-            "So far     correct · 0.005 % failed or unknown of 0.1 % allowed · ≤ 3.000 ms late",
+            "So far     correct · 0.005 % failed or unknown (max 0.1) · ≤ 3.000 ms late",
             "  GET          1 000   1.000   1.000   20.0",
             "Outcomes   GET 100.0 % local · 0 writes · 1 errors · 0 unknown",
             "Above p99  lag 81 % · server queue 18 %",

@@ -43,7 +43,7 @@ use self::{
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Milestones, Observed, Sample, Standstill},
-    faults::{FaultRecord, judge, too_much},
+    faults::{FaultRecord, RepeatedFault, add_timelines, judge, too_much},
     history::Integrity,
     plan::Plan,
     results::{Machine, Recorded, Versions},
@@ -123,6 +123,8 @@ pub struct Report {
     pub lag: Option<Lag>,
     /// The crashes of KILL_MODE in their order, then the faults of FAULTS as they were written.
     pub faults: Vec<FaultRecord>,
+    /// Of each kind of fault that struck several times.
+    pub repeated: Vec<RepeatedFault>,
     /// When the runner itself stood still.
     pub standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
@@ -178,6 +180,8 @@ pub struct Totals {
     pub failed_over: u64,
     /// Tries beyond the first of each operation, whatever they came to.
     pub extra_tries: u64,
+    /// Writes of what a read did not find (BACKFILL), beside those that the load itself asked for.
+    pub backfills: u64,
     /// Hits in the entry node's own replica.
     pub hits_local: u64,
     /// Hits at another owner.
@@ -186,6 +190,13 @@ pub struct Totals {
     pub misses: u64,
     /// Operations per second.
     pub ops_per_s: f64,
+}
+
+impl Totals {
+    /// Operations that the schedule made due, or a closed loop began.
+    pub(crate) const fn scheduled(&self) -> u64 {
+        self.total.saturating_sub(self.backfills)
+    }
 }
 
 /// One line of percentiles, in milliseconds.
@@ -273,7 +284,8 @@ impl Report {
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
-        let faults = faults(recorder, std::mem::take(&mut observed.faults));
+        let mut faults = faults(recorder, std::mem::take(&mut observed.faults));
+        add_timelines(&mut faults, &observed.recorded.intervals, &recorder.errors);
         let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
         let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
         // Those of a search are for each of its steps.
@@ -314,6 +326,7 @@ impl Report {
             lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag::of(recorder)),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
+            repeated: RepeatedFault::all(&faults),
             faults,
             objectives,
             standstills: observed.standstills,
@@ -383,6 +396,7 @@ fn totals(recorder: &Recorder, load_s: f64) -> Totals {
         indeterminate,
         failed_over: recorder.failed_over,
         extra_tries: recorder.extra_tries,
+        backfills: recorder.backfills,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),
         hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),
         misses: count(&|series| series.outcome == OutcomeClass::Miss),

@@ -18,7 +18,7 @@ pub use self::{
     stored::Repeated,
 };
 pub(crate) use self::{
-    intervals::Intervals,
+    intervals::{IntervalSum, Intervals},
     machine::{Machine, Versions},
     publish::Recorded,
 };

@@ -19,7 +19,7 @@ mod tries;
 pub(crate) use self::errors::ErrorWindow;
 pub(crate) use self::{
     aftermath::Finished,
-    errors::ErrorSummary,
+    errors::{ErrorLog, ErrorSummary},
     failures::FailedRequest,
     gap::P99Reconciled,
     kept::{KeptFor, TraceReport},
