@@ -34,7 +34,7 @@ pub use limits::check_files;
 pub use objective::{Measure, Objective, Objectives};
 pub use phase::Phase;
 pub use program::{block_on, exit_code};
-pub use results::{Format, Repeated, Results, StoredRuns};
+pub use results::{Format, PairedRuns, Repeated, Results, StoredRuns};
 pub use shard::{Shard, StartAt, merge};
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
 pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};

@@ -113,9 +113,9 @@ pub struct LoadSettings {
     /// Print all tables to a terminal, before the first screen
     #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
     pub details: bool,
-    /// What is shown while the run goes on: auto is a live view where standard output and standard error are a terminal, plain a bar
-    /// there, rows a row per second on standard error, which auto is without a terminal, ndjson a JSON object per second alone on
-    /// standard output, off nothing
+    /// What is shown while the run goes on: auto is a live view where standard output and standard error are a terminal, and plain
+    /// elsewhere; plain is a bar on a terminal and a line every 5 s; rows is a row per second on standard error; ndjson a JSON object
+    /// per second, alone on standard output; off is nothing
     #[arg(long, visible_alias = "format", env, value_enum, default_value_t, help_heading = "Summary")]
     pub progress: Progress,
     /// A bar instead of the live view on a terminal

@@ -1,5 +1,6 @@
 //! Drives HTTP load against a mesh, breaks nodes, and tells what happened.
 
+mod abba;
 mod control;
 mod http;
 mod keep;
@@ -15,9 +16,10 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{Interrupts, Results, block_on, exit_code, merge, run_plan};
+use load::{Interrupts, Results, StoredRuns, block_on, exit_code, merge, run_plan};
 
 use crate::{
+    abba::Abba,
     control::HttpCluster,
     http::{HttpClient, HttpOptions, probe_for_ever},
     settings::{Command, KillMode, Reconcile, Settings, TargetUrl},
@@ -37,6 +39,11 @@ fn start() -> Result<u8, String> {
         Some(Command::Merge { shards }) => {
             let report = merge(shards)?;
             report.publish(Results::open(settings.load.results.as_deref(), Some(&report.run_id))?)
+        }
+        Some(Command::Stored(StoredRuns::Compare { a, b, abba: Some(rounds), format, fail_on })) => {
+            let abba = Abba { settings: &settings, files: [a, b], rounds: *rounds };
+            let runs = async { abba.run().await?.compare(*format, fail_on) };
+            block_on(runs)
         }
         Some(Command::Stored(runs)) => runs.run(settings.load.results.as_deref()),
         Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),

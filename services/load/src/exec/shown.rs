@@ -11,10 +11,10 @@ use clap::ValueEnum;
 /// What PROGRESS can be, and what it comes to.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Progress {
-    /// A live view where standard output and standard error are a terminal, a bar where only standard error is, else rows.
+    /// A live view where standard output and standard error are a terminal, else as `plain`.
     #[default]
     Auto,
-    /// A bar on a terminal, nothing elsewhere.
+    /// A bar on a terminal; elsewhere no more than a line every five seconds, which scripts look for.
     Plain,
     /// A row per second, on standard error.
     Rows,
@@ -56,8 +56,7 @@ impl Progress {
 
     const fn at(self, place: Place) -> Self {
         match self {
-            Self::Auto if !place.stderr => Self::Rows,
-            Self::Auto if place.stdout && place.draws => Self::Live,
+            Self::Auto if place.stdout && place.stderr && place.draws => Self::Live,
             Self::Auto => Self::Plain,
             other => other,
         }
@@ -81,8 +80,8 @@ mod tests {
         assert_eq!(at(Progress::Auto, true, true, true), Progress::Live);
         assert_eq!(at(Progress::Auto, true, true, false), Progress::Plain, "dumb, CI or --plain");
         assert_eq!(at(Progress::Auto, false, true, true), Progress::Plain, "a pipe with a terminal beside it");
-        assert_eq!(at(Progress::Auto, true, false, true), Progress::Rows);
-        assert_eq!(at(Progress::Auto, false, false, true), Progress::Rows);
+        assert_eq!(at(Progress::Auto, true, false, true), Progress::Plain);
+        assert_eq!(at(Progress::Auto, false, false, true), Progress::Plain, "scripts see what they always did");
         for asked in [Progress::Plain, Progress::Rows, Progress::Ndjson, Progress::Off] {
             assert_eq!(at(asked, true, true, true), asked);
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::record::FaultRecord;
 use crate::{
     results::{IntervalSum, Intervals},
-    stats::ErrorLog,
+    stats::{ErrorLog, Spread},
 };
 
 /// The longest baseline, and the operations that a p99 needs.
@@ -69,20 +69,6 @@ pub struct RepeatedFault {
     pub hit_ratio_back_s: Option<Spread>,
     /// All replicas in sync.
     pub in_sync_s: Option<Spread>,
-}
-
-/// The middle of several times, in seconds after each fault began.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Spread {
-    /// Of how many faults it is known.
-    pub of: usize,
-    /// The median.
-    pub median: f64,
-    /// The ends of its interval of at least 95 % confidence, by order statistics; with fewer than six faults those of all values.
-    pub low: f64,
-    /// The upper one.
-    pub high: f64,
 }
 
 /// Adds its timeline to each fault.
@@ -197,32 +183,6 @@ impl RepeatedFault {
     }
 }
 
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (count, last) = (values.len(), values.len().checked_sub(1)?);
-        let median = (values[last / 2] + values[count / 2]) / 2.0;
-        let outside = left_out(count);
-        Some(Self { of: count, median, low: values[outside], high: values[last - outside] })
-    }
-}
-
-/// How many of the least and of the largest of `count` values can be left out, so that the median of what they are drawn from lies
-/// between the rest with 95 % confidence: each value lies below it with probability one half.
-fn left_out(count: usize) -> usize {
-    let mut below = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
-    let (mut term, mut outside) = (below, 0);
-    for left in 0..count / 2 {
-        if below > 0.025 {
-            break;
-        }
-        outside = left;
-        term *= (count - left) as f64 / (left + 1) as f64;
-        below += term;
-    }
-    outside
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,14 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn several_give_a_median_and_its_interval() {
-        let spread = |count: usize| Spread::of((1..=count).map(|value| value as f64).collect());
-        let of = |found: Option<Spread>| found.map(|found| (found.median, found.low, found.high));
-        assert_eq!(of(spread(0)), None);
-        assert_eq!(of(spread(1)), Some((1.0, 1.0, 1.0)));
-        assert_eq!(of(spread(4)), Some((2.5, 1.0, 4.0)));
-        // The usual tables: of 6 all, of 10 the second to the ninth.
-        assert_eq!((of(spread(6)), of(spread(10))), (Some((3.5, 1.0, 6.0)), Some((5.5, 2.0, 9.0))));
+    fn faults_of_one_kind_are_summed_up() {
         let mut faults = [fault(10.0), fault(40.0)];
         add_timelines(&mut faults, &intervals(10..12, 0..0), &ErrorLog::default());
         let all = RepeatedFault::all(&faults);

@@ -14,6 +14,7 @@ mod stored;
 
 pub use self::{
     commands::{Format, StoredRuns},
+    compare::PairedRuns,
     place::Results,
     stored::Repeated,
 };

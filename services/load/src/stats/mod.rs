@@ -13,6 +13,7 @@ mod parts;
 mod recorder;
 mod server_counts;
 mod slowest;
+mod spread;
 mod tries;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub(crate) use self::{
     recorder::{Recorder, SweepTally},
     server_counts::{Cover, ServerOpCounts, during},
     slowest::SlowRequest,
+    spread::Spread,
     tries::{OpTries, Tries},
 };
 pub use self::{
