@@ -146,6 +146,9 @@ pub(crate) struct KillSettings {
     ///   stop NODE                          it ends as on SIGTERM
     ///   storm NODE TIMES                   it dies, and again as soon as it answers
     ///
+    /// With times=TIMES apart=TIME a fault strikes several times, each at the earliest so long
+    /// after the one before and once the mesh has been in sync for 5s.
+    ///
     /// NODE is one of TARGETS, its host, or its place there, as 2 or node2. WHERE is NODE
     /// for all its links, NODE+NODE for a group and the rest, NODE<->NODE for one link, or
     /// NODE->NODE for one way of it. The nodes need ALLOW_KILL, and KILL_TOKEN must be
