@@ -282,10 +282,7 @@ impl Report {
         let ids = observed.ids.clone();
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
-        let kept = recorder.aftermath.kept.by_reason();
-        let traced = kept.values().any(|kept| kept.count > 0);
-        let mut faults = faults(recorder, std::mem::take(&mut observed.faults));
-        add_timelines(&mut faults, &observed.recorded.intervals, &recorder.errors);
+        let faults = faults(recorder, &mut observed);
         let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
         let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
         // Those of a search are for each of its steps.
@@ -333,7 +330,7 @@ impl Report {
             write_concern: observed.write_concern,
             not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
-            traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
+            traces: traces(recorder),
             samples: observed.samples,
             times: observed.times,
             recorded: observed.recorded,
@@ -374,8 +371,16 @@ fn failed_by_phase(recorder: &Recorder) -> [u64; Phase::ALL.len()] {
     Phase::ALL.map(|phase| recorder.response.select(|series| failed(phase, series)).count())
 }
 
-/// With the operations that failed meanwhile.
-fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
+/// Which traces were kept; nothing if none were.
+fn traces(recorder: &Recorder) -> Option<TraceReport> {
+    let kept = recorder.aftermath.kept.by_reason();
+    kept.values().any(|kept| kept.count > 0).then(|| TraceReport { kept, ..TraceReport::default() })
+}
+
+/// With the operations that failed meanwhile, and how the mesh came back.
+fn faults(recorder: &Recorder, observed: &mut Observed) -> Vec<FaultRecord> {
+    let mut faults = std::mem::take(&mut observed.faults);
+    add_timelines(&mut faults, &observed.recorded.intervals, &recorder.errors);
     for fault in &mut faults {
         let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
         (fault.errors, fault.outcome_unknown) =
