@@ -3,7 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help bench observe perf budgets sim test lint
+.PHONY: help share bench observe perf budgets sim test lint
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,16 @@ bench: ## Builds, starts LOCAL=3 nodes on loopback, loads them and prints the su
 observe: ## The whole stack and a run with a kill: Grafana, Jaeger and Prometheus with Docker; without, what there is
 	@.ci/need python3 python3
 	python3 observability/observe.py $(OBSERVE)
+
+share: ## Builds, and writes man pages and shell completions to target/share
+	@.ci/need cc gcc
+	cargo build --locked --release -p node -p runner -p direct-runner
+	@set -e; for name in node runner direct-runner; do \
+	    $(TARGET_DIR)/release/$$name --man $(TARGET_DIR)/share/man/man1; \
+	    for shell in bash fish zsh; do mkdir -p $(TARGET_DIR)/share/$$shell; \
+	        $(TARGET_DIR)/release/$$name --completions $$shell >$(TARGET_DIR)/share/$$shell/$$name; done; \
+	done
+	@echo 'Written to $(TARGET_DIR)/share: man/man1, bash, fish, zsh'
 
 perf: ## Measures the targets as ratios against yardsticks on this machine; writes target/perf.md (PERF="--quick")
 	@.ci/need cc gcc

@@ -18,6 +18,7 @@ mod no_loss;
 mod open_files;
 mod ordered_faults;
 mod overload;
+mod packaging;
 mod partition;
 mod queues;
 mod refusals;

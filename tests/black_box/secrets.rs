@@ -83,8 +83,9 @@ async fn neither_help_nor_complaints_name_a_secret() {
     let _machine = Machine::alone().await;
     let spec = NodeSpec::new("help").with("CACHE_AUTH", CACHE_AUTH).with("ALLOW_KILL", "true");
     let spec = spec.with("KILL_TOKEN", KILL_TOKEN);
-    let complaints: [&[&str]; 6] = [
+    let complaints: [&[&str]; 7] = [
         &["--help"],
+        &["--help-all"],
         &["-h"],
         &["--port", "none"],
         &["--no-such-flag"],

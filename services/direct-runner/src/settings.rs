@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 
 use clap::Parser;
-use load::LoadSettings;
+use load::{LoadSettings, ValueTtls};
 use mesh::Config;
 use mesh_settings::{Host, MeshSettings};
-use settings::{Exit, Memory, Mistakes, ttl_ms};
+use settings::{Exit, Memory, Mistakes};
 
 /// Nodes in this process.
 const NODES: u64 = 3;
@@ -16,13 +16,14 @@ const NODES: u64 = 3;
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser)]
-#[command(version, name = "direct-runner", max_term_width = 80)]
+#[command(version = env!("MESH_BENCH_VERSION"), name = "direct-runner", max_term_width = 80)]
 struct Flags {
     #[command(flatten)]
     load: LoadSettings,
-    /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured
-    #[arg(long, env, default_value = "-1", allow_hyphen_values = true, value_parser = ttl_ms, help_heading = "Load")]
-    set_ttl_ms: i64,
+    /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured; or lifetimes with weights such
+    /// as 1000:20,60000:30,-1:50
+    #[arg(long, env, default_value = "-1", allow_hyphen_values = true, value_parser = <ValueTtls as std::str::FromStr>::from_str, help_heading = "Load")]
+    set_ttl_ms: ValueTtls,
     #[command(flatten)]
     mesh: MeshSettings,
 }
@@ -32,7 +33,7 @@ pub(crate) struct Settings {
     /// The load.
     pub(crate) load: LoadSettings,
     /// Expiry of written values.
-    pub(crate) set_ttl_ms: i64,
+    pub(crate) set_ttl_ms: ValueTtls,
     /// CACHE_AUTH, or one drawn, since nobody else can join.
     pub(crate) secret: String,
     /// What each node is told, but for its name, its address and its seeds.
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn help_fits_80_columns() {
-        let help = message(&["--help"]);
+        let help = message(&["--help-all"]);
         let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(help.contains("--rate <RATE>") && wide.is_empty(), "{wide:#?}");
     }

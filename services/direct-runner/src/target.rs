@@ -21,7 +21,6 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct DirectClient {
     pub(crate) nodes: Vec<watch::Receiver<Option<Running>>>,
-    pub(crate) ttl: Ttl,
     pub(crate) seed: u64,
     /// What others ask this thread to read for them.
     pub(crate) questions: Option<mpsc::Receiver<Question>>,
@@ -67,7 +66,7 @@ impl Client for DirectClient {
         for (index, node) in self.nodes.into_iter().enumerate() {
             tokio::task::spawn_local(follow(Rc::clone(&entries), index, node));
         }
-        let target = DirectTarget { entries, ttl: self.ttl, dice: SmallRng::seed_from_u64(self.seed), key: Vec::new() };
+        let target = DirectTarget { entries, dice: SmallRng::seed_from_u64(self.seed), key: Vec::new() };
         if let Some(questions) = self.questions {
             tokio::task::spawn_local(answer_questions(target.clone(), questions));
         }
@@ -122,7 +121,6 @@ async fn answer_questions(mut target: DirectTarget, mut questions: mpsc::Receive
 /// One task's way to the nodes.
 pub(crate) struct DirectTarget {
     entries: Entries,
-    ttl: Ttl,
     dice: SmallRng,
     /// The key of the last read, whose memory the next one uses: all keys are of one length, so no read allocates.
     key: Vec<u8>,
@@ -133,7 +131,7 @@ impl Clone for DirectTarget {
         // A clone of the dice would throw the same numbers; how many clones there are makes it differ.
         let clones = Rc::strong_count(&self.entries) as u64;
         let dice = SmallRng::seed_from_u64(self.dice.clone().random::<u64>().wrapping_add(clones));
-        Self { entries: Rc::clone(&self.entries), ttl: self.ttl, dice, key: Vec::new() }
+        Self { entries: Rc::clone(&self.entries), dice, key: Vec::new() }
     }
 }
 
@@ -186,8 +184,8 @@ impl Target for DirectTarget {
         }
     }
 
-    async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
-        let (key, value, ttl) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), self.ttl);
+    async fn set(&mut self, key: &[u8], value: &[u8], ttl_ms: i64) -> Answer {
+        let (key, value, ttl) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), ttl(ttl_ms));
         let set = async |worker: &Worker| {
             worker.set(key.clone(), value.clone(), WriteOptions { ttl, trace: None }, &mut None).await
         };
@@ -278,7 +276,7 @@ const fn answer(node: usize, outcome: Outcome) -> Answer {
 }
 
 /// SET_TTL_MS as the mesh takes it.
-pub(crate) fn ttl(set_ttl_ms: i64) -> Ttl {
+fn ttl(set_ttl_ms: i64) -> Ttl {
     match u64::try_from(set_ttl_ms) {
         Ok(0) => Ttl::NodeDefault,
         Ok(millis) => Ttl::After(Duration::from_millis(millis)),

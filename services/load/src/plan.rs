@@ -1,6 +1,6 @@
 //! Everything that is decided before a run begins. Results hold it as `setup`.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
-    exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes},
+    exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes, ValueTtls},
     report::{grouped, without_scheme},
     shard::{duration, option, text},
     target::Consistency,
@@ -45,7 +45,7 @@ pub struct Plan {
     /// How many of a hundred operations write.
     pub set_ratio: u8,
     /// What written values are padded to.
-    #[serde(rename = "value_bytes", serialize_with = "text")]
+    #[serde(rename = "value_bytes", serialize_with = "display")]
     #[cfg_attr(test, schemars(with = "String"))]
     pub value_sizes: ValueSizes,
     /// How many of a hundred operations delete.
@@ -53,7 +53,14 @@ pub struct Plan {
     /// How fresh reads must be.
     #[serde(rename = "read_consistency")]
     pub consistency: Consistency,
-    /// How long written values live; for ever, or as long as the nodes see fit, without one.
+    /// How long each written value lives, in milliseconds: one lifetime, or several with their weights.
+    #[borsh(serialize_with = "text::write", deserialize_with = "text::read")]
+    #[serde(serialize_with = "display")]
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub ttls: ValueTtls,
+    /// What a read does not find is written.
+    pub backfill: bool,
+    /// The longest of those lifetimes; for ever, or as long as the nodes see fit, without one.
     #[borsh(serialize_with = "option::write", deserialize_with = "option::read")]
     #[serde(rename = "ttl_ms", serialize_with = "milliseconds")]
     #[cfg_attr(test, schemars(with = "Option<u64>"))]
@@ -176,14 +183,19 @@ impl Plan {
     /// What the operations are, in words.
     pub(crate) fn mix(&self) -> String {
         let deletes = if self.delete_ratio > 0 { format!(", {} % DEL", self.delete_ratio) } else { String::new() };
-        format!("{} % SET{deletes}", self.set_ratio)
+        let backfill = if self.backfill { ", backfill on a miss" } else { "" };
+        format!("{} % SET{deletes}{backfill}", self.set_ratio)
     }
 
     /// Which keys and values there are, in words.
     pub(crate) fn key_words(&self) -> String {
         let sizes = self.value_sizes.to_string();
         let sizes = if sizes == "0" { String::new() } else { format!(", values of {sizes} bytes") };
-        format!("{} keys, {}{sizes}", grouped(self.keys.count().into()), self.keys.distribution())
+        let ttls = match &self.ttls {
+            ValueTtls::Fixed(_) => String::new(),
+            ttls @ ValueTtls::Weighted(_) => format!(", TTL {ttls} ms"),
+        };
+        format!("{} keys, {}{sizes}{ttls}", grouped(self.keys.count().into()), self.keys.distribution())
     }
 
     /// Whether all nodes run on this machine.
@@ -240,6 +252,6 @@ fn milliseconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::
     Serialize::serialize(&duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)), to)
 }
 
-fn text<S: Serializer>(value: &ValueSizes, to: S) -> Result<S::Ok, S::Error> {
+fn display<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }

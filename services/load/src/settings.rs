@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     Measure, Objective, Objectives, Op, Phase, Results, Shard, StartAt,
-    exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, ValueSizes},
+    exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, Progress, ValueSizes, ValueTtls},
     plan::{Plan, Shown},
     target::Consistency,
 };
@@ -39,6 +39,10 @@ pub struct LoadSettings {
     /// Deletions, in percent of all operations, 0 to 100; with SET_RATIO at most 100
     #[arg(long, env, default_value = "0", value_parser = whole::<u8>(0, 100))]
     pub delete_ratio: u8,
+    /// Write what a read did not find, at once and by the same session, as a cache-aside client does. These writes come on top of RATE
+    /// and of what CONCURRENCY would have done, and count as SET
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean)]
+    pub backfill: bool,
     /// How fresh reads must be: one is what any owner has, session is no older than what this client's thread has met,
     /// quorum is no older than what was acknowledged before
     #[arg(long, env, value_enum, default_value_t = Consistency::One)]
@@ -50,7 +54,7 @@ pub struct LoadSettings {
     #[arg(long, env, default_value = "0", value_parser = rate)]
     pub rate: f64,
     /// How often each key is used: uniform; zipf:EXPONENT such as zipf:0.99; hotspot:OPERATIONS/KEYS in percent such as
-    /// hotspot:90/10; latest, where writes go from key to key and what was written last is read most; or sequential
+    /// hotspot:90/10, where the hot keys change every TIME with hotspot:OPERATIONS/KEYS/TIME such as hotspot:90/10/5s; latest, where writes go from key to key and what was written last is read most; or sequential
     #[arg(long, env, default_value = "uniform")]
     pub distribution: Distribution,
     /// Pads written values to this many bytes: one size such as 100 or 64KiB, a range such as 100-4KiB, or sizes with weights
@@ -109,6 +113,14 @@ pub struct LoadSettings {
     /// Print all tables to a terminal, before the first screen
     #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
     pub details: bool,
+    /// What is shown while the run goes on: auto is a live view where standard output and standard error are a terminal, and plain
+    /// elsewhere; plain is a bar on a terminal and a line every 5 s; rows is a row per second on standard error; ndjson a JSON object
+    /// per second, alone on standard output; off is nothing
+    #[arg(long, visible_alias = "format", env, value_enum, default_value_t, help_heading = "Summary")]
+    pub progress: Progress,
+    /// A bar instead of the live view on a terminal
+    #[arg(long, env, default_value = "off", action = ArgAction::Set, value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean, help_heading = "Summary")]
+    pub plain: bool,
     /// The folder in which each run makes one of its own, with its results, summary and report; or a path that ends in .json for the
     /// machine-readable results alone; or off
     #[arg(long, env, default_value = "results", value_parser = off_or(path))]
@@ -165,6 +177,11 @@ impl LoadSettings {
         }
     }
 
+    /// From here on, output is what PROGRESS says.
+    pub fn begin_output(&self) {
+        self.progress.begin(self.plain || self.compat);
+    }
+
     /// Opens RESULTS for the run that these settings describe.
     ///
     /// # Errors
@@ -201,7 +218,7 @@ impl LoadSettings {
         let is_of_faults = matches!(objective.phase, Some(Phase::InFault | Phase::Recovered));
         match (objective.op, objective.phase, objective.measure) {
             (Some(Op::Get), ..) if sets + deletes >= 100 => Some("SET_RATIO and DELETE_RATIO below 100 together"),
-            (Some(Op::Set), ..) if sets == 0 => Some("SET_RATIO above 0"),
+            (Some(Op::Set), ..) if sets == 0 && !self.backfill => Some("SET_RATIO above 0"),
             (Some(Op::Delete), ..) if deletes == 0 => Some("DELETE_RATIO above 0"),
             (_, Some(Phase::Warm), _) if self.warmup.is_zero() => Some("WARMUP above 0s"),
             (.., Measure::Recovery) if !has_faults => Some("a fault, as by FAULTS or KILL_AFTER"),
@@ -228,10 +245,10 @@ impl LoadSettings {
         made.map(|(op, _)| format!("{op}.p99<={FIND_MAX_P99};")).collect::<String>().parse().unwrap_or_default()
     }
 
-    /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `set_ttl_ms` is
+    /// The plan for these targets, with `threads` threads unless RUNNER_THREADS says otherwise. `ttls` is
     /// SET_TTL_MS.
     #[must_use]
-    pub fn plan(&self, targets: Vec<String>, threads: usize, set_ttl_ms: i64) -> Plan {
+    pub fn plan(&self, targets: Vec<String>, threads: usize, ttls: &ValueTtls) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
         let shard = self.shard.unwrap_or(Shard::ALL);
         let concurrency = shard.share(u32::try_from(self.concurrency).unwrap_or(u32::MAX)) as usize;
@@ -251,7 +268,9 @@ impl LoadSettings {
             value_sizes: self.value_bytes.clone(),
             delete_ratio: self.delete_ratio,
             consistency: self.read_consistency,
-            ttl: u64::try_from(set_ttl_ms).ok().filter(|ttl_ms| *ttl_ms > 0).map(Duration::from_millis),
+            ttls: ttls.clone(),
+            backfill: self.backfill,
+            ttl: ttls.longest(),
             check: self.check,
             seed: self.seed.unwrap_or_else(drawn),
             prefill: self.prefill,
@@ -312,7 +331,7 @@ pub(crate) mod tests {
 
     /// The plan that these flags make, for one target.
     pub(crate) fn plan_of(arguments: &[&str]) -> Plan {
-        parse(arguments).unwrap().load.plan(vec!["a".to_owned()], 1, 0)
+        parse(arguments).unwrap().load.plan(vec!["a".to_owned()], 1, &ValueTtls::Fixed(0))
     }
 
     #[test]
@@ -428,9 +447,10 @@ pub(crate) mod tests {
 
     #[test]
     fn operations_in_flight_are_shared_out_completely() {
-        let plan = parse(&["--concurrency=7", "--runner-threads=3"]).unwrap().load.plan(Vec::new(), 1, 0);
+        let plan =
+            parse(&["--concurrency=7", "--runner-threads=3"]).unwrap().load.plan(Vec::new(), 1, &ValueTtls::Fixed(0));
         assert_eq!((0..plan.threads).map(|index| plan.concurrency_of(index)).sum::<usize>(), 7);
-        let plan = parse(&["--concurrency=1"]).unwrap().load.plan(Vec::new(), 8, -1);
+        let plan = parse(&["--concurrency=1"]).unwrap().load.plan(Vec::new(), 8, &ValueTtls::Fixed(-1));
         assert_eq!(plan.threads, 1);
     }
 }

@@ -230,8 +230,8 @@ pub trait Target: Clone + 'static {
         value: &mut Vec<u8>,
     ) -> impl Future<Output = Answer>;
 
-    /// Writes a key at any node.
-    fn set(&mut self, key: &[u8], value: &[u8]) -> impl Future<Output = Answer>;
+    /// Writes a key at any node. The value lives for `ttl_ms` milliseconds; -1 is for ever, 0 as the node is configured.
+    fn set(&mut self, key: &[u8], value: &[u8], ttl_ms: i64) -> impl Future<Output = Answer>;
 
     /// Deletes a key at any node.
     fn delete(&mut self, key: &[u8]) -> impl Future<Output = Answer>;

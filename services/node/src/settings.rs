@@ -51,7 +51,7 @@ pub struct Settings {
 /// Every setting is a flag and an environment variable of the same name; the flag wins. An empty variable counts as
 /// unset. *_MS are whole milliseconds; sizes are bytes, or 64KiB, 64MiB, 1GiB.
 #[derive(Parser)]
-#[command(name = "node", version, max_term_width = 80)]
+#[command(name = "node", version = env!("MESH_BENCH_VERSION"), max_term_width = 80)]
 struct Flags {
     #[command(flatten)]
     http: HttpSettings,

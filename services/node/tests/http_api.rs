@@ -483,7 +483,7 @@ fn bad_settings_end_the_process_with_all_mistakes() {
 #[test]
 fn help_shows_defaults_and_no_secrets() {
     let mut help = command(&[("CACHE_AUTH", "hunter2"), ("KILL_TOKEN", "hunter2")]);
-    let output = help.arg("--help").stdout(Stdio::piped()).output().unwrap();
+    let output = help.arg("--help-all").stdout(Stdio::piped()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
     for shown in ["--suspicion-after-ms", "SUSPICION_AFTER_MS", "[default: 2000]", "CACHE_AUTH"] {

@@ -1,5 +1,6 @@
 //! Drives HTTP load against a mesh, breaks nodes, and tells what happened.
 
+mod abba;
 mod control;
 mod http;
 mod keep;
@@ -15,9 +16,10 @@ mod traces;
 
 use std::{process::ExitCode, sync::Arc};
 
-use load::{Interrupts, Results, block_on, exit_code, merge, run_plan};
+use load::{Interrupts, Results, StoredRuns, block_on, exit_code, merge, run_plan};
 
 use crate::{
+    abba::Abba,
     control::HttpCluster,
     http::{HttpClient, HttpOptions, probe_for_ever},
     settings::{Command, KillMode, Reconcile, Settings, TargetUrl},
@@ -31,11 +33,17 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
+    settings.load.begin_output();
     match &settings.command {
         Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
         Some(Command::Merge { shards }) => {
             let report = merge(shards)?;
             report.publish(Results::open(settings.load.results.as_deref(), Some(&report.run_id))?)
+        }
+        Some(Command::Stored(StoredRuns::Compare { a, b, abba: Some(rounds), format, fail_on })) => {
+            let abba = Abba { settings: &settings, files: [a, b], rounds: *rounds };
+            let runs = async { abba.run().await?.compare(*format, fail_on) };
+            block_on(runs)
         }
         Some(Command::Stored(runs)) => runs.run(settings.load.results.as_deref()),
         Some(Command::LocalShards { count }) => block_on(local_shards::run(&settings, *count)),
@@ -85,7 +93,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     startup::allow_faults("FAULTS", &faults, targets, cluster).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
-    let mut plan = settings.load.plan(names, cores.min(2), http.set_ttl_ms);
+    let mut plan = settings.load.plan(names, cores.min(2), &http.set_ttl_ms);
     plan.reconcile &= http.reconcile == Reconcile::Strict;
     let planned = faults.len();
     plan.faults = faults;
@@ -99,7 +107,6 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         failover_after: http.failover_after,
         request_timeout: http.request_timeout,
         extra_tries_max_percent: http.extra_tries_max_percent,
-        set_ttl_ms: http.set_ttl_ms,
         kernel_timestamps: http.kernel_timestamps,
     };
     let traces = recording.as_ref().map(Recording::traces);

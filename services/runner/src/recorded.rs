@@ -9,7 +9,7 @@ use settings::{Exit, Mistakes, flags_of_file};
 use crate::settings::Settings;
 
 /// What tells one run from another is not repeated.
-const NOT_REPEATED: [&str; 5] = ["RUN_ID", "SHARD", "START_AT", "RESULTS", "SEED"];
+const NOT_REPEATED: [&str; 7] = ["RUN_ID", "SHARD", "START_AT", "RESULTS", "SEED", "PROGRESS", "PLAIN"];
 
 /// The flags of a run file.
 pub(crate) fn of_file(file: &Path) -> Result<Vec<OsString>, Exit> {

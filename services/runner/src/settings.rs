@@ -3,9 +3,9 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault, StoredRuns};
+use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault, StoredRuns, ValueTtls};
 use observability::TraceSettings;
-use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, ttl_ms, url, whole};
+use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, url, whole};
 
 use crate::recorded;
 
@@ -14,7 +14,7 @@ use crate::recorded;
 /// Every setting is an environment variable and a flag of the same name. Exit code: 0 pass, 1 a guarantee or an
 /// objective was broken, 2 the settings or the run are invalid.
 #[derive(Parser, Clone, Debug)]
-#[command(version, name = "runner", max_term_width = 80, args_override_self = true)]
+#[command(version = env!("MESH_BENCH_VERSION"), name = "runner", max_term_width = 80, args_override_self = true)]
 pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) load: LoadSettings,
@@ -111,9 +111,10 @@ pub(crate) struct HttpSettings {
     /// others use too
     #[arg(long, env, value_enum, default_value_t = Reconcile::Strict)]
     pub(crate) reconcile: Reconcile,
-    /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured
-    #[arg(long, env, default_value = "0", allow_hyphen_values = true, value_parser = ttl_ms)]
-    pub(crate) set_ttl_ms: i64,
+    /// Expiry of written values in milliseconds: -1 never, above 0 fixed, 0 as the node is configured; or lifetimes with weights such
+    /// as 1000:20,60000:30,-1:50
+    #[arg(long, env, default_value = "0", allow_hyphen_values = true, value_parser = ValueTtls::from_str)]
+    pub(crate) set_ttl_ms: ValueTtls,
 }
 
 /// The fault.
@@ -144,6 +145,9 @@ pub(crate) struct KillSettings {
     ///   crash NODE                         it dies at once
     ///   stop NODE                          it ends as on SIGTERM
     ///   storm NODE TIMES                   it dies, and again as soon as it answers
+    ///
+    /// With times=TIMES apart=TIME a fault strikes several times, each at the earliest so long
+    /// after the one before and once the mesh has been in sync for 5s.
     ///
     /// NODE is one of TARGETS, its host, or its place there, as 2 or node2. WHERE is NODE
     /// for all its links, NODE+NODE for a group and the rest, NODE<->NODE for one link, or
@@ -361,7 +365,7 @@ mod tests {
         let settings = parse(&[]).unwrap();
         let targets: Vec<_> = settings.http.targets.iter().map(TargetUrl::url).collect();
         assert_eq!(targets, ["http://node1:8081", "http://node2:8082", "http://node3:8083"]);
-        assert_eq!((settings.http.set_ttl_ms, settings.kill.kill_mode), (0, KillMode::None));
+        assert_eq!((settings.http.set_ttl_ms, settings.kill.kill_mode), (ValueTtls::Fixed(0), KillMode::None));
         assert_eq!(settings.victim(&settings.http.targets), Ok(None));
     }
 

@@ -69,6 +69,22 @@ fn each_fault_is_laid_seen_and_told() {
 }
 
 #[test]
+fn a_repeated_fault_strikes_again_once_the_mesh_was_steady() {
+    let mesh = FakeMesh::start();
+    let faults = "at=2s pause node3 for=500ms times=2 apart=1s";
+    let ran = with_faults(&mesh, faults, &[("DURATION", "11s"), ("RATE", "1000")]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    let [first, second] = &ran.results["faults"].as_array().unwrap()[..] else { panic!("two faults: {}", ran.out) };
+    let at = |fault: &Value, field: &str| fault[field].as_f64().unwrap();
+    assert!(at(second, "begun_at_s") - at(first, "recovered_at_s") > 4.9, "{second}");
+    assert!(at(&first["timeline"], "baseline_p99_ms") > 0.0 && at(&second["timeline"], "baseline_p99_ms") > 0.0);
+    let repeated = &ran.results["repeated"][0];
+    assert_eq!((&repeated["kind"], &repeated["times"]), (&json!("pause"), &json!(2)), "{repeated}");
+    assert_eq!(repeated["in_sync_s"]["of"], 2, "{repeated}");
+    assert!(ran.out.contains("  pause × 2 ") && ran.out.contains("    replicas in sync "), "{}", ran.out);
+}
+
+#[test]
 fn a_fault_that_leaves_no_trace_is_void() {
     for (fault, reason, duration) in [
         ("loss node1 5% for=100ms", "the nodes count no packets dropped", "3s"),

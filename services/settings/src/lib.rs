@@ -3,11 +3,13 @@
 //!
 //! The flag wins over the variable. An empty variable is an unset one.
 
+mod help;
 mod memory;
 mod mistakes;
 mod near_names;
 mod open_files;
 mod otel;
+mod packaging;
 mod parse;
 mod run_file;
 mod table;

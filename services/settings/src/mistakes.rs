@@ -73,8 +73,8 @@ impl fmt::Display for Mistakes {
 pub enum Exit {
     /// An unknown flag; or help or the version was asked for.
     Usage(clap::Error),
-    /// The table of all settings was asked for: this is it.
-    Table(String),
+    /// Something else was asked for, such as the table of all settings: this is it.
+    Asked(String),
     /// Settings cannot be used.
     Mistakes(Mistakes),
 }
@@ -86,7 +86,7 @@ impl Exit {
         // Output is best effort: whether it can be written changes no exit code.
         match self {
             Self::Usage(usage) => usage.exit(),
-            Self::Table(_) => {
+            Self::Asked(_) => {
                 let _ = write!(std::io::stdout(), "{self}");
                 std::process::exit(0)
             }
@@ -104,7 +104,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(usage) => write!(f, "{usage}"),
-            Self::Table(table) => f.write_str(table),
+            Self::Asked(text) => f.write_str(text),
             Self::Mistakes(mistakes) => write!(f, "{mistakes}"),
         }
     }

@@ -15,7 +15,11 @@ use clap::{
     parser::ValueSource,
 };
 
-use crate::{Exit, Mistakes, near_names, table};
+use crate::{
+    Exit, Mistakes,
+    help::{HELP_ALL, with_help},
+    near_names, packaging, table,
+};
 
 /// The hidden flag that checks each setting alone and prints them all, instead of starting anything; docs/SETTINGS.md is made
 /// of it.
@@ -32,16 +36,23 @@ pub fn parse<P: Parser, T>(
     build: impl FnOnce(P, &mut Mistakes) -> Option<T>,
 ) -> Result<T, Exit> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_all = arguments.iter().any(|argument| argument.to_str().is_some_and(|text| text == format!("--{HELP_ALL}")));
     let command = P::command();
     let table_flag = Arg::new(TABLE).long(TABLE).action(ArgAction::SetTrue).hide(true);
-    let raw = untyped(P::command()).arg(table_flag).try_get_matches_from(&arguments)?;
+    let raw = with_help(untyped(P::command()), is_all)
+        .arg(table_flag)
+        .args(packaging::flags())
+        .try_get_matches_from(&arguments)?;
+    if let Some(asked) = packaging::asked(&with_help(command.clone(), true), &raw) {
+        return Err(asked);
+    }
     near_names::warn(&command, std::env::vars_os());
     let mut mistakes = Mistakes::default();
     let mut good: Vec<OsString> = arguments.into_iter().take(1).collect();
     collect(&command, &raw, &mut good, &mut mistakes);
     if raw.get_flag(TABLE) {
         let is_good = mistakes.as_slice().is_empty();
-        return Err(if is_good { Exit::Table(table::rows(&command)) } else { Exit::Mistakes(mistakes) });
+        return Err(if is_good { Exit::Asked(table::rows(&command)) } else { Exit::Mistakes(mistakes) });
     }
     let without_environment = P::command().mut_args(|arg| arg.env(Resettable::Reset));
     let parsed = P::from_arg_matches(&without_environment.try_get_matches_from(good)?)?;

@@ -59,7 +59,7 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
     let mut dice = run.plan.dice(usize::from(u8::MAX), 0);
     loop {
         tokio::time::sleep(every).await;
-        let key = run.plan.keys.choose(Op::Get, &mut dice).name();
+        let key = run.plan.keys.choose(Op::Get, run.load_elapsed(), &mut dice).name();
         let first = read_all(run, cluster, &key, found).await;
         found.borrow_mut().made += 1;
         let newest = first.iter().flatten().max().copied().flatten();

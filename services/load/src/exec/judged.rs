@@ -1,6 +1,9 @@
 //! Between a load thread and the history: announces its operations, judges their answers, and describes what must not be.
 
-use std::{cell::RefCell, time::Instant};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
 use super::{
     keys::KeyIndex,
@@ -73,9 +76,9 @@ impl Judge {
         self.begin(run, key, Action::Get(how), start)
     }
 
-    /// A write is about to be sent.
-    pub(crate) fn set(&self, run: &Run, key: KeyIndex, start: Start) -> Watched {
-        self.begin(run, key, Action::Set { writer: self.writer, ttl: run.plan.ttl }, start)
+    /// A write is about to be sent, of a value that lives so long, or for ever.
+    pub(crate) fn set(&self, run: &Run, key: KeyIndex, ttl: Option<Duration>, start: Start) -> Watched {
+        self.begin(run, key, Action::Set { writer: self.writer, ttl }, start)
     }
 
     /// A deletion is about to be sent.

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -66,6 +67,8 @@ pub enum Distribution {
         operations: f64,
         /// The keys' share.
         keys: f64,
+        /// How often other keys become hot, which were cold before; nothing for never.
+        shift: Option<Duration>,
     },
     /// Writes take one key after the other; the n-th last written is read in proportion to `1 / n^0.99`.
     Latest,
@@ -84,21 +87,35 @@ impl FromStr for Distribution {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected uniform, zipf:EXPONENT with an exponent above 0 and at most 50 such as zipf:0.99, \
-            hotspot:OPERATIONS/KEYS in percent such as hotspot:90/10, latest, or sequential";
-        let number = |text: &str| text.parse::<f64>().ok().filter(|number| *number > 0.0);
+            hotspot:OPERATIONS/KEYS in percent such as hotspot:90/10, or with a time after which other keys are hot such as \
+            hotspot:90/10/5s, latest, or sequential";
         let parsed = match text.split_once(':') {
             None if text == "uniform" => Some(Self::Uniform),
             None if text == "latest" => Some(Self::Latest),
             None if text == "sequential" => Some(Self::Sequential),
             Some(("zipf", exponent)) => number(exponent).filter(|exponent| *exponent <= EXPONENT_MAX).map(Self::Zipf),
-            Some(("hotspot", shares)) => shares.split_once('/').and_then(|(operations, keys)| {
-                let share = |text| number(text).filter(|share| *share <= 100.0);
-                Some(Self::Hotspot { operations: share(operations)?, keys: share(keys)? })
-            }),
+            Some(("hotspot", shares)) => hotspot(shares),
             _ => None,
         };
         parsed.ok_or(EXPECTED)
     }
+}
+
+/// A number above 0.
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number| *number > 0.0)
+}
+
+/// `OPERATIONS/KEYS` or `OPERATIONS/KEYS/TIME`.
+fn hotspot(shares: &str) -> Option<Distribution> {
+    let share = |text| number(text).filter(|share| *share <= 100.0);
+    let (operations, rest) = shares.split_once('/')?;
+    let (keys, shift) = rest.split_once('/').map_or((rest, None), |(keys, shift)| (keys, Some(shift)));
+    let shift = match shift {
+        Some(text) => Some(settings::positive_duration(text).ok()?),
+        None => None,
+    };
+    Some(Distribution::Hotspot { operations: share(operations)?, keys: share(keys)?, shift })
 }
 
 impl Display for Distribution {
@@ -106,7 +123,11 @@ impl Display for Distribution {
         match self {
             Self::Uniform => out.write_str("uniform"),
             Self::Zipf(exponent) => write!(out, "zipf:{exponent}"),
-            Self::Hotspot { operations, keys } => write!(out, "hotspot:{operations}/{keys}"),
+            Self::Hotspot { operations, keys, shift: None } => write!(out, "hotspot:{operations}/{keys}"),
+            Self::Hotspot { operations, keys, shift: Some(shift) } => {
+                let shift = humantime::format_duration(*shift).to_string().replace(' ', "");
+                write!(out, "hotspot:{operations}/{keys}/{shift}")
+            }
             Self::Latest => out.write_str("latest"),
             Self::Sequential => out.write_str("sequential"),
         }
@@ -161,7 +182,7 @@ fn text<S: Serializer>(distribution: &Distribution, to: S) -> Result<S::Ok, S::E
 enum Choice {
     Uniform,
     Zipf(Zipf<f64>),
-    Hotspot { share: f64, hot: u32 },
+    Hotspot { share: f64, hot: u32, shift: Option<Duration> },
     Latest(Zipf<f64>),
     Sequential,
 }
@@ -181,9 +202,9 @@ impl KeySpace {
         let zipf = |exponent| Zipf::new(f64::from(count), exponent).ok();
         let choice = match distribution {
             Distribution::Zipf(exponent) => zipf(exponent).map(Choice::Zipf),
-            Distribution::Hotspot { operations, keys } => {
+            Distribution::Hotspot { operations, keys, shift } => {
                 let hot = (f64::from(count) * keys / 100.0).round() as u32;
-                Some(Choice::Hotspot { share: operations / 100.0, hot: hot.clamp(1, count) })
+                Some(Choice::Hotspot { share: operations / 100.0, hot: hot.clamp(1, count), shift })
             }
             Distribution::Latest => zipf(LATEST_EXPONENT).map(Choice::Latest),
             Distribution::Sequential => Some(Choice::Sequential),
@@ -224,17 +245,20 @@ impl KeySpace {
         self.at((rank % count * self.stride % count) as u32)
     }
 
-    /// Chooses a key for an operation.
+    /// Chooses a key for an operation that is to begin `at` after the load did.
     #[must_use]
-    pub fn choose(&self, op: Op, rng: &mut impl Rng) -> KeyIndex {
+    pub fn choose(&self, op: Op, at: Duration, rng: &mut impl Rng) -> KeyIndex {
         let count = u64::from(self.count);
         let rank = match &self.choice {
             Choice::Uniform => return self.at(rng.random_range(0..self.count)),
             Choice::Sequential => return self.at((self.take() % count) as u32),
             Choice::Zipf(ranks) => self.rank(ranks, rng),
-            Choice::Hotspot { share, hot } => {
+            Choice::Hotspot { share, hot, shift } => {
                 let is_hot = *hot == self.count || rng.random_bool(*share);
-                u64::from(if is_hot { rng.random_range(0..*hot) } else { rng.random_range(*hot..self.count) })
+                let rank = if is_hot { rng.random_range(0..*hot) } else { rng.random_range(*hot..self.count) };
+                let shifts = shift.map_or(0, |shift| at.as_nanos() / shift.as_nanos());
+                let shifts = u64::try_from(shifts % u128::from(self.count)).unwrap_or_default();
+                u64::from(rank) + shifts * u64::from(*hot)
             }
             Choice::Latest(_) if op == Op::Set => self.take(),
             // As if all keys had been written in order before the load began. Relaxed: a moment late is late by a write.
@@ -276,7 +300,7 @@ mod tests {
     fn counts(keys: &KeySpace, seed: u64) -> Vec<f64> {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut by_key = vec![0.0; keys.count as usize];
-        (0..SAMPLES).for_each(|_| by_key[keys.choose(Op::Get, &mut rng).get()] += 1.0);
+        (0..SAMPLES).for_each(|_| by_key[keys.choose(Op::Get, Duration::ZERO, &mut rng).get()] += 1.0);
         (0..u64::from(keys.count)).map(|rank| by_key[(rank * keys.stride % u64::from(keys.count)) as usize]).collect()
     }
 
@@ -367,20 +391,36 @@ mod tests {
     }
 
     #[test]
+    fn a_hotspot_shifts_to_keys_that_were_cold() {
+        let keys = space(1000, "hotspot:100/10/5s");
+        let hot = |seconds: u64| {
+            let mut rng = SmallRng::seed_from_u64(7);
+            let at = Duration::from_secs(seconds);
+            (0..5000).map(|_| keys.choose(Op::Get, at, &mut rng)).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(hot(0), hot(4), "within one time");
+        let all: Vec<_> = (0..10).map(|time| hot(5 * time)).collect();
+        assert!(all.iter().all(|hot| hot.len() == 100));
+        let union: std::collections::BTreeSet<_> = all.iter().flatten().collect();
+        assert_eq!(union.len(), 1000, "every key has its turn");
+        assert_eq!(hot(50), hot(0), "and then the first ones again");
+    }
+
+    #[test]
     fn the_last_written_are_read_most() {
         let keys = space(100, "latest");
         let mut rng = SmallRng::seed_from_u64(7);
-        let written: Vec<_> = (0..250).map(|_| keys.choose(Op::Set, &mut rng)).collect();
+        let written: Vec<_> = (0..250).map(|_| keys.choose(Op::Set, Duration::ZERO, &mut rng)).collect();
         assert!(written[..100].iter().enumerate().all(|(at, key)| !written[..at].contains(key)));
         assert_eq!(written[..100], written[100..200]);
         let mut by_age = vec![0.0; 100];
         for _ in 0..SAMPLES {
-            let read = keys.choose(Op::Get, &mut rng);
+            let read = keys.choose(Op::Get, Duration::ZERO, &mut rng);
             by_age[written.iter().rev().position(|key| *key == read).unwrap()] += 1.0;
         }
         let found = surprise(&by_age, |age| (age as f64 + 1.0).powf(-LATEST_EXPONENT));
         assert!(found < 5.0, "{found}");
-        let unwritten = space(100, "latest").choose(Op::Get, &mut rng);
+        let unwritten = space(100, "latest").choose(Op::Get, Duration::ZERO, &mut rng);
         assert!(unwritten.get() < 100);
     }
 
@@ -388,8 +428,10 @@ mod tests {
     fn a_sequence_takes_every_key_in_turn_over_all_clones() {
         let (one, mut rng) = (space(3, "sequential"), SmallRng::seed_from_u64(7));
         let other = one.clone();
-        let taken: Vec<_> =
-            (0..4).flat_map(|_| [&one, &other]).map(|keys| keys.choose(Op::Get, &mut rng).get()).collect();
+        let taken: Vec<_> = (0..4)
+            .flat_map(|_| [&one, &other])
+            .map(|keys| keys.choose(Op::Get, Duration::ZERO, &mut rng).get())
+            .collect();
         assert_eq!(taken, [0, 1, 2, 0, 1, 2, 0, 1]);
     }
 
@@ -403,6 +445,7 @@ mod tests {
             "zipf:2",
             "hotspot:90/10",
             "hotspot:99.9/0.1",
+            "hotspot:90/10/1m30s",
             "latest",
             "sequential",
         ] {

@@ -13,7 +13,7 @@ use super::{
     climb::climb,
     compare::{Comparisons, compare_for_ever},
     interrupts::Interrupts,
-    progress::{Console, say, show_keys, show_load, show_stats},
+    progress::{Console, Rows, View, say, show_keys, show_load, show_nodes, show_stats},
     run::Run,
     sampler::{Sample, Sampler},
     stages::Stages,
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
     faults::{FaultRecord, heal_all, inject, unix_ms},
+    live::Stage,
     plan::Plan,
     report::{Report, Step, numbers},
     results::{Machine, Recorded},
@@ -169,6 +170,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
         observed.clock = clock_of_first(cluster).await;
     }
     say(&run.plan.banner());
+    let view = View::open(&run.plan);
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
         prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
@@ -207,6 +209,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     }
     // Whatever threads still wait for, they give it up.
     let recorder = stages.finish();
+    drop(view);
     observed.times.ended = unix_ms();
     let (samples, intervals) = std::mem::take(&mut observed.sampler).finish(&run.live, observed.load_time);
     (observed.samples, observed.recorded) = (samples, Recorded { intervals, moments: run.faults.all() });
@@ -244,7 +247,7 @@ async fn prefill(
 ) -> Result<(), String> {
     observed.times.prefill_began = unix_ms();
     let began = Instant::now();
-    let console = Console::new("prefill", run.plan.keys.count().into());
+    let console = Console::new(Stage::Prefill, run.plan.keys.count().into());
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
         () = show_keys(run, "PREFILL", Counter::Prefilled, &console) => {}
@@ -287,8 +290,8 @@ async fn load(
     interrupts: &mut Interrupts,
     observed: &mut Observed,
 ) -> Result<(), String> {
-    let console = Console::new("load", u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
-    let sampler = RefCell::default();
+    let console = Console::new(Stage::Load, u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
+    let (sampler, rows) = (RefCell::default(), RefCell::<Rows>::default());
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
@@ -298,7 +301,8 @@ async fn load(
     observed.times.load_began = unix_ms();
     let watchers = async {
         tokio::join!(
-            show_load(run, &console, &sampler),
+            show_load(run, &console, &sampler, &rows, &faults),
+            show_nodes(run, cluster),
             end_warmup(run),
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
@@ -312,6 +316,7 @@ async fn load(
         result = until_done(run, interrupts, work) => result,
         _ = watchers => Ok(()),
     };
+    rows.into_inner().finish(run, &faults.borrow());
     console.clear();
     observed.standstills = standstills.finish();
     observed.faults = faults.into_inner();
@@ -330,7 +335,7 @@ async fn sweep(run: &Run, stages: &mut Stages, times: &mut Milestones) -> Result
     say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
     times.sweep_began = unix_ms();
-    let console = Console::new("sweep", run.plan.keys.count().into());
+    let console = Console::new(Stage::Sweep, run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,
         () = show_keys(run, "SWEEP", Counter::Swept, &console) => {}

@@ -4,6 +4,7 @@ mod climb;
 mod compare;
 mod find_max;
 mod interrupts;
+mod interval;
 mod judged;
 mod keys;
 mod lifecycle;
@@ -11,25 +12,32 @@ mod progress;
 mod run;
 mod sampler;
 mod schedule;
+mod shown;
 mod sizes;
 mod stages;
 mod standstill;
 mod sweep;
 mod together;
+mod ttls;
 mod value;
+mod weights;
 mod worker;
 
+#[cfg(test)]
+pub(crate) use self::interval::Mark;
 #[cfg(feature = "alone")]
 pub(crate) use self::schedule::Pacer;
 pub(crate) use self::{
     compare::Divergence,
     find_max::{FIRST_RATE, is_narrow},
+    interval::Interval,
     judged::Times,
     keys::{Distribution, KEYS_MAX, KeyIndex, KeySpace},
     lifecycle::{Milestones, Observed},
-    progress::show,
+    progress::{emit, show},
     run::EXPIRY_ALLOWANCE,
-    sampler::{SAMPLE_EVERY, Sample},
+    sampler::{OpSample, SAMPLE_EVERY, Sample},
+    shown::Progress,
     sizes::ValueSizes,
     standstill::Standstill,
     worker::Thread,
@@ -40,5 +48,6 @@ pub use self::{
     progress::{complain, say},
     run::Run,
     together::all_of,
+    ttls::ValueTtls,
     value::{Proof, Stamp, Writer, prove, write_value},
 };

@@ -77,6 +77,11 @@ impl Sampler {
         &self.samples[self.samples.len() - 1]
     }
 
+    /// What was counted when the last sample was taken.
+    pub(crate) const fn latest(&self) -> &Snapshot {
+        &self.before
+    }
+
     /// Adds what has ended since the last sample, once the load has, `load_time` after it began. A rest too short to give a rate is
     /// in the intervals only.
     pub(crate) fn finish(mut self, live: &[Live], load_time: Duration) -> (Vec<Sample>, Intervals) {
@@ -108,7 +113,7 @@ impl Sample {
 }
 
 impl OpSample {
-    fn of(op: Op, all: &Distribution) -> Option<Self> {
+    pub(super) fn of(op: Op, all: &Distribution) -> Option<Self> {
         (all.count() > 0).then(|| Self {
             op,
             count: all.count(),

@@ -9,11 +9,10 @@ use std::{
 use borsh::{BorshDeserialize, BorshSerialize};
 use rand::Rng;
 
+use super::weights::Weighted;
+
 /// The largest value a load may write; nodes refuse what is larger than their VALUE_BYTES_MAX.
 const VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
-
-/// The most sizes a list may have.
-const SIZES_MAX: usize = 64;
 
 /// What values are padded to (VALUE_BYTES). A value that says which key and write it is of takes about 45 bytes; a smaller
 /// size leaves it as short as that.
@@ -24,7 +23,7 @@ pub enum ValueSizes {
     /// To any number of bytes from the first to the second, all alike.
     Uniform(usize, usize),
     /// Each to one of these sizes, as often as its weight says.
-    Weighted(Vec<(usize, u32)>),
+    Weighted(Weighted<usize>),
 }
 
 impl ValueSizes {
@@ -34,15 +33,7 @@ impl ValueSizes {
         match self {
             Self::Fixed(size) => *size,
             Self::Uniform(min, max) => rng.random_range(*min..=*max),
-            Self::Weighted(sizes) => {
-                let mut thrown = rng.random_range(0..sizes.iter().map(|(_, weight)| u64::from(*weight)).sum());
-                let hit = sizes.iter().find(|(_, weight)| {
-                    let is_hit = thrown < u64::from(*weight);
-                    thrown = thrown.saturating_sub(u64::from(*weight));
-                    is_hit
-                });
-                hit.map_or(0, |(size, _)| *size)
-            }
+            Self::Weighted(sizes) => sizes.choose(rng),
         }
     }
 
@@ -51,7 +42,7 @@ impl ValueSizes {
     pub fn largest(&self) -> usize {
         match self {
             Self::Fixed(size) | Self::Uniform(_, size) => *size,
-            Self::Weighted(sizes) => sizes.iter().map(|(size, _)| *size).max().unwrap_or_default(),
+            Self::Weighted(sizes) => sizes.entries().max().unwrap_or_default(),
         }
     }
 }
@@ -74,8 +65,7 @@ impl FromStr for ValueSizes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = if text.contains(':') {
-            let sizes: Option<Vec<_>> = text.split(',').map(weighted).collect();
-            sizes.filter(|sizes| sizes.len() <= SIZES_MAX).map(Self::Weighted)
+            Weighted::parse(text, bytes).map(Self::Weighted)
         } else if let Some((min, max)) = text.split_once('-') {
             bytes(min).zip(bytes(max)).filter(|(min, max)| min <= max).map(|(min, max)| Self::Uniform(min, max))
         } else {
@@ -94,20 +84,9 @@ impl Display for ValueSizes {
         match self {
             Self::Fixed(size) => write!(out, "{size}"),
             Self::Uniform(min, max) => write!(out, "{min}-{max}"),
-            Self::Weighted(sizes) => {
-                for (place, (size, weight)) in sizes.iter().enumerate() {
-                    write!(out, "{}{size}:{weight}", if place == 0 { "" } else { "," })?;
-                }
-                Ok(())
-            }
+            Self::Weighted(sizes) => sizes.fmt(out),
         }
     }
-}
-
-/// `SIZE:WEIGHT`.
-fn weighted(text: &str) -> Option<(usize, u32)> {
-    let (size, weight) = text.split_once(':')?;
-    Some((bytes(size)?, weight.trim().parse().ok().filter(|weight| *weight > 0)?))
 }
 
 /// Bytes, as every size is written.
@@ -120,7 +99,7 @@ fn bytes(text: &str) -> Option<usize> {
 mod tests {
     use rand::{SeedableRng, rngs::SmallRng};
 
-    use super::*;
+    use super::{super::weights::ENTRIES_MAX, *};
 
     fn thrown(text: &str, count: usize) -> Vec<usize> {
         let (sizes, mut rng) = (ValueSizes::from_str(text).unwrap(), SmallRng::seed_from_u64(7));
@@ -160,6 +139,8 @@ mod tests {
             assert!(ValueSizes::from_str(bad).is_err(), "{bad}");
         }
         let many = |count| vec!["1:1"; count].join(",");
-        assert!(ValueSizes::from_str(&many(SIZES_MAX)).is_ok() && ValueSizes::from_str(&many(SIZES_MAX + 1)).is_err());
+        assert!(
+            ValueSizes::from_str(&many(ENTRIES_MAX)).is_ok() && ValueSizes::from_str(&many(ENTRIES_MAX + 1)).is_err()
+        );
     }
 }

@@ -16,6 +16,7 @@ use super::{
     progress::say,
     run::Run,
     schedule::Schedule,
+    ttls::lifetime,
     value::write_value,
 };
 use crate::{
@@ -140,8 +141,11 @@ impl<T: Target> Worker<T> {
         while let Some(intended) = schedule.next(&run).await {
             let sent = if run.plan.rate.is_some() { Instant::now() } else { intended };
             let op = run.plan.choose_op(&mut self.dice);
-            let key = run.plan.keys.choose(op, &mut self.dice);
-            let outcome = self.operate(op, key, Start { intended, sent }).await;
+            let key = run.plan.keys.choose(op, run.load_time(intended), &mut self.dice);
+            let mut outcome = self.operate(op, key, Start { intended, sent }).await;
+            if run.plan.backfill && outcome == Outcome::Miss {
+                outcome = self.backfill(key).await;
+            }
             if matches!(outcome, Outcome::Error(_)) && run.plan.rate.is_none() {
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
@@ -152,6 +156,13 @@ impl<T: Target> Worker<T> {
             }
             tokio::task::consume_budget().await;
         }
+    }
+
+    /// Writes what a read did not find: a SET by the same session that no schedule made due, so that it begins now.
+    async fn backfill(&mut self, key: KeyIndex) -> Outcome {
+        let now = Instant::now();
+        self.thread.recorder.borrow_mut().backfills += 1;
+        self.operate(Op::Set, key, Start { intended: now, sent: now }).await
     }
 
     async fn operate(&mut self, op: Op, key: KeyIndex, start: Start) -> Outcome {
@@ -191,11 +202,12 @@ impl<T: Target> Worker<T> {
                 (watched, answer)
             }
             Op::Set => {
-                let watched = thread.judge.set(run, key, start);
+                let ttl_ms = run.plan.ttls.choose(dice);
+                let watched = thread.judge.set(run, key, lifetime(ttl_ms), start);
                 if let Some(stamp) = watched.stamp {
                     write_value(value, &name, stamp, run.plan.value_sizes.choose(dice));
                 }
-                let answer = target.set(&name, value).await;
+                let answer = target.set(&name, value, ttl_ms).await;
                 (watched, answer)
             }
             Op::Delete => {

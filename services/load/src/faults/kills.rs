@@ -17,8 +17,10 @@ impl Plan {
                 kind: FaultKind::Crash,
                 place: Place::Node(self.targets[node.0].clone()),
                 lasts: Duration::ZERO,
+                repeat: None,
             };
-            let turn = (count > 1).then_some(Turn { every, is_first: number == 0, is_last: number + 1 == count });
+            let (is_first, is_last) = (number == 0, number + 1 == count);
+            let turn = (count > 1).then_some(Turn { every, steady: Duration::ZERO, is_first, is_last });
             PlannedFault { entry, nodes: vec![node], turn }
         };
         let kills: Vec<_> = (0..count).map(kill).collect();
@@ -41,7 +43,7 @@ mod tests {
 
     fn kills(settings: &[&str], victim: Option<usize>) -> Vec<PlannedFault> {
         let load = Settings::try_parse_from(["test", "--seed=7"].iter().chain(settings)).unwrap().load;
-        let mut plan = load.plan(["a", "b", "c"].map(str::to_owned).to_vec(), 1, 0);
+        let mut plan = load.plan(["a", "b", "c"].map(str::to_owned).to_vec(), 1, &crate::ValueTtls::Fixed(0));
         plan.add_kills(&load, victim.map(NodeIndex));
         plan.faults
     }

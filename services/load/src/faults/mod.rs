@@ -7,7 +7,9 @@ mod order;
 mod plan;
 mod record;
 mod recovery;
+mod repeat;
 mod run;
+mod timeline;
 mod verdict;
 mod words;
 
@@ -23,5 +25,6 @@ pub(crate) use self::{
     record::FaultRecord,
     recovery::{broken, judge, too_much},
     run::{heal_all, inject},
+    timeline::{RepeatedFault, add_timelines},
     verdict::{dead_at_once, strays, voids},
 };

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use settings::duration;
 
-use super::words::Words;
+use super::{repeat::Repeat, words::Words};
 use crate::NodeIndex;
 
 /// How many faults one run may have.
@@ -51,6 +51,8 @@ pub struct FaultEntry {
     pub place: Place,
     /// How long it lasts; zero if it ends when the node is back.
     pub lasts: Duration,
+    /// How often, if more than once.
+    pub repeat: Option<Repeat>,
 }
 
 /// What happens.
@@ -140,6 +142,8 @@ pub struct PlannedFault {
 pub struct Turn {
     /// It starts this long after the fault before it in the plan at the earliest, and once the mesh has recovered from that.
     pub every: Duration,
+    /// So long after that recovery at the earliest.
+    pub steady: Duration,
     /// There is none before it.
     pub is_first: bool,
     /// The load ends after it.
@@ -181,9 +185,14 @@ impl FaultPlan {
         let resolve = |(index, entry): (usize, &FaultEntry)| {
             let nodes = entry.nodes(targets, load, &find);
             let nodes = nodes.map_err(|expected| format!("FAULTS: entry {} `{entry}`: {expected}", index + 1))?;
-            Ok(PlannedFault { entry: entry.clone(), nodes, turn: None })
+            Ok(entry.all_times(&nodes))
         };
-        self.0.iter().enumerate().map(resolve).collect()
+        let all: Result<Vec<_>, String> = self.0.iter().enumerate().map(resolve).collect();
+        let all: Vec<_> = all?.into_iter().flatten().collect();
+        if all.len() > FAULTS_MAX {
+            return Err(format!("FAULTS: expected at most {FAULTS_MAX} faults, not {}", all.len()));
+        }
+        Ok(all)
     }
 }
 
@@ -215,6 +224,7 @@ impl fmt::Display for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, entry) in self.0.iter().enumerate() {
             write!(f, "{}at={} {entry}", if index == 0 { "" } else { "; " }, compact(entry.at))?;
+            entry.repeat.iter().try_for_each(|repeat| write!(f, " {repeat}"))?;
         }
         Ok(())
     }
@@ -228,7 +238,8 @@ impl FaultEntry {
         load: Duration,
         find: &impl Fn(&str) -> Option<usize>,
     ) -> Result<Vec<NodeIndex>, String> {
-        if self.at.saturating_add(self.lasts) >= load {
+        let span = self.repeat.map_or(Duration::ZERO, |repeat| repeat.span());
+        if self.at.saturating_add(span).saturating_add(self.lasts) >= load {
             return Err(format!("expected it to be over before DURATION={} is", compact(load)));
         }
         let mut nodes: Vec<NodeIndex> = Vec::new();
@@ -277,8 +288,9 @@ impl FaultEntry {
             let (lasts, every) = (compact(lasts), compact(every));
             return Err(words.missing(&format!("every={every} to be no longer than for={lasts}")));
         }
+        let repeat = Repeat::parse(&mut words)?;
         words.finish()?;
-        Ok(Self { at, kind, place, lasts })
+        Ok(Self { at, kind, place, lasts, repeat })
     }
 }
 
@@ -432,7 +444,7 @@ pub(crate) fn compact(duration: Duration) -> String {
 }
 
 /// Nodes count in milliseconds.
-fn time(text: &str, max: Duration) -> Result<Duration, String> {
+pub(super) fn time(text: &str, max: Duration) -> Result<Duration, String> {
     let whole = |time: &Duration| *time >= MILLISECOND && time.subsec_nanos().is_multiple_of(1_000_000) && *time <= max;
     duration(text).ok().filter(whole).ok_or_else(|| match max {
         Duration::MAX => "expected a time of at least 1ms, such as 10s or 1m30s".to_owned(),
@@ -458,7 +470,7 @@ fn offset_ms(text: &str) -> Result<i64, String> {
     Ok(sign * millis)
 }
 
-fn times(text: &str) -> Result<u32, String> {
+pub(super) fn times(text: &str) -> Result<u32, String> {
     let times = text.parse().ok().filter(|times| (1..=1000).contains(times));
     times.ok_or_else(|| "expected a whole number from 1 to 1000".to_owned())
 }
@@ -505,7 +517,8 @@ mod tests {
             ("clock a -400ms for=5s", FaultKind::Clock { offset_ms: -400 }, Place::Node("a".to_owned())),
             ("pause a for=5s", FaultKind::Pause, Place::Node("a".to_owned())),
         ] {
-            let expected = FaultEntry { at: Duration::from_secs(90), kind, place, lasts: Duration::from_secs(5) };
+            let expected =
+                FaultEntry { at: Duration::from_secs(90), kind, place, lasts: Duration::from_secs(5), repeat: None };
             assert_eq!(only(&format!("at=1m30s {text}")), expected, "{text}");
         }
         for (text, kind) in
@@ -542,7 +555,7 @@ mod tests {
             ("at=0s crash a", 4, "expected a time of at least 1ms, such as 10s"),
             ("at=soon crash a", 4, "expected a time"),
             ("at=1s at=2s crash a", 7, "expected at= once"),
-            ("at=1s crash a by=3", 15, "expected at=, for= or every="),
+            ("at=1s crash a by=3", 15, "expected at=, for=, every=, times= or apart="),
             ("at=1s partition a", 18, "expected for=TIME, as in `partition WHERE"),
             ("at=1s slow a for=5s", 20, "expected a time such as 50ms, as in"),
             ("at=1s slow a 11s for=5s", 14, "expected a time from 1ms to 10s"),
@@ -650,7 +663,7 @@ mod tests {
                 kind if kind.ends_by_itself() => lasts,
                 _ => Duration::ZERO,
             };
-            FaultEntry { at, kind, place, lasts }
+            FaultEntry { at, kind, place, lasts, repeat: None }
         })
     }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
-use super::plan::PlannedFault;
+use super::{plan::PlannedFault, timeline::Timeline};
 use crate::report::grouped;
 
 /// One fault of the schedule. Times are seconds after the load began.
@@ -51,6 +51,9 @@ pub struct FaultRecord {
     pub errors: u64,
     /// Writes of that time whose outcome is unknown.
     pub outcome_unknown: u64,
+    /// How the mesh came back from it; nothing if it had no effect.
+    #[borsh(skip)]
+    pub timeline: Option<Timeline>,
     /// Deaths that were asked for; 0 for other faults.
     pub deaths: u32,
     /// Another one waits until its node is ready again.
@@ -114,6 +117,7 @@ impl FaultRecord {
             ops_per_s_around: None,
             errors: 0,
             outcome_unknown: 0,
+            timeline: None,
             deaths: entry.kind.deaths(),
             must_return: fault.turn.is_some() || entry.kind.deaths() > 1,
         }
@@ -136,6 +140,25 @@ impl FaultRecord {
     pub(crate) fn detected_at_s(&self) -> Option<f64> {
         let (first, others) = self.survivors.split_first()?;
         others.iter().try_fold(first.dead_at_s?, |latest, survivor| survivor.dead_at_s.map(|at| latest.max(at)))
+    }
+
+    /// Those that are in force, in words.
+    pub(crate) fn in_force(all: &[Self]) -> Vec<String> {
+        let in_force =
+            |fault: &&Self| fault.begun_at_s.is_some() && fault.ended_at_s.is_none() && fault.failure.is_none();
+        all.iter().filter(in_force).map(|fault| fault.fault.clone()).collect()
+    }
+
+    /// How far it has come `now_s` after the load began, in a line.
+    pub(crate) fn state(&self, now_s: f64) -> String {
+        let state = match (&self.failure, self.begun_at_s, self.ended_at_s, self.recovered_at_s) {
+            (Some(reason), ..) => format!("no effect: {reason}"),
+            (_, None, ..) => format!("in {:.0} s", (self.planned_at_s - now_s).max(0.0)),
+            (_, Some(begun), None, _) => format!("for {:.1} s; {} errors", now_s - begun, self.errors),
+            (_, _, Some(ended), None) => format!("over; not in sync after {:.1} s", now_s - ended),
+            (_, _, Some(ended), Some(at)) => format!("over; in sync after {:.1} s", at - ended),
+        };
+        format!("{}: {state}", self.fault.replace("http://", ""))
     }
 
     /// Its process was told to end, and none has answered since.
@@ -188,6 +211,7 @@ impl FaultRecord {
             ops_per_s_around: Some(100.0),
             errors: 0,
             outcome_unknown: 0,
+            timeline: None,
             deaths,
             must_return: deaths > 1,
         }

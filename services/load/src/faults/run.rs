@@ -117,11 +117,15 @@ impl<C: Cluster> Injector<'_, C> {
         }
         let load = now();
         // If the one before had no effect, this never ends: the run is invalid.
-        while before(|record| record.recovered_at_s).is_none() {
-            tokio::time::sleep(POLL).await;
-        }
+        let recovered_s = loop {
+            match before(|record| record.recovered_at_s) {
+                Some(recovered_s) => break recovered_s,
+                None => tokio::time::sleep(POLL).await,
+            }
+        };
         let begun_s = before(|record| record.begun_at_s).unwrap_or_default();
-        self.until(Duration::from_secs_f64(begun_s) + turn.every).await;
+        let (due, steady) = (Duration::from_secs_f64(begun_s), Duration::from_secs_f64(recovered_s));
+        self.until((due + turn.every).max(steady + turn.steady)).await;
         load
     }
 

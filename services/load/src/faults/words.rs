@@ -16,7 +16,7 @@ pub(crate) struct Words<'a> {
 
 impl<'a> Words<'a> {
     /// The names that words may have.
-    const NAMES: [&'static str; 3] = ["at", "for", "every"];
+    const NAMES: [&'static str; 5] = ["at", "for", "every", "times", "apart"];
 
     pub(crate) fn of(text: &'a str) -> Result<Self, Complaint> {
         let mut words = Self { plain: Vec::new(), named: Vec::new(), end: text.len(), form: "" };
@@ -28,7 +28,7 @@ impl<'a> Words<'a> {
                 continue;
             };
             let Some(name) = Self::NAMES.into_iter().find(|known| *known == name) else {
-                return Err(words.complaint(at, "at=, for= or every="));
+                return Err(words.complaint(at, "at=, for=, every=, times= or apart="));
             };
             if words.named.iter().any(|(known, ..)| *known == name) {
                 return Err(words.complaint(at, &format!("{name}= once")));

@@ -1,10 +1,13 @@
 //! The section of the summary about faults: when each started and ended, its evidence, and how long detection and recovery took.
 
-use super::{Page, numbers::grouped};
-use crate::faults::FaultRecord;
+use super::{
+    Page,
+    numbers::{cell, grouped},
+};
+use crate::faults::{FaultRecord, RepeatedFault};
 
 /// Writes what became of the faults; nothing if there were none.
-pub(super) fn write(out: &mut Page, faults: &[FaultRecord]) {
+pub(super) fn write(out: &mut Page, faults: &[FaultRecord], repeated: &[RepeatedFault]) {
     if !faults.is_empty() {
         out.heading("Faults");
     }
@@ -14,6 +17,40 @@ pub(super) fn write(out: &mut Page, faults: &[FaultRecord]) {
         if record.deaths == 1 && record.begun_at_s.is_some() && record.failure.is_none() {
             death(out, record, deaths == 1);
         }
+        back(out, record);
+    }
+    repeated.iter().for_each(|repeated| medians(out, repeated));
+}
+
+/// When what the clients see was as before, from its start.
+fn back(out: &mut Page, record: &FaultRecord) {
+    let Some(timeline) = &record.timeline else { return };
+    let mut parts = Vec::new();
+    if let (Some(first), Some(last)) = (timeline.first_error_s, timeline.last_error_s) {
+        parts.push(format!("first error +{first:.1} s, last +{last:.1} s"));
+    }
+    let after = |at: Option<f64>| match at {
+        None => "not back".to_owned(),
+        Some(at) if at > 0.0 => format!("back +{at:.1} s"),
+        Some(_) => "as before".to_owned(),
+    };
+    if let Some(baseline) = timeline.baseline_p99_ms {
+        parts.push(format!("p99 {} (baseline {} ms)", after(timeline.p99_back_s), cell(baseline)));
+        parts.push(format!("hit ratio {}", after(timeline.hit_ratio_back_s)));
+    }
+    if !parts.is_empty() {
+        out.item(4, &parts.join("; "));
+    }
+}
+
+/// The medians over all faults of a kind.
+fn medians(out: &mut Page, repeated: &RepeatedFault) {
+    let kind = format!("{} × {}", repeated.kind, repeated.times);
+    out.line(&format!("  {kind:<23}{:>8}   interval; seconds after each began", "median"));
+    for (name, spread) in repeated.spreads() {
+        let Some(spread) = spread else { continue };
+        let of = if spread.of < repeated.times { format!(" (of {})", spread.of) } else { String::new() };
+        out.line(&format!("    {name:<21}{:>8.2}   {:.2} to {:.2}{of}", spread.median, spread.low, spread.high));
     }
 }
 

@@ -91,7 +91,9 @@ fn verdicts(out: &mut Screen, report: &Report) {
 
 fn load(out: &mut Screen, report: &Report) {
     let setup = &report.setup;
-    let achieved = grouped(report.totals.ops_per_s.round() as u64);
+    let totals = &report.totals;
+    let scheduled = percent(totals.scheduled(), totals.total) / 100.0;
+    let achieved = grouped((totals.ops_per_s * scheduled).round() as u64);
     let rate = match (setup.rate, &report.lag) {
         (Some(rate), Some(lag)) => {
             let given_up = if lag.dropped > 0 { format!(", {} given up", grouped(lag.dropped)) } else { String::new() };
@@ -131,6 +133,9 @@ fn outcomes(out: &mut Screen, report: &Report) {
     let share =
         if totals.errors > 0 { format!(" ({:.3} %)", percent(totals.errors, totals.total)) } else { String::new() };
     parts.push(format!("{} errors{share}", grouped(totals.errors)));
+    if totals.backfills > 0 {
+        parts.push(format!("{} backfills", grouped(totals.backfills)));
+    }
     if totals.extra_tries > 0 {
         parts.push(format!("{} extra tries", grouped(totals.extra_tries)));
     }

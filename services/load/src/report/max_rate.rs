@@ -118,9 +118,11 @@ impl Step {
     pub(crate) fn new(plan: &Plan, measured: &Measured<'_>) -> Self {
         let Measured { rate, recorder, .. } = *measured;
         let count = recorder.response.select(|_| true).count();
-        let achieved_ops_per_s = count as f64 / plan.duration.as_secs_f64();
+        // What a read did not find is written beside the schedule.
+        let scheduled = count.saturating_sub(recorder.backfills);
+        let achieved_ops_per_s = scheduled as f64 / plan.duration.as_secs_f64();
         let failed = recorder.response.select(|series| series.outcome == crate::OutcomeClass::Error).count();
-        let (achieved, errors_percent) = (percent(count, recorder.offered), percent(failed, count));
+        let (achieved, errors_percent) = (percent(scheduled, recorder.offered), percent(failed, count));
         let mut missed = Vec::new();
         if achieved < ACHIEVED_MIN_PERCENT {
             missed.push(format!("achieved {achieved:.1} % of {} operations", grouped(recorder.offered)));

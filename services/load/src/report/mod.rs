@@ -43,7 +43,7 @@ use self::{
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Milestones, Observed, Sample, Standstill},
-    faults::{FaultRecord, judge, too_much},
+    faults::{FaultRecord, RepeatedFault, add_timelines, judge, too_much},
     history::Integrity,
     plan::Plan,
     results::{Machine, Recorded, Versions},
@@ -123,6 +123,8 @@ pub struct Report {
     pub lag: Option<Lag>,
     /// The crashes of KILL_MODE in their order, then the faults of FAULTS as they were written.
     pub faults: Vec<FaultRecord>,
+    /// Of each kind of fault that struck several times.
+    pub repeated: Vec<RepeatedFault>,
     /// When the runner itself stood still.
     pub standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
@@ -178,6 +180,8 @@ pub struct Totals {
     pub failed_over: u64,
     /// Tries beyond the first of each operation, whatever they came to.
     pub extra_tries: u64,
+    /// Writes of what a read did not find (BACKFILL), beside those that the load itself asked for.
+    pub backfills: u64,
     /// Hits in the entry node's own replica.
     pub hits_local: u64,
     /// Hits at another owner.
@@ -186,6 +190,13 @@ pub struct Totals {
     pub misses: u64,
     /// Operations per second.
     pub ops_per_s: f64,
+}
+
+impl Totals {
+    /// Operations that the schedule made due, or a closed loop began.
+    pub(crate) const fn scheduled(&self) -> u64 {
+        self.total.saturating_sub(self.backfills)
+    }
 }
 
 /// One line of percentiles, in milliseconds.
@@ -271,9 +282,7 @@ impl Report {
         let ids = observed.ids.clone();
         let evicted = observed.evicted();
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
-        let kept = recorder.aftermath.kept.by_reason();
-        let traced = kept.values().any(|kept| kept.count > 0);
-        let faults = faults(recorder, std::mem::take(&mut observed.faults));
+        let faults = faults(recorder, &mut observed);
         let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
         let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
         // Those of a search are for each of its steps.
@@ -314,13 +323,14 @@ impl Report {
             lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag::of(recorder)),
             reconciliation: Reconciliation::of(recorder, &observed, plan.reconcile),
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
+            repeated: RepeatedFault::all(&faults),
             faults,
             objectives,
             standstills: observed.standstills,
             write_concern: observed.write_concern,
             not_whole: observed.not_whole,
             slowest: recorder.aftermath.slowest.all(),
-            traces: traced.then(|| TraceReport { kept, ..TraceReport::default() }),
+            traces: traces(recorder),
             samples: observed.samples,
             times: observed.times,
             recorded: observed.recorded,
@@ -361,8 +371,16 @@ fn failed_by_phase(recorder: &Recorder) -> [u64; Phase::ALL.len()] {
     Phase::ALL.map(|phase| recorder.response.select(|series| failed(phase, series)).count())
 }
 
-/// With the operations that failed meanwhile.
-fn faults(recorder: &Recorder, mut faults: Vec<FaultRecord>) -> Vec<FaultRecord> {
+/// Which traces were kept; nothing if none were.
+fn traces(recorder: &Recorder) -> Option<TraceReport> {
+    let kept = recorder.aftermath.kept.by_reason();
+    kept.values().any(|kept| kept.count > 0).then(|| TraceReport { kept, ..TraceReport::default() })
+}
+
+/// With the operations that failed meanwhile, and how the mesh came back.
+fn faults(recorder: &Recorder, observed: &mut Observed) -> Vec<FaultRecord> {
+    let mut faults = std::mem::take(&mut observed.faults);
+    add_timelines(&mut faults, &observed.recorded.intervals, &recorder.errors);
     for fault in &mut faults {
         let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
         (fault.errors, fault.outcome_unknown) =
@@ -383,6 +401,7 @@ fn totals(recorder: &Recorder, load_s: f64) -> Totals {
         indeterminate,
         failed_over: recorder.failed_over,
         extra_tries: recorder.extra_tries,
+        backfills: recorder.backfills,
         hits_local: count(&|series| series.outcome == OutcomeClass::Local),
         hits_remote: count(&|series| series.outcome == OutcomeClass::Remote),
         misses: count(&|series| series.outcome == OutcomeClass::Miss),

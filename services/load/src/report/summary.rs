@@ -39,7 +39,7 @@ fn tables_of(out: &mut Page, report: &Report) {
     tables(out, report);
     errors(out, report);
     integrity(out, report);
-    fault_table::write(out, &report.faults);
+    fault_table::write(out, &report.faults, &report.repeated);
     reconcile_table::write(out, report);
     slow_table::write(out, report);
 }
@@ -110,8 +110,8 @@ fn throughput(out: &mut Page, report: &Report) {
         out.field("prefill", &format!("{keys} keys in {:.1} s", report.prefill_s));
     }
     if let Some(lag) = &report.lag {
-        let (achieved, offered) = (grouped(totals.total), grouped(lag.offered));
-        let share = percent(totals.total, lag.offered);
+        let (achieved, offered) = (grouped(totals.scheduled()), grouped(lag.offered));
+        let share = percent(totals.scheduled(), lag.offered);
         out.field("achieved", &format!("{share:.1} % of the schedule: {achieved} of {offered} operations"));
         let lag = format!("{:.1} ms at most, backlog {}, given up {}", lag.max_ms, lag.backlog_max, lag.dropped);
         out.field("lag", &lag);

@@ -12,7 +12,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
-    ErrorKind, LoadSettings, NodeIndex, Op, OutcomeClass, Phase, Run,
+    ErrorKind, LoadSettings, NodeIndex, Op, OutcomeClass, Phase, Run, ValueTtls,
     exec::{Divergence, Observed, Sample, Standstill},
     faults::FaultRecord,
     history::{Finding, Judgement, Violation},
@@ -42,7 +42,7 @@ pub(crate) fn full_report() -> Report {
         "--warmup=1s",
     ];
     let load = Arguments::parse_from(arguments).load;
-    let plan = load.plan((0..3).map(target).collect(), 2, 0);
+    let plan = load.plan((0..3).map(target).collect(), 2, &ValueTtls::Fixed(0));
     let run = Run::new(plan);
     let mut recorder = Recorder::new(3);
     let now = Instant::now();
@@ -258,7 +258,7 @@ fn reconciliation() -> Reconciliation {
 #[test]
 fn a_write_concern_of_one_promises_no_order_of_writes() {
     let arguments = Arguments::parse_from(["test", "--keys=10"]);
-    let run = Run::new(arguments.load.plan(vec![target(0)], 1, 0));
+    let run = Run::new(arguments.load.plan(vec![target(0)], 1, &ValueTtls::Fixed(0)));
     let mut recorder = Recorder::new(1);
     recorder.integrity.count(Judgement::Broken(Violation::OutOfOrder), finding);
     for (write_concern, is_broken) in [(None, true), (Some(2), true), (Some(1), false)] {
@@ -351,7 +351,7 @@ fn the_first_screen_of_everything_fits_25_lines_of_80_columns() {
 /// A run of so many reads of one node, and nothing else.
 fn plain_report(arguments: &[&str], reads: u64) -> Report {
     let load = Arguments::parse_from(["test"].iter().chain(arguments)).load;
-    let plan = load.plan(vec!["http://127.0.0.1:8081".to_owned()], 1, 0);
+    let plan = load.plan(vec!["http://127.0.0.1:8081".to_owned()], 1, &ValueTtls::Fixed(0));
     let mut recorder = Recorder::new(1);
     let series = Series { phase: Phase::Steady, op: Op::Get, outcome: OutcomeClass::Local, node: NodeIndex(0) };
     for read in 0..reads {

@@ -224,7 +224,7 @@ impl Verdict {
     /// What the runner itself did to the measurement.
     fn judge_runner(&mut self, report: &Report) {
         if let Some(lag) = report.lag.filter(|lag| lag.offered > 0) {
-            let (achieved, offered) = (report.totals.total, lag.offered);
+            let (achieved, offered) = (report.totals.scheduled(), lag.offered);
             if (achieved as f64) < ACHIEVED_MIN * offered as f64 {
                 let share = percent(achieved, offered);
                 let (achieved, offered) = (grouped(achieved), grouped(offered));

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use clap::{Subcommand, ValueEnum};
+use settings::whole;
 
 use super::{
     compare::{Comparison, Condition},
@@ -31,10 +32,13 @@ pub enum StoredRuns {
     },
     /// Compares a run with an earlier one: percentiles with intervals of 99 % confidence, throughput, CPU time
     Compare {
-        /// The earlier run: its folder, result.json, or id
+        /// The earlier run: its folder, result.json, or id; with --abba a run file
         a: String,
-        /// The later run
+        /// The later run, or the other file
         b: String,
+        /// Run both files first, A B B A and this many times, and compare the pairs, 1 to 100
+        #[arg(long, value_name = "TIMES", value_parser = whole::<u32>(1, 100))]
+        abba: Option<u32>,
         /// How the comparison is printed
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
@@ -73,7 +77,7 @@ impl StoredRuns {
                 fs::write(&path, page).map_err(|error| format!("{}: cannot write it: {error}", path.display()))?;
                 say(&format!("Report: {}", path.display()));
             }
-            Self::Compare { a, b, format, fail_on } => {
+            Self::Compare { a, b, format, fail_on, abba: _ } => {
                 let comparison = Comparison::of(&find(a)?, &find(b)?, fail_on)?;
                 match format {
                     Format::Text => show(comparison.to_string().trim_end()),

@@ -41,6 +41,33 @@ struct Encoded {
     histograms: Vec<(Op, OutcomeClass, Vec<u8>)>,
 }
 
+/// All operations of an interval, or of several.
+#[derive(Debug, Default)]
+pub(crate) struct IntervalSum {
+    /// Its end, after the load began.
+    pub(crate) to: Duration,
+    /// Response times.
+    pub(crate) all: Distribution,
+    hits: u64,
+    misses: u64,
+}
+
+impl IntervalSum {
+    /// Adds a later one.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.to = other.to;
+        self.all.merge(&other.all);
+        self.hits += other.hits;
+        self.misses += other.misses;
+    }
+
+    /// The share of reads that found a value; nothing if none was answered.
+    pub(crate) fn hit_ratio(&self) -> Option<f64> {
+        let answered = self.hits + self.misses;
+        (answered > 0).then(|| self.hits as f64 / answered as f64)
+    }
+}
+
 /// Those of a run, as they are recorded.
 #[derive(BorshDeserialize, BorshSerialize, Debug)]
 pub(crate) struct Intervals {
@@ -154,6 +181,24 @@ impl Intervals {
         let is_rest = |last: &Encoded| last.to - last.from < SAMPLE_EVERY / 2;
         let rest = usize::from(self.ended.len() > 1 && self.ended.last().is_some_and(is_rest));
         self.ended[..self.ended.len() - rest].iter().map(sample).collect()
+    }
+
+    /// Those that began and ended between two times after the load began. What cannot be read is left out.
+    pub(crate) fn between(&self, from: Duration, to: Duration) -> Vec<IntervalSum> {
+        let sum = |Encoded { to, histograms, .. }: &Encoded| {
+            let mut sum = IntervalSum { to: *to, ..IntervalSum::default() };
+            for (op, outcome, bytes) in histograms {
+                let Ok(response) = Distribution::from_bytes(bytes) else { continue };
+                match (op, outcome) {
+                    (Op::Get, OutcomeClass::Local | OutcomeClass::Remote) => sum.hits += response.count(),
+                    (Op::Get, OutcomeClass::Miss) => sum.misses += response.count(),
+                    _ => {}
+                }
+                sum.all.merge(&response);
+            }
+            sum
+        };
+        self.ended.iter().filter(|interval| interval.from >= from && interval.to <= to).map(sum).collect()
     }
 
     /// Writes the log. Times in it are seconds after the load began.

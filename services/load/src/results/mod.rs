@@ -14,11 +14,12 @@ mod stored;
 
 pub use self::{
     commands::{Format, StoredRuns},
+    compare::PairedRuns,
     place::Results,
     stored::Repeated,
 };
 pub(crate) use self::{
-    intervals::Intervals,
+    intervals::{IntervalSum, Intervals},
     machine::{Machine, Versions},
     publish::Recorded,
 };

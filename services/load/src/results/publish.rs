@@ -6,13 +6,14 @@ use std::{
 };
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use serde::Serialize;
 use settings::COLUMNS;
 
 use super::{Intervals, Results, events::Happened, html, intervals};
 use crate::{
     Moment,
-    exec::show,
-    report::{Page, Report},
+    exec::{emit, show},
+    report::{Page, Report, Verdict},
     shard::SHARD,
 };
 
@@ -36,6 +37,13 @@ impl Report {
         if let Some(shard) = self.shard_line() {
             show(&shard);
         }
+        emit(&Ended {
+            kind: "result",
+            run_id: &self.run_id,
+            exit_code: self.verdict.exit_code,
+            verdict: &self.verdict,
+            results: Some(place.as_str()).filter(|place| !place.is_empty()),
+        });
         saved
             .map(|()| if self.shard().is_some() && self.verdict.broken.is_empty() { 0 } else { self.verdict.exit_code })
     }
@@ -75,6 +83,18 @@ impl Report {
         files.extend(self.shard().map(|shard| (SHARD, shard.to_vec())));
         Ok(files)
     }
+}
+
+/// The last object of PROGRESS=ndjson.
+#[derive(Serialize)]
+struct Ended<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    run_id: &'a str,
+    exit_code: u8,
+    verdict: &'a Verdict,
+    /// Where the results are.
+    results: Option<&'a str>,
 }
 
 /// Names in a run's folder.

@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::{exec::Observed, plan::Plan, stats::Recorder};
 
 /// What a shard's file begins with; the number goes up when its form changes.
-const MAGIC: [u8; 16] = *b"mesh-bench-shrd1";
+const MAGIC: [u8; 16] = *b"mesh-bench-shrd2";
 
 /// One shard's measurements.
 #[derive(BorshDeserialize, BorshSerialize)]

@@ -303,7 +303,7 @@ mod tests {
                 let keys = KeySpace::of_shard(100, distribution, Shard { index, count: 3 });
                 assert_eq!(keys.count(), 33 + u32::from(index == 0));
                 for op in Op::ALL.into_iter().cycle().take(300) {
-                    let key = keys.choose(op, &mut dice).get();
+                    let key = keys.choose(op, Duration::ZERO, &mut dice).get();
                     assert!(key % 3 == index as usize && key < 100, "{distribution} {index}: {key}");
                 }
             }

@@ -9,7 +9,7 @@ use super::{
     kept::KeptTraces,
     latency::OutcomeClass,
     parts::PartSamples,
-    slowest::{SlowRequest, Slowest},
+    slowest::{SlowRequest, Slowest, Split},
 };
 use crate::{
     Answer, Op, Target,
@@ -59,6 +59,9 @@ impl Thread {
         let kept = target.judged(&ended);
         let at = run.load_time(times.ended);
         aftermath.failures.add(&ended, answer, (run.load_time(times.sent), at), || target.way());
+        if !ended.p99.is_zero() && response >= ended.p99 {
+            self.live().tail(&Split::of(&ended, &target.parts()));
+        }
         let draws = aftermath.parts[op as usize].draws();
         if !draws && !ended.is_among_slowest && kept.is_none_or(|kept| kept == Kept::Sampled) {
             return;

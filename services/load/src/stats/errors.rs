@@ -99,6 +99,17 @@ impl ErrorLog {
         sums
     }
 
+    /// When the first and the last operation between two times failed or ended with an unknown outcome, to a tenth of a second; all in
+    /// seconds since the load began.
+    pub(crate) fn first_and_last(&self, from_s: f64, to_s: f64) -> Option<(f64, f64)> {
+        // Negative numbers become 0, and what is too large the largest.
+        let (from, to) = ((from_s * 10.0) as u32, (to_s * 10.0) as u32);
+        let within = || self.kinds.values().flat_map(move |kind| kind.deciseconds.range(from..=to.max(from)));
+        let seconds = |decisecond: &u32| f64::from(*decisecond) / 10.0;
+        let first = within().map(|(decisecond, _)| decisecond).min()?;
+        Some((seconds(first), seconds(within().map(|(decisecond, _)| decisecond).max()?)))
+    }
+
     /// By kind, most frequent first.
     #[must_use]
     pub(crate) fn summaries(&self) -> Vec<ErrorSummary> {

@@ -9,6 +9,7 @@ use std::{
 use super::{
     counts::{Counted, Counts, bump},
     latency::{Distribution, OutcomeClass},
+    slowest::Split,
 };
 use crate::{ErrorKind, Op, Violation};
 
@@ -25,6 +26,8 @@ pub struct Live {
     service: [Counts; Op::ALL.len()],
     errors: [AtomicU64; ErrorKind::LABELS.len()],
     lag_max_ns: AtomicU64,
+    /// Where the time of the operations beyond the p99 went, in nanoseconds.
+    tail_ns: [AtomicU64; Split::PARTS.len()],
 }
 
 /// What is counted.
@@ -84,6 +87,15 @@ impl Live {
         self.response[histogram(op, outcome)].add(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Adds where the time of an operation beyond the p99 went.
+    pub(crate) fn tail(&self, split: &Split) {
+        for (sum, part) in self.tail_ns.iter().zip(split.parts()) {
+            let nanos = u64::try_from(part.as_nanos()).unwrap_or(u64::MAX);
+            // One writer, so nothing is lost between load and store; relaxed: figures of their own.
+            sum.store(sum.load(Ordering::Relaxed).saturating_add(nanos), Ordering::Relaxed);
+        }
+    }
+
     /// Counts the time that one operation took since it was sent.
     pub fn service(&self, op: Op, service: Duration) {
         self.service[op as usize].add(u64::try_from(service.as_nanos()).unwrap_or(u64::MAX));
@@ -98,6 +110,8 @@ pub struct Snapshot {
     response: [Counted; HISTOGRAMS],
     service: [Counted; Op::ALL.len()],
     errors: [u64; ErrorKind::LABELS.len()],
+    lag_max_ns: u64,
+    tail_ns: [u64; Split::PARTS.len()],
 }
 
 impl Snapshot {
@@ -116,6 +130,10 @@ impl Snapshot {
             for (sum, error) in sum.errors.iter_mut().zip(&live.errors) {
                 *sum += error.load(Ordering::Relaxed);
             }
+            for (sum, part) in sum.tail_ns.iter_mut().zip(&live.tail_ns) {
+                *sum = sum.saturating_add(part.load(Ordering::Relaxed));
+            }
+            sum.lag_max_ns = sum.lag_max_ns.max(live.lag_max_ns.load(Ordering::Relaxed));
             sum.service.iter_mut().zip(&live.service).for_each(|(sum, counts)| sum.add(counts));
         }
         sum
@@ -163,6 +181,28 @@ impl Snapshot {
         since
     }
 
+    /// Service times since `earlier`.
+    pub(crate) fn service_since(&self, earlier: &Self, op: Op) -> Distribution {
+        let mut since = Distribution::default();
+        self.service[op as usize].add_since(&earlier.service[op as usize], &mut since);
+        since
+    }
+
+    /// The longest that an operation has waited to begin.
+    pub(crate) const fn lag_max(&self) -> Duration {
+        Duration::from_nanos(self.lag_max_ns)
+    }
+
+    /// The parts of the time of the operations beyond the p99, by name, in percent of it since `earlier`; the largest first.
+    pub(crate) fn tail_since(&self, earlier: &Self) -> Vec<(&'static str, f64)> {
+        let parts: Vec<_> = self.tail_ns.iter().zip(&earlier.tail_ns).map(|(now, then)| now - then).collect();
+        let whole: u64 = parts.iter().sum();
+        let named = Split::PARTS.into_iter().zip(parts).filter(|(_, part)| *part > 0);
+        let mut shares: Vec<_> = named.map(|(name, part)| (name, part as f64 * 100.0 / whole as f64)).collect();
+        shares.sort_by(|one, other| other.1.total_cmp(&one.1));
+        shares
+    }
+
     /// The latency that `percent` of the operations since `earlier` did not exceed.
     #[must_use]
     pub fn percentile_since(&self, earlier: &Self, percent: f64) -> Duration {
@@ -202,5 +242,8 @@ mod tests {
         assert_eq!(now.buckets(Op::Get, OutcomeClass::Error).count(), 0);
         assert_eq!(threads[0].add(Counter::Ops) + threads[1].add(Counter::Ops), 2);
         assert_eq!(Snapshot::of(&threads).get(Counter::Ops), 2);
+        let split = Split { lag: Duration::from_millis(3), mesh: Duration::from_millis(1), ..Split::default() };
+        threads.iter().for_each(|thread| thread.tail(&split));
+        assert_eq!(Snapshot::of(&threads).tail_since(&now), [("lag", 75.0), ("mesh", 25.0)]);
     }
 }

@@ -13,13 +13,14 @@ mod parts;
 mod recorder;
 mod server_counts;
 mod slowest;
+mod spread;
 mod tries;
 
 #[cfg(test)]
 pub(crate) use self::errors::ErrorWindow;
 pub(crate) use self::{
     aftermath::Finished,
-    errors::ErrorSummary,
+    errors::{ErrorLog, ErrorSummary},
     failures::FailedRequest,
     gap::P99Reconciled,
     kept::{KeptFor, TraceReport},
@@ -28,6 +29,7 @@ pub(crate) use self::{
     recorder::{Recorder, SweepTally},
     server_counts::{Cover, ServerOpCounts, during},
     slowest::SlowRequest,
+    spread::Spread,
     tries::{OpTries, Tries},
 };
 pub use self::{

@@ -27,6 +27,8 @@ pub(crate) struct Recorder {
     pub failed_over: u64,
     /// Tries beyond the first of each operation, whatever they came to.
     pub extra_tries: u64,
+    /// Writes of what a read did not find (BACKFILL); no schedule makes them due.
+    pub backfills: u64,
     /// Operations that the schedule gave up.
     pub dropped: u64,
     /// Operations that an open loop's schedule made due.
@@ -109,6 +111,7 @@ impl Recorder {
             integrity: Integrity::default(),
             failed_over: 0,
             extra_tries: 0,
+            backfills: 0,
             dropped: 0,
             offered: 0,
             late_max: Duration::ZERO,
@@ -134,6 +137,7 @@ impl Recorder {
         self.integrity.merge(&other.integrity);
         self.failed_over += other.failed_over;
         self.extra_tries += other.extra_tries;
+        self.backfills += other.backfills;
         self.dropped += other.dropped;
         self.offered += other.offered;
         self.late_max = self.late_max.max(other.late_max);

@@ -94,6 +94,16 @@ pub(crate) struct Split {
 }
 
 impl Split {
+    /// The names of [`Split::parts`].
+    pub(crate) const PARTS: [&'static str; 8] =
+        ["lag", "other node", "client queue", "network", "server queue", "residual", "handler", "mesh"];
+
+    /// They add up to the response time.
+    pub(crate) const fn parts(&self) -> [Duration; 8] {
+        let Self { lag, elsewhere, client_queue, network, server_queue, handler, mesh, residual } = *self;
+        [lag, elsewhere, client_queue, network, server_queue, residual, handler, mesh]
+    }
+
     pub(crate) fn of(ended: &Ended, parts: &Parts) -> Self {
         let service = ended.service();
         let elsewhere =

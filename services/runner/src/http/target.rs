@@ -42,7 +42,6 @@ pub(crate) struct HttpOptions {
     pub(crate) failover_after: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) extra_tries_max_percent: u32,
-    pub(crate) set_ttl_ms: i64,
     pub(crate) kernel_timestamps: bool,
 }
 
@@ -304,12 +303,12 @@ impl HttpTarget {
         }
     }
 
-    fn prepare_set(&mut self, key: &[u8], value: &[u8]) {
+    fn prepare_set(&mut self, key: &[u8], value: &[u8], ttl_ms: i64) {
         // Neither keys nor values of the load hold a character that JSON would escape.
         debug_assert!(key.iter().chain(value).all(|byte| byte.is_ascii_alphanumeric() || b":-".contains(byte)));
         self.body.clear();
         // Writing to a vector cannot fail.
-        let _ = write!(self.body, "\",\"ttl_ms\":{}}}", self.options.set_ttl_ms);
+        let _ = write!(self.body, "\",\"ttl_ms\":{}}}", ttl_ms);
         let pieces: [&[u8]; 4] = [b"{\"k\":\"", key, b"\",\"v\":\"", value];
         let length = pieces.iter().map(|piece| piece.len()).sum::<usize>() + self.body.len();
         self.request.clear();
@@ -335,8 +334,8 @@ impl Target for HttpTarget {
         answer(node, &tried, read_get, value)
     }
 
-    async fn set(&mut self, key: &[u8], value: &[u8]) -> Answer {
-        self.prepare_set(key, value);
+    async fn set(&mut self, key: &[u8], value: &[u8], ttl_ms: i64) -> Answer {
+        self.prepare_set(key, value, ttl_ms);
         self.send_write(Op::Set).await
     }
 

@@ -255,6 +255,16 @@ function faults() {
     `${fault.fault}${fault.fault.includes(short(fault.targets[0] || "")) ? "" : " (" + fault.targets.map(short).join(", ") + ")"}`,
     seconds(fault.begun_at_s), seconds(fault.ended_at_s), after(fault), evidence(fault), grouped(fault.errors), grouped(fault.outcome_unknown), dead(fault),
   ]), [0, 4, 7]));
+  const timed = run.faults.filter(fault => fault.timeline);
+  const back = at => at === 0 ? "as before" : known(at) ? "+" + seconds(at) : "–";
+  if (timed.length) page.append(table(["after its start", "baseline p99", "first error", "detected", "last error", "p99 back", "hit ratio back", "in sync"], timed.map(({ fault, timeline }) => [
+    fault, known(timeline.baseline_p99_ms) ? millis(timeline.baseline_p99_ms) + " ms" : "–", ...["first_error_s", "detected_s", "last_error_s"].map(at => known(timeline[at]) ? "+" + seconds(timeline[at]) : "–"),
+    ...["p99_back_s", "hit_ratio_back_s", "in_sync_s"].map(at => back(timeline[at])),
+  ])));
+  const spread = found => known(found) ? `${seconds(found.median)} (${found.low.toFixed(2)} to ${found.high.toFixed(2)}${found.of < 6 ? ", all" : ""})` : "–";
+  if ((run.repeated || []).length) page.append(table(["medians, with 95 % intervals", "times", "first error", "detected", "last error", "p99 back", "hit ratio back", "in sync"], run.repeated.map(of => [
+    of.kind, grouped(of.times), ...["first_error_s", "detected_s", "last_error_s", "p99_back_s", "hit_ratio_back_s", "in_sync_s"].map(at => spread(of[at])),
+  ])));
 }
 
 function slowest() {

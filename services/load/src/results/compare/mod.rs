@@ -4,6 +4,7 @@
 mod blocks;
 mod change;
 mod condition;
+mod pairs;
 mod percentiles;
 #[cfg(test)]
 mod synthetic;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use self::condition::Condition;
+pub use self::pairs::PairedRuns;
 use self::{change::Change, percentiles::ByInterval};
 use super::{
     intervals::Interval,
@@ -32,7 +34,8 @@ const SEED: u64 = 20_251_123;
 const PERCENTILES: [(&str, f64); 4] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// Settings that say where results go and who looks on, and change nothing in the load.
-const NOT_THE_LOAD: [&str; 6] = ["JAEGER_URL", "LOG_DIR", "METRICS_PORT", "PROMETHEUS_URL", "RESULTS", "SEED"];
+const NOT_THE_LOAD: [&str; 8] =
+    ["JAEGER_URL", "LOG_DIR", "METRICS_PORT", "PLAIN", "PROGRESS", "PROMETHEUS_URL", "RESULTS", "SEED"];
 
 /// What came of it. Serialized, it is the output of `--format json`.
 #[derive(Debug, Serialize)]

@@ -48,7 +48,7 @@ impl Side {
     }
 }
 
-fn line(change: &Change) -> String {
+pub(super) fn line(change: &Change) -> String {
     let figure = |value: f64| match change.unit {
         "ms" => cell(value),
         "ops/s" => grouped(value.round() as u64),
