@@ -4,6 +4,7 @@
 //! [`run_plan`]. It gets a `Report` back, which knows how to be printed and what the exit code is.
 
 mod cluster;
+mod guarantee;
 mod limits;
 mod objective;
 mod phase;
@@ -28,6 +29,7 @@ pub use self::settings::LoadSettings;
 pub use cluster::{Cluster, NodeStats, NodeView};
 pub use exec::{Interrupts, Proof, Run, Stamp, Writer, all_of, complain, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
+pub use guarantee::Guarantee;
 pub use history::Violation;
 pub use limits::check_files;
 pub use objective::{Measure, Objective, Objectives};
