@@ -23,10 +23,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use self::{finding::Violation, order::Order};
+pub use self::finding::Violation;
 pub(crate) use self::{
     finding::{Finding, Integrity, Judgement},
     key::Floor,
+    order::Order,
     session::Session,
 };
 use self::{
