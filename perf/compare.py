@@ -114,9 +114,12 @@ def redis_cluster(_: Path) -> Iterator[Cache]:
 
         def is_in_sync(server: Server) -> bool:
             told = output_of(["redis-cli", "-p", str(server.port), "info", "replication"])
-            return "role:master" in told or "master_link_status:up" in told
+            return "master_link_status:up" in told
 
-        wait_for("the replicas", lambda: all(is_in_sync(server) for server in servers))
+        def knows_all(server: Server) -> bool:
+            return output_of(["redis-cli", "-p", str(server.port), "cluster", "nodes"]).count("slave ") == 3
+
+        wait_for("the replicas", lambda: sum(map(is_in_sync, servers)) == 3 and all(map(knows_all, servers)))
         yield Cache(f"redis://{addresses[0]}", servers[1].__exit__, servers[1].restart)
 
 

@@ -11,7 +11,7 @@ use super::{
     protocol::Protocol,
     resp::{self, Reply},
     servers::Servers,
-    slots::{SlotRange, ranges},
+    slots::{SlotRange, ranges, replicas_of},
 };
 use crate::{control::Watched, http::Health};
 
@@ -130,6 +130,12 @@ async fn told(server: &Health, command: &[&[u8]]) -> Result<Info, String> {
 /// Who has which slots, as this server knows it.
 pub(super) async fn slot_ranges(server: &Health) -> Result<Vec<SlotRange>, String> {
     tell(server, &[b"CLUSTER", b"SLOTS"], |reply| Some(ranges(reply, &server.target.authority))).await
+}
+
+/// The replicas of a cluster that this server knows. CLUSTER SLOTS leaves out those that have received nothing yet.
+pub(super) async fn replicas(server: &Health) -> Result<Vec<String>, String> {
+    let of = |reply: &Reply<'_>| Some(replicas_of(reply.text()?, &server.target.authority));
+    tell(server, &[b"CLUSTER", b"NODES"], of).await
 }
 
 async fn tell<R>(server: &Health, command: &[&[u8]], read: impl Fn(&Reply<'_>) -> Option<R>) -> Result<R, String> {

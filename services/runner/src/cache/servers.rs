@@ -89,7 +89,7 @@ impl Servers {
         let mut topology = Topology::clone(&self.topology());
         let mut slots = topology.slots.take().unwrap_or_else(|| vec![0; SLOTS].into_boxed_slice());
         for range in ranges {
-            let master = range.servers.first().map_or(0, |master| place_in(&mut topology, master));
+            let master = place_in(&mut topology, &range.master);
             slots[range.from..=range.to].fill(u16::try_from(master).unwrap_or(0));
         }
         topology.slots = Some(slots);
@@ -130,15 +130,15 @@ mod tests {
     use super::*;
 
     fn range(from: usize, to: usize, server: &str) -> SlotRange {
-        SlotRange { from, to, servers: vec![server.to_owned()] }
+        SlotRange { from, to, master: server.to_owned() }
     }
 
     #[test]
     fn slots_lead_to_masters_and_servers_that_join_are_counted_under_the_first() {
         let targets: Vec<_> = ["redis://a:1", "redis://b:2"].iter().map(|url| url.parse().unwrap()).collect();
         let servers = Servers::new(&targets, Some(&[range(0, 8191, "a:1"), range(8192, 16_383, "b:2")]));
-        // Slots 4680 and 12182.
-        let routes = |servers: &Servers| [&b"key-00000001"[..], b"foo"].map(|key| servers.topology().route(key));
+        // Slots 8040 and 12182.
+        let routes = |servers: &Servers| [&b"key-00000007"[..], b"foo"].map(|key| servers.topology().route(key));
         assert_eq!(routes(&servers), [0, 1]);
         let before = servers.version();
         servers.assign(&[range(0, 16_383, "c:3")]);

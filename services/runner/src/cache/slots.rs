@@ -5,13 +5,13 @@ use super::resp::Reply;
 /// How many there are.
 pub(super) const SLOTS: usize = 16_384;
 
-/// Slots from one to another, both included, and who serves them.
+/// Slots from one to another, both included, and who has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotRange {
     pub(super) from: usize,
     pub(super) to: usize,
-    /// `host:port` of the master, then of its replicas.
-    pub(super) servers: Vec<String>,
+    /// `host:port`.
+    pub(super) master: String,
 }
 
 /// The slot of a key: CRC16 (XMODEM) of what stands between the first `{` and the next `}`, if anything does, or of the whole.
@@ -45,15 +45,24 @@ const TABLE: [u16; 256] = {
 /// The answer to CLUSTER SLOTS of the server at `asked`, whose host stands in for one that is not named.
 pub(super) fn ranges(reply: &Reply<'_>, asked: &str) -> Vec<SlotRange> {
     let range = |range: &Reply<'_>| {
-        let [Reply::Integer(from), Reply::Integer(to), servers @ ..] = range.elements() else { return None };
-        let (from, to) = (usize::try_from(*from).ok()?, usize::try_from(*to).ok().filter(|to| *to < SLOTS)?);
-        let server = |server: &Reply<'_>| {
-            let [host, Reply::Integer(port), ..] = server.elements() else { return None };
-            Some(address(host.text().unwrap_or_default(), &port.to_string(), asked))
-        };
-        Some(SlotRange { from, to, servers: servers.iter().filter_map(server).collect() })
+        let [Reply::Integer(from), Reply::Integer(to), master, ..] = range.elements() else { return None };
+        let to = usize::try_from(*to).ok().filter(|to| *to < SLOTS)?;
+        let from = usize::try_from(*from).ok().filter(|from| *from <= to)?;
+        let [host, Reply::Integer(port), ..] = master.elements() else { return None };
+        Some(SlotRange { from, to, master: address(host.text().unwrap_or_default(), &port.to_string(), asked) })
     };
-    reply.elements().iter().filter_map(range).filter(|range| !range.servers.is_empty()).collect()
+    reply.elements().iter().filter_map(range).collect()
+}
+
+/// The replicas in an answer to CLUSTER NODES: lines of id, `host:port@port,name`, flags and more.
+pub(super) fn replicas_of(nodes: &str, asked: &str) -> Vec<String> {
+    let replica = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        let (address_of, flags) = (words.next()?.split(['@', ',']).next()?, words.next()?);
+        let (host, port) = address_of.rsplit_once(':')?;
+        flags.split(',').any(|flag| flag == "slave").then(|| address(host, port, asked))
+    };
+    nodes.lines().filter_map(replica).collect()
 }
 
 /// Where a MOVED or ASK error of the server at `asked` sends to, and whether it is for this one request only (ASK).
@@ -87,7 +96,9 @@ mod tests {
             assert_eq!(slot_of(key.as_bytes()), slot_of(same.as_bytes()), "{key}");
         }
         // An empty tag is none. As CLUSTER KEYSLOT of Redis 7 says it:
-        for (key, slot) in [("foo", 12_182), ("foo{}{bar}", 8363), ("key-00000001", 4680), ("", 0)] {
+        for (key, slot) in
+            [("foo", 12_182), ("foo{}{bar}", 8363), ("key-00000001", 16_302), ("key-00000007", 8040), ("", 0)]
+        {
             assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
         }
     }
@@ -104,11 +115,18 @@ mod tests {
     }
 
     #[test]
+    fn replicas_are_told_from_masters() {
+        let nodes = "ab 127.0.0.1:7001@17001 master - 0 1 1 connected 0-5460\n\
+                     cd 127.0.0.1:7004@17004,name myself,slave ab 0 1 1 connected\nef :7005@17005 slave,fail ab 0 1 1 connected\n";
+        assert_eq!(replicas_of(nodes, "h:1"), ["127.0.0.1:7004", "h:7005"]);
+        assert!(replicas_of("nonsense\n\n x", "h:1").is_empty());
+    }
+
+    #[test]
     fn ranges_are_read_and_nonsense_among_them_is_left_out() {
         let text = b"*3\r\n*4\r\n:0\r\n:5460\r\n*3\r\n$1\r\na\r\n:7000\r\n$2\r\nid\r\n*3\r\n_\r\n:7003\r\n$2\r\nid\r\n\
             *3\r\n:5461\r\n:99999\r\n*2\r\n$1\r\nb\r\n:1\r\n*1\r\n:7\r\n";
         let (reply, _) = parse(text).unwrap().unwrap();
-        let servers = vec!["a:7000".to_owned(), "h:7003".to_owned()];
-        assert_eq!(ranges(&reply, "h:1"), [SlotRange { from: 0, to: 5460, servers }]);
+        assert_eq!(ranges(&reply, "h:1"), [SlotRange { from: 0, to: 5460, master: "a:7000".to_owned() }]);
     }
 }

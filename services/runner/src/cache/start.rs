@@ -7,7 +7,7 @@ use load::all_of;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{
-    control::{Info, info, slot_ranges, why_not_ready},
+    control::{Info, info, replicas, slot_ranges, why_not_ready},
     servers::Servers,
     slots::SlotRange,
 };
@@ -48,8 +48,9 @@ pub(super) async fn find(settings: &HttpSettings) -> Result<(Arc<Servers>, Vec<S
     if !is_cluster(&infos[0]) {
         return Ok((Arc::new(Servers::new(&targets, None)), names(&targets)));
     }
-    let ranges = slot_ranges(&health[0]).await.map_err(|reason| format!("TARGETS: {}: {reason}", targets[0].url()))?;
-    let all = members(&ranges, &targets[0]);
+    let failed = |reason| format!("TARGETS: {}: {reason}", targets[0].url());
+    let ranges = slot_ranges(&health[0]).await.map_err(failed)?;
+    let all = members(&ranges, &replicas(&health[0]).await.map_err(failed)?, &targets[0]);
     Ok((Arc::new(Servers::new(&all, Some(&ranges))), names(&all)))
 }
 
@@ -67,11 +68,10 @@ fn names(targets: &[TargetUrl]) -> Vec<String> {
 }
 
 /// The masters in the order of their slots, then the replicas.
-fn members(ranges: &[SlotRange], like: &TargetUrl) -> Vec<TargetUrl> {
+fn members(ranges: &[SlotRange], replicas: &[String], like: &TargetUrl) -> Vec<TargetUrl> {
     let mut ranges: Vec<_> = ranges.iter().collect();
     ranges.sort_by_key(|range| range.from);
-    let masters = ranges.iter().filter_map(|range| range.servers.first());
-    let replicas = ranges.iter().flat_map(|range| range.servers.iter().skip(1));
+    let masters = ranges.iter().map(|range| &range.master);
     let mut all: Vec<TargetUrl> = Vec::new();
     for authority in masters.chain(replicas) {
         if !all.iter().any(|known| known.authority == *authority) {
@@ -91,9 +91,9 @@ async fn wait_ready(servers: &[Health], settings: &HttpSettings) -> Result<Vec<I
         if whys.iter().all(Option::is_none) {
             return Ok(found.into_iter().flatten().collect());
         }
-        let is_silent = found.iter().any(Result::is_err) && began.elapsed() >= REACHABLE_WITHIN;
-        let is_late = began.elapsed() >= settings.ready_within;
-        if is_silent || is_late {
+        let is_silent = found.iter().any(Result::is_err);
+        let within = if is_silent { settings.ready_within.min(REACHABLE_WITHIN) } else { settings.ready_within };
+        if began.elapsed() >= within {
             let mut message = match is_silent {
                 true => "TARGETS: not reachable".to_owned(),
                 false => format!("TARGETS: not ready within READY_WITHIN={:?}", settings.ready_within),
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn masters_come_first_and_each_server_once() {
-        let range =
-            |from, servers: [&str; 2]| SlotRange { from, to: from, servers: servers.map(str::to_owned).to_vec() };
-        let ranges = [range(9, ["b:2", "d:4"]), range(0, ["a:1", "c:3"]), range(5, ["b:2", "d:4"])];
-        let all = members(&ranges, &"redis://:secret@x:1".parse().unwrap());
+        let range = |from, master: &str| SlotRange { from, to: from, master: master.to_owned() };
+        let ranges = [range(9, "b:2"), range(0, "a:1"), range(5, "b:2")];
+        let replicas = ["c:3", "d:4"].map(str::to_owned);
+        let all = members(&ranges, &replicas, &"redis://:secret@x:1".parse().unwrap());
         assert_eq!(names(&all), ["redis://a:1", "redis://b:2", "redis://c:3", "redis://d:4"]);
         assert!(all.iter().all(|target| target.login.is_some()));
     }
