@@ -315,7 +315,7 @@ fn a_killed_masters_writes_are_found_lost_and_its_slots_served_again() {
     let Some(mut servers) = cluster() else { return };
     let victim = servers.iter().position(|server| role(server).1).unwrap();
     let target = servers.iter().find(|server| !role(server).1).unwrap().target();
-    // Its replica takes nothing that the master acknowledges in its last second.
+    // Its replica takes nothing that the master acknowledges in its last seconds.
     let told: String = redis::cmd("INFO").arg("replication").query(&mut servers[victim].oracle()).unwrap();
     let port = told.split("port=").nth(1).unwrap().split(',').next().unwrap().to_owned();
     let replica = servers.iter().position(|server| server.port.to_string() == port).unwrap();
@@ -324,24 +324,25 @@ fn a_killed_masters_writes_are_found_lost_and_its_slots_served_again() {
         rustix::process::kill_process(pid, signal).unwrap();
     };
     let settings = [
-        ("KEYS", "2000"),
-        ("VALUE_BYTES", "32KiB"),
+        ("KEYS", "1000"),
+        ("VALUE_BYTES", "128KiB"),
         ("SET_RATIO", "60"),
-        ("DURATION", "8s"),
+        ("DURATION", "4s"),
+        // Until a replica has taken over.
+        ("QUIESCENCE", "6s"),
         ("ERRORS_MAX_PERCENT", "100"),
         ("REQUEST_TIMEOUT", "1s"),
     ];
     let ran = run_and(&target, &settings, || {
         signal(&servers[replica], rustix::process::Signal::STOP);
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(3));
         servers[victim].kill();
         signal(&servers[replica], rustix::process::Signal::CONT);
     });
     assert_eq!((ran.code, &ran.results["verdict"]["correctness"]), (0, &"PASS".into()), "{}", ran.out);
     let lost = ran.results["integrity"]["explained"]["lost"].as_u64().unwrap();
     assert!(lost > 0 && ran.integrity("lost") == 0, "{}", ran.out);
-    assert!(ran.totals("errors") > 0 && ran.results["sweep"]["unread"] == 0, "{}", ran.out);
+    assert!(ran.totals("errors") > 0, "{}", ran.out);
+    assert_eq!(ran.results["sweep"]["unread"], 0, "a replica has taken over: {}", ran.out);
     assert!(ran.results["not_kept_because"].as_str().unwrap().ends_with(" went away"), "{}", ran.out);
-    let in_the_end = ran.results["samples"].as_array().unwrap().last().unwrap()["errors"].as_u64().unwrap();
-    assert_eq!(in_the_end, 0, "a replica has taken over: {}", ran.out);
 }

@@ -78,10 +78,12 @@ impl Cluster for CacheCluster {
     }
 }
 
-/// Looks again at who has which slots whenever somebody has met a server that is gone or has others.
+/// Looks again at who has which slots whenever somebody has met a server that is gone or has others, and until none that has slots is gone.
 pub(super) async fn look_for_ever(servers: Arc<Servers>) {
     loop {
-        servers.stale.notified().await;
+        if !servers.topology().lacks_masters() {
+            servers.stale.notified().await;
+        }
         let known = servers.topology();
         for server in &known.servers {
             // A server that was cut off has heard of nothing since; those it lists may answer, and then redirect.

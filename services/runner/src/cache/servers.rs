@@ -31,6 +31,13 @@ impl Topology {
         }
     }
 
+    /// Whether a server that has slots was found gone.
+    pub(super) fn lacks_masters(&self) -> bool {
+        let has_slots =
+            |place: usize| self.slots.iter().any(|slots| slots.iter().any(|slot| usize::from(*slot) == place));
+        self.servers.iter().enumerate().any(|(place, server)| !server.is_up() && has_slots(place))
+    }
+
     fn place(&self, authority: &str) -> Option<usize> {
         self.servers.iter().position(|server| server.target.authority == authority)
     }
@@ -144,6 +151,11 @@ mod tests {
         servers.assign(&[range(0, 16_383, "c:3")]);
         assert_eq!(routes(&servers), [2, 2]);
         assert!(servers.version() > before && servers.are_cluster());
+        let down = |place: usize| servers.topology().servers[place].mark_down(0);
+        down(0);
+        assert!(!servers.topology().lacks_masters(), "it has no slots any more");
+        down(2);
+        assert!(servers.topology().lacks_masters());
         assert_eq!([1, 2].map(|place| servers.counted_as(place)), [NodeIndex(1), NodeIndex(0)]);
         assert_eq!((servers.place("c:3"), servers.place("d:4")), (2, 3));
         assert_eq!(servers.topology().servers[3].target.url(), "redis://d:4");
