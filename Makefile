@@ -3,7 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help share bench observe perf budgets sim test lint
+.PHONY: help share bench observe perf compare budgets sim test lint
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ perf: ## Measures the targets as ratios against yardsticks on this machine; writ
 	@.ci/need python3 python3
 	cargo build --locked --release -p node -p runner -p direct-runner
 	python3 perf/perf.py --binaries $(TARGET_DIR)/release --output $(TARGET_DIR)/perf.md $(PERF)
+
+compare: ## The mesh beside Redis, Redis Cluster and memcached, with one load and a kill; writes docs/RESULTS.md (COMPARE="--rounds 1")
+	@.ci/need cc gcc
+	@.ci/need python3 python3
+	@.ci/need redis-server redis-server
+	@.ci/need memcached memcached
+	cargo build --locked --release -p node -p runner
+	python3 perf/compare.py --binaries $(TARGET_DIR)/release $(COMPARE)
 
 budgets: ## Counts instructions and allocations per operation against perf/budgets.toml (WRITE_BUDGETS=1: accepts them; BUDGETS=set)
 	@.ci/need cc gcc

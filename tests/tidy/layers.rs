@@ -155,14 +155,20 @@ mod tests {
     fn an_arrow_against_the_grain_is_seen() {
         assert!(members_one_way(&graph(&[("mesh-cache", &["mesh-cache-proto"])])).is_empty());
         let complaints = members_one_way(&graph(&[("mesh-cache-proto", &["mesh-cache"]), ("load", &["mesh-cache"])]));
-        assert_eq!(complaints, ["`mesh-cache-proto` must not depend on `mesh-cache`", "`load` must not depend on `mesh-cache`"]);
+        assert_eq!(
+            complaints,
+            ["`mesh-cache-proto` must not depend on `mesh-cache`", "`load` must not depend on `mesh-cache`"]
+        );
     }
 
     #[test]
     fn a_library_behind_a_library_is_seen() {
         assert!(forbidden_reach(&graph(&[("mesh-cache-proto", &["bytes"])])).is_empty());
         let complaints = forbidden_reach(&graph(&[("mesh-cache-proto", &["bytes"]), ("bytes", &["tokio-util"])]));
-        assert_eq!(complaints, ["`mesh-cache-proto` must not know `tokio-util`: mesh-cache-proto -> bytes -> tokio-util"]);
+        assert_eq!(
+            complaints,
+            ["`mesh-cache-proto` must not know `tokio-util`: mesh-cache-proto -> bytes -> tokio-util"]
+        );
     }
 
     #[test]

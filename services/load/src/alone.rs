@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Answer, NodeIndex, Op, Outcome, OutcomeClass, Phase, Version,
     exec::{KeyIndex, Pacer, prove, write_value},
-    history::{Action, Ending, History, HistorySettings, Operation, Session},
+    history::{Action, Ending, History, HistorySettings, Operation, Order, Session},
     stats::{Live, Recorder, Series},
     target::Consistency,
 };
@@ -34,7 +34,13 @@ impl Checker {
     /// One that knows `keys` keys, each written once.
     #[must_use]
     pub fn new(keys: u32) -> Self {
-        let settings = HistorySettings { keys, writers: 1, run: 7, expiry_allowance: Duration::from_secs(1) };
+        let settings = HistorySettings {
+            keys,
+            writers: 1,
+            run: 7,
+            expiry_allowance: Duration::from_secs(1),
+            order: Order::Versions,
+        };
         let mut checker = Self {
             history: History::new(settings),
             session: Session::new(keys),

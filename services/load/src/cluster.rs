@@ -43,6 +43,11 @@ impl NodeStats {
         self.mesh.get("version").and_then(serde_json::Value::as_str).map(str::to_owned)
     }
 
+    /// Whether these are of the process that `before` was of, and not of one that has taken its place.
+    pub(crate) fn is_same_process(&self, before: &Self) -> bool {
+        ["pid", "started"].iter().all(|name| self.mesh.get(*name) == before.mesh.get(*name))
+    }
+
     /// One of the node's own counters, if it has it.
     #[must_use]
     pub fn own(&self, name: &str) -> Option<u64> {

@@ -4,6 +4,7 @@
 //! [`run_plan`]. It gets a `Report` back, which knows how to be printed and what the exit code is.
 
 mod cluster;
+mod guarantee;
 mod limits;
 mod objective;
 mod phase;
@@ -29,13 +30,15 @@ pub use self::settings::LoadSettings;
 pub use cluster::{Cluster, NodeStats, NodeView};
 pub use exec::{Interrupts, Proof, Run, Stamp, ValueTtls, Writer, all_of, complain, prove, run_plan, say, write_value};
 pub use faults::{FAULT_FORMS, FaultOrder, FaultPlan, Moment, PlannedFault};
+pub use guarantee::Guarantee;
 pub use history::Violation;
 pub use limits::check_files;
 pub use objective::{Measure, Objective, Objectives};
 pub use phase::Phase;
+pub use plan::Plan;
 pub use program::{block_on, exit_code};
 pub use results::{Format, PairedRuns, Repeated, Results, StoredRuns};
 pub use shard::{Shard, StartAt, merge};
 pub use stats::{Counter, Ended, Kept, LegPart, Live, OutcomeClass, Parts, ServerCounts, Snapshot, SpanFates, Way};
-pub use target::{Answer, Client, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
+pub use target::{Answer, Client, Consistency, ErrorKind, FailedTry, Freshness, NodeIndex, Op, Outcome, Target};
 pub use version::Version;

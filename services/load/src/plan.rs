@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
+    Guarantee, NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes, ValueTtls},
     report::{grouped, without_scheme},
     shard::{duration, option, text},
@@ -20,6 +20,8 @@ use crate::{
 pub struct Plan {
     /// What the nodes are called in the summary.
     pub targets: Vec<String>,
+    /// What they promise.
+    pub guarantee: Guarantee,
     /// How long the load lasts.
     #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     #[serde(rename = "duration_s", serialize_with = "seconds")]

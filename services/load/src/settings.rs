@@ -7,7 +7,7 @@ use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_dura
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Measure, Objective, Objectives, Op, Phase, Results, Shard, StartAt,
+    Guarantee, Measure, Objective, Objectives, Op, Phase, Results, Shard, StartAt,
     exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, Progress, ValueSizes, ValueTtls},
     plan::{Plan, Shown},
     target::Consistency,
@@ -256,6 +256,7 @@ impl LoadSettings {
         let drawn = || if shard.is_one_of_many() { xxh3_64(self.run_id.as_bytes()) } else { rand::random() };
         Plan {
             targets,
+            guarantee: Guarantee::Mesh,
             nodes_within: false,
             duration: self.duration,
             warmup: self.warmup,

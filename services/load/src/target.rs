@@ -136,7 +136,7 @@ impl ErrorKind {
             Self::Refused => "connection refused".to_owned(),
             Self::Closed => "connection closed".to_owned(),
             Self::TimedOut => "timed out".to_owned(),
-            Self::Unavailable => "unavailable (503)".to_owned(),
+            Self::Unavailable => "unavailable".to_owned(),
             Self::Overloaded => "overloaded (503)".to_owned(),
             Self::Indeterminate => "outcome unknown".to_owned(),
             Self::Status(status) => format!("status {status}"),

@@ -109,6 +109,10 @@ impl Load<'_> {
             command.arg(format!("--start-at={start_s}"));
         }
         command.arg("--results").arg(folder).arg("--metrics-port=0").env("KILL_TOKEN", self.kill_token);
+        // Not on the command line, which others can read.
+        if let Some(login) = self.targets.iter().find_map(|target| target.login.as_ref()) {
+            command.env("TARGET_USER", &login.user).env("TARGET_PASSWORD", &login.password);
+        }
         command.stdin(Stdio::null()).stdout(out).stderr(errors).kill_on_drop(true).spawn().map_err(failed)
     }
 }

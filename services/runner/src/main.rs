@@ -1,6 +1,7 @@
 //! Drives HTTP load against a mesh, breaks nodes, and tells what happened.
 
 mod abba;
+mod cache;
 mod control;
 mod http;
 mod keep;
@@ -12,7 +13,9 @@ mod recorded;
 mod settings;
 mod startup;
 mod supervisor;
+mod target_url;
 mod traces;
+mod wire;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -55,6 +58,9 @@ fn start() -> Result<u8, String> {
 /// Runs against TARGETS, or against nodes of our own that are gone afterwards.
 async fn run(settings: &Settings) -> Result<u8, String> {
     startup::check(settings)?;
+    if cache::are_targets(settings) {
+        return cache::run(settings).await;
+    }
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
     if local.local == 0 {
         let targets = &settings.http.targets;
@@ -91,9 +97,8 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let faults = settings.faults(targets).map_err(|mistake| mistake.to_string())?;
     let health = startup::find_targets(targets, http, cluster).await?;
     startup::allow_faults("FAULTS", &faults, targets, cluster).await?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let names = targets.iter().map(TargetUrl::url).collect();
-    let mut plan = settings.load.plan(names, cores.min(2), &http.set_ttl_ms);
+    let mut plan = settings.load.plan(names, startup::threads(), &http.set_ttl_ms);
     plan.reconcile &= http.reconcile == Reconcile::Strict;
     let planned = faults.len();
     plan.faults = faults;

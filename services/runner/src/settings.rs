@@ -7,7 +7,8 @@ use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault, StoredRuns, ValueTt
 use observability::TraceSettings;
 use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, url, whole};
 
-use crate::recorded;
+pub(crate) use crate::target_url::{Login, Scheme, TargetUrl};
+use crate::{cache, recorded};
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
@@ -80,10 +81,17 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Nodes")]
 pub(crate) struct HttpSettings {
-    /// The nodes, a comma-separated list of http://host:port
+    /// What is loaded, a comma-separated list: nodes, http://host:port; a Redis server or nodes of one Redis Cluster,
+    /// redis://host:port or redis://user:password@host:port; or memcached servers, memcached://host:port
     #[arg(long, env, default_value = "http://node1:8081,http://node2:8082,http://node3:8083", value_delimiter = ',',
         value_parser = TargetUrl::from_str)]
     pub(crate) targets: Vec<TargetUrl>,
+    /// The user of redis:// targets that name none; empty is Redis's default user
+    #[arg(long, env, default_value = "", hide_default_value = true)]
+    pub(crate) target_user: String,
+    /// The password of redis:// targets that name none
+    #[arg(long, env, default_value = "", hide_default_value = true, hide_env_values = true)]
+    pub(crate) target_password: String,
     /// How many targets must answer at the start; 0 is all of them
     #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]
     pub(crate) targets_min: usize,
@@ -217,46 +225,13 @@ pub(crate) enum KillMode {
     Target,
 }
 
-/// `http://host:port`, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TargetUrl {
-    /// `host:port`.
-    pub(crate) authority: String,
-}
-
-impl TargetUrl {
-    pub(crate) fn new(authority: &str) -> Self {
-        Self { authority: authority.to_owned() }
-    }
-
-    fn host(&self) -> &str {
-        self.server().0
-    }
-
-    /// Host and port.
-    pub(crate) fn server(&self) -> (&str, u16) {
-        let (host, port) = self.authority.rsplit_once(':').unwrap_or((&self.authority, ""));
-        (host, port.parse().unwrap_or(80))
-    }
-
-    /// As it is shown and asked.
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.authority)
-    }
-}
-
-impl FromStr for TargetUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let authority = text.trim().strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        let valid = authority.is_some_and(|authority| {
-            let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse());
-            matches!(port, Some(Ok(1_u16..))) && !authority.contains(['/', '?', '#', '@', ' '])
-        });
-        match authority {
-            Some(authority) if valid => Ok(Self::new(authority)),
-            _ => Err("expected http://host:port, comma-separated".to_owned()),
+impl KillMode {
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Random => "random",
+            Self::Target => "target",
         }
     }
 }
@@ -292,6 +267,7 @@ impl Settings {
     fn check_together(&self, mistakes: &mut Mistakes) {
         let has_faults = self.kill.kill_mode != KillMode::None || !self.kill.faults.is_empty();
         self.load.check_together(has_faults, mistakes);
+        cache::check_together(self, mistakes);
         let nobody = vec![TargetUrl::new("127.0.0.1:1"); self.local.local.into()];
         let targets = if nobody.is_empty() { &self.http.targets } else { &nobody };
         self.victim(targets).err().into_iter().for_each(|mistake| mistakes.push(mistake));
@@ -365,7 +341,7 @@ mod tests {
         let settings = parse(&[]).unwrap();
         let targets: Vec<_> = settings.http.targets.iter().map(TargetUrl::url).collect();
         assert_eq!(targets, ["http://node1:8081", "http://node2:8082", "http://node3:8083"]);
-        assert_eq!((settings.http.set_ttl_ms, settings.kill.kill_mode), (ValueTtls::Fixed(0), KillMode::None));
+        assert_eq!((&settings.http.set_ttl_ms, settings.kill.kill_mode), (&ValueTtls::Fixed(0), KillMode::None));
         assert_eq!(settings.victim(&settings.http.targets), Ok(None));
     }
 

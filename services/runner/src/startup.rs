@@ -18,6 +18,11 @@ const REACHABLE_WITHIN: Duration = Duration::from_millis(3500);
 
 const POLL: Duration = Duration::from_millis(100);
 
+/// Threads that make load where RUNNER_THREADS does not say how many: the machine is shared with what is loaded.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(2)
+}
+
 /// What must hold wherever the nodes are.
 ///
 /// # Errors

@@ -92,8 +92,20 @@ fn effective(command: &Command, raw: &ArgMatches) -> BTreeMap<String, String> {
     values
 }
 
-/// A URL may have one before its host.
+/// URLs of a comma-separated list may have one before their hosts. If one may hold a comma, or a scheme is missing, only the last host
+/// is left.
 fn without_password(value: &str) -> String {
+    let has_login =
+        |url: &str| url.split_once('@').is_some_and(|(login, _)| login.contains(':') && !login.contains('/'));
+    let is_cut = |url: &str| !url.contains("://") && (has_login(url) || (value.contains("://") && url.contains('@')));
+    if value.split(',').any(is_cut) {
+        let scheme = value.split_once("://").map_or_else(String::new, |(scheme, _)| format!("{scheme}://"));
+        return value.rfind('@').map_or_else(|| value.to_owned(), |at| format!("{scheme}***{}", &value[at..]));
+    }
+    value.split(',').map(without_one_password).collect::<Vec<_>>().join(",")
+}
+
+fn without_one_password(value: &str) -> String {
     let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
     let host_ends = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     rest[..host_ends].rfind('@').map_or_else(|| value.to_owned(), |at| format!("{scheme}://***{}", &rest[at..]))
@@ -140,7 +152,11 @@ fn collect(command: &Command, raw: &ArgMatches, good: &mut Vec<OsString>, mistak
                         .get_env()
                         .unwrap_or_else(|| OsStr::new(if long.is_empty() { id } else { long }))
                         .to_string_lossy();
-                    let value = if arg.is_hide_env_values_set() { "***".into() } else { value.to_string_lossy() };
+                    let value = if arg.is_hide_env_values_set() {
+                        "***".to_owned()
+                    } else {
+                        without_password(&value.to_string_lossy())
+                    };
                     mistakes.refuse(&name, value, expected);
                 }
             }
@@ -209,5 +225,11 @@ mod tests {
         let expected = [("SOME_URL", "http://***@p:1/x@y"), ("SOME_TIME", "1s")];
         assert_eq!(values, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         assert_eq!(without_password("http://a:1/b"), "http://a:1/b");
+        let two = "redis://me:secret@a:1,redis://:secret@b:2,redis://c:3";
+        assert_eq!(without_password(two), "redis://***@a:1,redis://***@b:2,redis://c:3");
+        assert_eq!(without_password("redis://a:1,redis://me:se,cret@b:2"), "redis://***@b:2");
+        assert_eq!(without_password("me:secret@a:1"), "***@a:1");
+        assert_eq!(without_password("results/me:@you"), "results/me:@you");
+        assert_eq!(without_password("redis://me:secret@a:1,x"), "redis://***@a:1,x");
     }
 }

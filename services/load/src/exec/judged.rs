@@ -11,7 +11,7 @@ use super::{
     value::{Proof, Stamp, prove},
 };
 use crate::{
-    Answer, Counter, ErrorKind, Live, Outcome, Version, Violation,
+    Answer, Counter, ErrorKind, Guarantee, Live, Outcome, Version, Violation,
     history::{Action, Ending, Finding, Judgement, Operation, Session, Ticket},
     stats::Recorder,
     target::Consistency,
@@ -165,7 +165,9 @@ pub(crate) fn finding(run: &Run, reply: &Reply<'_>, violation: Violation) -> Fin
     if ticket.floor.exists() {
         let (writer, seq) = ticket.floor.writer_and_seq();
         let what = if ticket.floor.is_deletion() { "deletion" } else { "write" };
-        finding.acknowledged = Some(ticket.floor.version().to_string());
+        // What stands in for a version where the target names none says nothing to a reader.
+        let is_named = run.plan.guarantee == Guarantee::Mesh;
+        finding.acknowledged = is_named.then(|| ticket.floor.version().to_string());
         finding.acknowledged_by = Some(format!("{what} {seq} of writer {writer}"));
         let before = ticket.operation.began.saturating_sub(ticket.floor.acknowledged_at());
         finding.acknowledged_before_s = Some(before.as_secs_f64());

@@ -24,7 +24,7 @@ use crate::{
     faults::{FaultRecord, heal_all, inject, unix_ms},
     live::Stage,
     plan::Plan,
-    report::{Report, Step, numbers},
+    report::{Report, Step, numbers, without_scheme},
     results::{Machine, Recorded},
     shard::{Doubts, await_start, clock_of_first, duration, json},
 };
@@ -128,10 +128,24 @@ impl Observed {
     /// Whether the nodes' counters cover the whole run: each has answered, and none was restarted.
     pub(crate) fn counters_are_whole(&self) -> bool {
         let is_same = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
-            start.as_ref().zip(end.as_ref()).is_some_and(|(start, end)| start.own("pid") == end.own("pid"))
+            start.as_ref().zip(end.as_ref()).is_some_and(|(start, end)| end.is_same_process(start))
         };
         let last = self.last_stats();
         !last.is_empty() && self.stats_at_start.iter().zip(last).all(is_same)
+    }
+
+    /// What happened to servers that may have lost what only they held, in words; nothing if all have run throughout with the same
+    /// roles.
+    pub(crate) fn disturbance(&self, targets: &[String]) -> Option<String> {
+        let mut nodes = self.stats_at_start.iter().zip(self.last_stats()).zip(targets);
+        nodes.find_map(|((start, end), target)| {
+            let target = without_scheme(target);
+            let (start, Some(end)) = (start.as_ref()?, end) else { return Some(format!("{target} went away")) };
+            if !end.is_same_process(start) {
+                return Some(format!("{target} was restarted"));
+            }
+            (end.own("epoch") != start.own("epoch")).then(|| "there was a fail-over".to_owned())
+        })
     }
 
     fn last_stats(&self) -> &[Option<NodeStats>] {
@@ -332,7 +346,7 @@ async fn load(
 
 async fn sweep(run: &Run, stages: &mut Stages, times: &mut Milestones) -> Result<(), String> {
     let quiescence = run.plan.quiescence();
-    say(&format!("[SWEEP] leaving the mesh alone for {:.1}s", quiescence.as_secs_f64()));
+    say(&format!("[SWEEP] begins in {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
     times.sweep_began = unix_ms();
     let console = Console::new(Stage::Sweep, run.plan.keys.count().into());

@@ -75,6 +75,7 @@ impl Run {
                 writers: u8::try_from(plan.threads).unwrap_or(u8::MAX),
                 run: id,
                 expiry_allowance: EXPIRY_ALLOWANCE,
+                order: plan.guarantee.order(),
             }),
             phase: PhaseCell::new(phase),
             live: (0..plan.threads).map(|_| Live::default()).collect(),

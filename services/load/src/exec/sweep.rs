@@ -1,6 +1,6 @@
 //! The final sweep: once the mesh has been left alone, every key with an acknowledged write or deletion is read from a quorum.
 //! A write is lost if the quorum has neither it nor anything newer; what was deleted or has expired must be gone. Then every
-//! node is asked for what it has itself, which tells who is behind.
+//! node is asked for what it has itself, which tells who is behind. Where there is one copy of each key, it is read once.
 
 use std::time::Instant;
 
@@ -42,7 +42,8 @@ pub(crate) async fn sweep_key<T: Target>(thread: &Thread, target: &mut T, key: K
     let mut said = Vec::with_capacity(nodes);
     // A key that was evicted is with nobody, and each node would ask all others in vain. What was deleted is not to be there.
     let is_evicted = quorum == Said::Nothing && run.evicts() && !floor.is_deletion();
-    for node in (0..nodes).filter(|_| !is_evicted).map(NodeIndex) {
+    let is_asked = !is_evicted && run.plan.guarantee.has_replicas();
+    for node in (0..nodes).filter(|_| is_asked).map(NodeIndex) {
         said.push(read(thread, target, node, key, Consistency::One).await);
     }
     tally(thread, &floor, quorum, &said);

@@ -32,10 +32,16 @@ impl ValueTtls {
     /// The longest lifetime of those values of which it is known when they expire; nothing if there are none.
     #[must_use]
     pub fn longest(&self) -> Option<Duration> {
-        match self {
-            Self::Fixed(ttl_ms) => lifetime(*ttl_ms),
-            Self::Weighted(list) => list.entries().filter_map(lifetime).max(),
-        }
+        self.all().filter_map(lifetime).max()
+    }
+
+    /// Each of them, as SET_TTL_MS has it.
+    pub fn all(&self) -> impl Iterator<Item = i64> {
+        let (fixed, list) = match self {
+            Self::Fixed(ttl_ms) => (Some(*ttl_ms), None),
+            Self::Weighted(list) => (None, Some(list.entries())),
+        };
+        fixed.into_iter().chain(list.into_iter().flatten())
     }
 }
 

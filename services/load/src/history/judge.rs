@@ -9,6 +9,7 @@ use super::{
     Action, Judgement, Ticket, Violation,
     key::{Floor, KeyState, may_expire},
     open::{Fate, Mark, OpenWrites},
+    order::Order,
 };
 use crate::{Proof, Stamp, Version, target::Consistency};
 
@@ -17,6 +18,7 @@ pub(super) struct Reading<'a> {
     pub(super) ticket: &'a Ticket,
     pub(super) ended: Duration,
     pub(super) allowance: Duration,
+    pub(super) order: Order,
 }
 
 /// Judges a value. `announced` says whether a write of this run was ever sent; nothing for one of another run.
@@ -27,15 +29,10 @@ pub(super) fn judge_value(
     now: &KeyState,
     open: &Mutex<OpenWrites>,
 ) -> Judgement {
-    let stamp = match proof {
-        Proof::Genuine(stamp) => stamp,
-        Proof::WrongObject => return Judgement::Broken(Violation::WrongObject),
-        Proof::Corrupt => return Judgement::Broken(Violation::Corrupt),
+    let (stamp, is_ours) = match written(proof, announced) {
+        Ok(written) => written,
+        Err(violation) => return Judgement::Broken(violation),
     };
-    let announced = announced(stamp);
-    if announced == Some(false) {
-        return Judgement::Broken(Violation::NeverWritten);
-    }
     let Ticket { floor, operation, session_floor, .. } = reading.ticket;
     // A target that names no versions cannot be asked for more than a value that somebody wrote.
     let Some(version) = version else { return Judgement::Sound };
@@ -46,7 +43,7 @@ pub(super) fn judge_value(
         return Judgement::Broken(Violation::SessionBroken);
     }
     // The values of another run were written by nobody we know: all that can be said is that they are not older.
-    if announced.is_none() {
+    if !is_ours {
         return if floor.exists() && version == floor.version() {
             Judgement::Broken(Violation::Corrupt)
         } else {
@@ -58,6 +55,51 @@ pub(super) fn judge_value(
         return judge_floor(reading, mark);
     }
     judge_newer(mark, version, now, open)
+}
+
+/// Judges a value of a target that names no versions and has one copy of each key: it is of the newest write that was acknowledged before
+/// the read began, or of one that may have taken effect after that.
+pub(super) fn judge_unversioned(
+    reading: &Reading<'_>,
+    proof: Proof,
+    announced: impl Fn(Stamp) -> Option<bool>,
+    now: &KeyState,
+    open: &Mutex<OpenWrites>,
+) -> Judgement {
+    let floor = &reading.ticket.floor;
+    let mark = match written(proof, announced) {
+        Ok((stamp, true)) => Mark::of(stamp),
+        Ok((_, false)) => return Judgement::Foreign { overwrites: floor.exists() },
+        Err(violation) => return Judgement::Broken(violation),
+    };
+    if floor.is_write(mark) {
+        return judge_floor(reading, mark);
+    }
+    if now.floor().is_write(mark) || now.is_lenient() {
+        return Judgement::Sound;
+    }
+    let is_explained =
+        open.lock().of(now.head()).filter(|write| write.mark == mark && !write.deletes).any(|write| match write.fate {
+            Fate::InFlight | Fate::Unknown => true,
+            Fate::Acknowledged { version, .. } => reading.order.may_follow(version, floor),
+        });
+    match (is_explained, floor.exists()) {
+        (true, _) => Judgement::Sound,
+        (false, true) => judge_old(reading, Version::ZERO),
+        (false, false) => Judgement::Broken(Violation::Resurrected),
+    }
+}
+
+/// The write that a value is of, and whether this run made it; or why nobody can have written it.
+fn written(proof: Proof, announced: impl Fn(Stamp) -> Option<bool>) -> Result<(Stamp, bool), Violation> {
+    match proof {
+        Proof::Genuine(stamp) => match announced(stamp) {
+            Some(false) => Err(Violation::NeverWritten),
+            known => Ok((stamp, known.is_some())),
+        },
+        Proof::WrongObject => Err(Violation::WrongObject),
+        Proof::Corrupt => Err(Violation::Corrupt),
+    }
 }
 
 /// An older value than one that was acknowledged before the read began.
@@ -126,7 +168,7 @@ pub(super) fn judge_miss(reading: &Reading<'_>, now: &KeyState, open: &Mutex<Ope
     let takes_away = open.lock().of(now.head()).any(|write| {
         let is_newer = match write.fate {
             Fate::InFlight | Fate::Unknown => true,
-            Fate::Acknowledged { version, .. } => version > floor.version(),
+            Fate::Acknowledged { version, .. } => reading.order.may_follow(version, floor),
         };
         is_newer && (write.deletes || may_expire(write.began_ns, write.ttl_ms, by, reading.allowance))
     });

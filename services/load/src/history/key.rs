@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::open::{Fate, Head, Mark, OpenWrite, OpenWrites, nanos};
+use super::{
+    open::{Fate, Head, Mark, OpenWrite, OpenWrites, nanos},
+    order::{Order, overlaps},
+};
 use crate::{Stamp, Version};
 
 /// `KeyState::lenient` of a key that has lost track of a write whose fate is open.
@@ -61,6 +64,11 @@ impl Floor {
         self.mark.parts()
     }
 
+    /// When it began, in nanoseconds since the history's start.
+    pub(super) const fn began_ns(&self) -> u64 {
+        self.began_ns
+    }
+
     /// When it was acknowledged.
     #[must_use]
     pub const fn acknowledged_at(&self) -> Duration {
@@ -90,6 +98,16 @@ impl Floor {
 /// Whether a value may have expired: its life begins no earlier than the write did.
 pub(super) fn may_expire(began_ns: u64, ttl_ms: u32, at: Duration, allowance: Duration) -> bool {
     ttl_ms > 0 && Duration::from_nanos(began_ns) + Duration::from_millis(ttl_ms.into()) <= at + allowance
+}
+
+/// A write has been acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledgement {
+    pub(super) stamp: Stamp,
+    pub(super) version: Version,
+    pub(super) ended: Duration,
+    /// An earlier try of it may have happened, or may yet happen.
+    pub(super) doubtful: bool,
 }
 
 /// One key.
@@ -199,13 +217,8 @@ impl KeyState {
 
     /// A write has been acknowledged. The higher version becomes, or stays, the floor; what is below it is of interest to those
     /// operations only that are in flight now.
-    pub(super) fn acknowledge(
-        &mut self,
-        list: &mut OpenWrites,
-        stamp: Stamp,
-        (version, ended): (Version, Duration),
-        doubtful: bool,
-    ) {
+    pub(super) fn acknowledge(&mut self, list: &mut OpenWrites, written: Acknowledgement, order: Order) {
+        let Acknowledgement { stamp, version, ended, doubtful } = written;
         let mark = Mark::of(stamp);
         let Some(write) = list.find(self.open, mark).map(|write| *write) else {
             // It did not fit when it began: the key is lenient, and its floor stays where it was.
@@ -224,11 +237,16 @@ impl KeyState {
         let is_newest = !floor.exists() || version >= floor.version;
         let below = if is_newest { floor } else { newer };
         if is_newest {
+            if order == Order::Times {
+                // Those in flight may still meet what this write has overwritten.
+                list.renew(self.open, self.generation, |version| overlaps(version, &floor));
+            }
             self.set_floor(newer);
         }
         // The write itself is still counted as in flight.
         let others = u32::from(self.in_flight) + u32::from(self.in_flight_before) > 1;
-        if below.exists() && others {
+        let may_follow = order == Order::Times && overlaps(below.version, &self.floor());
+        if below.exists() && (others || may_follow) {
             let fate = Fate::Acknowledged { version: below.version, generation: self.generation };
             let deletes = below.is_deletion();
             let below =
@@ -239,10 +257,14 @@ impl KeyState {
         }
     }
 
-    /// Forgets acknowledged writes that no operation in flight can have met.
-    pub(super) fn prune(&mut self, list: &mut OpenWrites, now: u8) {
+    /// Forgets acknowledged writes that no operation in flight can have met, and none that begins later can meet.
+    pub(super) fn prune(&mut self, list: &mut OpenWrites, now: u8, order: Order) {
+        let floor = self.floor();
         list.retain(&mut self.open, |write| match write.fate {
-            Fate::Acknowledged { generation, .. } => now.wrapping_sub(generation) < GENERATIONS,
+            Fate::Acknowledged { generation, version } => {
+                let is_recent = now.wrapping_sub(generation) < GENERATIONS;
+                is_recent || (order == Order::Times && overlaps(version, &floor))
+            }
             Fate::InFlight | Fate::Unknown => true,
         });
     }

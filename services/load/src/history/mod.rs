@@ -13,6 +13,7 @@ mod finding;
 mod judge;
 mod key;
 mod open;
+mod order;
 mod session;
 
 use std::{
@@ -26,11 +27,12 @@ pub use self::finding::Violation;
 pub(crate) use self::{
     finding::{Finding, Integrity, Judgement},
     key::Floor,
+    order::Order,
     session::Session,
 };
 use self::{
-    judge::{Reading, judge_miss, judge_value, judge_write},
-    key::KeyState,
+    judge::{Reading, judge_miss, judge_unversioned, judge_value, judge_write},
+    key::{Acknowledgement, KeyState},
     open::{Fate, OpenWrite, OpenWrites},
 };
 use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
@@ -124,6 +126,8 @@ pub struct HistorySettings {
     pub run: u32,
     /// By how much nodes' clocks and the sweeping of expired values may be off.
     pub expiry_allowance: Duration,
+    /// What tells which of two writes is the later one.
+    pub order: Order,
 }
 
 /// What has been acknowledged, and what is under way; shared by all threads.
@@ -178,23 +182,29 @@ impl History {
 
     /// Judges how an operation ended, at the time it ended.
     pub fn finish(&self, ticket: &Ticket, session: &mut Session, ending: Ending, ended: Duration) -> Judgement {
-        let key = ticket.operation.key;
+        let (key, order) = (ticket.operation.key, self.settings.order);
         let mut state = self.keys[key.get()].lock();
+        let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance, order };
         let judgement = match ending {
             Ending::Value { proof, version } => {
-                let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance };
                 let known = |stamp: Stamp| (stamp.writer.run == self.settings.run).then(|| self.announced(stamp));
-                judge_value(&reading, (proof, version), known, &state, self.list(key))
+                match order {
+                    Order::Versions => judge_value(&reading, (proof, version), known, &state, self.list(key)),
+                    Order::Times => judge_unversioned(&reading, proof, known, &state, self.list(key)),
+                }
             }
-            Ending::Miss { .. } => {
-                let reading = Reading { ticket, ended, allowance: self.settings.expiry_allowance };
-                judge_miss(&reading, &state, self.list(key))
-            }
+            Ending::Miss { .. } => judge_miss(&reading, &state, self.list(key)),
             Ending::Written { version, doubtful } => {
-                let version = version.unwrap_or(Version::ZERO);
-                let judgement = judge_write(ticket, version, &state);
+                let (version, judgement) = match order {
+                    Order::Versions => {
+                        let version = version.unwrap_or(Version::ZERO);
+                        (version, judge_write(ticket, version, &state))
+                    }
+                    Order::Times => (order::version_of(ticket.operation.began, ended), Judgement::Sound),
+                };
                 if let Some(stamp) = ticket.stamp {
-                    state.acknowledge(&mut self.list(key).lock(), stamp, (version, ended), doubtful);
+                    let acknowledgement = Acknowledgement { stamp, version, ended, doubtful };
+                    state.acknowledge(&mut self.list(key).lock(), acknowledgement, order);
                 }
                 judgement
             }
@@ -208,7 +218,7 @@ impl History {
         };
         if state.leave(ticket.generation) && state.has_open() {
             let generation = state.generation();
-            state.prune(&mut self.list(key).lock(), generation);
+            state.prune(&mut self.list(key).lock(), generation, order);
         }
         drop(state);
         if let Ending::Value { version, .. } | Ending::Miss { version } | Ending::Written { version, .. } = ending
@@ -267,6 +277,9 @@ impl History {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod model;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod one_copy;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;

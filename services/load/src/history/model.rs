@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use super::{Action, Ending, History, HistorySettings, Integrity, Judgement, Operation, Session, Ticket, Violation};
+use super::{
+    Action, Ending, History, HistorySettings, Integrity, Judgement, Operation, Order, Session, Ticket, Violation,
+};
 use crate::{Proof, Stamp, Version, exec::KeyIndex, target::Consistency};
 
 /// By how much expiry may be off, in steps of one millisecond.
@@ -77,7 +79,8 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(mix: Mix, seed: u64, plant: Option<Violation>) -> Self {
         let expiry_allowance = Duration::from_millis(ALLOWANCE_MS);
-        let settings = HistorySettings { keys: mix.keys, writers: mix.sessions, run: 7, expiry_allowance };
+        let settings =
+            HistorySettings { keys: mix.keys, writers: mix.sessions, run: 7, expiry_allowance, order: Order::Versions };
         let client = |_| Client { session: Session::new(mix.keys), flight: None };
         Self {
             mix,

@@ -142,6 +142,19 @@ impl OpenWrites {
         self.entries.get_mut(index as usize)
     }
 
+    /// Those of a key's acknowledged writes whose version is `chosen` concern operations that are in flight at this generation, too.
+    pub(super) fn renew(&mut self, head: Head, now: u8, chosen: impl Fn(Version) -> bool) {
+        let mut index = head.0;
+        while let Some(entry) = self.entries.get_mut(index as usize) {
+            if let Fate::Acknowledged { version, generation } = &mut entry.fate
+                && chosen(*version)
+            {
+                *generation = now;
+            }
+            index = entry.next;
+        }
+    }
+
     /// Drops those of a key's writes that are not to be kept.
     pub(super) fn retain(&mut self, head: &mut Head, keep: impl Fn(&OpenWrite) -> bool) {
         let (mut last, mut index) = (NONE, head.0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    Action, Ending, History, HistorySettings, Judgement, Operation, Session, Ticket, Violation,
+    Action, Ending, History, HistorySettings, Judgement, Operation, Order, Session, Ticket, Violation,
     model::{Mix, Model},
 };
 use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
@@ -64,7 +64,11 @@ struct Told {
 
 impl Told {
     fn new() -> Self {
-        let settings = HistorySettings { keys: 3, writers: 1, run: 7, expiry_allowance: ALLOWANCE };
+        Self::ordered_by(Order::Versions)
+    }
+
+    fn ordered_by(order: Order) -> Self {
+        let settings = HistorySettings { keys: 3, writers: 1, run: 7, expiry_allowance: ALLOWANCE, order };
         Self { history: History::new(settings), session: Session::new(3), now: Duration::ZERO }
     }
 
@@ -237,6 +241,46 @@ fn a_target_without_versions_is_asked_only_for_what_was_written() {
     let read = Ending::Value { proof: Proof::Genuine(stamp), version: None };
     assert_eq!(told.read(Consistency::Quorum, read), Judgement::Sound);
     assert_eq!(told.read(Consistency::One, MISS), broken(Violation::Missing));
+}
+
+#[test]
+fn where_there_are_no_versions_time_tells_what_was_overwritten() {
+    let mut told = Told::ordered_by(Order::Times);
+    let unversioned = Ending::Written { version: None, doubtful: false };
+    let read = |stamp| Ending::Value { proof: Proof::Genuine(stamp), version: None };
+    let first = told.write(SET, unversioned);
+    assert_eq!(told.read(Consistency::Quorum, read(first)), Judgement::Sound);
+    assert_eq!(told.read(Consistency::Quorum, MISS), broken(Violation::Missing));
+    // Two that overlap: either may be the later one, for ever.
+    let (one, other) = (told.begin(SET), told.begin(SET));
+    let both = [&one, &other].map(|ticket| ticket.stamp.unwrap());
+    assert_eq!(told.end(&other, unversioned), Judgement::Sound);
+    assert_eq!(told.end(&one, unversioned), Judgement::Sound);
+    for _ in 0..5 {
+        for stamp in both {
+            assert_eq!(told.read(Consistency::Quorum, read(stamp)), Judgement::Sound);
+        }
+    }
+    assert_eq!(told.read(Consistency::Quorum, read(first)), broken(Violation::StaleQuorum));
+    assert!(matches!(told.read(Consistency::One, read(first)), Judgement::Stale(_)));
+    // One after both.
+    told.write(SET, unversioned);
+    for stamp in both {
+        assert_eq!(told.read(Consistency::Quorum, read(stamp)), broken(Violation::StaleQuorum));
+    }
+    // A deletion that overlaps a write explains that nothing is there, and no longer once another write has followed.
+    let (set, delete) = (told.begin(SET), told.begin(DELETE));
+    assert_eq!(told.end(&delete, unversioned), Judgement::Sound);
+    assert_eq!(told.end(&set, unversioned), Judgement::Sound);
+    assert_eq!(told.read(Consistency::Quorum, MISS), Judgement::Sound);
+    assert_eq!(told.read(Consistency::Quorum, read(set.stamp.unwrap())), Judgement::Sound);
+    let last = told.write(SET, unversioned);
+    assert_eq!(told.read(Consistency::Quorum, MISS), broken(Violation::Missing));
+    // What was deleted stays deleted, and what nobody wrote is wrong as everywhere.
+    told.write(DELETE, unversioned);
+    assert_eq!(told.read(Consistency::Quorum, read(last)), broken(Violation::Resurrected));
+    let never = Stamp { seq: 99, ..last };
+    assert_eq!(told.read(Consistency::One, read(never)), broken(Violation::NeverWritten));
 }
 
 #[test]

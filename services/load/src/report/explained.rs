@@ -64,8 +64,12 @@ impl Report {
         (self.write_concern == Some(1)).then_some("WRITE_CONCERN=1 promises no order of writes")
     }
 
-    /// As many nodes had crashed at once as must have applied a write: nothing is promised for what they alone held.
+    /// As many nodes had crashed at once as must have applied a write: nothing is promised for what they alone held. Or the targets
+    /// promise nothing once one of them was restarted, or another took its place.
     pub(super) fn losses_allowed(&self) -> Option<String> {
+        if let Some(why) = &self.not_kept_because {
+            return Some(format!("{why}, and these targets do not promise to keep acknowledged writes then"));
+        }
         let (concern, dead) = (self.write_concern?, dead_at_once(&self.faults));
         let nodes = if dead == 1 { "1 node was".to_owned() } else { format!("{dead} nodes were") };
         (dead >= concern).then(|| format!("{nodes} dead at once, and WRITE_CONCERN={concern} promises nothing then"))

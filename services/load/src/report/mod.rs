@@ -41,7 +41,7 @@ use self::{
     reconcile::Reconciliation,
 };
 use crate::{
-    ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
+    ErrorKind, Guarantee, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Milestones, Observed, Sample, Standstill},
     faults::{FaultRecord, RepeatedFault, add_timelines, judge, too_much},
     history::Integrity,
@@ -115,6 +115,8 @@ pub struct Report {
     /// How many of the lost keys that explains at most; less than `evicted` would be wrong where a node's counters are not whole.
     #[serde(skip)]
     evicted_keys_max: u64,
+    /// What happened to servers that do not promise to keep acknowledged writes then.
+    pub not_kept_because: Option<String>,
     /// Entries that expired during the run, which explains misses.
     pub expired: u64,
     /// CPU.
@@ -318,6 +320,7 @@ impl Report {
             evicted,
             evicted_age_s: observed.evicted_age_s(),
             evicted_keys_max: if observed.counters_are_whole() { evicted } else { u64::MAX },
+            not_kept_because: not_kept_because(plan, &observed),
             expired: observed.change(|stats| stats.expirations),
             cpu: cpu(&observed, totals.total),
             lag: plan.rate.filter(|_| !plan.find_max).map(|_| Lag::of(recorder)),
@@ -364,6 +367,11 @@ impl Report {
         traces.spans = spans;
         url.clone_into(&mut traces.url);
     }
+}
+
+/// Nothing where acknowledged writes are to survive, or nothing has happened.
+fn not_kept_because(plan: &Plan, observed: &Observed) -> Option<String> {
+    (plan.guarantee == Guarantee::OneCopy).then(|| observed.disturbance(&plan.targets)).flatten()
 }
 
 fn failed_by_phase(recorder: &Recorder) -> [u64; Phase::ALL.len()] {

@@ -241,7 +241,7 @@ fn integrity(out: &mut Page, report: &Report) {
             &format!("{at_s:.1}s {key} at {node}: has {}, newest {}{trace}", divergence.has, divergence.newest),
         );
     }
-    if let Some(sweep) = &report.sweep {
+    if let Some(sweep) = report.sweep.as_ref().filter(|_| report.setup.guarantee.has_replicas()) {
         sweep_nodes(out, report, sweep);
     }
     found.examples.iter().for_each(|example| out.item(4, &example.line()));

@@ -83,7 +83,8 @@ fn kept(report: &Report) -> String {
         Some(sweep) => {
             let [read, keys] = [sweep.keys.saturating_sub(sweep.unread), sweep.keys].map(grouped);
             let of = if sweep.unread > 0 { format!(" of {keys}") } else { String::new() };
-            format!("0 lost, 0 wrong; {read}{of} keys read back from every node")
+            let by = if report.setup.guarantee.has_replicas() { " from every node" } else { "" };
+            format!("{}, 0 wrong; {read}{of} keys read back{by}", lost(report))
         }
     };
     let explained: u64 = Violation::ALL.into_iter().map(|violation| report.integrity.explained(violation)).sum();
@@ -92,6 +93,17 @@ fn kept(report: &Report) -> String {
         text.push_str(&format!("; {} lost, missing or older values explained: {why}", grouped(explained)));
     }
     text
+}
+
+/// Acknowledged writes that are gone, though nothing was broken.
+fn lost(report: &Report) -> String {
+    let lost = report.integrity.explained(Violation::Lost);
+    match &report.not_kept_because {
+        Some(_) if lost > 0 => {
+            format!("{} acknowledged writes lost: this target does not promise to keep them", grouped(lost))
+        }
+        _ => "0 lost".to_owned(),
+    }
 }
 
 /// What a run showed in which no objective was missed.

@@ -63,7 +63,8 @@ impl Health {
         }
     }
 
-    fn mark_up(&self) {
+    /// It takes requests.
+    pub(crate) fn mark_up(&self) {
         self.up.store(true, Ordering::Relaxed);
     }
 }

@@ -1,8 +1,6 @@
 //! The load client: HTTP/1.1 by hand over kept-alive connections, because it shares the machine with what it measures. A
 //! general client costs two to three times the CPU per request.
 
-mod connection;
-mod deadlines;
 mod health;
 mod last;
 mod patience;

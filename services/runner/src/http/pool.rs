@@ -10,12 +10,8 @@ use std::{
 use load::{ErrorKind, NodeIndex};
 use rand::{Rng, rngs::SmallRng};
 
-use super::{
-    Health,
-    connection::Connection,
-    deadlines::{Deadlines, ticks},
-    patience::Patience,
-};
+use super::{Health, patience::Patience};
+use crate::wire::{Connection, Deadlines, not_dialled, ticks};
 
 /// A thread's connections to all targets.
 #[derive(Debug)]
@@ -120,7 +116,8 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        let dialled = Connection::dial(health, epoch, self.kernel_timestamps).await;
+        let stream = health.connect().await.map_err(|error| not_dialled(&error));
+        let dialled = stream.and_then(|stream| Connection::over(stream, epoch, self.kernel_timestamps));
         dialled.map_err(|kind| (epoch, kind))
     }
 

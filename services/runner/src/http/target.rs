@@ -17,16 +17,16 @@ use receive_timestamps::KernelTime;
 
 use super::{
     Health,
-    deadlines::{Deadline, TICK},
     last::{Last, Try, TryResult},
     patience::{Kind, Patience},
     pool::Pool,
-    response::{CacheHeader, Head},
+    response::{CacheHeader, Head, parse_head},
     timing,
 };
 use crate::{
     settings::Entry,
     traces::{ThreadTraces, Traces},
+    wire::{Deadline, TICK},
 };
 
 /// Ahead of the 55 bytes that say which trace.
@@ -190,7 +190,11 @@ impl HttpTarget {
         let exchange = async {
             let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure::new(kind, epoch))?;
             let epoch = connection.epoch;
-            let head = connection.exchange(request, body).await.map_err(|kind| Failure::new(kind, epoch))?;
+            let read = |buffer: &[u8], ended| match parse_head(buffer)? {
+                Some(head) if head.copy_body(buffer, ended, body)? => Ok(Some(head)),
+                _ => Ok(None),
+            };
+            let head = connection.exchange(request, read).await.map_err(|kind| Failure::new(kind, epoch))?;
             timing.extend_from_slice(connection.text(head.timing));
             *received = connection.received();
             *is_kept_there = head.is_kept;

@@ -8,11 +8,9 @@ use std::{
 use load::ErrorKind;
 use receive_timestamps::{KernelTime, TimestampedStream};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use super::{
-    Health,
-    response::{Head, parse_head},
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 /// After this long without use, a connection is looked at before it is used again: the server may have closed it.
@@ -31,26 +29,28 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn dial(target: &Health, epoch: u32, kernel_timestamps: bool) -> Result<Self, ErrorKind> {
-        let stream = target.connect().await.map_err(|error| not_dialled(&error))?;
+    /// Over a socket that was just connected to a target of this epoch.
+    pub(crate) fn over(stream: TcpStream, epoch: u32, kernel_timestamps: bool) -> Result<Self, ErrorKind> {
         // Without it, a request that does not fit one segment would wait for an acknowledgement.
         stream.set_nodelay(true).map_err(|error| not_dialled(&error))?;
         let stream = TimestampedStream::new(stream, kernel_timestamps);
         Ok(Self { stream, buffer: Vec::with_capacity(1024), epoch, used_at: Instant::now(), is_owed: false })
     }
 
-    /// Sends a request and reads the response; its body goes into `body`.
-    pub(crate) async fn exchange(&mut self, request: &[u8], body: &mut Vec<u8>) -> Result<Head, ErrorKind> {
+    /// Sends a request and reads until `parse` finds the whole response in what has come so far; it is also told whether no more will.
+    pub(crate) async fn exchange<R>(
+        &mut self,
+        request: &[u8],
+        mut parse: impl FnMut(&[u8], bool) -> Result<Option<R>, ErrorKind>,
+    ) -> Result<R, ErrorKind> {
         self.is_owed = true;
         self.stream.write_all(request).await.map_err(|error| kind_of(&error))?;
         self.buffer.clear();
         loop {
             let read = self.stream.read_buf(&mut self.buffer).await.map_err(|error| kind_of(&error))?;
-            if let Some(head) = parse_head(&self.buffer)?
-                && head.copy_body(&self.buffer, read == 0, body)?
-            {
+            if let Some(response) = parse(&self.buffer, read == 0)? {
                 self.is_owed = false;
-                return Ok(head);
+                return Ok(response);
             }
             if read == 0 {
                 return Err(ErrorKind::Closed);
@@ -93,7 +93,7 @@ impl Drop for Connection {
 }
 
 /// Whatever the reason, nothing was sent.
-fn not_dialled(error: &io::Error) -> ErrorKind {
+pub(crate) fn not_dialled(error: &io::Error) -> ErrorKind {
     if error.kind() == io::ErrorKind::TimedOut { ErrorKind::TimedOut } else { ErrorKind::Refused }
 }
 
@@ -108,23 +108,26 @@ fn kind_of(error: &io::Error) -> ErrorKind {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     use super::*;
-    use crate::settings::TargetUrl;
+
+    /// A response ends with an empty line.
+    fn is_whole(response: &[u8], _: bool) -> Result<Option<usize>, ErrorKind> {
+        Ok(response.ends_with(b"\r\n\r\n").then_some(response.len()))
+    }
 
     async fn pair() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Health::new(TargetUrl::new(&listener.local_addr().unwrap().to_string()), true);
-        let (dialled, accepted) = tokio::join!(Connection::dial(&target, 0, true), listener.accept());
-        (dialled.unwrap(), accepted.unwrap().0)
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Connection::over(dialled.unwrap(), 0, true).unwrap(), accepted.unwrap().0)
     }
 
     #[tokio::test]
     async fn a_request_that_is_given_up_is_reset_and_an_idle_connection_is_closed() {
         let (mut connection, mut server) = pair().await;
-        let (mut body, mut buffer) = (Vec::new(), [0; 64]);
-        let exchange = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body);
+        let mut buffer = [0; 64];
+        let exchange = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", is_whole);
         assert!(tokio::time::timeout(Duration::from_millis(50), exchange).await.is_err());
         drop(connection);
         assert_eq!(server.read(&mut buffer).await.unwrap_or(0), 18);
@@ -136,8 +139,8 @@ mod tests {
             server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             read
         };
-        let (head, _) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body), answer);
-        assert_eq!(head.unwrap().status, 200);
+        let (head, _) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", is_whole), answer);
+        assert_eq!(head.unwrap(), 38);
         drop(connection);
         assert_eq!(server.read(&mut [0; 64]).await.unwrap(), 0, "closed, not reset");
     }
@@ -155,9 +158,8 @@ mod tests {
         });
         #[expect(clippy::disallowed_methods, reason = "this thread is to be late")]
         let busy = async { std::thread::sleep(Duration::from_millis(100)) };
-        let mut body = Vec::new();
-        let (head, ()) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &mut body), busy);
-        assert_eq!(head.unwrap().status, 200);
+        let (head, ()) = tokio::join!(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", is_whole), busy);
+        assert_eq!(head.unwrap(), 38);
         // The server took the rest.
         assert!(connection.received().at(Instant::now()).unwrap().elapsed() >= Duration::from_millis(50));
     }

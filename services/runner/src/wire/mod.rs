@@ -1,0 +1,7 @@
+//! What all load clients are made of: connections that carry one request at a time, and deadlines without a timer for each.
+
+mod connection;
+mod deadlines;
+
+pub(crate) use connection::{Connection, not_dialled};
+pub(crate) use deadlines::{Deadline, Deadlines, TICK, ticks};
