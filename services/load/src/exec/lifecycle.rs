@@ -150,8 +150,8 @@ const SWEEP_MIN: Duration = Duration::from_secs(10);
 const PREFILL_FAILS_AFTER: Duration = Duration::from_millis(4500);
 const PREFILL_HANGS_AFTER: Duration = Duration::from_secs(15);
 
-/// Runs the plan with one client per thread. A signal (SIGINT, SIGTERM, SIGHUP) ends the load early, a second one also all
-/// waiting that is left; the report is made in any case.
+/// Runs the plan with one client per thread. A signal (SIGINT, SIGTERM, SIGHUP) ends the load early, a second one, or 20 s after
+/// SIGTERM, also all waiting that is left; the report is made in any case.
 ///
 /// # Errors
 /// Why the run could not be made at all.
