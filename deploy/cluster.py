@@ -108,9 +108,9 @@ class Release:
         return [pod["metadata"]["name"] for pod in self.cluster.pods(self.name)]
 
     def view(self, node: str) -> dict[str, tuple[str, int]]:
-        """State and incarnation of every member, as this node sees them; nothing if it gives no answer."""
+        """State and incarnation of every member by the name of its pod, as this node sees them; nothing if it gives no answer."""
         seen = self.cluster.ask(node, "/cluster") or {}
-        return {member["id"]: (member["state"], member["incarnation"]) for member in seen.get("members", [])}
+        return {member["addr"].split(".")[0]: (member["state"], member["incarnation"]) for member in seen.get("members", [])}
 
     def in_sync(self, count: int) -> bool:
         """Whether there are so many nodes, all ready, which means in sync, and all alive in the eyes of each."""

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
-    faults::{FaultRecord, heal_all, inject, unix_ms},
+    faults::{FaultRecord, ObservedEvent, heal_all, inject, observe, unix_ms},
     plan::Plan,
     report::{Report, Step, numbers},
     results::{Machine, Recorded},
@@ -57,6 +57,8 @@ pub(crate) struct Observed {
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
     pub(crate) faults: Vec<FaultRecord>,
+    /// What happened to the nodes and was not ordered.
+    pub(crate) observed: Vec<ObservedEvent>,
     /// Why the mesh had not recovered from the faults.
     pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
@@ -124,10 +126,16 @@ impl Observed {
         (age_ms > 0).then(|| age_ms as f64 / 1000.0 / self.evicted().max(1) as f64)
     }
 
-    /// Whether the nodes' counters cover the whole run: each has answered, and none was restarted.
+    /// Whether the nodes' counters cover the whole run: each has answered, and none was restarted. In a container every process is
+    /// number 1.
     pub(crate) fn counters_are_whole(&self) -> bool {
+        let was_restarted = |end: &NodeStats| {
+            let run_ms = self.times.counted_after.saturating_sub(self.times.began);
+            end.own("uptime_ms").is_some_and(|uptime_ms| uptime_ms < run_ms)
+        };
         let is_same = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
-            start.as_ref().zip(end.as_ref()).is_some_and(|(start, end)| start.own("pid") == end.own("pid"))
+            let both = start.as_ref().zip(end.as_ref());
+            both.is_some_and(|(start, end)| start.own("pid") == end.own("pid") && !was_restarted(end))
         };
         let last = self.last_stats();
         !last.is_empty() && self.stats_at_start.iter().zip(last).all(is_same)
@@ -291,6 +299,7 @@ async fn load(
     let sampler = RefCell::default();
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
+    let seen = RefCell::default();
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -303,6 +312,7 @@ async fn load(
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
             when((!run.plan.faults.is_empty()).then_some(()), |()| inject(run, cluster, &faults)),
+            observe(run, cluster, &faults, &seen),
         )
     };
     let steps = RefCell::default();
@@ -314,7 +324,7 @@ async fn load(
     };
     console.clear();
     observed.standstills = standstills.finish();
-    observed.faults = faults.into_inner();
+    (observed.faults, observed.observed) = (faults.into_inner(), seen.into_inner());
     observed.steps = steps.into_inner();
     loaded?;
     observed.times.load_ended = unix_ms();

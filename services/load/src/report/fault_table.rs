@@ -1,11 +1,14 @@
 //! The section of the summary about faults: when each started and ended, its evidence, and how long detection and recovery took.
 
-use super::{Page, numbers::grouped};
-use crate::faults::FaultRecord;
+use super::{Page, numbers::grouped, summary::without_scheme};
+use crate::faults::{FaultRecord, ObservedEvent};
 
-/// Writes what became of the faults; nothing if there were none.
-pub(super) fn write(out: &mut Page, faults: &[FaultRecord]) {
-    if !faults.is_empty() {
+/// So many events that were not ordered are listed.
+const OBSERVED_SHOWN: usize = 20;
+
+/// Writes what became of the faults, and what was observed besides; nothing if there was nothing.
+pub(super) fn write(out: &mut Page, faults: &[FaultRecord], observed: &[ObservedEvent]) {
+    if !faults.is_empty() || !observed.is_empty() {
         out.heading("Faults");
     }
     let deaths = faults.iter().filter(|record| record.deaths == 1).count();
@@ -14,6 +17,13 @@ pub(super) fn write(out: &mut Page, faults: &[FaultRecord]) {
         if record.deaths == 1 && record.begun_at_s.is_some() && record.failure.is_none() {
             death(out, record, deaths == 1);
         }
+    }
+    for (place, event) in observed.iter().take(OBSERVED_SHOWN).enumerate() {
+        let name = if place == 0 { "not ordered" } else { "" };
+        out.field(name, &format!("at {:.1} s {}", event.at_s, without_scheme(&event.words())));
+    }
+    if observed.len() > OBSERVED_SHOWN {
+        out.field("", &format!("and {} more", observed.len() - OBSERVED_SHOWN));
     }
 }
 

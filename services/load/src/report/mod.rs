@@ -43,7 +43,7 @@ use self::{
 use crate::{
     ErrorKind, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Milestones, Observed, Sample, Standstill},
-    faults::{FaultRecord, judge, too_much},
+    faults::{FaultRecord, ObservedEvent, judge, too_much},
     history::Integrity,
     plan::Plan,
     results::{Machine, Recorded, Versions},
@@ -123,6 +123,8 @@ pub struct Report {
     pub lag: Option<Lag>,
     /// The crashes of KILL_MODE in their order, then the faults of FAULTS as they were written.
     pub faults: Vec<FaultRecord>,
+    /// What happened to the nodes and this run did not order.
+    pub observed: Vec<ObservedEvent>,
     /// When the runner itself stood still.
     pub standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
@@ -316,6 +318,7 @@ impl Report {
             divergences: observed.comparisons.map(|found| found.divergences).unwrap_or_default(),
             faults,
             objectives,
+            observed: observed.observed,
             standstills: observed.standstills,
             write_concern: observed.write_concern,
             not_whole: observed.not_whole,

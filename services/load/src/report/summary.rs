@@ -39,7 +39,7 @@ fn tables_of(out: &mut Page, report: &Report) {
     tables(out, report);
     errors(out, report);
     integrity(out, report);
-    fault_table::write(out, &report.faults);
+    fault_table::write(out, &report.faults, &report.observed);
     reconcile_table::write(out, report);
     slow_table::write(out, report);
 }
