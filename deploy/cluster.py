@@ -143,7 +143,12 @@ class Load:
         return self.release.cluster.kubectl("logs", f"job/{self.judge}", check=False).replace("\r", "")
 
     def await_begun(self, within_s: float = 90.0) -> None:
-        begun = lambda: "[PROGRESS]" in self.release.cluster.kubectl("logs", f"job/{self.runners}", check=False)  # noqa: E731
+        """Of several runners it begins some time after the prefill."""
+        line = "keys in" if self.shards == 1 else "[PROGRESS]"
+
+        def begun() -> bool:
+            return line in self.release.cluster.kubectl("logs", f"job/{self.runners}", check=False)
+
         until(f"the load of {self.runners}", begun, within_s, 0.5)
 
     def result(self, within_s: float = 180.0) -> "Result":
@@ -171,6 +176,10 @@ class Result:
     def _number(self, form: str, otherwise=None):
         found = re.search(form, self.log)
         return otherwise if found is None else float(found[1].replace(" ", "").replace("\u202f", ""))
+
+    def observed(self, name: str) -> list[str]:
+        """What the runner saw of a node and had not ordered."""
+        return re.findall(rf"\[OBSERVED\] (t=\S+ \S*\b{name}\b.*)", self.log)
 
     def failed(self) -> int:
         return int(self.errors + self.unknown)

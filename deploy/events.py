@@ -31,13 +31,14 @@ class Scene:
         self.load.await_begun()
         self.watch = Watch(self.release)
         time.sleep(1)
-        self.since, self.notes = time.monotonic(), []
+        self.since, self.notes, self.missed = time.monotonic(), [], []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
     def found(self, *members: str) -> None:
-        """Every one of these must have been missed by another node."""
+        """Every one of these must have been missed by another node, and the runner must name it."""
+        self.missed += members
         until(f"{', '.join(members)} to be found", lambda: all(self.watch.found_after(who, self.since) is not None for who in members), 30)
         times = ", ".join(f"{self.watch.found_after(who, self.since):.1f}" for who in members)
         self.note(f"found after {times} s")
@@ -52,6 +53,11 @@ class Scene:
         self.watch.close()
         failed = f"{result.failed()} of {result.operations:.0f} operations failed ({may_fail} may), {result.lost:.0f} lost"
         print(f"{self.name}: {'; '.join([*self.notes, failed])}, GET p99 {result.p99_ms} ms", flush=True)
+        seen = [line for member in self.missed for line in result.observed(member)]
+        print("\n".join(f"    the runner: {line}" for line in seen), flush=True)
+        for member in self.missed:
+            if not result.observed(member):
+                raise RuntimeError(f"{self.name}: the runner did not see what became of {member}:\n{result.log}")
         if "CORRECTNESS  PASS" not in result.log or result.lost != 0 or result.failed() > may_fail or result.exit_code != 0:
             raise RuntimeError(f"{self.name}: exit code {result.exit_code}\n{result.log}")
         self.release.uninstall()
