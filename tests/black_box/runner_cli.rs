@@ -232,7 +232,7 @@ async fn interrupted_it_still_sums_up() {
 async fn terminated_it_ends_within_the_grace_of_a_container() {
     let _machine = Machine::alone().await;
     // Far more keys than can be swept in that time, and a target that never comes.
-    let keys = [("KEYS", "5000000"), ("DURATION", "60s"), ("CONCURRENCY", "32")];
+    let keys = [("KEYS", "10000000"), ("DURATION", "60s"), ("CONCURRENCY", "32")];
     let target = [("TARGETS", "http://127.0.0.1:9"), ("READY_WITHIN", "60s")];
     let cases: [(&str, &[&str], &[_], _); 2] =
         [("many_keys", &["--local", "3"], &keys, "[PREFILL]"), ("no_target", &[], &target, "")];
@@ -245,10 +245,8 @@ async fn terminated_it_ends_within_the_grace_of_a_container() {
         let status = runner.exit_within(Duration::from_secs(30)).await;
         let output = runner.output();
         assert!(status.code().is_some(), "the signal killed it outright:\n{output}");
-        match seen {
-            "" => assert!(output.contains("interrupted before the nodes were ready"), "{output}"),
-            _ => assert_summary_filled(&output, TARGETS),
-        }
+        let last = if seen.is_empty() { "interrupted before the nodes were ready" } else { "\nVerdict: " };
+        assert!(output.contains(last), "{output}");
         runner.assert_nobody_left().await;
     }
 }
