@@ -55,6 +55,9 @@ class Cluster:
     def close(self) -> None:
         self._proxy.terminate()
         self._proxy.wait()
+        # The last node of a mesh would wait for another one.
+        self.kubectl("delete", "statefulsets,jobs", "--all", "--wait=false", check=False)
+        self.kubectl("delete", "pods", "--all", "--force", "--grace-period=0", check=False)
         run("kubectl", "delete", "namespace", self.namespace, "--wait=true", "--timeout=120s", check=False)
 
     def kubectl(self, *arguments: str, check: bool = True, given: str | None = None) -> str:

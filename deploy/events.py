@@ -60,7 +60,6 @@ class Scene:
                 raise RuntimeError(f"{self.name}: the runner did not see what became of {member}:\n{result.log}")
         if "CORRECTNESS  PASS" not in result.log or result.lost != 0 or result.failed() > may_fail or result.exit_code != 0:
             raise RuntimeError(f"{self.name}: exit code {result.exit_code}\n{result.log}")
-        self.release.uninstall()
 
 
 def node(ordinal: int) -> str:
@@ -272,7 +271,6 @@ def runner_stopped(cluster: Cluster) -> None:
     print(f"runner_stopped: ended {took:.1f} s after SIGTERM, in the prefill of 5 000 000 keys", flush=True)
     if "Verdict:" not in log or took > 30:
         raise RuntimeError(f"no verdict, or too late:\n{log}")
-    release.uninstall()
 
 
 EVENTS = [

@@ -159,6 +159,8 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn event(kind: &'static str, node: &str) -> ObservedEvent {
@@ -189,9 +191,9 @@ mod tests {
     fn what_the_run_ordered_is_no_event() {
         let crash = FaultRecord::example(1, 1.0);
         let partition = FaultRecord::example(0, 1.0);
-        assert!(is_ordered(&event("restarted", "a"), &[crash.clone()], 9.0));
-        assert!(!is_ordered(&event("restarted", "b"), &[crash.clone()], 9.0), "another node");
-        assert!(!is_ordered(&event("restarted", "a"), &[partition.clone()], 9.0), "a partition ends no process");
+        assert!(is_ordered(&event("restarted", "a"), from_ref(&crash), 9.0));
+        assert!(!is_ordered(&event("restarted", "b"), from_ref(&crash), 9.0), "another node");
+        assert!(!is_ordered(&event("restarted", "a"), from_ref(&partition), 9.0), "a partition ends no process");
         assert!(is_ordered(&event("dead", "x:1"), &[partition], 9.0));
         assert!(!is_ordered(&event("restarted", "a"), &[crash], 11.0), "long after it");
         assert!(!is_ordered(&event("dead", "x:1"), &[], 9.0));
