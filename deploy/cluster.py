@@ -49,7 +49,7 @@ class Cluster:
     def __init__(self, image: str, namespace: str):
         self.image, self.namespace = image, namespace
         run("kubectl", "create", "namespace", namespace)
-        self._proxy = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
+        self._proxy = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self._url = "http://" + self._proxy.stdout.readline().split()[-1]
 
     def close(self) -> None:

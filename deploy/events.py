@@ -88,6 +88,7 @@ def three_five_three(cluster: Cluster) -> None:
     scene = Scene(cluster, "three_five_three", DURATION="45s")
     cluster.kubectl("scale", f"statefulset/{RELEASE}", "--replicas=5")
     scene.in_sync(5)
+    scene.since = time.monotonic()
     cluster.kubectl("scale", f"statefulset/{RELEASE}", "--replicas=3")
     scene.found(node(3), node(4))
     scene.in_sync(3)
