@@ -20,7 +20,7 @@ SMALL = {
     "run": {
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         # What fails is counted here, not judged by a percentage; whoever looks at /cluster meanwhile does no harm.
-        "settings": {"CONCURRENCY": 32, "RATE": 1000, "KEYS": 10000, "DURATION": "30s", "ERRORS_MAX_PERCENT": 100},
+        "settings": {"CONCURRENCY": 32, "RATE": 300, "KEYS": 10000, "DURATION": "30s", "ERRORS_MAX_PERCENT": 100},
     },
 }
 
@@ -183,6 +183,10 @@ class Result:
     def observed(self, name: str) -> list[str]:
         """What the runner saw of a node and had not ordered."""
         return re.findall(rf"\[OBSERVED\] (t=\S+ \S*\b{name}\b.*)", self.log)
+
+    def invalid(self) -> list[str]:
+        """Why the measurement is invalid, without the figures."""
+        return re.findall(r"^INVALID ([^:\n]*)", self.log, re.MULTILINE)
 
     def failed(self) -> int:
         return int(self.errors + self.unknown)

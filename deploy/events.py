@@ -58,7 +58,9 @@ class Scene:
         for member in self.missed:
             if not result.observed(member):
                 raise RuntimeError(f"{self.name}: the runner did not see what became of {member}:\n{result.log}")
-        if "CORRECTNESS  PASS" not in result.log or result.lost != 0 or result.failed() > may_fail or result.exit_code != 0:
+        # A machine that is too slow for the load proves as much about the mesh.
+        is_valid = result.exit_code == 0 or (result.exit_code == 2 and result.invalid() == ["the rate was too high"])
+        if "CORRECTNESS  PASS" not in result.log or result.lost != 0 or result.failed() > may_fail or not is_valid:
             raise RuntimeError(f"{self.name}: exit code {result.exit_code}\n{result.log}")
 
 
@@ -128,9 +130,9 @@ def host_drained(cluster: Cluster) -> None:
 
 
 def killed_for_memory(cluster: Cluster) -> None:
-    """The kernel kills a node because its container is full, by files in memory that count for it."""
+    """The kernel kills a node because its container is full, by files in memory that count for it: 64 MiB beside what it holds."""
     limits = {"nodes": {"resources": {"requests": {"memory": "96Mi"}, "limits": {"memory": "96Mi"}}}}
-    scene = Scene(cluster, "killed_for_memory", limits, DURATION="45s", VALUE_BYTES=1000)
+    scene = Scene(cluster, "killed_for_memory", limits, DURATION="45s", VALUE_BYTES=2500)
     fill = ["kubectl", "--namespace", cluster.namespace, "exec", node(1), "--", "sh", "-c", "cat /dev/zero >/dev/shm/full"]
     subprocess.run(fill, capture_output=True, timeout=60, check=False)
 
