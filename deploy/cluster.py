@@ -63,7 +63,7 @@ class Cluster:
     def kubectl(self, *arguments: str, check: bool = True, given: str | None = None) -> str:
         return run("kubectl", "--namespace", self.namespace, *arguments, check=check, given=given)
 
-    def get(self, path: str, timeout_s: float = 2.0):
+    def get(self, path: str, timeout_s: float = 5.0):
         """JSON of the API server; nothing if there is none."""
         try:
             with urllib.request.urlopen(self._url + path, timeout=timeout_s) as response:

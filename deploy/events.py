@@ -159,10 +159,14 @@ def pending_pod(cluster: Cluster) -> None:
     before = scene.release.values
     more = {"nodes": {"resources": {"requests": {"memory": "9Ti"}, "limits": {"memory": "9Ti"}}}}
     scene.release.helm("upgrade", values=more)
-    until("a Pending pod", lambda: cluster.pods(RELEASE)[2]["status"]["phase"] == "Pending", 30)
+
+    def phases() -> list[str]:
+        return until("three pods", lambda: [pod["status"]["phase"] for pod in cluster.pods(RELEASE)], 30)
+
+    until("a Pending pod", lambda: phases()[2:] == ["Pending"], 60)
     scene.found(node(2))
     time.sleep(8)
-    if [pod["status"]["phase"] for pod in cluster.pods(RELEASE)][:2] != ["Running", "Running"]:
+    if phases()[:2] != ["Running", "Running"]:
         raise RuntimeError("the upgrade went on while its first pod was Pending")
     run("helm", "rollback", RELEASE, "--namespace", cluster.namespace)
     scene.release.values = before
@@ -295,9 +299,9 @@ def main() -> int:
             known[name](cluster)
         except Skipped as reason:
             print(f"{name}: skipped: {reason}", flush=True)
-        except (RuntimeError, subprocess.SubprocessError) as reason:
+        except (RuntimeError, LookupError, StopIteration, subprocess.SubprocessError) as reason:
             failed.append(name)
-            print(f"{name}: FAILED: {reason}", flush=True)
+            print(f"{name}: FAILED: {type(reason).__name__} {reason}", flush=True)
         finally:
             cluster.close()
     print(f"{len(names) - len(failed)} of {len(names)} events passed{''.join(f', {name} failed' for name in failed)}")
