@@ -171,7 +171,7 @@ def pending_pod(cluster: Cluster) -> None:
     run("helm", "rollback", RELEASE, "--namespace", cluster.namespace)
     scene.release.values = before
     scene.note("the upgrade stood still at one Pending pod and was rolled back")
-    # Kubernetes leaves a pod of a broken revision where it is.
+    # A pod of a broken revision may stay where it is.
     cluster.kubectl("delete", "pod", node(2))
     scene.in_sync(3)
     scene.end(may_fail=CONCURRENCY)

@@ -83,8 +83,8 @@ def upgraded_under_load(release: Release) -> None:
     del release.values["nodes"]["settings"]["READ_PER_TRY_MS"]
     result = load.result()
     expect(result, 0, "CORRECTNESS PASS", "0 lost, 0 wrong")
-    outcomes = next((line for line in result.log.splitlines() if "errors" in line and "Outcomes" in line or "· 0 errors" in line), "")
-    print(f"upgraded in {upgraded - began:.1f} s, rolled back in {back - upgraded:.1f} s under load; {outcomes.strip()}", flush=True)
+    outcomes = " ".join(result.log.split("Outcomes", 1)[1].split("\n\n", 1)[0].split())
+    print(f"upgraded in {upgraded - began:.1f} s, rolled back in {back - upgraded:.1f} s under load: {outcomes}", flush=True)
 
 
 def a_shard_that_dies(release: Release) -> None:

@@ -76,7 +76,17 @@ pub fn fitted(text: &str, stream: impl AsFd) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
+
+    #[test]
+    fn a_terminal_that_does_not_know_its_size_is_one() -> std::io::Result<()> {
+        let terminal = File::options().read(true).write(true).open("/dev/ptmx")?;
+        assert_eq!(columns_of(&terminal), Some(COLUMNS));
+        assert_eq!(columns_of(&File::open("/dev/null")?), None);
+        Ok(())
+    }
 
     #[test]
     fn long_lines_hang_below_their_own_beginning() {
