@@ -270,8 +270,7 @@ impl Report {
 
     pub(crate) fn new(plan: &Plan, recorder: &Recorder, mut observed: Observed) -> Self {
         let totals = totals(recorder, observed.load_time.as_secs_f64());
-        let ids = observed.ids.clone();
-        let evicted = observed.evicted();
+        let (ids, evicted) = (observed.ids.clone(), observed.evicted());
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let kept = recorder.aftermath.kept.by_reason();
         let traced = kept.values().any(|kept| kept.count > 0);
