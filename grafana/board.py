@@ -343,6 +343,7 @@ def annotations() -> list[dict]:
         annotation("Kills", "red", f'{event}{{{RUN},action="begun",kind="crash"}}', "crash {{target}}", "kind,target"),
         annotation("Faults", "orange", f'{event}{{{RUN},action="begun",kind!="crash"}}', "{{kind}} {{target}}", "kind,target"),
         annotation("Phases", "purple", f'{event}{{{RUN},action=~"silent|dead|back|ready|healed|recovered"}}', "{{action}} {{target}}", "action,kind,target"),
+        annotation("Observed", "yellow", f'{event}{{{RUN},action="observed"}}', "{{kind}} {{target}}", "kind,target"),
         annotation("Starts", "blue", "mesh_start_timestamp_seconds", "{{node}} started", "node"),
     ]
 

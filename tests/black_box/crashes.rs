@@ -49,6 +49,8 @@ async fn twenty_crashes_in_one_run_lose_nothing() {
         assert!(time("silent_at_s") >= time("begun_at_s") && time("ended_at_s") > time("silent_at_s"), "{kill}");
         ready_at_s = time("ready_at_s");
     }
+    let observed = results["observed"].as_array().expect("a list of events");
+    assert!(observed.iter().all(|event| event["kind"] != "restarted"), "the run ordered all of it: {observed:?}");
     let integrity = &results["integrity"];
     assert!(integrity["examples"].as_array().is_some_and(Vec::is_empty), "{output}");
     for kind in ["wrong_object", "corrupt", "never_written", "missing", "resurrected"] {

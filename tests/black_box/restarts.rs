@@ -53,6 +53,12 @@ async fn restarts_of_one_two_and_all_nodes_at_once_lose_nothing() {
     let results = runner.results();
     assert!(results["integrity"]["examples"].as_array().is_some_and(Vec::is_empty), "{output}");
     assert_eq!(results["sweep"]["lost"], 0, "{output}");
+    // The runner has ordered none of it, and names what it saw.
+    let restarted: Vec<_> =
+        results["observed"].as_array().expect("a list").iter().filter(|event| event["kind"] == "restarted").collect();
+    assert!(targets.split(',').all(|target| restarted.iter().any(|event| event["node"] == target)), "{restarted:?}");
+    assert!(restarted.len() <= ROUNDS * NODES * (NODES + 1) / 2, "{restarted:?}");
+    assert!(output.contains("[OBSERVED]") && output.contains("  not ordered  at "), "{output}");
     let count = |field: &str| results["totals"][field].as_u64().expect("a count");
     assert!(count("total") >= 500, "too little load to prove anything:\n{output}");
     println!("{} of {} operations failed", count("errors") + count("indeterminate"), count("total"));

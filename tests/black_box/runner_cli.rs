@@ -229,6 +229,29 @@ async fn interrupted_it_still_sums_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminated_it_ends_within_the_grace_of_a_container() {
+    let _machine = Machine::alone().await;
+    // Far more keys than can be swept in that time, and a target that never comes.
+    let keys = [("KEYS", "10000000"), ("DURATION", "60s"), ("CONCURRENCY", "32")];
+    let target = [("TARGETS", "http://127.0.0.1:9"), ("READY_WITHIN", "60s")];
+    let cases: [(&str, &[&str], &[_], _); 2] =
+        [("many_keys", &["--local", "3"], &keys, "[PREFILL]"), ("no_target", &[], &target, "")];
+    for (test, arguments, settings, seen) in cases {
+        let mut runner = Runner::start(test, arguments, settings);
+        let under_way = async || runner.output().contains(seen).then_some(());
+        eventually("a line of progress", Duration::from_secs(40), under_way).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        kill_process(Pid::from_child(&runner.child), Signal::TERM).unwrap();
+        let status = runner.exit_within(Duration::from_secs(30)).await;
+        let output = runner.output();
+        assert!(status.code().is_some(), "the signal killed it outright:\n{output}");
+        let last = if seen.is_empty() { "interrupted before the nodes were ready" } else { "\nVerdict: " };
+        assert!(output.contains(last), "{output}");
+        runner.assert_nobody_left().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_outright_it_leaves_nobody_either() {
     let _machine = Machine::alone().await;
     let mut runner = Runner::start("killed", &["--local", "3"], &[("DURATION", "60s"), ("KEYS", "500")]);

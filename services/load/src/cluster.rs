@@ -78,6 +78,9 @@ pub struct MemberSeen {
     pub id: String,
     /// `alive`, `suspect`, `dead` or `left`.
     pub state: String,
+    /// Where its peers reach it.
+    #[serde(default)]
+    pub addr: String,
     /// Its latest incarnation.
     #[serde(default)]
     pub incarnation: u64,
@@ -117,6 +120,12 @@ pub trait Cluster {
 
     /// Whether a node takes traffic; an error if it does not answer at all.
     fn ready(&self, node: NodeIndex) -> impl Future<Output = Result<bool, String>>;
+
+    /// The addresses that a node's name has now; none if it has none, or is no name.
+    fn addresses(&self, node: NodeIndex) -> impl Future<Output = Vec<String>> {
+        let _ = node;
+        std::future::ready(Vec::new())
+    }
 
     /// Kills a node: no graceful shutdown.
     fn kill(&self, node: NodeIndex) -> impl Future<Output = Result<(), String>>;

@@ -158,6 +158,12 @@ impl Cluster for HttpCluster {
         self.is_ready(node.0).await
     }
 
+    async fn addresses(&self, node: NodeIndex) -> Vec<String> {
+        let name = self.urls[node.0].trim_start_matches("http://").to_owned();
+        let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host(name)).await;
+        found.into_iter().flatten().flatten().map(|address| address.ip().to_string()).collect()
+    }
+
     async fn kill(&self, node: NodeIndex) -> Result<(), String> {
         self.strike(node, "mode=crash", STRUCK_WITHIN).await
     }

@@ -95,7 +95,12 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
     let http = &settings.http;
     let victim = settings.victim(targets).map_err(|mistake| mistake.to_string())?;
     let faults = settings.faults(targets).map_err(|mistake| mistake.to_string())?;
-    let health = startup::find_targets(targets, http, cluster).await?;
+    let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let health = tokio::select! {
+        health = startup::find_targets(targets, http, cluster) => health?,
+        // As a container's first process it would ignore the signal.
+        () = interrupts.next() => return Err("interrupted before the nodes were ready".to_owned()),
+    };
     startup::allow_faults("FAULTS", &faults, targets, cluster).await?;
     let names = targets.iter().map(TargetUrl::url).collect();
     let mut plan = settings.load.plan(names, startup::threads(), &http.set_ttl_ms);

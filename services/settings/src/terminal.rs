@@ -1,7 +1,7 @@
 //! Text in lines that fit the terminal it is printed to. What goes to a file or a pipe is left as it is, for programs that
 //! look for a line.
 
-use std::os::fd::AsFd;
+use std::{io::IsTerminal, os::fd::AsFd};
 
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm, core::Word};
@@ -14,9 +14,10 @@ const COLUMNS_MIN: usize = 40;
 
 /// How many columns the terminal has that `stream` goes to; nothing if it is none.
 pub fn columns_of(stream: impl AsFd) -> Option<usize> {
-    let (Width(columns), _) = terminal_size_of(stream)?;
-    // A terminal that does not know its size says 0.
-    Some(if columns == 0 { COLUMNS } else { usize::from(columns).max(COLUMNS_MIN) })
+    let is_terminal = stream.as_fd().is_terminal();
+    // One that does not know its size, such as a container's, has none.
+    let columns = terminal_size_of(stream).map_or(COLUMNS, |(Width(columns), _)| usize::from(columns).max(COLUMNS_MIN));
+    is_terminal.then_some(columns)
 }
 
 /// Each line of `text` in lines of at most `columns`. What follows a line's first begins `hanging` columns further to the
@@ -75,7 +76,17 @@ pub fn fitted(text: &str, stream: impl AsFd) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
+
+    #[test]
+    fn a_terminal_that_does_not_know_its_size_is_one() -> std::io::Result<()> {
+        let terminal = File::options().read(true).write(true).open("/dev/ptmx")?;
+        assert_eq!(columns_of(&terminal), Some(COLUMNS));
+        assert_eq!(columns_of(&File::open("/dev/null")?), None);
+        Ok(())
+    }
 
     #[test]
     fn long_lines_hang_below_their_own_beginning() {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
-    faults::{FaultRecord, heal_all, inject, unix_ms},
+    faults::{FaultRecord, ObservedEvent, heal_all, inject, observe, unix_ms},
     live::Stage,
     plan::Plan,
     report::{Report, Step, numbers, without_scheme},
@@ -58,6 +58,8 @@ pub(crate) struct Observed {
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
     pub(crate) faults: Vec<FaultRecord>,
+    /// What happened to the nodes and was not ordered.
+    pub(crate) observed: Vec<ObservedEvent>,
     /// Why the mesh had not recovered from the faults.
     pub(crate) not_whole: Option<String>,
     pub(crate) interrupted: bool,
@@ -125,10 +127,16 @@ impl Observed {
         (age_ms > 0).then(|| age_ms as f64 / 1000.0 / self.evicted().max(1) as f64)
     }
 
-    /// Whether the nodes' counters cover the whole run: each has answered, and none was restarted.
+    /// Whether the nodes' counters cover the whole run: each has answered, and none was restarted. In a container every process is
+    /// number 1.
     pub(crate) fn counters_are_whole(&self) -> bool {
+        let was_restarted = |end: &NodeStats| {
+            let run_ms = self.times.counted_after.saturating_sub(self.times.began);
+            end.own("uptime_ms").is_some_and(|uptime_ms| uptime_ms < run_ms)
+        };
         let is_same = |(start, end): (&Option<NodeStats>, &Option<NodeStats>)| {
-            start.as_ref().zip(end.as_ref()).is_some_and(|(start, end)| end.is_same_process(start))
+            let both = start.as_ref().zip(end.as_ref());
+            both.is_some_and(|(start, end)| end.is_same_process(start) && !was_restarted(end))
         };
         let last = self.last_stats();
         !last.is_empty() && self.stats_at_start.iter().zip(last).all(is_same)
@@ -165,8 +173,8 @@ const SWEEP_MIN: Duration = Duration::from_secs(10);
 const PREFILL_FAILS_AFTER: Duration = Duration::from_millis(4500);
 const PREFILL_HANGS_AFTER: Duration = Duration::from_secs(15);
 
-/// Runs the plan with one client per thread. A signal (SIGINT, SIGTERM, SIGHUP) ends the load early, a second one also all
-/// waiting that is left; the report is made in any case.
+/// Runs the plan with one client per thread. A signal (SIGINT, SIGTERM, SIGHUP) ends the load early, a second one, or 20 s after
+/// SIGTERM, also all waiting that is left; the report is made in any case.
 ///
 /// # Errors
 /// Why the run could not be made at all.
@@ -308,6 +316,7 @@ async fn load(
     let (sampler, rows) = (RefCell::default(), RefCell::<Rows>::default());
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
+    let seen = RefCell::default();
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -321,6 +330,7 @@ async fn load(
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
             when((!run.plan.faults.is_empty()).then_some(()), |()| inject(run, cluster, &faults)),
+            observe(run, cluster, &faults, &seen),
         )
     };
     let steps = RefCell::default();
@@ -333,7 +343,7 @@ async fn load(
     rows.into_inner().finish(run, &faults.borrow());
     console.clear();
     observed.standstills = standstills.finish();
-    observed.faults = faults.into_inner();
+    (observed.faults, observed.observed) = (faults.into_inner(), seen.into_inner());
     observed.steps = steps.into_inner();
     loaded?;
     observed.times.load_ended = unix_ms();

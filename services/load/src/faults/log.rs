@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 /// Something that happened to a node.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// `begun`, `healed` or `recovered`; of a crash and a stop also `silent`, `dead`, `back` and `ready`.
+    /// `begun`, `healed` or `recovered`; of a crash and a stop also `silent`, `dead`, `back` and `ready`; `observed` if it was not
+    /// ordered.
     pub action: Cow<'static, str>,
-    /// The fault, by its word in FAULTS.
+    /// The fault, by its word in FAULTS; what was observed: `restarted`, `joined`, `left` or `dead`.
     pub kind: Cow<'static, str>,
     /// The place of the fault, as in FAULTS; a node that KILL_MODE chose as in TARGETS.
     pub target: String,
@@ -31,7 +32,7 @@ pub struct FaultLog {
 
 impl FaultLog {
     /// Notes that a fault has come so far now.
-    pub(crate) fn note(&self, action: &'static str, kind: &'static str, target: &str) {
+    pub(crate) fn note(&self, action: &'static str, kind: impl Into<Cow<'static, str>>, target: &str) {
         self.moments.lock().push(Moment {
             action: action.into(),
             kind: kind.into(),

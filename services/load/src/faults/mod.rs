@@ -3,6 +3,7 @@
 
 mod kills;
 mod log;
+mod observed;
 mod order;
 mod plan;
 mod record;
@@ -22,6 +23,7 @@ pub use self::{
 };
 pub(crate) use self::{
     log::{FaultLog, unix_ms},
+    observed::{ObservedEvent, observe},
     record::FaultRecord,
     recovery::{broken, judge, too_much},
     run::{heal_all, inject},

@@ -3,8 +3,12 @@
 use super::{
     Page,
     numbers::{cell, grouped},
+    without_scheme,
 };
-use crate::faults::{FaultRecord, RepeatedFault};
+use crate::faults::{FaultRecord, ObservedEvent, RepeatedFault};
+
+/// So many events that were not ordered are listed.
+const OBSERVED_SHOWN: usize = 20;
 
 /// Writes what became of the faults; nothing if there were none.
 pub(super) fn write(out: &mut Page, faults: &[FaultRecord], repeated: &[RepeatedFault]) {
@@ -51,6 +55,20 @@ fn medians(out: &mut Page, repeated: &RepeatedFault) {
         let Some(spread) = spread else { continue };
         let of = if spread.of < repeated.times { format!(" (of {})", spread.of) } else { String::new() };
         out.line(&format!("    {name:<21}{:>8.2}   {:.2} to {:.2}{of}", spread.median, spread.low, spread.high));
+    }
+}
+
+/// Writes what happened to the nodes and was not ordered, below the faults if there are any; nothing if there was nothing.
+pub(super) fn write_observed(out: &mut Page, observed: &[ObservedEvent], faults: &[FaultRecord]) {
+    if faults.is_empty() && !observed.is_empty() {
+        out.heading("Faults");
+    }
+    for (place, event) in observed.iter().take(OBSERVED_SHOWN).enumerate() {
+        let name = if place == 0 { "not ordered" } else { "" };
+        out.field(name, &format!("at {:.1} s {}", event.at_s, without_scheme(&event.words())));
+    }
+    if observed.len() > OBSERVED_SHOWN {
+        out.field("", &format!("and {} more", observed.len() - OBSERVED_SHOWN));
     }
 }
 

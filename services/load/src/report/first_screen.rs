@@ -10,7 +10,12 @@ use super::{
     verdict::Measurement,
     verdict_lines::{GREEN, RED, VerdictLine, YELLOW},
 };
-use crate::{Op, Phase, exec::Sample, faults::FaultRecord, stats::P99Reconciled};
+use crate::{
+    Op, Phase,
+    exec::Sample,
+    faults::{FaultRecord, ObservedEvent},
+    stats::P99Reconciled,
+};
 
 /// The columns of a label in the tables, before the count.
 const LABEL_COLUMNS: usize = 25;
@@ -45,6 +50,7 @@ pub(crate) fn first_screen(report: &Report, page: Page) -> String {
     latency(&mut screen, report);
     screen.gap();
     faults(&mut screen, report);
+    observed(&mut screen, &report.observed);
     for op in Op::ALL {
         parts(&mut screen, report, op);
     }
@@ -241,6 +247,17 @@ fn faults(out: &mut Screen, report: &Report) {
     let failed = phases.map(|phase| grouped(report.failed_by_phase[phase.index()]));
     out.line(Rank::Always, &fault_line("  errors + outcome unknown", &failed));
     out.field(Rank::Always, "  recovered", &recovered(&report.faults));
+}
+
+/// How many nodes did what that the run had not ordered, and the first of it.
+fn observed(out: &mut Screen, observed: &[ObservedEvent]) {
+    let Some(first) = observed.first() else { return };
+    let count = |kind| observed.iter().filter(|event| event.kind == kind).count();
+    let counts = ["restarted", "left", "dead", "joined"].map(|kind| (count(kind), kind));
+    let counts: Vec<_> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
+    let first = format!("{:.1} s {}", first.at_s, without_scheme(&first.words()));
+    out.field(Rank::Always, "Not ordered", &format!("{}; first at {first}", counts.join(", ")));
 }
 
 fn fault_line(label: &str, cells: &[String; 3]) -> String {

@@ -43,7 +43,7 @@ use self::{
 use crate::{
     ErrorKind, Guarantee, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Milestones, Observed, Sample, Standstill},
-    faults::{FaultRecord, RepeatedFault, add_timelines, judge, too_much},
+    faults::{FaultRecord, ObservedEvent, RepeatedFault, add_timelines, judge, too_much},
     history::Integrity,
     plan::Plan,
     results::{Machine, Recorded, Versions},
@@ -127,6 +127,8 @@ pub struct Report {
     pub faults: Vec<FaultRecord>,
     /// Of each kind of fault that struck several times.
     pub repeated: Vec<RepeatedFault>,
+    /// What happened to the nodes and this run did not order.
+    pub observed: Vec<ObservedEvent>,
     /// When the runner itself stood still.
     pub standstills: Vec<Standstill>,
     /// The nodes' WRITE_CONCERN, if they report it.
@@ -281,8 +283,7 @@ impl Report {
 
     pub(crate) fn new(plan: &Plan, recorder: &Recorder, mut observed: Observed) -> Self {
         let totals = totals(recorder, observed.load_time.as_secs_f64());
-        let ids = observed.ids.clone();
-        let evicted = observed.evicted();
+        let (ids, evicted) = (observed.ids.clone(), observed.evicted());
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let faults = faults(recorder, &mut observed);
         let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
@@ -329,6 +330,7 @@ impl Report {
             repeated: RepeatedFault::all(&faults),
             faults,
             objectives,
+            observed: observed.observed,
             standstills: observed.standstills,
             write_concern: observed.write_concern,
             not_whole: observed.not_whole,

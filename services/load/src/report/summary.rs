@@ -40,6 +40,7 @@ fn tables_of(out: &mut Page, report: &Report) {
     errors(out, report);
     integrity(out, report);
     fault_table::write(out, &report.faults, &report.repeated);
+    fault_table::write_observed(out, &report.observed, &report.faults);
     reconcile_table::write(out, report);
     slow_table::write(out, report);
 }

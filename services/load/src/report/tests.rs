@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ErrorKind, LoadSettings, NodeIndex, Op, OutcomeClass, Phase, Run, ValueTtls,
     exec::{Divergence, Observed, Sample, Standstill},
-    faults::FaultRecord,
+    faults::{FaultRecord, ObservedEvent},
     history::{Finding, Judgement, Violation},
     stats::{KeptFor, LegPart, P99Reconciled, Recorder, Series, SlowRequest, SpanFates, SweepTally, TraceReport, Way},
 };
@@ -126,6 +126,14 @@ fn happened(report: &mut Report) {
     (report.counters.size, report.counters.capacity) = (12_345_678_901, 123_456_789_012);
     report.cpu.node_us_per_op = vec![Some(123.4); 3];
     report.standstills = vec![Standstill { from_s: 40.0, to_s: 48.0 }];
+    let event = |kind: &'static str, address: Option<&str>| ObservedEvent {
+        at_s: 34.5,
+        kind: kind.into(),
+        node: target(1),
+        address: address.map(str::to_owned),
+    };
+    report.observed = vec![event("restarted", Some("2001:db8:1234:5678:90ab:cdef:1234:5678"))];
+    report.observed.extend((0..30).map(|_| event("joined", None)));
     report.not_whole = Some(format!("{} does not see {} alive", target(0), target(2)));
     report.divergences = vec![
         Divergence {
@@ -388,6 +396,17 @@ fn the_first_screen_of_a_plain_run_answers_in_a_few_lines() {
         open.contains("open loop, 2 000 ops/s offered, 2 000 achieved;") && open.contains("Service time, ms"),
         "{open}"
     );
+}
+
+#[test]
+fn what_the_run_did_not_order_is_named_with_its_time() {
+    let report = full_report();
+    let screen = first_screen::first_screen(&report, Page::new(Some(COLUMNS)));
+    assert!(screen.contains("\nNot ordered  1 restarted, 30 joined; first at 34.5 s"), "{screen}");
+    let summary = report.summary("", Page::new(None));
+    let lines: Vec<_> = summary.lines().filter(|line| line.contains("at 34.5 s ")).collect();
+    assert_eq!(lines.len(), 20, "{summary}");
+    assert!(lines[0].starts_with("  not ordered  at 34.5 s ") && summary.contains("and 11 more"), "{summary}");
 }
 
 #[test]

@@ -88,8 +88,10 @@ function drawAll() {
   }
 }
 
+const observed = run.observed || [];
 const spans = run.faults.filter(fault => known(fault.begun_at_s)).map(fault =>
-  [fault.begun_at_s, fault.recovered_at_s ?? fault.ended_at_s ?? run.load_s, fault.ended_at_s ?? run.load_s, fault.kind]);
+  [fault.begun_at_s, fault.recovered_at_s ?? fault.ended_at_s ?? run.load_s, fault.ended_at_s ?? run.load_s, fault.kind])
+  .concat(observed.map(event => [event.at_s, event.at_s, event.at_s, event.kind]));
 
 function shade(plot) {
   const { ctx, bbox } = plot;
@@ -267,6 +269,12 @@ function faults() {
   ])));
 }
 
+function notOrdered() {
+  if (!observed.length) return;
+  section("Observed, not ordered by this run", table(["at", "node", "what", "new address"],
+    observed.map(event => [seconds(event.at_s), short(event.node), event.kind, event.address || "–"]), [1, 2, 3]));
+}
+
 function slowest() {
   if (!run.slowest.length) return;
   const rows = [...run.slowest].sort((one, other) => other.response_ms - one.response_ms).slice(0, 25);
@@ -303,6 +311,7 @@ verdict();
 overview();
 whereP99Went();
 faults();
+notOrdered();
 outcomes();
 slowest();
 rest();
