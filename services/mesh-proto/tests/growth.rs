@@ -68,6 +68,7 @@ fn known_after(sim: &mut Sim) -> f64 {
     took.as_secs_f64()
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is how long it really takes")]
 fn ring_ms(members: usize) -> f64 {
     let of = |i: usize| (NodeId::from_name(&format!("node{i}")), Weight::new(4).unwrap());
     let members: Vec<_> = (0..members).map(of).collect();

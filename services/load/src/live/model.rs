@@ -228,7 +228,7 @@ impl Model {
         };
         let load = match self.stage {
             Stage::Start | Stage::Prefill => plan.load,
-            Stage::Load => plan.load.and(Some(Duration::from_millis(remaining))),
+            Stage::Load => plan.load.map(|_| Duration::from_millis(remaining)),
             Stage::Rest | Stage::Sweep => Some(Duration::ZERO),
         };
         let rest = match self.stage {
