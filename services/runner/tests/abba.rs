@@ -37,7 +37,8 @@ fn two_files_are_run_in_turn_and_compared_by_pairs() {
 #[test]
 fn a_file_that_is_not_there_is_named_before_any_run() {
     let mesh = FakeMesh::start();
-    let mut command = command(&mesh.targets(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(&mesh.targets(), &[("RESULTS", folder.path().to_str().unwrap())]);
     let (code, out) = told(&command.args(["compare", "--abba=1", "--", "no.toml", "none.toml"]).output().unwrap());
     assert!(code == 2 && out.contains("no.toml: cannot read it") && !out.contains("[ABBA]"), "{out}");
 }

@@ -27,6 +27,6 @@ pub(crate) use self::{
     record::FaultRecord,
     recovery::{broken, judge, too_much},
     run::{heal_all, inject},
-    timeline::{RepeatedFault, add_timelines},
+    timeline::{RepeatedFault, completed},
     verdict::{dead_at_once, strays, voids},
 };

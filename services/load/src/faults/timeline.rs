@@ -71,12 +71,17 @@ pub struct RepeatedFault {
     pub in_sync_s: Option<Spread>,
 }
 
-/// Adds its timeline to each fault.
-pub(crate) fn add_timelines(faults: &mut [FaultRecord], intervals: &Intervals, errors: &ErrorLog) {
+/// These, with the operations that failed meanwhile, and how the mesh came back.
+pub(crate) fn completed(mut faults: Vec<FaultRecord>, intervals: &Intervals, errors: &ErrorLog) -> Vec<FaultRecord> {
     for index in 0..faults.len() {
-        let timeline = timeline(faults, index, intervals, errors);
-        faults[index].timeline = timeline;
+        let timeline = timeline(&faults, index, intervals, errors);
+        let fault = &mut faults[index];
+        fault.timeline = timeline;
+        let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
+        (fault.errors, fault.outcome_unknown) =
+            fault.begun_at_s.map_or((0, 0), |begun_at_s| errors.between(begun_at_s, until_s));
     }
+    faults
 }
 
 fn timeline(faults: &[FaultRecord], index: usize, intervals: &Intervals, errors: &ErrorLog) -> Option<Timeline> {
@@ -220,9 +225,8 @@ mod tests {
         for at_ms in [3_000, 20_300, 22_100, 45_000] {
             errors.add(ErrorKind::Closed, Duration::from_millis(at_ms), String::new);
         }
-        let mut faults = [fault(20.0)];
-        add_timelines(&mut faults, &intervals(20..24, 20..22), &errors);
-        let [FaultRecord { timeline: Some(found), .. }] = &faults else { panic!("a timeline") };
+        let faults = completed(vec![fault(20.0)], &intervals(20..24, 20..22), &errors);
+        let [FaultRecord { timeline: Some(found), .. }] = &faults[..] else { panic!("a timeline") };
         assert!(near(found.first_error_s, 0.3) && near(found.last_error_s, 2.1), "{found:?}");
         // Of the two seconds from the third on, one in a hundred operations is slow: not more than before takes a p99 for.
         assert!(near(found.p99_back_s, 3.0) && near(found.hit_ratio_back_s, 2.0), "{found:?}");
@@ -232,8 +236,7 @@ mod tests {
     #[test]
     fn what_never_left_is_back_at_once_and_what_stays_is_not() {
         let found = |slow| {
-            let mut faults = [fault(20.0)];
-            add_timelines(&mut faults, &intervals(slow, 0..0), &ErrorLog::default());
+            let faults = completed(vec![fault(20.0)], &intervals(slow, 0..0), &ErrorLog::default());
             faults[0].timeline.clone().unwrap_or_default()
         };
         let (quiet, slow) = (found(0..0), found(20..60));
@@ -243,16 +246,15 @@ mod tests {
 
     #[test]
     fn a_fault_without_a_quiet_time_before_it_has_no_baseline() {
-        let mut faults = [fault(20.0), fault(22.0)];
-        add_timelines(&mut faults, &intervals(0..0, 0..0), &ErrorLog::default());
-        let baselines = faults.map(|fault| fault.timeline.and_then(|timeline| timeline.baseline_p99_ms).is_some());
-        assert_eq!(baselines, [true, false]);
+        let faults = completed(vec![fault(20.0), fault(22.0)], &intervals(0..0, 0..0), &ErrorLog::default());
+        let has_baseline =
+            |fault: &FaultRecord| fault.timeline.as_ref().is_some_and(|timeline| timeline.baseline_p99_ms.is_some());
+        assert_eq!(faults.iter().map(has_baseline).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
     fn faults_of_one_kind_are_summed_up() {
-        let mut faults = [fault(10.0), fault(40.0)];
-        add_timelines(&mut faults, &intervals(10..12, 0..0), &ErrorLog::default());
+        let faults = completed(vec![fault(10.0), fault(40.0)], &intervals(10..12, 0..0), &ErrorLog::default());
         let all = RepeatedFault::all(&faults);
         assert!(
             all.len() == 1 && all[0].times == 2 && all[0].in_sync_s.is_some_and(|spread| spread.of == 2),

@@ -43,7 +43,7 @@ use self::{
 use crate::{
     ErrorKind, Guarantee, NodeIndex, NodeStats, Op, OutcomeClass, Phase, SpanFates,
     exec::{Divergence, Milestones, Observed, Sample, Standstill},
-    faults::{FaultRecord, ObservedEvent, RepeatedFault, add_timelines, judge, too_much},
+    faults::{FaultRecord, ObservedEvent, RepeatedFault, completed, judge, too_much},
     history::Integrity,
     plan::Plan,
     results::{Machine, Recorded, Versions},
@@ -285,7 +285,7 @@ impl Report {
         let totals = totals(recorder, observed.load_time.as_secs_f64());
         let (ids, evicted) = (observed.ids.clone(), observed.evicted());
         let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
-        let faults = faults(recorder, &mut observed);
+        let faults = completed(std::mem::take(&mut observed.faults), &observed.recorded.intervals, &recorder.errors);
         let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
         let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
         // Those of a search are for each of its steps.
@@ -385,18 +385,6 @@ fn failed_by_phase(recorder: &Recorder) -> [u64; Phase::ALL.len()] {
 fn traces(recorder: &Recorder) -> Option<TraceReport> {
     let kept = recorder.aftermath.kept.by_reason();
     kept.values().any(|kept| kept.count > 0).then(|| TraceReport { kept, ..TraceReport::default() })
-}
-
-/// With the operations that failed meanwhile, and how the mesh came back.
-fn faults(recorder: &Recorder, observed: &mut Observed) -> Vec<FaultRecord> {
-    let mut faults = std::mem::take(&mut observed.faults);
-    add_timelines(&mut faults, &observed.recorded.intervals, &recorder.errors);
-    for fault in &mut faults {
-        let until_s = fault.recovered_at_s.unwrap_or(f64::INFINITY);
-        (fault.errors, fault.outcome_unknown) =
-            fault.begun_at_s.map_or((0, 0), |begun_at_s| recorder.errors.between(begun_at_s, until_s));
-    }
-    faults
 }
 
 fn totals(recorder: &Recorder, load_s: f64) -> Totals {
