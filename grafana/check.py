@@ -38,6 +38,7 @@ COMING: dict[str, str] = {}
 MAY_BE_EMPTY = {
     "Age of what is evicted": "nothing is evicted where there is room",
     "Alerts": "no alert need fire",
+    "annotation Observed": "all that happens is ordered by the run",
     "Spans taken by Jaeger": "there is no Jaeger in this check",
 }
 
