@@ -34,7 +34,7 @@ BUILT_IN = {
 # Metrics that a panel or an alert already asks for, and why nobody exposes them yet.
 COMING: dict[str, str] = {}
 
-# Panels that may be empty in a live check, and why.
+# Panels and annotations that may be empty in a live check, and why.
 MAY_BE_EMPTY = {
     "Age of what is evicted": "nothing is evicted where there is room",
     "Alerts": "no alert need fire",
@@ -122,8 +122,8 @@ def check_shape(say) -> None:
                 say(f"{title}: exemplars are only found through _bucket series")
             if re.search(r'\ble\s*[=!]', target["expr"]):
                 say(f"{title}: le is not matched literally; versions of Prometheus write it differently")
-    for name in MAY_BE_EMPTY.keys() - titles:
-        say(f"MAY_BE_EMPTY: there is no panel {name}")
+    for name in MAY_BE_EMPTY.keys() - {where for where, _ in queries()}:
+        say(f"MAY_BE_EMPTY: there is no panel or annotation {name}")
     sources = (board.OUTPUT.parent.parent / "provisioning" / "datasources" / "all.yml").read_text()
     for uid in ("prom", "jaeger"):
         if f"uid: {uid}" not in sources:
