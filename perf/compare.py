@@ -287,7 +287,7 @@ def page(compared: Compared, rounds: int, seconds: int) -> str:
     verdicts = ", ".join(f"{name} {' and '.join(sorted(compared.verdicts[name]))}" for name in names)
     text = f"""# The mesh beside Redis, Redis Cluster and memcached
 
-Made by `make compare` on {today}: {machine['cores']} cores of {machine['cpu_model']} for servers and client together, {machine['kernel']},
+Made by `make compare` on {today}: {machine['cores']} cores of {machine['cpu_model']} for servers and client together, {machine['kernel'].split('-')[0]},
 everything on loopback, load average {load_average:.1f} at the last run. Versions: runner {compared.example['versions']['runner']}; {versions}.
 The same client makes the same load for all and checks every answer: {int(LOAD['KEYS']):,} keys, uniform, {LOAD['SET_RATIO']} % SET,
 values of {LOAD['VALUE_BYTES']} bytes. {'One round' if rounds == 1 else f'Medians of {rounds} rounds'} of {seconds} s, in which the caches take turns. Correctness: {verdicts}.
@@ -313,6 +313,7 @@ CPU of one client thread per GET, {YARDSTICK_CLIENTS} connections without pipeli
 
 {table(['', 'µs per GET'], [[name, number(value)] for name, value in client.items()])}
 Ratio of the same round: {number(median(share))} ({number(min(share))} to {number(max(share))}); at most 1.2 is the target.
+`redis-benchmark` registers each socket anew for each request and each reply: most of its time is in the kernel.
 
 """
     text += """## What this does not say
