@@ -19,7 +19,7 @@ SMALL = {
     "nodes": {"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}},
     "run": {
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
-        # What fails is counted here, not judged by a percentage; whoever looks at /cluster meanwhile does no harm.
+        # What fails is counted here, not judged by a percentage; looking at /cluster meanwhile does no harm.
         "settings": {"CONCURRENCY": 32, "RATE": 300, "KEYS": 10000, "DURATION": "30s", "ERRORS_MAX_PERCENT": 100},
     },
 }

@@ -103,17 +103,16 @@ fn timeline(faults: &[FaultRecord], index: usize, intervals: &Intervals, errors:
         in_sync_s: fault.recovered_at_s.map(after),
         ..Timeline::default()
     };
-    let mut baseline = IntervalSum::default();
-    between(intervals, quiet_from, begun).iter().for_each(|interval| baseline.merge(interval));
+    let baseline = sum_of(&between(intervals, quiet_from, begun));
     if baseline.all.count() >= OPERATIONS_MIN {
         let limit = p99_ms(&baseline) * P99_FACTOR;
         let parts = between(intervals, begun, until);
         timeline.baseline_p99_ms = Some(p99_ms(&baseline));
-        timeline.p99_back_s =
-            back(&parts, |window| p99_ms(window) <= limit).map(|at| if at > 0.0 { after(at) } else { 0.0 });
+        let since = |at: f64| if at > 0.0 { after(at) } else { 0.0 };
+        timeline.p99_back_s = back(&parts, |window| p99_ms(window) <= limit).map(since);
         if let Some(least) = baseline.hit_ratio().map(|ratio| ratio - HITS_LOST_MAX) {
             let is_back = |window: &IntervalSum| window.hit_ratio().is_none_or(|ratio| ratio >= least);
-            timeline.hit_ratio_back_s = back(&parts, is_back).map(|at| if at > 0.0 { after(at) } else { 0.0 });
+            timeline.hit_ratio_back_s = back(&parts, is_back).map(since);
         }
     }
     Some(timeline)
@@ -124,6 +123,12 @@ fn between(intervals: &Intervals, from_s: f64, to_s: f64) -> Vec<IntervalSum> {
     intervals.between(time(from_s), time(to_s))
 }
 
+fn sum_of(parts: &[IntervalSum]) -> IntervalSum {
+    let mut sum = IntervalSum::default();
+    parts.iter().for_each(|part| sum.merge(part));
+    sum
+}
+
 fn p99_ms(sum: &IntervalSum) -> f64 {
     sum.all.percentile(99.0).as_secs_f64() * 1e3
 }
@@ -131,12 +136,7 @@ fn p99_ms(sum: &IntervalSum) -> f64 {
 /// Where the first window after the last that was not as before begins, in seconds after the load began; 0 if all windows were as
 /// before. Nothing if the last of them was not, or there are none.
 fn back(parts: &[IntervalSum], is_as_before: impl Fn(&IntervalSum) -> bool) -> Option<f64> {
-    let window = |parts: &[IntervalSum]| {
-        let mut sum = IntervalSum::default();
-        parts.iter().for_each(|part| sum.merge(part));
-        sum
-    };
-    let windows: Vec<bool> = parts.windows(WINDOW).map(|parts| is_as_before(&window(parts))).collect();
+    let windows: Vec<bool> = parts.windows(WINDOW).map(|parts| is_as_before(&sum_of(parts))).collect();
     match windows.iter().rposition(|is_as_before| !is_as_before) {
         _ if windows.is_empty() => None,
         None => Some(0.0),

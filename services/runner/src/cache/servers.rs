@@ -73,7 +73,7 @@ impl Servers {
 
     /// Raised whenever [`Self::topology`] changes.
     pub(super) fn version(&self) -> u64 {
-        // Relaxed: whoever is late meets one more redirection.
+        // Relaxed: a thread that is late meets one more redirection.
         self.version.load(Ordering::Relaxed)
     }
 
@@ -93,31 +93,30 @@ impl Servers {
 
     /// Takes note of who has the slots.
     pub(super) fn assign(&self, ranges: &[SlotRange]) {
-        let mut topology = Topology::clone(&self.topology());
-        let mut slots = topology.slots.take().unwrap_or_else(|| vec![0; SLOTS].into_boxed_slice());
-        for range in ranges {
-            let master = place_in(&mut topology, &range.master);
-            slots[range.from..=range.to].fill(u16::try_from(master).unwrap_or(0));
-        }
-        topology.slots = Some(slots);
-        self.replace(topology);
+        self.change(|topology| {
+            let mut slots = topology.slots.take().unwrap_or_else(|| vec![0; SLOTS].into_boxed_slice());
+            for range in ranges {
+                let master = place_in(topology, &range.master);
+                slots[range.from..=range.to].fill(u16::try_from(master).unwrap_or(0));
+            }
+            topology.slots = Some(slots);
+        });
     }
 
     /// The place of the server at this address, which joins the others if it is new.
     pub(super) fn place(&self, authority: &str) -> usize {
-        let known = self.topology();
-        if let Some(place) = known.place(authority) {
-            return place;
-        }
-        let mut topology = Topology::clone(&known);
-        let place = place_in(&mut topology, authority);
-        self.replace(topology);
-        place
+        let known = self.topology().place(authority);
+        known.unwrap_or_else(|| self.change(|topology| place_in(topology, authority)))
     }
 
-    fn replace(&self, topology: Topology) {
-        *self.topology.lock() = Arc::new(topology);
+    /// Makes a new topology of the one there is. One change at a time: none undoes another.
+    fn change<R>(&self, change: impl FnOnce(&mut Topology) -> R) -> R {
+        let mut held = self.topology.lock();
+        let mut topology = Topology::clone(&held);
+        let result = change(&mut topology);
+        *held = Arc::new(topology);
         self.version.fetch_add(1, Ordering::Relaxed);
+        result
     }
 }
 
@@ -159,6 +158,23 @@ mod tests {
         assert_eq!([1, 2].map(|place| servers.counted_as(place)), [NodeIndex(1), NodeIndex(0)]);
         assert_eq!((servers.place("c:3"), servers.place("d:4")), (2, 3));
         assert_eq!(servers.topology().servers[3].target.url(), "redis://d:4");
+    }
+
+    #[test]
+    fn servers_that_threads_meet_at_the_same_time_have_a_place_each() {
+        let servers = Servers::new(&["redis://a:1".parse().unwrap()], Some(&[range(0, 16_383, "a:1")]));
+        let meet = |thread: usize| {
+            for number in 0..100 {
+                let authority = format!("t{thread}:{number}");
+                let place = servers.place(&authority);
+                let topology = servers.topology();
+                assert!(topology.servers.get(place).is_some_and(|server| server.target.authority == authority));
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..4).for_each(|thread| drop(scope.spawn(move || meet(thread))));
+        });
+        assert_eq!(servers.topology().servers.len(), 401);
     }
 
     #[test]

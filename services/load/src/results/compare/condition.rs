@@ -19,6 +19,20 @@ impl Condition {
         let is_beyond = if self.is_above { change.percent > self.percent } else { change.percent < self.percent };
         is_beyond && change.is_significant
     }
+
+    /// Those that hold, each with the change; an error if there is no such figure.
+    pub(super) fn that_hold(conditions: &[Self], changes: &[Change]) -> Result<Vec<String>, String> {
+        let mut holding = Vec::new();
+        for condition in conditions {
+            let change = changes.iter().find(|change| change.figure == condition.figure);
+            let change =
+                change.ok_or_else(|| format!("--fail-on '{condition}': too few operations in these runs for it"))?;
+            if condition.holds(change) {
+                holding.push(format!("{condition}: {:+.1} %", change.percent));
+            }
+        }
+        Ok(holding)
+    }
 }
 
 impl FromStr for Condition {

@@ -124,15 +124,7 @@ impl Comparison {
         changes.extend(Change::once("cpu.client", "µs/op", client.0, client.1));
         let nodes = a.nodes_us_per_op().zip(b.nodes_us_per_op());
         changes.extend(nodes.and_then(|(a, b)| Change::once("cpu.nodes", "µs/op", a, b)));
-        let mut failed = Vec::new();
-        for condition in conditions {
-            let change = changes.iter().find(|change| change.figure == condition.figure);
-            let change =
-                change.ok_or_else(|| format!("--fail-on '{condition}': too few operations in these runs for it"))?;
-            if condition.holds(change) {
-                failed.push(format!("{condition}: {:+.1} %", change.percent));
-            }
-        }
+        let failed = Condition::that_hold(conditions, &changes)?;
         Ok(Self { warnings: warnings(&a.result, &b.result), a: a.side(), b: b.side(), changes, failed })
     }
 }

@@ -58,15 +58,7 @@ impl Paired {
         };
         let median = |change: &Change| median(change, &of_all(&change.figure)?);
         let changes: Vec<_> = first.changes.iter().filter_map(median).collect();
-        let mut failed = Vec::new();
-        for condition in conditions {
-            let change = changes.iter().find(|change| change.figure == condition.figure);
-            let change =
-                change.ok_or_else(|| format!("--fail-on '{condition}': too few operations in these runs for it"))?;
-            if condition.holds(change) {
-                failed.push(format!("{condition}: {:+.1} %", change.percent));
-            }
-        }
+        let failed = Condition::that_hold(conditions, &changes)?;
         let mut differences = first.warnings.clone();
         for warning in others.iter().flat_map(|pair| &pair.warnings) {
             if !differences.contains(warning) {
