@@ -2,6 +2,7 @@
 happened, traces are whole, exemplars lead to them, and the alerts fired. `observe.py --check` makes the run.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from pages import NoBrowser, Traces, board_picture, graph_page, trace_page
+from watchers import Watcher
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "target" / "pages"
@@ -28,6 +30,10 @@ ARRIVES_WITHIN_S = 20.0
 
 # What a killed node has recorded and not yet sent is lost. It sends every 200 ms, a starved one later, and takes a moment to die.
 LOST_AROUND_KILL_S = 3.0
+
+# As many as observability/jaeger.yaml lets a Jaeger keep, and how long it may take to look at them a few times.
+TRACES_MAX = 50_000
+JAEGER_WITHIN_S = 90.0
 
 
 # Alerts that nothing in this run provokes fire from a fake exporter: what is proven then is the rule, in a real Prometheus. One failure
@@ -57,7 +63,9 @@ class FakeExporter:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
-                self.wfile.write(FAKED.lstrip().format(t=int(time.monotonic() - began)).encode())
+                # Prometheus gives up on a scrape that is late.
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(FAKED.lstrip().format(t=int(time.monotonic() - began)).encode())
 
             def log_message(self, *_):
                 pass
@@ -74,12 +82,15 @@ class Stack:
     """What runs, and since when."""
 
     prometheus: str
-    ui: str | None
-    ui_process: subprocess.Popen | None
+    traces: Watcher | None
     nodes: list[str]
     folder: Path
     began: float
     kill_token: str
+
+    @property
+    def ui(self) -> str | None:
+        return self.traces.url if self.traces else None
 
     @property
     def killed_at(self) -> float:
@@ -204,8 +215,11 @@ def check_wholeness(stack: Stack) -> str:
     """No span is an orphan, but for those whose parents died with the killed node; rare events are there."""
     victim = killed_node_id(stack)
 
+    found = {}
+
     def unexcused() -> list[str]:
-        return [trace for trace in incomplete(stack) for span in orphans(stack, trace) if not is_excused(stack, span, victim)]
+        found.update(received(stack))
+        return [trace for trace in found["incomplete"] for span in orphans(stack, trace) if not is_excused(stack, span, victim)]
 
     # The last spans of a trace may still be under way.
     eventually("orphans to find their parents", lambda: not unexcused(), lambda: f"{unexcused()[:5]}")
@@ -214,8 +228,7 @@ def check_wholeness(stack: Stack) -> str:
     for name in ("member.dead", "member.alive", "hints.replay"):
         expect(named(stack, "node1", name) or named(stack, "node3", name), f"no {name}")
     expect(named(stack, "node2", "repair.round"), "node2 came back without repair")
-    traces, broken = api(stack.ui, "/status")["traces"], len(incomplete(stack))
-    return f"({traces} traces; {broken} lost a parent with the killed node)"
+    return f"({found['traces']} traces; {len(found['incomplete'])} lost a parent with the killed node)"
 
 
 def named(stack: Stack, service: str, operation: str) -> list[dict]:
@@ -234,30 +247,31 @@ def check_counts(stack: Stack) -> str:
     survivors = [url for url in stack.nodes if url != stack.nodes[1]]
 
     def add_up() -> str | None:
-        received, figures = api(stack.ui, "/status")["spans_by_sender"], []
+        before = {url: span_counts(url)[1]["exported"] for url in survivors}
+        by_sender, figures = received(stack)["spans_by_sender"], []
         for url in stack.nodes:
             node, counts = span_counts(url)
             if counts["kept"] != counts["exported"] + counts["failed"] + counts["dropped"]:
                 return None
-            # The other one has been two processes.
-            if url in survivors and counts["exported"] != received[node]:
+            # The other one has been two processes. To look at all traces of a Jaeger takes a while, in which more are sent.
+            if url in survivors and not before[url] <= by_sender[node] <= counts["exported"]:
                 return None
             figures.append(f"{node} {counts['exported']} + {counts['failed']} + {counts['dropped']}")
         return ", ".join(figures)
 
-    return f"({eventually('the counts to add up', add_up)})"
+    return f"({eventually('the counts to add up', add_up, within_s=JAEGER_WITHIN_S if stack.traces.is_jaeger else None)})"
 
 
 def check_hung_collector(stack: Stack) -> str:
     """While the collector hangs spans are lost and counted and requests answered; then it takes spans again."""
     before = span_counts(stack.nodes[0])[1]
-    stack.ui_process.send_signal(signal.SIGSTOP)
+    stack.traces.process.send_signal(signal.SIGSTOP)
     try:
         lost = eventually("losses to be counted", lambda: span_counts(stack.nodes[0])[1]["failed"] - before["failed"])
         request(stack.nodes[0], "GET", "/get?k=traced", f"{time.time_ns():032x}")
         eventually("MeshTelemetryDropped", lambda: "MeshTelemetryDropped" in fired(stack))
     finally:
-        stack.ui_process.send_signal(signal.SIGCONT)
+        stack.traces.process.send_signal(signal.SIGCONT)
     hung = span_counts(stack.nodes[0])[1]["exported"]
     eventually("spans to be taken again", lambda: span_counts(stack.nodes[0])[1]["exported"] > hung)
     return f"({lost} lost)"
@@ -265,6 +279,18 @@ def check_hung_collector(stack: Stack) -> str:
 
 def check_pages(stack: Stack) -> str:
     """The trace UI, Prometheus and the board's panels open in a browser."""
+    graph_page(stack.prometheus, 'sum by (instance) (up{job="mesh-node"})', 1, PAGES / "prometheus.png")
+    board_picture(stack.prometheus, stack.killed_at - 4, stack.killed_at + 12, PAGES / "board.png")
+    trace_pages(stack)
+    kept = sorted(PAGES.glob("*.png"))
+    expect(all(png.stat().st_size > 10_000 for png in kept), f"an empty page among {kept}")
+    return f"({', '.join(png.name for png in kept)} in target/pages)"
+
+
+def trace_pages(stack: Stack) -> None:
+    if not stack.traces.has_pages:
+        print(f"SKIPPED: pages of traces, since {stack.traces.program} was built without its UI")
+        return
     services, traces = [f"node{number}" for number in range(1, len(stack.nodes) + 1)], Traces(stack.ui)
     wanted = {
         "hedged-get": ("GET /get", lambda leg: leg["hedged"]),
@@ -278,11 +304,6 @@ def check_pages(stack: Stack) -> str:
     for name, trace in found.items():
         if trace:
             trace_page(stack.ui, trace, PAGES / f"{name}.png")
-    graph_page(stack.prometheus, 'sum by (instance) (up{job="mesh-node"})', 1, PAGES / "prometheus.png")
-    board_picture(stack.prometheus, stack.killed_at - 4, stack.killed_at + 12, PAGES / "board.png")
-    kept = sorted(PAGES.glob("*.png"))
-    expect(all(png.stat().st_size > 10_000 for png in kept), f"an empty page among {kept}")
-    return f"({', '.join(png.name for png in kept)} in target/pages)"
 
 
 def check_faults(stack: Stack) -> str:
@@ -341,8 +362,22 @@ def fired(stack: Stack) -> set[str]:
     return {each["metric"]["alertname"] for each in query(stack, expr)}
 
 
-def incomplete(stack: Stack) -> list[str]:
-    return api(stack.ui, "/status")["incomplete"]
+def received(stack: Stack) -> dict:
+    """What the collector has received: how many traces, spans by their sender, and which traces lack a span. Our trace UI counts; of a
+    Jaeger all traces are looked at."""
+    if not stack.traces.is_jaeger:
+        return api(stack.ui, "/status")
+    found = {}
+    for service in api(stack.ui, "/api/services")["data"]:
+        for trace in api(stack.ui, f"/api/traces?service={service}&limit={TRACES_MAX}", within_s=60)["data"]:
+            found[trace["traceID"]] = trace
+    senders, lacking = Counter(), []
+    for id, trace in found.items():
+        spans = {span["spanID"] for span in trace["spans"]}
+        senders.update(trace["processes"][span["processID"]]["serviceName"] for span in trace["spans"])
+        if any(each["spanID"] not in spans for span in trace["spans"] for each in span["references"] or []):
+            lacking.append(id)
+    return {"traces": len(found), "spans_by_sender": senders, "incomplete": lacking}
 
 
 def orphans(stack: Stack, trace: str) -> list[dict]:
@@ -405,8 +440,8 @@ def value(stack: Stack, expr: str) -> float:
     return float(found[0]["value"][1]) if found else 0.0
 
 
-def api(url: str, path: str) -> dict:
-    with urllib.request.urlopen(url + path, timeout=10) as response:
+def api(url: str, path: str, within_s: float = 10) -> dict:
+    with urllib.request.urlopen(url + path, timeout=within_s) as response:
         return json.load(response)
 
 

@@ -7,10 +7,12 @@ closed terminal end with its summary.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,8 +22,11 @@ sys.path.insert(0, str(ROOT / "perf"))
 from processes import accepts, answers, free_port, wait_for  # noqa: E402
 
 from check_live import FakeExporter, Stack, check_stack  # noqa: E402
+from guide import guide  # noqa: E402
 from signals import Signals, apart  # noqa: E402
+from watchers import Watcher, planned, start_prometheus, start_traces, version  # noqa: E402
 
+BEGAN = time.monotonic()
 KILL_TOKEN = "demo"
 
 # The run that is watched; each can be set in the environment.
@@ -80,6 +85,8 @@ class Ports:
         self.prometheus = free_port() if free else 9090
         self.ui = free_port() if free else 16686
         self.otlp = free_port() if free else 4317
+        # What a Jaeger counts of itself, and what it derives from spans.
+        self.jaeger_own, self.jaeger_spans = (free_port() for _ in range(2))
         # For alerts that no run provokes.
         self.fake: int | None = free_port() if free else None
 
@@ -112,52 +119,14 @@ def start_nodes(binaries: Path, ports: Ports, folder: Path, traced: bool) -> lis
     return nodes
 
 
-def local_config(ports: Ports) -> str:
-    """prometheus.yml with local addresses; Jaeger's job stays, with nobody to ask."""
-    config = (ROOT / "prometheus.yml").read_text()
-    nodes = ", ".join(f"'127.0.0.1:{port}'" for port in ports.http)
-    for container, local in (
-        ("[node1:8081, node2:8082, node3:8083]", f"[{nodes}]"),
-        ("[runner:9464]", f"['127.0.0.1:{ports.runner}']"),
-        ("[jaeger:8888, jaeger:8889]", "[]"),
-        ("[localhost:9090]", f"['127.0.0.1:{ports.prometheus}']"),
-        ("observability/rules", f"{ROOT}/observability/rules"),
-    ):
-        if container not in config:
-            raise RuntimeError(f"prometheus.yml no longer says {container}")
-        config = config.replace(container, local)
-    if ports.fake:
-        config += f"\n  - {{job_name: fake, honor_labels: true, static_configs: [{{targets: ['127.0.0.1:{ports.fake}']}}]}}\n"
-    return config
-
-
-def start_prometheus(ports: Ports, folder: Path) -> subprocess.Popen:
-    config, data = folder / "prometheus.yml", folder / "prometheus"
-    config.write_text(local_config(ports))
-    shutil.rmtree(data, ignore_errors=True)
-    with (folder / "prometheus.log").open("w") as log:
-        return apart(
-            ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={data}", "--enable-feature=exemplar-storage",
-             f"--web.listen-address=127.0.0.1:{ports.prometheus}"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )
-
-
-def start_trace_ui(binary: Path, ports: Ports, folder: Path) -> subprocess.Popen:
-    settings = {"OTLP_BIND": f"127.0.0.1:{ports.otlp}", "UI_BIND": f"127.0.0.1:{ports.ui}"}
-    with (folder / "trace-ui.log").open("w") as log:
-        return apart([str(binary)], env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
 class LocalStack:
     """Nodes and what watches them, without containers. Starts with the `with` block, and ends with it."""
 
     def __init__(self, binaries: Path, ports: Ports, folder: Path, signals: Signals):
         folder.mkdir(parents=True, exist_ok=True)
         self.binaries, self.ports, self.folder, self.signals = binaries, ports, folder, signals
-        self.prometheus = self.ui = None
-        self.url = f"http://127.0.0.1:{ports.prometheus}"
-        self.ui_url = f"http://127.0.0.1:{ports.ui}"
+        self.prometheus: Watcher | None = None
+        self.traces: Watcher | None = None
         self._nodes: list[Node] = []
         self._fake = FakeExporter(ports.fake) if ports.fake else None
 
@@ -174,27 +143,29 @@ class LocalStack:
         for what, port in self.ports.all():
             if accepts(port):
                 raise RuntimeError(f"port {port}, for {what}, is taken: stop what listens there")
-        ui_binary = trace_ui()
-        if shutil.which("prometheus"):
-            self.prometheus = start_prometheus(self.ports, self.folder)
-            self._wait("Prometheus", self.prometheus, f"{self.url}/-/ready", "prometheus.log")
-        if ui_binary:
-            self.ui = start_trace_ui(ui_binary, self.ports, self.folder)
-            self._wait("the trace UI", self.ui, f"{self.ui_url}/status", "trace-ui.log")
-        self._nodes = start_nodes(self.binaries, self.ports, self.folder, traced=self.ui is not None)
+        self.prometheus = start_prometheus(self.ports, self.folder)
+        self._tell("Prometheus", self.prometheus)
+        self.traces = start_traces(self.ports, self.folder, quiet=self._fake is not None)
+        self._tell("traces", self.traces)
+        self._nodes = start_nodes(self.binaries, self.ports, self.folder, traced=self.traces is not None)
         wait_for("the nodes", lambda: all(answers(f"http://127.0.0.1:{port}/ready") for port in self.ports.http))
+        progress(f"three nodes are ready: {self.ports.targets.replace(',', '  ')}")
 
-    def _wait(self, what: str, child: subprocess.Popen, url: str, log: str) -> None:
-        wait_for(what, lambda: child.poll() is not None or answers(url))
-        if child.poll() is not None:
-            raise RuntimeError(f"{what} did not start: {(self.folder / log).read_text().strip().splitlines()[-1]}")
+    def _tell(self, what: str, watcher: Watcher | None) -> None:
+        if watcher is None:
+            progress(f"{what}: none")
+            return
+        progress(f"{watcher.name} is up: {watcher.url}, {watcher.program}{version(watcher.program)}")
+        if watcher.is_jaeger and not watcher.has_pages:
+            say("       It was built without its UI and has no pages: take it off the PATH to see traces in our trace UI.")
 
     def run(self, settings: dict[str, str]) -> int:
         """A runner's run; gives its exit code."""
         ports = self.ports
         own = {"TARGETS": ports.targets, "METRICS_PORT": str(ports.runner), "RESULTS": str(self.folder / "results.json")}
-        own |= {"PROMETHEUS_URL": self.url} if self.prometheus else {}
-        own |= {"JAEGER_URL": self.ui_url} | telemetry_settings(ports, "runner", traced=self.ui is not None)
+        own |= {"PROMETHEUS_URL": self.prometheus.url} if self.prometheus else {}
+        own |= {"JAEGER_URL": self.traces.url} if self.traces else {}
+        own |= telemetry_settings(ports, "runner", traced=self.traces is not None)
         return self.signals.run([str(self.binaries / "runner")], env={**os.environ, **settings, **own})
 
     def __exit__(self, *_):
@@ -203,30 +174,57 @@ class LocalStack:
             node.stop()
         if self._fake:
             self._fake.stop()
-        for watcher in filter(None, (self.prometheus, self.ui)):
-            watcher.terminate()
-            watcher.wait()
+        for watcher in filter(None, (self.prometheus, self.traces)):
+            watcher.stop()
 
 
 def run_local(given: argparse.Namespace, signals: Signals) -> int:
-    binaries, check, ports = given.binaries or built(), given.check, Ports(free=given.check or given.free_ports)
+    check, ports = given.check, Ports(free=given.check or given.free_ports)
     folder = given.folder or ROOT / "target" / ("observe-check" if check else "observe")
+    if not check:
+        tell(ports)
     try:
+        binaries = given.binaries or built()
         with LocalStack(binaries, ports, folder, signals) as local:
-            tell(ports, local.url if local.prometheus else None, local.ui_url if local.ui else None)
             began = time.time()
+            if check and not local.prometheus:
+                raise RuntimeError("--check needs prometheus: install the package prometheus")
             if check:
                 code = local.run(CHECK_RUN)
-                stack = Stack(local.url, local.ui_url if local.ui else None, local.ui, ports.targets.split(","), local.folder, began, KILL_TOKEN)
+                stack = Stack(local.prometheus.url, local.traces, ports.targets.split(","), local.folder, began, KILL_TOKEN)
                 return code or int(not check_stack(stack))
-            code = local.run({name: os.environ.get(name, value) for name, value in RUN.items()})
-            if (local.prometheus or local.ui) and sys.stdin.isatty() and not signals.received:
+            (folder / "results.json").unlink(missing_ok=True)
+            run = settings_of_run()
+            progress(f"the run: {run['DURATION']}{', with a kill after ' + run['KILL_AFTER'] if run['KILL_MODE'] != 'none' else ''}")
+            code = local.run(run)
+            results = folder / "results.json"
+            if results.exists():
+                pages = (watcher.url if watcher else None for watcher in (local.traces, local.prometheus))
+                tell_of_run(json.loads(results.read_text()), None, *pages)
+            if stays_up() and not signals.received:
                 say("\nThe nodes and what watches them stay up. Ctrl-C ends them.")
                 signals.wait()
             return code
     except RuntimeError as why:
         say(f"observe: {why}", sys.stderr)
         return 2
+
+
+def settings_of_run() -> dict[str, str]:
+    return {name: os.environ.get(name, value) for name, value in RUN.items()}
+
+
+def stays_up() -> bool:
+    """As KEEP says; else if there is a person at the terminal, since links to what is gone lead nowhere."""
+    keep = os.environ.get("KEEP", "")
+    return keep not in ("0", "no", "false", "off") if keep else sys.stdin.isatty()
+
+
+def tell_of_run(results: dict, *pages: str | None) -> None:
+    """Which page answers what."""
+    say("\nWhat this run can tell you, and where:")
+    for line in guide(results, *pages):
+        say(line)
 
 
 def say(text: str, to=sys.stdout) -> None:
@@ -238,23 +236,26 @@ def say(text: str, to=sys.stdout) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())
 
 
-def trace_ui() -> Path | None:
-    """The trace UI, built if that is possible."""
-    done = subprocess.run([ROOT / ".ci" / "trace-ui"], stdout=subprocess.PIPE, text=True, check=False)
-    return Path(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
+def progress(text: str) -> None:
+    say(f"{time.monotonic() - BEGAN:4.0f} s  {text}")
 
 
-def tell(ports: Ports, prometheus: str | None, ui: str | None) -> None:
-    say("Three local nodes and the runner, no containers.")
+def tell(ports: Ports) -> None:
+    """What comes up and where, before anything takes its time."""
+    say("Three local nodes and the runner, no containers:")
     say(f"  nodes       {ports.targets.replace(',', '  ')}")
-    say(f"  Prometheus  {prometheus or 'MISSING: install the package prometheus'}")
-    say(f"  Jaeger UI   {ui or 'MISSING: it could not be built, see above'}")
-    say("  Grafana     MISSING: needs a Docker engine that can pull its image; then http://localhost:3000")
+    urls = {"Prometheus": f"http://127.0.0.1:{ports.prometheus}", "Jaeger UI": f"http://127.0.0.1:{ports.ui}"}
+    for page, program in planned().items():
+        is_missing = program.startswith("MISSING")
+        say(f"  {page:10}  {program if is_missing else f'{urls[page]}  ({program})'}")
 
 
 def compose() -> list[str] | None:
     """The command for Compose, if there is an engine to talk to."""
-    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode != 0:
+    try:
+        if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=5).returncode != 0:
+            return None
+    except subprocess.TimeoutExpired:
         return None
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0:
@@ -262,21 +263,47 @@ def compose() -> list[str] | None:
     return None
 
 
+GRAFANA, JAEGER, PROMETHEUS = "http://localhost:3000", "http://localhost:16686", "http://localhost:9090"
+
+
 def run_stack(command: list[str], signals: Signals) -> int | None:
     """Nothing if the stack does not start, for want of images most likely."""
-    run = {name: os.environ.get(name, value) for name, value in RUN.items()}
-    if subprocess.run([*command, "up", "--build", "--detach"], env={**os.environ, **run}, cwd=ROOT, check=False).returncode != 0:
+    say("The whole stack in containers; the first time, images are pulled and built, which takes minutes:")
+    say(f"  Grafana     {GRAFANA}\n  Jaeger      {JAEGER}\n  Prometheus  {PROMETHEUS}")
+    code = None
+    try:
+        if subprocess.run([*command, "up", "--build", "--detach"], env={**os.environ, **settings_of_run()}, cwd=ROOT, check=False).returncode != 0:
+            return None
+        wait_for("Grafana", lambda: answers(f"{GRAFANA}/api/health"))
+        progress("all containers are up; the run begins when the nodes are ready")
+        # The log goes on until the runner's container has ended, which is after its summary.
+        interrupt = [*command, "kill", "--signal", "INT", "runner"]
+        code = signals.run([*command, "logs", "--follow", "runner"], lambda _: apart(interrupt, cwd=ROOT), cwd=ROOT)
+        with tempfile.TemporaryDirectory() as folder:
+            results = copied_results(command, Path(folder))
+            if results:
+                tell_of_run(results, GRAFANA, JAEGER, PROMETHEUS)
+        if stays_up() and not signals.received:
+            say("\nThe containers stay up. Ctrl-C ends them.")
+            signals.wait()
+        return code
+    finally:
+        if code is not None:
+            signals.closing()
         subprocess.run([*command, "down"], cwd=ROOT, capture_output=True, check=False)
+
+
+def copied_results(command: list[str], folder: Path) -> dict | None:
+    """What the runner has written in its container, which has ended and is still there."""
+    container = subprocess.run([*command, "ps", "--all", "--quiet", "runner"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not container or subprocess.run(["docker", "cp", f"{container[0]}:/results/.", str(folder)], capture_output=True, check=False).returncode != 0:
         return None
-    wait_for("Grafana", lambda: answers("http://127.0.0.1:3000/api/health"))
-    say("\n  Grafana     http://localhost:3000\n  Jaeger      http://localhost:16686\n  Prometheus  http://localhost:9090")
-    say(f"  to end it   {' '.join(command)} down\n")
-    # The log goes on until the runner's container has ended, which is after its summary.
-    interrupt = [*command, "kill", "--signal", "INT", "runner"]
-    return signals.run([*command, "logs", "--follow", "runner"], lambda _: apart(interrupt, cwd=ROOT), cwd=ROOT)
+    found = sorted(folder.glob("*/result.json"))
+    return json.loads(found[-1].read_text()) if found else None
 
 
 def built() -> Path:
+    progress("building node and runner; the first time this takes minutes")
     subprocess.run(["cargo", "build", "--locked", "--release", "-p", "node", "-p", "runner"], cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 

@@ -3,7 +3,8 @@
 import unittest
 
 import check_live
-from check_live import Complaint, Stack, check_exemplars, check_wholeness, eventually, is_excused
+from check_live import Complaint, Stack, check_exemplars, check_wholeness, eventually, is_excused, received
+from watchers import Watcher
 
 KILLED = 1000.0
 VICTIM = "beef"
@@ -19,7 +20,7 @@ class FakeStack(Stack):
         return KILLED
 
 
-STACK = FakeStack("", "", None, ["a", "b", "c"], None, 0.0, "")
+STACK = FakeStack("", Watcher("", "", None, ""), ["a", "b", "c"], None, 0.0, "")
 
 
 class Judgement(unittest.TestCase):
@@ -62,6 +63,15 @@ class Judgement(unittest.TestCase):
                 check_wholeness(STACK)
         finally:
             check_live.killed_node_id = before
+
+    def test_what_a_jaeger_has_received_is_counted_in_its_traces(self):
+        of = lambda service, *spans: {"traceID": service, "processes": {"p": {"serviceName": service}}, "spans": list(spans)}
+        told = lambda id, *parents: {"spanID": id, "processID": "p", "references": [{"spanID": parent} for parent in parents] or None}
+        whole, broken = of("node1", told("1"), told("2", "1")), of("node2", told("3", "9"))
+        # Each service finds the traces that it has a part in.
+        check_live.api = lambda url, path, **_: {"data": ["node1", "node2"] if path == "/api/services" else [whole, broken]}
+        stack = FakeStack("", Watcher("", "", None, "", is_jaeger=True), [], None, 0.0, "")
+        self.assertEqual(received(stack), {"traces": 2, "spans_by_sender": {"node1": 2, "node2": 1}, "incomplete": ["node2"]})
 
     def test_waiting_ends(self):
         with self.assertRaises(Complaint):

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from observe import KILL_TOKEN, LocalStack, Ports
+from signals import Signals
 from pages import Traces, ask, board_picture, graph_page, tags, trace_page
 
 ROOT = Path(__file__).parent.parent
@@ -53,9 +54,9 @@ def main() -> int:
     arguments.add_argument("--dry", action="store_true", help="leave docs as they are: pictures and figures go to target/tour")
     given = arguments.parse_args()
     folder = ROOT / "target" / "tour"
-    with LocalStack(given.binaries, Ports(free=True, nodes=NODES), folder) as local:
-        if not (local.prometheus and local.ui):
-            sys.exit("the tour needs prometheus and the trace UI")
+    with LocalStack(given.binaries, Ports(free=True, nodes=NODES), folder, Signals()) as local:
+        if not (local.prometheus and local.traces and local.traces.has_pages):
+            sys.exit("the tour needs prometheus, and the trace UI or a Jaeger with its UI")
         code = local.run(RUN)
         # The last spans and points are still under way.
         time.sleep(2)
@@ -73,18 +74,18 @@ def look(local: LocalStack, pictures: Path) -> dict:
     crash = results["faults"][0]
     killed = crash["begun_at_unix_ms"] / 1000
     names = {f"127.0.0.1:{port}": f"node{at}" for at, port in enumerate(local.ports.quic, 1)}
-    board_picture(local.url, killed - 5, killed + 15, pictures / "kill-board.png", names)
-    graph_page(local.url, 'sum by (instance) (up{job="mesh-node"})', 1, pictures / "prometheus.png")
+    board_picture(local.prometheus.url, killed - 5, killed + 15, pictures / "kill-board.png", names)
+    graph_page(local.prometheus.url, 'sum by (instance) (up{job="mesh-node"})', 1, pictures / "prometheus.png")
 
     nodes = [f"node{number}" for number in range(1, NODES + 1)]
     survivors = [node for node in nodes if node != VICTIM]
-    ids = {each["metric"]["id"]: each["metric"]["node"] for each in ask(local.url, "query", query="mesh_build_info")}
+    ids = {each["metric"]["id"]: each["metric"]["node"] for each in ask(local.prometheus.url, "query", query="mesh_build_info")}
     victim = next(id for id, node in ids.items() if node == VICTIM)
 
     def to_victim(leg: dict) -> bool:
         return leg["peer"] == victim and killed <= leg["at"] <= killed + 10
 
-    traces = Traces(local.ui_url)
+    traces = Traces(local.traces.url)
     # Few reads meet the dead node before it is asked last, so what can be shown depends on the run.
     for why, wishes in (
         (SILENT, (lambda leg: to_victim(leg) and leg["outcome"] == "cancelled", lambda leg: leg["hedged"] and leg["outcome"] == "won")),
@@ -103,16 +104,16 @@ def look(local: LocalStack, pictures: Path) -> dict:
         "operations": results["totals"]["total"], "errors": results["totals"]["errors"],
         "failed_over": results["totals"]["failed_over"],
         "wrong": sum(results["integrity"][kind] for kind in ("wrong_object", "corrupt", "never_written", "missing", "lost")),
-        "hints_most": value_of(local.url, "max_over_time(sum(mesh_hints_queued)[60s:1s])"),
-        "hints_replayed": value_of(local.url, "sum(mesh_hints_replayed_total)"),
-        "records_repaired": value_of(local.url, f'sum(mesh_repair_keys_total{{node="{VICTIM}"}})'),
-        "hedge_wins": value_of(local.url, "sum(mesh_hedge_wins_total)"),
-        "p99_ms": {op: [round(1000 * value_of(local.url, P99.format(op=op), killed + at), 1) for at in (0, 5, 10)] for op in ("get", "set")},
+        "hints_most": value_of(local.prometheus.url, "max_over_time(sum(mesh_hints_queued)[60s:1s])"),
+        "hints_replayed": value_of(local.prometheus.url, "sum(mesh_hints_replayed_total)"),
+        "records_repaired": value_of(local.prometheus.url, f'sum(mesh_repair_keys_total{{node="{VICTIM}"}})'),
+        "hedge_wins": value_of(local.prometheus.url, "sum(mesh_hedge_wins_total)"),
+        "p99_ms": {op: [round(1000 * value_of(local.prometheus.url, P99.format(op=op), killed + at), 1) for at in (0, 5, 10)] for op in ("get", "set")},
     }
     for name, trace in (("hedged-get", hedged), ("killed-leg", missed)):
         if trace is None:
             raise SystemExit(f"the run has no trace for {name}: run it again")
-        trace_page(local.ui_url, trace, pictures / f"{name}.png")
+        trace_page(local.traces.url, trace, pictures / f"{name}.png")
         found[name] = told(trace, killed, ids)
     found["hedged-get"]["why"] = why
     legs = [tags(span) for span in missed["spans"] if span["operationName"] == "mesh.leg"]
