@@ -279,10 +279,12 @@ def run_stack(command: list[str], signals: Signals) -> int | None:
         # The log goes on until the runner's container has ended, which is after its summary.
         interrupt = [*command, "kill", "--signal", "INT", "runner"]
         code = signals.run([*command, "logs", "--follow", "runner"], lambda _: apart(interrupt, cwd=ROOT), cwd=ROOT)
-        with tempfile.TemporaryDirectory() as folder:
-            results = copied_results(command, Path(folder))
-            if results:
-                tell_of_run(results, GRAFANA, JAEGER, PROMETHEUS)
+        runner = output([*command, "ps", "--all", "--quiet", "runner"])
+        # That of the log says only that there was one.
+        code = int(output(["docker", "wait", runner]) or code)
+        results = copied_results(runner)
+        if results:
+            tell_of_run(results, GRAFANA, JAEGER, PROMETHEUS)
         if stays_up() and not signals.received:
             say("\nThe containers stay up. Ctrl-C ends them.")
             signals.wait()
@@ -293,13 +295,16 @@ def run_stack(command: list[str], signals: Signals) -> int | None:
         subprocess.run([*command, "down"], cwd=ROOT, capture_output=True, check=False)
 
 
-def copied_results(command: list[str], folder: Path) -> dict | None:
+def output(command: list[str]) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def copied_results(container: str) -> dict | None:
     """What the runner has written in its container, which has ended and is still there."""
-    container = subprocess.run([*command, "ps", "--all", "--quiet", "runner"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
-    if not container or subprocess.run(["docker", "cp", f"{container[0]}:/results/.", str(folder)], capture_output=True, check=False).returncode != 0:
-        return None
-    found = sorted(folder.glob("*/result.json"))
-    return json.loads(found[-1].read_text()) if found else None
+    with tempfile.TemporaryDirectory() as folder:
+        output(["docker", "cp", f"{container}:/results/.", folder])
+        found = sorted(Path(folder).glob("*/result.json"))
+        return json.loads(found[-1].read_text()) if found else None
 
 
 def built() -> Path:

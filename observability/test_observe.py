@@ -1,5 +1,6 @@
 """What `make observe` plans, configures and tells, without starting anything that lasts."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -8,9 +9,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import observe
 import watchers
 from guide import guide
-from observe import Ports, stays_up
+from observe import Ports, run_stack, stays_up
 from watchers import jaeger_config, planned, prometheus_config, start_traces
 
 KILLED = 1_800_000_000.0
@@ -51,7 +53,9 @@ class Guide(unittest.TestCase):
         self.assertIn(f"from={1_799_999_968_000}&to={1_800_000_090_000}", text)
 
 
-class Watchers(unittest.TestCase):
+class OwnPath(unittest.TestCase):
+    """With nothing on the PATH but what the test puts there."""
+
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
@@ -65,6 +69,25 @@ class Watchers(unittest.TestCase):
         (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.bin / name).chmod(0o755)
 
+
+class Containers(OwnPath):
+    def test_the_runner_s_exit_code_is_passed_on_and_the_containers_go(self):
+        results = self.folder / "result.json"
+        results.write_text(json.dumps({**RESULTS, "faults": [CRASH], "slowest": SLOW}))
+        self.program("docker", f"""echo "$*" >>{self.folder}/calls
+case "$*" in
+    "compose ps --all --quiet runner") echo the-id ;;
+    "wait the-id") echo 1 ;;
+    "cp the-id:"*) for last; do :; done; /bin/mkdir -p "$last/the-run" && /bin/cp {results} "$last/the-run/result.json" ;;
+esac""")
+        signals = mock.Mock(received=False, run=lambda *_, **__: 0)
+        with mock.patch("observe.wait_for"), mock.patch("observe.say") as said, mock.patch.dict(os.environ, {"KEEP": "0"}):
+            self.assertEqual(run_stack(["docker", "compose"], signals), 1)
+        self.assertIn(f"      {observe.JAEGER}/trace/bb", [call.args[0] for call in said.call_args_list])
+        self.assertEqual((self.folder / "calls").read_text().splitlines()[-1], "compose down")
+
+
+class Watchers(OwnPath):
     def test_configurations_are_local(self):
         ports = Ports(free=True)
         self.program("jaeger", "")
