@@ -16,6 +16,7 @@ bench: ## Builds, starts LOCAL=3 nodes on loopback, loads them and prints the su
 	$(TARGET_DIR)/release/runner $(if $(TARGETS),,--local $(or $(LOCAL),3))
 
 observe: ## The whole stack and a run with a kill: Grafana, Jaeger and Prometheus with Docker; without, what there is (KEEP=1: until Ctrl-C)
+	@INSTALL=no .ci/need cc gcc
 	@INSTALL=no .ci/need python3 python3
 	@python3 observability/observe.py $(OBSERVE)
 
