@@ -14,13 +14,16 @@ use observability::{MemoryUse, MeshView, NodeSample, PeerSample, Telemetry};
 
 use crate::{
     admission::Admission,
+    authorization::Authorization,
     body::BodyBudget,
     headers,
     last_minute::Minute,
     pause::Pause,
     process,
-    settings::{HttpSettings, KillToken, Settings},
+    settings::{HttpSettings, Settings},
     shutdown::Shutdown,
+    tls::HttpTls,
+    token::Token,
 };
 
 /// What an HTTP connection takes in this process, estimated: its task and its buffers.
@@ -43,7 +46,10 @@ pub struct App {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) limits: Limits,
     pub(crate) bodies: Arc<BodyBudget>,
-    pub(crate) kill_token: Option<KillToken>,
+    pub(crate) kill_token: Option<Token>,
+    pub(crate) authorization: Authorization,
+    /// Nothing if clients speak plain HTTP.
+    pub(crate) tls: Option<Arc<HttpTls>>,
     pub(crate) pause: Pause,
     pub(crate) shutdown: Shutdown,
     pub(crate) started: Instant,
@@ -75,6 +81,8 @@ impl App {
             },
             bodies: BodyBudget::new(*request_bytes_max),
             kill_token: kill_token.clone(),
+            authorization: Authorization::new(&settings.http),
+            tls: settings.http.tls.clone(),
             pause: Pause::default(),
             shutdown,
             started: Instant::now(),
@@ -87,6 +95,11 @@ impl App {
             queue_delay_max: *queue_delay_max,
             node,
         }
+    }
+
+    /// From now on a certificate that changes is read again, on this thread.
+    pub fn reload_tls(&self) {
+        self.tls.iter().for_each(|tls| drop(tokio::spawn(Arc::clone(tls).reload_for_ever())));
     }
 
     /// What the metrics sample. How the node sees its mesh is not cheap: it asks every connection.
@@ -108,6 +121,7 @@ impl App {
             cpu_ms: process::cpu_ms(),
             memory: self.memory(),
             uptime: self.started.elapsed(),
+            certificate_expires_unix_s: self.tls.as_ref().map(|tls| tls.expires_unix_s()),
             view: MeshView::default(),
         }
     }
