@@ -314,7 +314,8 @@ mod tests {
         assert!(tls.accept(stream, Duration::from_secs(60), &telemetry).await.is_none());
 
         let (mut client, stream) = connected().await;
-        client.write_all(&[HANDSHAKE, 3, 1, 0, 1, 9]).await.unwrap();
+        client.write_all(&[HANDSHAKE, 3, 1, 0, 200]).await.unwrap();
+        drop(client);
         assert!(tls.accept(stream, Duration::from_secs(60), &telemetry).await.is_none());
         let text = telemetry.render(observability::Exposition::Prometheus);
         for reason in ["timed_out", "plaintext", "failed"] {

@@ -33,7 +33,7 @@ impl Access {
     /// One line: HTTP_TLS_CA, its value and what was expected.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
         let HttpSettings { targets, http_tls_ca, http_token, http_admin_token, .. } = &settings.http;
-        let is_secure = settings.local.http_tls_cert.is_some()
+        let is_secure = (settings.local.local > 0 && settings.local.http_tls_cert.is_some())
             || targets.iter().any(|target| target.scheme == Scheme::Https)
             || settings.observers.prometheus_url.as_ref().is_some_and(|url| url.starts_with("https://"));
         let roots = match http_tls_ca {
@@ -124,14 +124,20 @@ fn roots_of_the_system() -> Result<RootCertStore, String> {
 
 /// Why TLS failed, in words that say what to change; nothing if that is not the cause.
 pub(crate) fn tls_failure(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let error = cause
-        .downcast_ref::<rustls::Error>()
-        .or_else(|| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>())?;
+    let mut cause = cause;
+    // Each may wrap the next, and names it as no source of its own.
+    let error = loop {
+        match cause.downcast_ref::<rustls::Error>() {
+            Some(error) => break error,
+            None => cause = cause.downcast_ref::<io::Error>()?.get_ref()?,
+        }
+    };
     Some(match error {
         rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "its certificate has expired: give the node another one in HTTP_TLS_CERT".to_owned()
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // The latter is another authority of the same name.
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate comes from an unknown authority: set HTTP_TLS_CA to that authority's certificate"
                 .to_owned()
         }
