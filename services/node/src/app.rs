@@ -26,8 +26,9 @@ use crate::{
     token::Token,
 };
 
-/// What an HTTP connection takes in this process, estimated: its task and its buffers.
+/// What an HTTP connection takes in this process, estimated: its task and its buffers; and TLS on top.
 const CONNECTION_BYTES: u64 = 16 << 10;
+const TLS_BYTES: u64 = 16 << 10;
 
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug)]
@@ -138,12 +139,13 @@ impl App {
     fn memory(&self) -> MemoryUse {
         let (resident, code) = process::resident_bytes();
         let (flight_records, spans) = self.telemetry.memory();
+        let connection_bytes = CONNECTION_BYTES + if self.tls.is_some() { TLS_BYTES } else { 0 };
         MemoryUse {
             resident,
             code,
             allocator: process::allocator_use(),
             request_bodies: self.bodies.taken() as u64,
-            connections: self.connections.get() as u64 * CONNECTION_BYTES,
+            connections: self.connections.get() as u64 * connection_bytes,
             flight_records,
             spans,
         }
