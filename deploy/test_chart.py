@@ -12,12 +12,15 @@ ROOT = Path(__file__).parent.parent
 CHART = Path(__file__).parent / "helm" / "mesh-bench"
 
 # Settings that the chart itself gives, or that make no sense in a pod.
-OF_THE_CHART = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_RESOURCE_ATTRIBUTES", "KILL_TOKEN"}
+OF_THE_CHART = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_RESOURCE_ATTRIBUTES", "KILL_TOKEN", "HTTP_TLS_CERT", "HTTP_TLS_KEY", "HTTP_TOKEN", "HTTP_ADMIN_TOKEN",
+}
 OF_NODES = OF_THE_CHART | {
     "PORT", "CACHE_PUBLIC", "CACHE_SEEDS", "NODE_ID", "CACHE_AUTH", "CACHE_NAME", "TLS_CA", "TLS_CERT", "TLS_KEY", "ALLOW_KILL",
 }
 OF_RUNNERS = OF_THE_CHART | {
     "TARGETS", "SHARD", "RUN_ID", "START_AT", "RESULTS", "METRICS_PORT", "LOCAL", "NODE_BIN", "NODE_WORKERS", "LOG_DIR",
+    "HTTP_TLS_CA", "TARGET_USER", "TARGET_PASSWORD", "PLAIN", "PROGRESS",
 }
 
 
@@ -148,6 +151,34 @@ class TheChart(unittest.TestCase):
         secrets = [entry["valueFrom"]["secretKeyRef"] for pod in pods for entry in pod["containers"][0]["env"] if "secretKeyRef" in entry.get("valueFrom", {})]
         self.assertEqual({secret["name"] for secret in secrets}, {"mine"})
         self.assertEqual({secret["key"] for secret in secrets}, {"cache-auth", "kill-token"})
+
+    def test_https_and_tokens_reach_nodes_probes_runners_and_prometheus(self):
+        options = ["http.tlsSecret=tls", "http.tokenSecret=tokens", "run.id=a", "monitoring.serviceMonitor=true"]
+        found = rendered(*options)
+        nodes, runner = pod_of(found["StatefulSet", "mesh"]), pod_of(found["Job", "mesh-run-a"])
+        given = environment(nodes)
+        self.assertEqual((given["HTTP_TLS_CERT"], given["HTTP_TLS_KEY"]), ("/tls/tls.crt", "/tls/tls.key"))
+        self.assertEqual(nodes["volumes"][0]["secret"]["secretName"], "tls")
+        self.assertEqual(nodes["containers"][0]["volumeMounts"], [{"name": "tls", "mountPath": "/tls", "readOnly": True}])
+        self.assertEqual(environment(runner)["HTTP_TLS_CA"], "/tls/ca.crt")
+        volume = next(volume for volume in runner["volumes"] if volume["name"] == "tls")
+        self.assertEqual([item["key"] for item in volume["secret"]["items"]], ["ca.crt"], "runners need no private key")
+        for probe in ("readinessProbe", "livenessProbe"):
+            asked = nodes["containers"][0][probe]["httpGet"]
+            self.assertEqual(asked["scheme"], "HTTPS")
+            self.assertIn(asked["path"], ("/ready", "/metrics"), "which need no token")
+        targets = found["ConfigMap", "mesh-run-a"]["data"]["TARGETS"].split(",")
+        self.assertEqual(targets[2], "https://mesh-2.mesh-nodes.default.svc:8081")
+        for pod in (nodes, runner):
+            tokens = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in pod["containers"][0]["env"] if entry["name"].endswith("_TOKEN")}
+            self.assertEqual(tokens["HTTP_TOKEN"], {"name": "tokens", "key": "http-token"})
+            self.assertEqual(tokens["HTTP_ADMIN_TOKEN"], {"name": "tokens", "key": "http-admin-token"})
+        endpoint = found["ServiceMonitor", "mesh"]["spec"]["endpoints"][0]
+        self.assertEqual((endpoint["scheme"], endpoint["tlsConfig"]["serverName"]), ("https", "mesh.default.svc"))
+        plain = pod_of(rendered("run.id=a")["StatefulSet", "mesh"])
+        self.assertEqual(plain["containers"][0]["readinessProbe"]["httpGet"]["scheme"], "HTTP")
+        self.assertNotIn("HTTP_TOKEN", environment(plain))
+        self.assertNotIn("volumes", plain)
 
 
 if __name__ == "__main__":

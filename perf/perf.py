@@ -23,6 +23,7 @@ import overhead
 import restarts
 import resync
 import saturation
+import tls
 from processes import Mesh, Process, Skipped, accepts, answers, entries, free_port, need, output_of, put, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, worst, wrk_figures
 
@@ -72,6 +73,7 @@ TARGETS = [
     Target("GET/s, collector refuses ÷ untraced", ratio("collector refuses GET ops/s", "untraced GET ops/s"), 0.95, True),
     Target("GET/s, collector hangs ÷ untraced", ratio("collector hangs GET ops/s", "untraced GET ops/s"), 0.95, True),
     Target("GET/s, collector is slow ÷ untraced", ratio("collector is slow GET ops/s", "untraced GET ops/s"), 0.95, True),
+    *tls.TARGETS,
     *hot.TARGETS,
     *large.TARGETS,
     *full.TARGETS,
@@ -189,6 +191,9 @@ class Bench:
         """Whether tracing costs what it may, and what TRACE_MODE=all costs: that is a figure, and has no target."""
         overhead.measure(self, figures)
 
+    def tls(self, figures: Round) -> None:
+        tls.tls(self, figures)
+
     def hot(self, figures: Round) -> None:
         hot.hot(self, figures)
 
@@ -244,7 +249,7 @@ class Bench:
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
 MEASUREMENTS = [
-    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "overload", "false_deaths",
+    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "tls", "overload", "false_deaths",
     "resync", "crashes", "restarts", "kills", "memory", "full", "small", "peers", "many",
 ]
 

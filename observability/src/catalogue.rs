@@ -151,6 +151,8 @@ catalogue! {
     HTTP_CONNECTIONS_REFUSED: Counter "mesh_http_connections_refused_total" "Connections refused at CONNECTIONS_MAX.";
     HTTP_REQUESTS_SHED: Counter "mesh_http_requests_shed_total" "Requests shed with 503, by the bound they met: before they were looked at, or (answers) a large value in place of its answer.";
     HTTP_CONNECTIONS_CUT: Counter "mesh_http_connections_cut_total" "Connections closed because the client kept the node waiting, by what it waited for.";
+    HTTP_TLS_FAILURES: Counter "mesh_http_tls_handshake_failures_total" "TLS handshakes with clients that failed, by reason.";
+    HTTP_TLS_EXPIRY: Gauge "mesh_http_tls_certificate_expiry_timestamp_seconds" "When the certificate of HTTP_TLS_CERT expires; only with TLS.";
     HTTP_QUEUE_DURATION: Seconds "mesh_http_queue_duration_seconds" "Time from the kernel's receipt of a request to the mesh to its handler, if the kernel tells it.";
     HTTP_QUEUE_DELAY: Gauge "mesh_http_queue_delay_seconds" "How long requests lately waited at the slowest thread before they were looked at.";
     HTTP_PROBLEMS: Counter "mesh_http_problems_total" "Requests answered with an error by the HTTP layer or the mesh, by status.";

@@ -7,7 +7,7 @@ use metrics::{Counter, Gauge, Histogram};
 use crate::{
     catalogue::{
         HTTP_CONNECTIONS_CUT, HTTP_CONNECTIONS_REFUSED, HTTP_PROBLEMS, HTTP_QUEUE_DELAY, HTTP_QUEUE_DURATION,
-        HTTP_REQUESTS_SHED,
+        HTTP_REQUESTS_SHED, HTTP_TLS_FAILURES,
     },
     registry::Registry,
 };
@@ -54,12 +54,24 @@ pub enum Cut {
     Answer,
 }
 
+/// Why a TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// It was not over in HEADER_TIMEOUT_MS.
+    TimedOut,
+    /// The client spoke without TLS.
+    Plaintext,
+    /// The two did not agree, or the client went away.
+    Failed,
+}
+
 /// Handles, resolved once.
 pub(crate) struct HttpSeries {
     problems: [Counter; PROBLEM_CODES.len()],
     connections_refused: Counter,
     shed: [Counter; 4],
     cut: [Counter; 3],
+    tls_failed: [Counter; 3],
     queued: Histogram,
     queue_delay: Gauge,
 }
@@ -73,6 +85,8 @@ impl HttpSeries {
                 .map(|reason| registry.counter(&HTTP_REQUESTS_SHED, &[("reason", reason)])),
             cut: ["head", "body", "answer"]
                 .map(|reason| registry.counter(&HTTP_CONNECTIONS_CUT, &[("reason", reason)])),
+            tls_failed: ["timed_out", "plaintext", "failed"]
+                .map(|reason| registry.counter(&HTTP_TLS_FAILURES, &[("reason", reason)])),
             queued: registry.histogram(&HTTP_QUEUE_DURATION, &[]),
             queue_delay: registry.gauge(&HTTP_QUEUE_DELAY, &[]),
         }
@@ -94,6 +108,10 @@ impl HttpSeries {
 
     pub(crate) fn cut(&self, reason: Cut) {
         self.cut[reason as usize].increment(1);
+    }
+
+    pub(crate) fn tls_failed(&self, reason: TlsFailure) {
+        self.tls_failed[reason as usize].increment(1);
     }
 
     pub(crate) fn queued(&self, queued: Duration) {

@@ -17,7 +17,7 @@ mod telemetry;
 mod trace;
 
 pub use exposition::Exposition;
-pub use http_series::{Cut, Shed};
+pub use http_series::{Cut, Shed, TlsFailure};
 pub use logging::{LogFormat, LoggingError, check_filter, init_logging};
 pub use memory::{AllocatorUse, MemoryUse};
 pub use runner::{FaultEvent, OpSeries, RunnerSample};

@@ -36,6 +36,8 @@ pub struct NodeSample {
     pub last_minute: LastMinute,
     /// Time since start.
     pub uptime: Duration,
+    /// When the certificate for its HTTP clients expires; nothing without TLS.
+    pub certificate_expires_unix_s: Option<i64>,
     /// How it sees its mesh.
     pub view: MeshView,
 }
@@ -169,6 +171,9 @@ impl SampleSeries {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Whole seconds, or a step of the clock's rate would look like a restart.
         self.start.set(now.saturating_sub(sample.uptime).as_secs() as f64);
+        if let Some(expires) = sample.certificate_expires_unix_s {
+            registry.gauge(&names::HTTP_TLS_EXPIRY, &[]).set(expires as f64);
+        }
         // A poisoned lock still guards a whole map.
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         for peer in &sample.view.peers {

@@ -19,7 +19,7 @@ use crate::{
     EndedRequest, Exposition, Fate, InitError, KeepTrace, RequestTrace, TraceGuard, TraceMode, TraceSettings,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
-    http_series::{Cut, HttpSeries, Shed},
+    http_series::{Cut, HttpSeries, Shed, TlsFailure},
     latency_series::LatencySeries,
     peer_series::PeerSeries,
     registry::Registry,
@@ -244,6 +244,11 @@ impl Telemetry {
     /// A connection was cut off because its client kept us waiting.
     pub fn cut(&self, reason: Cut) {
         self.http.cut(reason);
+    }
+
+    /// A TLS handshake with a client failed.
+    pub fn tls_failed(&self, reason: TlsFailure) {
+        self.http.tls_failed(reason);
     }
 
     /// A `traceparent` header made no sense and was ignored.

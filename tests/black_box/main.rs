@@ -10,6 +10,7 @@ mod harness;
 
 mod crashes;
 mod direct_runner_cli;
+mod edge;
 mod fault_plan;
 mod faults;
 mod make;

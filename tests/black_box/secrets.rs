@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, Collector, Machine, NodeProcess, NodeSpec, eventually};
+use crate::harness::{Cluster, Collector, Machine, NodeProcess, NodeSpec, eventually, http_client};
 
 const CACHE_AUTH: &str = "correct-horse-battery";
 const KILL_TOKEN: &str = "staple-in-the-wall";
@@ -37,7 +37,7 @@ async fn no_output_names_a_secret() {
         ("TRACE_MODE", "all"),
     ];
     let mut cluster = Cluster::start(3, &settings).await;
-    let http = Client::builder().no_proxy().build().unwrap();
+    let http = http_client().build().unwrap();
     let node = format!("http://{}", cluster.node(0).spec().http);
     let wrong = format!("{KILL_TOKEN}x");
     let requests = [

@@ -198,7 +198,8 @@ fn all_mistakes_are_reported_together_and_no_secret() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.starts_with(&format!("error: {} settings cannot be used:\n", names.len())), "{text}");
         for name in &names {
-            let is_secret = ["CACHE_AUTH", "KILL_TOKEN", "TARGET_PASSWORD"].contains(&name.as_str());
+            let is_secret = ["CACHE_AUTH", "KILL_TOKEN", "TARGET_PASSWORD", "HTTP_TOKEN", "HTTP_ADMIN_TOKEN"]
+                .contains(&name.as_str());
             let value = if is_secret { "***" } else { "\u{fffd}secret" };
             assert!(text.contains(&format!("  {name}={value}: expected text in UTF-8\n")), "{binary} {name}: {text}");
         }

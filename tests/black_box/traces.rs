@@ -10,7 +10,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, Collector, Consistency, Machine, NodeProcess, NodeSpec, Span, eventually, exit_within};
+use crate::harness::{
+    Cluster, Collector, Consistency, Machine, NodeProcess, NodeSpec, Span, eventually, exit_within, http_client,
+};
 
 /// Spans wait 200 ms for others; the rest is for a busy machine.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
@@ -61,7 +63,7 @@ const CALLER: &str = "b7ad6b7169203331";
 
 async fn request(node: &NodeProcess, method: &str, path: &str, body: &'static str, traceparent: &str) -> u16 {
     let url = format!("http://{}{path}", node.spec().http);
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+    let client = http_client().timeout(Duration::from_secs(10)).build().unwrap();
     let request = client.request(method.parse().unwrap(), url).header("traceparent", traceparent);
     let request = request.header("content-type", "application/octet-stream").body(body);
     request.send().await.unwrap().status().as_u16()
@@ -69,7 +71,7 @@ async fn request(node: &NodeProcess, method: &str, path: &str, body: &'static st
 
 async fn metrics(node: &NodeProcess, accept: &str) -> String {
     let url = format!("http://{}/metrics", node.spec().http);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http_client().build().unwrap();
     client.get(url).header("accept", accept).send().await.unwrap().text().await.unwrap()
 }
 

@@ -14,17 +14,21 @@ use observability::{MemoryUse, MeshView, NodeSample, PeerSample, Telemetry};
 
 use crate::{
     admission::Admission,
+    authorization::Authorization,
     body::BodyBudget,
     headers,
     last_minute::Minute,
     pause::Pause,
     process,
-    settings::{HttpSettings, KillToken, Settings},
+    settings::{HttpSettings, Settings},
     shutdown::Shutdown,
+    tls::HttpTls,
+    token::Token,
 };
 
-/// What an HTTP connection takes in this process, estimated: its task and its buffers.
+/// What an HTTP connection takes in this process, estimated: its task and its buffers; and TLS on top.
 const CONNECTION_BYTES: u64 = 16 << 10;
+const TLS_BYTES: u64 = 16 << 10;
 
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +47,10 @@ pub struct App {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) limits: Limits,
     pub(crate) bodies: Arc<BodyBudget>,
-    pub(crate) kill_token: Option<KillToken>,
+    pub(crate) kill_token: Option<Token>,
+    pub(crate) authorization: Authorization,
+    /// Nothing if clients speak plain HTTP.
+    pub(crate) tls: Option<Arc<HttpTls>>,
     pub(crate) pause: Pause,
     pub(crate) shutdown: Shutdown,
     pub(crate) started: Instant,
@@ -75,6 +82,8 @@ impl App {
             },
             bodies: BodyBudget::new(*request_bytes_max),
             kill_token: kill_token.clone(),
+            authorization: Authorization::new(&settings.http),
+            tls: settings.http.tls.clone(),
             pause: Pause::default(),
             shutdown,
             started: Instant::now(),
@@ -87,6 +96,11 @@ impl App {
             queue_delay_max: *queue_delay_max,
             node,
         }
+    }
+
+    /// From now on a certificate that changes is read again, on this thread.
+    pub fn reload_tls(&self) {
+        self.tls.iter().for_each(|tls| drop(tokio::spawn(Arc::clone(tls).reload_for_ever())));
     }
 
     /// What the metrics sample. How the node sees its mesh is not cheap: it asks every connection.
@@ -108,6 +122,7 @@ impl App {
             cpu_ms: process::cpu_ms(),
             memory: self.memory(),
             uptime: self.started.elapsed(),
+            certificate_expires_unix_s: self.tls.as_ref().map(|tls| tls.expires_unix_s()),
             view: MeshView::default(),
         }
     }
@@ -124,12 +139,13 @@ impl App {
     fn memory(&self) -> MemoryUse {
         let (resident, code) = process::resident_bytes();
         let (flight_records, spans) = self.telemetry.memory();
+        let connection_bytes = CONNECTION_BYTES + if self.tls.is_some() { TLS_BYTES } else { 0 };
         MemoryUse {
             resident,
             code,
             allocator: process::allocator_use(),
             request_bodies: self.bodies.taken() as u64,
-            connections: self.connections.get() as u64 * CONNECTION_BYTES,
+            connections: self.connections.get() as u64 * connection_bytes,
             flight_records,
             spans,
         }

@@ -135,6 +135,9 @@ async fn answer(
     }
     let in_flight = app.in_flight.enter();
     app.pause.wait().await;
+    if let Err(problem) = app.authorization.check(parts.uri.path(), &parts.headers) {
+        return Ok(end_answer(&exchange, problem.respond(&app.telemetry)));
+    }
     // Reads and writes go straight to their handlers: the router's five allocations would cost them a tenth of their CPU.
     let response = match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/get") => match worker.admission.admit(in_flight.others()) {

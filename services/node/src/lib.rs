@@ -3,6 +3,7 @@
 
 mod admission;
 mod app;
+mod authorization;
 mod body;
 mod connection;
 mod fault;
@@ -20,14 +21,18 @@ mod settings;
 mod shutdown;
 mod stream;
 mod timing;
+mod tls;
+mod token;
 mod upkeep;
 mod workers;
 
-pub use self::settings::{HttpSettings, KillToken, Settings};
+pub use self::settings::{HttpSettings, Settings};
 pub use app::App;
 pub use connection::Connections;
 pub use listener::{ListenError, Listeners};
 pub use process::connections_within_file_limit;
 pub use shutdown::{Phase, Shutdown};
+pub use tls::{HttpTls, TlsFileError};
+pub use token::Token;
 pub use upkeep::{Seen, announce, run_upkeep};
 pub use workers::Workers;

@@ -36,6 +36,7 @@ fn start(mut settings: Settings) -> anyhow::Result<()> {
     observability::init_logging(settings.log_format, &settings.log)?;
     let http = &mut settings.http;
     http.connections_max = connections_within_file_limit(http.connections_max, settings.workers.get())?;
+    http.load_tls()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start a runtime")?.block_on(run(settings))
 }
@@ -54,6 +55,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
     tokio::spawn(run_upkeep(Arc::clone(&app)));
+    app.reload_tls();
     // Before anybody can be told that the node is ready, and stop it.
     shutdown.start_on_signals()?;
     let mut workers = Workers::start(&app, settings.http, listeners).await?;

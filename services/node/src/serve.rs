@@ -88,15 +88,33 @@ impl Server {
     fn welcome(&self, stream: TcpStream, settings: &HttpSettings, watcher: Watcher) {
         if self.app.connections.get() >= settings.connections_max {
             self.app.telemetry.connection_refused();
-            // Fits into the empty buffer of a new socket; if not, a closed connection says the same.
-            let _ = stream.try_write(TOO_MANY);
+            // Fits into the empty buffer of a new socket; if not, a closed connection says the same. So it must to a client of TLS.
+            if self.app.tls.is_none() {
+                let _ = stream.try_write(TOO_MANY);
+            }
             return;
         }
         // Fails on a socket that is dead already, which the first read finds out.
         let _ = stream.set_nodelay(true);
         let stream = TimestampedStream::new(stream, settings.kernel_timestamps);
         let (connections, received) = (self.connections.clone(), stream.received().clone());
-        tokio::spawn(async move { connections.serve_watched(stream, received, Some(watcher)).await });
+        let Some(tls) = self.app.tls.clone() else {
+            tokio::spawn(async move { connections.serve_watched(stream, received, Some(watcher)).await });
+            return;
+        };
+        let (app, patience) = (Arc::clone(&self.app), settings.header_timeout);
+        tokio::spawn(async move {
+            let accepted = {
+                let _open = app.connections.enter();
+                tokio::select! {
+                    accepted = tls.accept(stream, patience, &app.telemetry) => accepted,
+                    () = app.shutdown.reached(Phase::Draining) => None,
+                }
+            };
+            if let Some(stream) = accepted {
+                connections.serve_watched(stream, received, Some(watcher)).await;
+            }
+        });
     }
 }
 

@@ -1,13 +1,11 @@
 //! What a node can be told, checked: the rest of the program never sees a setting that makes no sense.
 
 use std::{
-    convert::Infallible,
     ffi::OsString,
-    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
-    str::FromStr,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -16,9 +14,15 @@ use clap::{ArgAction, Args, Parser};
 use mesh::transport::{ClusterSecret, Credentials};
 use mesh_settings::{Host, MeshSettings};
 use observability::{LogFormat, TraceSettings, check_filter};
-use settings::{Exit, Memory, Mistakes, boolean, bytes, host_port, millis, socket_addr, whole};
+use settings::{
+    Exit, Memory, Mistakes, bearer_token, boolean, bytes, check_https_files, host_port, millis, socket_addr, whole,
+};
 
-use crate::routes::body_bytes_max;
+use crate::{
+    routes::body_bytes_max,
+    tls::{HttpTls, TlsFileError},
+    token::Token,
+};
 
 /// What stands in for CACHE_AUTH on a loopback address, where nobody else can reach the mesh.
 const LOOPBACK_SECRET: &str = "mesh-bench on loopback needs no secret";
@@ -108,7 +112,22 @@ pub struct HttpSettings {
     allow_kill: bool,
     /// The token that POST /kill and /fault must bring; required if ALLOW_KILL, else ignored
     #[arg(long, env, hide_env_values = true, value_name = "SECRET")]
-    pub kill_token: Option<KillToken>,
+    pub kill_token: Option<Token>,
+    /// PEM file with the certificate chain for HTTPS instead of HTTP; read again when it changes; needs HTTP_TLS_KEY
+    #[arg(long, env, value_name = "FILE")]
+    http_tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of HTTP_TLS_CERT
+    #[arg(long, env, value_name = "FILE")]
+    http_tls_key: Option<PathBuf>,
+    /// What is in these files, once they are read.
+    #[arg(skip)]
+    pub(crate) tls: Option<Arc<HttpTls>>,
+    /// The bearer token that GET /get, POST /set and DELETE /del must bring
+    #[arg(long, env, hide_env_values = true, value_name = "SECRET", value_parser = token)]
+    pub(crate) http_token: Option<Token>,
+    /// The bearer token that all other routes must bring, but for /ready, /metrics, /kill and /fault
+    #[arg(long, env, hide_env_values = true, value_name = "SECRET", value_parser = token)]
+    pub(crate) http_admin_token: Option<Token>,
 }
 
 /// Where peers are, and how they know each other.
@@ -157,43 +176,22 @@ struct ProcessFlags {
     log_format: LogFormat,
 }
 
-/// What `POST /kill` must bring. Never printed.
-#[derive(Clone)]
-pub struct KillToken(String);
-
-impl KillToken {
-    /// Wraps a token.
-    #[must_use]
-    pub fn new(token: &str) -> Self {
-        Self(token.to_owned())
-    }
-
-    /// Compares in a time that does not tell how much of a guess was right (but does tell its length).
-    #[must_use]
-    pub fn matches(&self, guess: &[u8]) -> bool {
-        subtle::ConstantTimeEq::ct_eq(self.0.as_bytes(), guess).into()
-    }
-}
-
-impl FromStr for KillToken {
-    type Err = Infallible;
-
-    fn from_str(token: &str) -> Result<Self, Infallible> {
-        Ok(Self::new(token))
-    }
-}
-
-impl fmt::Debug for KillToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KillToken(***)")
-    }
-}
-
 impl HttpSettings {
     /// Where to listen.
     #[must_use]
     pub const fn bind(&self) -> SocketAddr {
         SocketAddr::new(self.http_bind, self.port)
+    }
+
+    /// Reads the files of HTTPS, if it is on.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn load_tls(&mut self) -> Result<(), TlsFileError> {
+        if let (Some(cert), Some(key)) = (&self.http_tls_cert, &self.http_tls_key) {
+            self.tls = Some(Arc::new(HttpTls::load(cert.clone(), key.clone())?));
+        }
+        Ok(())
     }
 }
 
@@ -221,6 +219,7 @@ impl Flags {
             let expected = "expected a token, because ALLOW_KILL is true and anybody could kill the node";
             mistakes.refuse("KILL_TOKEN", "", expected);
         }
+        check_https_files(http.http_tls_cert.as_deref(), http.http_tls_key.as_deref(), mistakes);
         if let Some(expected) = unreachable(&peers.cache_public) {
             mistakes.refuse("CACHE_PUBLIC", &peers.cache_public, expected);
         }
@@ -303,6 +302,10 @@ fn unreachable(addr: &str) -> Option<&'static str> {
     let is_name = host.len() <= 253 && host.trim_end_matches('.').split('.').all(is_label);
     (host.parse::<IpAddr>().is_err() && !is_name)
         .then_some("expected a host name of at most 253 characters, 63 between dots")
+}
+
+fn token(text: &str) -> Result<Token, String> {
+    bearer_token(text).map(|token| Token::new(&token))
 }
 
 fn ip(text: &str) -> Result<IpAddr, &'static str> {
@@ -471,6 +474,28 @@ mod tests {
         let text = message(&["--cache-auth=hunter2", "--kill-token=hunter2", "--port=x"]);
         assert!(text.contains("PORT=x") && !text.contains("hunter2"), "{text}");
         assert!(message(&["--allow-kill"]).contains("KILL_TOKEN=: expected a token"));
+    }
+
+    #[test]
+    fn https_needs_both_files() {
+        let text = message(&["--http-tls-cert=cert.pem"]);
+        assert_eq!(text, "HTTP_TLS_KEY=: expected a file: HTTP_TLS_CERT and HTTP_TLS_KEY go together");
+        assert!(message(&["--http-tls-key=key.pem"]).starts_with("HTTP_TLS_CERT=: expected a file"));
+        let mut http = read(&["--http-tls-cert=/no/cert.pem", "--http-tls-key=/no/key.pem"]).unwrap().http;
+        let text = http.load_tls().unwrap_err().to_string();
+        assert!(text.starts_with("HTTP_TLS_CERT=/no/cert.pem: cannot read it: No such file"), "{text}");
+        assert!(read(&[]).unwrap().http.load_tls().is_ok());
+    }
+
+    #[test]
+    fn bearer_tokens_fit_into_a_header_and_are_never_shown() {
+        for bad in ["two words", "ümlaut", "line\n"] {
+            let text = message(&[&format!("--http-token={bad}")]);
+            assert!(text.starts_with("HTTP_TOKEN=***: expected ") && !text.contains(bad), "{text}");
+        }
+        let http = read(&["--http-token=sesame", "--http-admin-token=a.b-c~d+/="]).unwrap().http;
+        assert!(!format!("{:?}{:?}", http.http_token, http.http_admin_token).contains("sesame"));
+        assert!(http.http_admin_token.unwrap().matches(b"a.b-c~d+/="));
     }
 
     #[test]

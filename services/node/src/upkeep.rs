@@ -55,6 +55,7 @@ pub fn announce(settings: &Settings, http: SocketAddr, quic: SocketAddr) {
         id = %mesh.id(),
         name = mesh.name,
         %http,
+        tls = settings.http.tls.is_some(),
         %quic,
         public = mesh.public_addr,
         seeds = mesh.seeds.join(","),

@@ -58,6 +58,8 @@ impl NodeProcess {
             }
         });
         let addr = addr.recv_timeout(DEADLINE).expect("the node logs its address");
+        // The workspace's reqwest brings no cryptography of its own; another test may have installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let node = Self { child, addr, client: Client::builder().no_proxy().build().unwrap() };
         node.wait_until_ready().await;
         node

@@ -11,7 +11,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::{prometheus::Prometheus, settings::TargetUrl, traces::Traces};
+use crate::{
+    access::{Access, tls_failure},
+    prometheus::Prometheus,
+    settings::TargetUrl,
+    traces::Traces,
+};
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,6 +39,7 @@ pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
 pub(crate) struct HttpCluster {
     client: Client,
     urls: Vec<String>,
+    access: Access,
     kill_token: String,
     watched: Watched,
     prometheus: Option<Prometheus>,
@@ -43,12 +49,13 @@ pub(crate) struct HttpCluster {
 }
 
 impl HttpCluster {
-    pub(crate) fn new(targets: &[TargetUrl], kill_token: &str) -> Result<Self, String> {
+    pub(crate) fn new(targets: &[TargetUrl], kill_token: &str, access: &Access) -> Result<Self, String> {
         // A node that was killed must be seen as gone, not through a connection that is still open.
-        let client = Client::builder().timeout(TIMEOUT).pool_max_idle_per_host(0).no_proxy().build();
+        let client = access.client().timeout(TIMEOUT).pool_max_idle_per_host(0).build();
         let client = client.map_err(|error| format!("cannot make an HTTP client: {}", reason(&error)))?;
         Ok(Self {
             client,
+            access: access.clone(),
             urls: targets.iter().map(TargetUrl::url).collect(),
             kill_token: kill_token.to_owned(),
             watched: Watched::default(),
@@ -84,6 +91,10 @@ impl HttpCluster {
         Arc::clone(&self.watched)
     }
 
+    pub(crate) const fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Whether a node is ready; an error if it gives no HTTP answer.
     pub(crate) async fn is_ready(&self, node: usize) -> Result<bool, String> {
         Ok(self.get(node, "/ready").await?.status() == StatusCode::OK)
@@ -101,8 +112,24 @@ impl HttpCluster {
     }
 
     async fn get(&self, node: usize, path: &str) -> Result<Response, String> {
-        let url = format!("{}{path}", self.urls[node]);
-        self.client.get(url).send().await.map_err(|error| reason(&error))
+        let request = self.access.admin(self.client.get(format!("{}{path}", self.urls[node])));
+        request.send().await.map_err(|error| reason(&error))
+    }
+
+    /// Whether a node takes the tokens of this runner; a node that does not answer is not asked.
+    ///
+    /// # Errors
+    /// Which token it does not take.
+    pub(crate) async fn check_tokens(&self, node: usize) -> Result<(), String> {
+        // Without a key nothing is read, and the answer is another error.
+        let data = self.access.data(self.client.get(format!("{}/get", self.urls[node]))).send().await;
+        let admin = self.access.admin(self.client.get(format!("{}/cluster", self.urls[node]))).send().await;
+        for (answer, name) in [(data, "HTTP_TOKEN"), (admin, "HTTP_ADMIN_TOKEN")] {
+            if answer.is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED) {
+                return Err(format!("{name}: {} answered 401: expected the node's {name}", self.urls[node]));
+            }
+        }
+        Ok(())
     }
 
     fn with_token(&self, node: NodeIndex, path: &str) -> String {
@@ -159,7 +186,7 @@ impl Cluster for HttpCluster {
     }
 
     async fn addresses(&self, node: NodeIndex) -> Vec<String> {
-        let name = self.urls[node.0].trim_start_matches("http://").to_owned();
+        let name = self.urls[node.0].split_once("://").map_or("", |(_, authority)| authority).to_owned();
         let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host(name)).await;
         found.into_iter().flatten().flatten().map(|address| address.ip().to_string()).collect()
     }
@@ -219,7 +246,7 @@ impl HttpCluster {
         trace: Option<ClientTrace>,
     ) -> Result<(OutcomeClass, Option<Version>), String> {
         let url = format!("{}/get?k={}", self.urls[node.0], percent_encode(key, RESERVED));
-        let mut request = self.client.get(url);
+        let mut request = self.access.data(self.client.get(url));
         if let Some(trace) = trace {
             request = request.header("traceparent", &trace.traceparent(0)[..]);
         }
@@ -294,11 +321,11 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    cause.to_string()
+    tls_failure(cause).unwrap_or_else(|| cause.to_string())
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use std::{
 };
 
 use load::NodeIndex;
-use reqwest::Client;
+use reqwest::RequestBuilder;
 use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::access::Access;
 
 /// Ids waiting for one node; further ones are lost, and counted.
 const QUEUE_MAX: usize = 4096;
@@ -58,15 +60,17 @@ impl Keeper {
     ///
     /// # Errors
     /// If there can be no HTTP client.
-    pub(crate) fn start(urls: impl Iterator<Item = String>) -> Result<(Self, KeepTasks), String> {
-        let client = Client::builder().timeout(TIMEOUT).no_proxy().build();
+    pub(crate) fn start(urls: impl Iterator<Item = String>, access: &Access) -> Result<(Self, KeepTasks), String> {
+        let client = access.client().timeout(TIMEOUT).build();
         let client = client.map_err(|error| format!("cannot make an HTTP client: {error}"))?;
         let counts = Arc::<KeepCounts>::default();
         let (mut queues, mut tasks) = (Vec::new(), Vec::new());
         for url in urls {
             let (queue, ids) = mpsc::channel(QUEUE_MAX);
             queues.push(queue);
-            tasks.push(tokio::spawn(tell(client.clone(), format!("{url}/trace/keep"), ids, Arc::clone(&counts))));
+            let (client, access, url) = (client.clone(), access.clone(), format!("{url}/trace/keep"));
+            let post = move || access.admin(client.post(&url));
+            tasks.push(tokio::spawn(tell(post, ids, Arc::clone(&counts))));
         }
         Ok((Self { queues, counts }, KeepTasks(tasks)))
     }
@@ -97,7 +101,7 @@ impl KeepTasks {
     }
 }
 
-async fn tell(client: Client, url: String, mut ids: mpsc::Receiver<u128>, counts: Arc<KeepCounts>) {
+async fn tell(post: impl Fn() -> RequestBuilder, mut ids: mpsc::Receiver<u128>, counts: Arc<KeepCounts>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while ids.recv_many(&mut batch, BATCH_MAX).await > 0 {
         if batch.len() < BATCH_MAX && !ids.is_closed() {
@@ -109,7 +113,7 @@ async fn tell(client: Client, url: String, mut ids: mpsc::Receiver<u128>, counts
             }
         }
         let body: String = batch.iter().map(|id| format!("{id:032x}\n")).collect();
-        let taken = client.post(&url).body(body).send().await.is_ok_and(|response| response.status().is_success());
+        let taken = post().body(body).send().await.is_ok_and(|response| response.status().is_success());
         if !taken {
             counts.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
         }
@@ -133,7 +137,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         // Nobody listens on port 1 of loopback.
         let urls = [url, "http://127.0.0.1:1".to_owned()];
-        let (keeper, tasks) = Keeper::start(urls.into_iter()).unwrap();
+        let (keeper, tasks) = Keeper::start(urls.into_iter(), &Access::default()).unwrap();
         let counts = keeper.counts();
         (1..=3).for_each(|id| keeper.keep(NodeIndex(0), id));
         keeper.keep(NodeIndex(1), 9);
@@ -156,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_is_no_reason_to_wait() {
-        let (keeper, tasks) = Keeper::start(["http://127.0.0.1:1".to_owned()].into_iter()).unwrap();
+        let (keeper, tasks) = Keeper::start(["http://127.0.0.1:1".to_owned()].into_iter(), &Access::default()).unwrap();
         (1..=QUEUE_MAX as u128 + 7).for_each(|id| keeper.keep(NodeIndex(0), id));
         assert_eq!(keeper.counts().get(), (QUEUE_MAX as u64 + 7, 7));
         drop((keeper, tasks));

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::{
+    access::Access,
     control::HttpCluster,
     settings::{Settings, TargetUrl},
     supervisor::{Supervisor, tail},
@@ -39,13 +40,13 @@ struct Load<'a> {
 pub(crate) async fn run(settings: &Settings, count: u32) -> Result<u8, String> {
     let results = settings.load.open_results()?;
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
-    if local.local == 0 {
+    let kill_token = &settings.kill.kill_token;
+    if settings.local.local == 0 {
         let load = Load { settings, targets: &settings.http.targets, kill_token, count };
         return merge(&load.run(&mut interrupts).await?)?.publish(results);
     }
-    let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
-    let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
+    let supervisor = Supervisor::start(settings)?;
+    let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token, &Access::new(settings)?)?;
     let load = Load { settings, targets: &supervisor.targets, kill_token: &supervisor.kill_token, count };
     let shards = async {
         supervisor.wait_ready(&cluster, &mut interrupts).await?;

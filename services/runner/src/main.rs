@@ -1,6 +1,7 @@
 //! Drives HTTP load against a mesh, breaks nodes, and tells what happened.
 
 mod abba;
+mod access;
 mod cache;
 mod control;
 mod http;
@@ -23,6 +24,7 @@ use load::{Interrupts, Results, StoredRuns, block_on, exit_code, merge, run_plan
 
 use crate::{
     abba::Abba,
+    access::Access,
     control::HttpCluster,
     http::{HttpClient, HttpOptions, probe_for_ever},
     settings::{Command, KillMode, Reconcile, Settings, TargetUrl},
@@ -62,21 +64,22 @@ async fn run(settings: &Settings) -> Result<u8, String> {
         return cache::run(settings).await;
     }
     let (local, kill_token) = (&settings.local, &settings.kill.kill_token);
+    let access = Access::new(settings)?;
     if local.local == 0 {
         let targets = &settings.http.targets;
-        let cluster =
-            HttpCluster::new(targets, kill_token)?.watched_by(settings.observers.prometheus_url.as_deref(), targets);
+        let cluster = HttpCluster::new(targets, kill_token, &access)?
+            .watched_by(settings.observers.prometheus_url.as_deref(), targets);
         let cluster = cluster.looked_on(settings.load.shard.is_some_and(|shard| !shard.is_first()));
         return drive(settings, targets, &cluster).await;
     }
-    let supervisor = Supervisor::start(local, kill_token, settings.load.restart_after)?;
-    let result = run_local(settings, &supervisor).await;
+    let supervisor = Supervisor::start(settings)?;
+    let result = run_local(settings, &supervisor, &access).await;
     supervisor.stop().await;
     result
 }
 
-async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, String> {
-    let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token)?;
+async fn run_local(settings: &Settings, supervisor: &Supervisor, access: &Access) -> Result<u8, String> {
+    let cluster = HttpCluster::new(&supervisor.targets, &supervisor.kill_token, access)?;
     let cluster = cluster.watched_by(settings.observers.prometheus_url.as_deref(), &supervisor.targets);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     supervisor.wait_ready(&cluster, &mut interrupts).await?;
@@ -85,7 +88,7 @@ async fn run_local(settings: &Settings, supervisor: &Supervisor) -> Result<u8, S
 
 async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster) -> Result<u8, String> {
     let results = settings.load.open_results()?;
-    let recording = Recording::start(settings, targets)?;
+    let recording = Recording::start(settings, targets, cluster.access())?;
     if let Some(recording) = &recording {
         cluster.trace_with(&recording.traces());
     }
@@ -124,6 +127,7 @@ async fn drive(settings: &Settings, targets: &[TargetUrl], cluster: &HttpCluster
         targets: Arc::clone(&health),
         options,
         seed: plan.seed ^ (thread << 32),
+        authorization: cluster.access().data_header(),
         traces: traces.clone(),
     };
     let clients = (0..plan.threads as u64).map(client).collect();

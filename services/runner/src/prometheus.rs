@@ -90,7 +90,7 @@ mod tests {
             String::from_utf8_lossy(&buffer[..read]).into_owned()
         };
         let asked = Prometheus { url: url.clone(), instances: vec!["node1:8081".to_owned()] };
-        let client = Client::new();
+        let client = crate::access::Access::default().client().build().unwrap();
         let (request, found) = tokio::join!(serve, asked.p99(&client, Duration::from_secs(9)));
         assert!(request.starts_with("GET /api/v1/query?query=histogram_quantile%280.99"), "{request}");
         assert!(request.contains("node1%3A8081") && request.contains("%5B10s%5D"), "{request}");

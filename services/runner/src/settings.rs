@@ -5,7 +5,9 @@ use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use load::{FaultPlan, LoadSettings, NodeIndex, PlannedFault, StoredRuns, ValueTtls};
 use observability::TraceSettings;
-use settings::{Exit, Mistake, Mistakes, boolean, duration, positive_duration, url, whole};
+use settings::{
+    Exit, Mistake, Mistakes, bearer_token, boolean, check_https_files, duration, positive_duration, url, whole,
+};
 
 pub(crate) use crate::target_url::{Login, Scheme, TargetUrl};
 use crate::{cache, recorded};
@@ -81,7 +83,7 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Nodes")]
 pub(crate) struct HttpSettings {
-    /// What is loaded, a comma-separated list: nodes, http://host:port; a Redis server or nodes of one Redis Cluster,
+    /// What is loaded, a comma-separated list: nodes, http://host:port or https://host:port; a Redis server or nodes of one Redis Cluster,
     /// redis://host:port or redis://user:password@host:port; or memcached servers, memcached://host:port
     #[arg(long, env, default_value = "http://node1:8081,http://node2:8082,http://node3:8083", value_delimiter = ',',
         value_parser = TargetUrl::from_str)]
@@ -92,6 +94,15 @@ pub(crate) struct HttpSettings {
     /// The password of redis:// targets that name none
     #[arg(long, env, default_value = "", hide_default_value = true, hide_env_values = true)]
     pub(crate) target_password: String,
+    /// PEM file with the authorities that certificates of https:// targets and PROMETHEUS_URL come from; unset, the system's
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) http_tls_ca: Option<PathBuf>,
+    /// The nodes' HTTP_TOKEN, sent with each GET, SET and DELETE
+    #[arg(long, env, hide_env_values = true, value_name = "SECRET", value_parser = bearer_token)]
+    pub(crate) http_token: Option<String>,
+    /// The nodes' HTTP_ADMIN_TOKEN, sent with all other requests
+    #[arg(long, env, hide_env_values = true, value_name = "SECRET", value_parser = bearer_token)]
+    pub(crate) http_admin_token: Option<String>,
     /// How many targets must answer at the start; 0 is all of them
     #[arg(long, env, default_value = "0", value_parser = whole::<usize>(0, 255))]
     pub(crate) targets_min: usize,
@@ -182,6 +193,12 @@ pub(crate) struct LocalSettings {
     /// WORKERS of each node started here; unset, it is an equal share of the cores
     #[arg(long, env, value_parser = whole::<u16>(1, 255))]
     pub(crate) node_workers: Option<u16>,
+    /// HTTP_TLS_CERT of the nodes started here, for 127.0.0.1; needs HTTP_TLS_KEY, and HTTP_TLS_CA unless the system knows its authority
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) http_tls_cert: Option<PathBuf>,
+    /// HTTP_TLS_KEY of the nodes started here
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) http_tls_key: Option<PathBuf>,
     /// Where the logs of the nodes started here go
     #[arg(long, env, default_value = "target/bench")]
     pub(crate) log_dir: PathBuf,
@@ -268,6 +285,7 @@ impl Settings {
         let has_faults = self.kill.kill_mode != KillMode::None || !self.kill.faults.is_empty();
         self.load.check_together(has_faults, mistakes);
         cache::check_together(self, mistakes);
+        check_https_files(self.local.http_tls_cert.as_deref(), self.local.http_tls_key.as_deref(), mistakes);
         let nobody = vec![TargetUrl::new("127.0.0.1:1"); self.local.local.into()];
         let targets = if nobody.is_empty() { &self.http.targets } else { &nobody };
         self.victim(targets).err().into_iter().for_each(|mistake| mistakes.push(mistake));
@@ -347,17 +365,7 @@ mod tests {
 
     #[test]
     fn bad_targets_are_named() {
-        for bad in [
-            "",
-            "node1",
-            "node1:80",
-            "https://a:1",
-            "http://a",
-            "http://:80",
-            "http://a:0",
-            "http://a:99999",
-            "http://a:1/x",
-        ] {
+        for bad in ["", "node1", "node1:80", "http://a", "http://:80", "http://a:0", "http://a:99999", "http://a:1/x"] {
             let message = parse(&[&format!("--targets=http://a:1,{bad}")]).unwrap_err();
             assert!(
                 message.starts_with("TARGETS=") && message.contains("expected http://host:port"),

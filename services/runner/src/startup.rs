@@ -73,8 +73,13 @@ pub(crate) async fn find_targets(
         }
         tokio::time::sleep(POLL).await;
     }
+    let checked = all_of((0..targets.len()).map(|node| cluster.check_tokens(node))).await;
+    checked.into_iter().collect::<Result<(), _>>()?;
     one_mesh(targets, &ready, cluster).await?;
-    Ok(targets.iter().zip(&ready).map(|(target, ready)| Health::new(target.clone(), *ready)).collect())
+    let health = |(target, ready): (&TargetUrl, &bool)| {
+        Ok(Health::new(target.clone(), *ready).over(cluster.access().secured(target)?))
+    };
+    targets.iter().zip(&ready).map(health).collect()
 }
 
 /// Whether all targets that are ready are different nodes of one mesh.

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     control::HttpCluster,
-    settings::{LocalSettings, TargetUrl},
+    settings::{HttpSettings, LocalSettings, Scheme, Settings, TargetUrl},
 };
 
 /// Nodes must be ready this long after the start.
@@ -77,7 +77,8 @@ struct NodeSpec {
 
 impl Supervisor {
     /// Starts the nodes, without waiting for them.
-    pub(crate) fn start(settings: &LocalSettings, kill_token: &str, restart_after: Duration) -> Result<Self, String> {
+    pub(crate) fn start(Settings { local: settings, load, kill, http, .. }: &Settings) -> Result<Self, String> {
+        let (kill_token, restart_after) = (&kill.kill_token, load.restart_after);
         let binary = node_binary(settings.node_bin.clone())?;
         let (folder, lock) = log_folder(&settings.log_dir)?;
         let concern = lowered_concern(settings.local, |name| std::env::var(name).ok());
@@ -85,6 +86,7 @@ impl Supervisor {
         let secret = std::env::var("CACHE_AUTH").ok().filter(|secret| !secret.is_empty()).unwrap_or_else(random_secret);
         let kill_token = if kill_token.is_empty() { random_secret() } else { kill_token.to_owned() };
         let seeds = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
+        let edge = edge(settings, http);
         let spec = |(number, port): (usize, &u16)| NodeSpec {
             binary: binary.clone(),
             environment: vec![
@@ -101,6 +103,7 @@ impl Supervisor {
             .into_iter()
             .chain(settings.node_workers.map(|workers| ("WORKERS", workers.to_string())))
             .chain(concern.clone())
+            .chain(edge.clone())
             .collect(),
             log: folder.join(format!("node{}.log", number + 1)),
         };
@@ -115,7 +118,8 @@ impl Supervisor {
             let child = spec.spawn()?;
             watchers.push(tokio::spawn(watch_node(spec.clone(), child, restart_after, wires.clone())));
         }
-        let targets = ports.iter().map(|port| TargetUrl::new(&format!("127.0.0.1:{port}"))).collect();
+        let scheme = if settings.http_tls_cert.is_some() { Scheme::Https } else { Scheme::Http };
+        let targets = ports.iter().map(|port| TargetUrl::of(scheme, &format!("127.0.0.1:{port}"))).collect();
         Ok(Self { targets, kill_token, specs, stop, started, failed: has_failed, watchers, _lock: lock })
     }
 
@@ -270,6 +274,18 @@ fn lowered_concern(nodes: u8, setting: impl Fn(&str) -> Option<String>) -> Vec<(
     } else {
         Vec::new()
     }
+}
+
+/// What nodes are told of HTTPS and tokens, which may have come by flags.
+fn edge(local: &LocalSettings, http: &HttpSettings) -> Vec<(&'static str, String)> {
+    let file = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
+    let told = [
+        ("HTTP_TLS_CERT", file(&local.http_tls_cert)),
+        ("HTTP_TLS_KEY", file(&local.http_tls_key)),
+        ("HTTP_TOKEN", http.http_token.clone()),
+        ("HTTP_ADMIN_TOKEN", http.http_admin_token.clone()),
+    ];
+    told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 fn node_binary(setting: Option<PathBuf>) -> Result<PathBuf, String> {

@@ -9,21 +9,29 @@ use percent_encoding::percent_decode_str;
 pub(crate) enum Scheme {
     /// A node of the mesh.
     Http,
+    /// A node of the mesh, over TLS.
+    Https,
     /// Redis, or a node of a Redis Cluster.
     Redis,
     Memcached,
 }
 
 impl Scheme {
-    const ALL: [Self; 3] = [Self::Http, Self::Redis, Self::Memcached];
+    const ALL: [Self; 4] = [Self::Http, Self::Https, Self::Redis, Self::Memcached];
 
     /// As URLs begin.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Https => "https",
             Self::Redis => "redis",
             Self::Memcached => "memcached",
         }
+    }
+
+    /// Whether it is one of the mesh's own.
+    pub(crate) const fn is_node(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
     }
 }
 
@@ -53,7 +61,12 @@ pub(crate) struct TargetUrl {
 impl TargetUrl {
     /// A node of the mesh.
     pub(crate) fn new(authority: &str) -> Self {
-        Self { scheme: Scheme::Http, authority: authority.to_owned(), login: None }
+        Self::of(Scheme::Http, authority)
+    }
+
+    /// A target without a login.
+    pub(crate) fn of(scheme: Scheme, authority: &str) -> Self {
+        Self { scheme, authority: authority.to_owned(), login: None }
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -77,7 +90,7 @@ impl FromStr for TargetUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = || {
-            "expected http://host:port, comma-separated, or redis://host:port or memcached://host:port for all"
+            "expected http://host:port or https://host:port, comma-separated, or redis://host:port or memcached://host:port for all"
                 .to_owned()
         };
         let (scheme, rest) = text.trim().split_once("://").ok_or_else(expected)?;

@@ -12,6 +12,7 @@ use observability::{ClientAnswer, ClientRequest, ClientTrace, ClientTracer, Clie
 use tokio::task::JoinHandle;
 
 use crate::{
+    access::Access,
     http::{Last, Try, TryResult},
     keep::{KeepCounts, KeepTasks, Keeper},
     settings::{Settings, TargetUrl},
@@ -49,10 +50,10 @@ impl Recording {
     ///
     /// # Errors
     /// One line, if the collector's address is not taken or the system gives no thread.
-    pub(crate) fn start(settings: &Settings, targets: &[TargetUrl]) -> Result<Option<Self>, String> {
+    pub(crate) fn start(settings: &Settings, targets: &[TargetUrl], access: &Access) -> Result<Option<Self>, String> {
         let started = ClientTracer::start(&settings.traces, "runner", env!("CARGO_PKG_VERSION"));
         let Some((tracer, guard)) = started.map_err(|error| error.to_string())? else { return Ok(None) };
-        let (keeper, tasks) = Keeper::start(targets.iter().map(TargetUrl::url))?;
+        let (keeper, tasks) = Keeper::start(targets.iter().map(TargetUrl::url), access)?;
         let upkeep = tokio::spawn(follow_the_clock(Arc::clone(&tracer)));
         let jaeger_url = settings.observers.jaeger_url.clone();
         let traces = Arc::new(Traces { tracer, keeper, targets: targets.to_vec(), jaeger_url });

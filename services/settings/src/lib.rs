@@ -4,6 +4,7 @@
 //! The flag wins over the variable. An empty variable is an unset one.
 
 mod help;
+mod https;
 mod memory;
 mod mistakes;
 mod near_names;
@@ -16,6 +17,7 @@ mod table;
 mod terminal;
 mod values;
 
+pub use https::{bearer_token, check_https_files};
 pub use memory::{Memory, MemoryLimit};
 pub use mistakes::{Exit, Mistake, Mistakes};
 pub use near_names::meant;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 /// How fresh a read must be.
@@ -30,6 +30,13 @@ pub struct Reply {
     pub took: Duration,
 }
 
+/// A client of HTTP and HTTPS. The workspace's reqwest brings no cryptography of its own.
+pub fn http_client() -> ClientBuilder {
+    // Another test may have done so before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy()
+}
+
 /// A client for one node.
 #[derive(Clone, Debug)]
 pub struct NodeClient {
@@ -43,7 +50,7 @@ impl NodeClient {
 
     /// For the node at `addr`, with connections of its own.
     pub fn new(addr: SocketAddr) -> Self {
-        let http = Client::builder().timeout(Self::TIMEOUT).no_proxy().build().expect("a client without options");
+        let http = http_client().timeout(Self::TIMEOUT).build().expect("a client without options");
         Self { http, base: format!("http://{addr}") }
     }
 

@@ -14,7 +14,7 @@ mod udp_proxy;
 
 pub use address::Loopback;
 pub use binary::binary;
-pub use client::{Consistency, NodeClient, Reply};
+pub use client::{Consistency, NodeClient, Reply, http_client};
 pub use cluster::Cluster;
 pub use collector::{Collector, Span};
 pub use descendants::Descendants;

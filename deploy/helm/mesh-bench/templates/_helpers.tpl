@@ -62,6 +62,14 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* HTTP_TOKEN and HTTP_ADMIN_TOKEN, for nodes and runners alike. */}}
+{{- define "mesh-bench.tokens" -}}
+{{- with .Values.http.tokenSecret }}
+- { name: HTTP_TOKEN, valueFrom: { secretKeyRef: { name: {{ . }}, key: http-token } } }
+- { name: HTTP_ADMIN_TOKEN, valueFrom: { secretKeyRef: { name: {{ . }}, key: http-admin-token } } }
+{{- end }}
+{{- end -}}
+
 {{- define "mesh-bench.otlp" -}}
 {{- with .Values.otlp.endpoint }}
 - { name: POD_NAMESPACE, valueFrom: { fieldRef: { fieldPath: metadata.namespace } } }

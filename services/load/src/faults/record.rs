@@ -158,7 +158,7 @@ impl FaultRecord {
             (_, _, Some(ended), None) => format!("over; not in sync after {:.1} s", now_s - ended),
             (_, _, Some(ended), Some(at)) => format!("over; in sync after {:.1} s", at - ended),
         };
-        format!("{}: {state}", self.fault.replace("http://", ""))
+        format!("{}: {state}", self.fault.replace("https://", "").replace("http://", ""))
     }
 
     /// Its process was told to end, and none has answered since.

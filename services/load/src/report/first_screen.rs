@@ -226,7 +226,8 @@ fn faults(out: &mut Screen, report: &Report) {
         (Some(begun), None) => format!("{begun:.2} s to the end"),
         (Some(begun), Some(ended)) => format!("{begun:.2}–{ended:.2} s"),
     };
-    let names: Vec<_> = report.faults.iter().map(|fault| fault.fault.replace("http://", "")).collect();
+    let names: Vec<_> =
+        report.faults.iter().map(|fault| fault.fault.replace("https://", "").replace("http://", "")).collect();
     let width = FAULT_COLUMNS - 13 - times.chars().count() - 3;
     let what = if report.faults.len() > 1 { names.join(", ") } else { names.concat() };
     let what = format!("{:<13}{}, {times}", "Fault", shortened(&what, width));

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 
-use crate::{app::HttpWorker, fault::Fault, problem::Problem, query, settings::KillToken};
+use crate::{app::HttpWorker, fault::Fault, problem::Problem, query, token::Token};
 
 /// The longest `after_ms` and `for_ms`.
 const WAIT_MS_MAX: u64 = 10 * 60 * 1000;
@@ -27,7 +27,7 @@ pub(super) async fn kill(State(http): State<Arc<HttpWorker>>, request: Request) 
     }
 }
 
-fn parse(query: Option<&str>, token: Option<&KillToken>) -> Result<(Fault, Duration), Problem> {
+fn parse(query: Option<&str>, token: Option<&Token>) -> Result<(Fault, Duration), Problem> {
     // Before anything else, so that a node that cannot be killed tells nothing about its parameters.
     let token = allowed(token)?;
     let [guess, after_ms, mode, for_ms] = query::parameters(query, ["token", "after_ms", "mode", "for_ms"])?;
@@ -50,7 +50,7 @@ fn parse(query: Option<&str>, token: Option<&KillToken>) -> Result<(Fault, Durat
 }
 
 /// The token that faults on request need, if they are on at all.
-pub(super) fn allowed(token: Option<&KillToken>) -> Result<&KillToken, Problem> {
+pub(super) fn allowed(token: Option<&Token>) -> Result<&Token, Problem> {
     token.ok_or_else(|| {
         let detail = "killing is off: start the node with ALLOW_KILL=true and KILL_TOKEN";
         Problem::new(StatusCode::FORBIDDEN, "kill-off", detail)
@@ -58,7 +58,7 @@ pub(super) fn allowed(token: Option<&KillToken>) -> Result<&KillToken, Problem> 
 }
 
 /// Whether who asks knows the token.
-pub(super) fn authorise(token: &KillToken, guess: Option<&str>) -> Result<(), Problem> {
+pub(super) fn authorise(token: &Token, guess: Option<&str>) -> Result<(), Problem> {
     let guess = query::decode("token", guess.unwrap_or_default())?;
     if token.matches(&guess) {
         return Ok(());
@@ -72,8 +72,8 @@ pub(super) fn authorise(token: &KillToken, guess: Option<&str>) -> Result<(), Pr
 mod tests {
     use super::*;
 
-    fn token() -> KillToken {
-        KillToken::new("to ken")
+    fn token() -> Token {
+        Token::new("to ken")
     }
 
     fn status(query: &str) -> String {

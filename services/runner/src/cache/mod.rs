@@ -32,7 +32,7 @@ const MEMCACHED_TTL_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
 
 /// Whether TARGETS are other caches than ours.
 pub(crate) fn are_targets(settings: &Settings) -> bool {
-    settings.local.local == 0 && settings.http.targets.first().is_some_and(|target| target.scheme != Scheme::Http)
+    settings.local.local == 0 && settings.http.targets.first().is_some_and(|target| !target.scheme.is_node())
 }
 
 /// Refuses what these targets cannot be told, and targets that are of several kinds.
@@ -44,7 +44,7 @@ pub(crate) fn check_together(settings: &Settings, mistakes: &mut Mistakes) {
         let expected = format!("expected one kind of target, not {} and {}", first.scheme.name(), other.scheme.name());
         return mistakes.refuse("TARGETS", all, expected);
     }
-    if first.scheme == Scheme::Http {
+    if first.scheme.is_node() {
         return;
     }
     let name = first.scheme.name();

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::net::{TcpStream, lookup_host};
 
-use crate::{control::HttpCluster, settings::TargetUrl};
+use crate::{access::Secured, control::HttpCluster, settings::TargetUrl};
 
 /// How often a target that is down is asked whether it is ready.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
@@ -25,6 +25,8 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Health {
     pub(crate) target: TargetUrl,
+    /// Nothing if its connections are not encrypted.
+    pub(crate) secured: Option<Secured>,
     /// Which of its name's addresses was connected to last; locked for a copy, per dialled connection only.
     connected: Mutex<Option<SocketAddr>>,
     up: AtomicBool,
@@ -34,7 +36,13 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn new(target: TargetUrl, up: bool) -> Self {
-        Self { target, connected: Mutex::default(), up: AtomicBool::new(up), epoch: AtomicU32::new(0) }
+        Self { target, secured: None, connected: Mutex::default(), up: AtomicBool::new(up), epoch: AtomicU32::new(0) }
+    }
+
+    /// The same target, over TLS if `secured` says how.
+    #[must_use]
+    pub(crate) fn over(self, secured: Option<Secured>) -> Self {
+        Self { secured, ..self }
     }
 
     /// Resolves the name anew and tries all its addresses, beginning with the one that was connected to last.

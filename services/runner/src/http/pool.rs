@@ -116,9 +116,9 @@ impl Pool {
                 return Ok(connection);
             }
         }
-        let stream = health.connect().await.map_err(|error| not_dialled(&error));
-        let dialled = stream.and_then(|stream| Connection::over(stream, epoch, self.kernel_timestamps));
-        dialled.map_err(|kind| (epoch, kind))
+        let stream = health.connect().await.map_err(|error| (epoch, not_dialled(&error)))?;
+        let dialled = Connection::secured(stream, epoch, self.kernel_timestamps, health.secured.as_ref());
+        dialled.await.map_err(|kind| (epoch, kind))
     }
 
     /// A target has answered.

@@ -50,6 +50,8 @@ pub(crate) struct HttpClient {
     pub(crate) targets: Arc<[Health]>,
     pub(crate) options: HttpOptions,
     pub(crate) seed: u64,
+    /// A whole line, or nothing.
+    pub(crate) authorization: Arc<str>,
     /// Nothing if nobody wants traces.
     pub(crate) traces: Option<Arc<Traces>>,
 }
@@ -63,7 +65,8 @@ impl Client for HttpClient {
         let pool = Rc::new(Pool::new(self.targets, patience, self.options.kernel_timestamps));
         tokio::task::spawn_local(Rc::clone(&pool.deadlines).tick_for_ever());
         let traces = self.traces.map(|all| Rc::new(ThreadTraces::new(all)));
-        Ok(HttpTarget::new(pool, self.options, SmallRng::seed_from_u64(self.seed), traces))
+        let dice = SmallRng::seed_from_u64(self.seed);
+        Ok(HttpTarget::new(pool, self.options, self.authorization, dice, traces))
     }
 }
 
@@ -72,6 +75,7 @@ impl Client for HttpClient {
 pub(crate) struct HttpTarget {
     pool: Rc<Pool>,
     options: HttpOptions,
+    authorization: Arc<str>,
     deadline: Deadline,
     dice: SmallRng,
     request: Vec<u8>,
@@ -119,7 +123,8 @@ type Tried = Result<Head, Failure>;
 impl Clone for HttpTarget {
     fn clone(&self) -> Self {
         // A clone of the dice would throw the same numbers; its place in the thread makes it differ.
-        let mut clone = Self::new(Rc::clone(&self.pool), self.options, self.dice.clone(), self.traces.clone());
+        let (dice, traces) = (self.dice.clone(), self.traces.clone());
+        let mut clone = Self::new(Rc::clone(&self.pool), self.options, Arc::clone(&self.authorization), dice, traces);
         let thread = rand::RngCore::next_u64(&mut clone.dice);
         clone.dice = SmallRng::seed_from_u64(thread.wrapping_add(clone.deadline.place()));
         clone
@@ -127,12 +132,32 @@ impl Clone for HttpTarget {
 }
 
 impl HttpTarget {
-    fn new(pool: Rc<Pool>, options: HttpOptions, dice: SmallRng, traces: Option<Rc<ThreadTraces>>) -> Self {
+    fn new(
+        pool: Rc<Pool>,
+        options: HttpOptions,
+        authorization: Arc<str>,
+        dice: SmallRng,
+        traces: Option<Rc<ThreadTraces>>,
+    ) -> Self {
         let deadline = Deadline::new(&pool.deadlines);
         let request = Vec::with_capacity(384);
         let (body, last) = (Vec::new(), Last::default());
         let host = (0, pool.targets.iter().map(|target| target.target.authority.len()).max().unwrap_or_default());
-        Self { pool, options, deadline, dice, request, body, traces, last, is_load: false, host, traceparent_at: 0 }
+        let (is_load, traceparent_at) = (false, 0);
+        Self {
+            pool,
+            options,
+            authorization,
+            deadline,
+            dice,
+            request,
+            body,
+            traces,
+            last,
+            is_load,
+            host,
+            traceparent_at,
+        }
     }
 
     /// Sends the prepared request, and once more elsewhere if that is the rule.
@@ -275,6 +300,7 @@ impl HttpTarget {
         self.host.0 = self.request.len();
         self.request.resize(self.host.0 + self.host.1, b' ');
         self.request.extend_from_slice(b"\r\n");
+        self.request.extend_from_slice(self.authorization.as_bytes());
     }
 
     /// `Host` is the authority of the node that is tried. Spaces after a shorter one are no part of it (RFC 9110, 5.5).

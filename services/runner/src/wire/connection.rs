@@ -13,13 +13,16 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::stream::Stream;
+use crate::access::Secured;
+
 /// After this long without use, a connection is looked at before it is used again: the server may have closed it.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TimestampedStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// The target's epoch when it was dialled.
     pub(crate) epoch: u32,
@@ -33,8 +36,24 @@ impl Connection {
     pub(crate) fn over(stream: TcpStream, epoch: u32, kernel_timestamps: bool) -> Result<Self, ErrorKind> {
         // Without it, a request that does not fit one segment would wait for an acknowledgement.
         stream.set_nodelay(true).map_err(|error| not_dialled(&error))?;
-        let stream = TimestampedStream::new(stream, kernel_timestamps);
-        Ok(Self { stream, buffer: Vec::with_capacity(1024), epoch, used_at: Instant::now(), is_owed: false })
+        Ok(Self::of(Stream::Plain(TimestampedStream::new(stream, kernel_timestamps)), epoch))
+    }
+
+    /// As [`Connection::over`], with a handshake if the target's connections are to be secured.
+    pub(crate) async fn secured(
+        stream: TcpStream,
+        epoch: u32,
+        kernel_timestamps: bool,
+        secured: Option<&Secured>,
+    ) -> Result<Self, ErrorKind> {
+        let Some(Secured { connector, name }) = secured else { return Self::over(stream, epoch, kernel_timestamps) };
+        stream.set_nodelay(true).map_err(|error| not_dialled(&error))?;
+        let stream = connector.connect(name.clone(), TimestampedStream::new(stream, kernel_timestamps)).await;
+        Ok(Self::of(Stream::Tls(Box::new(stream.map_err(|error| not_dialled(&error))?)), epoch))
+    }
+
+    fn of(stream: Stream, epoch: u32) -> Self {
+        Self { stream, buffer: Vec::with_capacity(1024), epoch, used_at: Instant::now(), is_owed: false }
     }
 
     /// Sends a request and reads until `parse` finds the whole response in what has come so far; it is also told whether no more will.
@@ -45,6 +64,8 @@ impl Connection {
     ) -> Result<R, ErrorKind> {
         self.is_owed = true;
         self.stream.write_all(request).await.map_err(|error| kind_of(&error))?;
+        // TLS may hold back what the socket did not take.
+        self.stream.flush().await.map_err(|error| kind_of(&error))?;
         self.buffer.clear();
         loop {
             let read = self.stream.read_buf(&mut self.buffer).await.map_err(|error| kind_of(&error))?;
@@ -65,7 +86,7 @@ impl Connection {
 
     /// When the kernel had received the last of the last response.
     pub(crate) fn received(&self) -> KernelTime {
-        self.stream.received().get()
+        self.stream.tcp().received().get()
     }
 
     pub(crate) fn rest(&mut self, now: Instant) {
@@ -75,8 +96,9 @@ impl Connection {
     /// Whether it can be used again, as far as can be seen from here.
     pub(crate) fn is_usable(&self, now: Instant) -> bool {
         let trusted = now.saturating_duration_since(self.used_at) < TRUSTED_FOR;
-        let waiting =
-            || self.stream.socket().try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let waiting = || {
+            self.stream.tcp().socket().try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
         trusted || waiting()
     }
 }
@@ -87,7 +109,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.is_owed {
             // A socket that cannot be told so is closed already.
-            let _ = SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.stream.tcp().socket()).set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod deadlines;
+mod stream;
 
 pub(crate) use connection::{Connection, not_dialled};
 pub(crate) use deadlines::{Deadline, Deadlines, TICK, ticks};
