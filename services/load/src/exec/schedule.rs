@@ -50,9 +50,10 @@ impl Schedule {
 /// How far behind the schedule may fall, in seconds' worth of operations, before the oldest of them are given up and counted.
 const BACKLOG_SECONDS_MAX: f64 = 10.0;
 
-/// The timer's shortest and longest tick. tokio's own timer is too coarse: it counts whole milliseconds.
-const TICK_MIN: Duration = Duration::from_micros(100);
-const TICK_MAX: Duration = Duration::from_millis(1);
+/// Where operations are closer to each other than the shorter pause, several begin at a time. After the longer one it is looked whether
+/// the load has ended.
+const PAUSE_MIN: Duration = Duration::from_micros(100);
+const PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// Hands out start times at a fixed rate to the tasks of one thread.
 ///
@@ -122,8 +123,7 @@ impl Pacer {
     /// # Errors
     /// If the system gives no timer.
     pub(crate) async fn drive(&self, run: &Run) -> io::Result<()> {
-        let interval = Duration::from_secs_f64(1.0 / self.rate);
-        let timer = ticker(interval.clamp(TICK_MIN, TICK_MAX))?;
+        let timer = timer()?;
         self.begin(Instant::now());
         loop {
             let now = Instant::now();
@@ -131,6 +131,7 @@ impl Pacer {
                 break;
             }
             self.offer(now);
+            set(timer.get_ref(), self.pause(Instant::now()))?;
             let mut ready = timer.readable().await?;
             let mut expirations = [0; 8];
             // The count of expirations does not matter: the clock says what is due.
@@ -196,6 +197,14 @@ impl Pacer {
         idle.drain(..woken).for_each(Waker::wake);
     }
 
+    /// How long it is until the next operation is due.
+    fn pause(&self, now: Instant) -> Duration {
+        let pause = self.start_of(self.due.get()).map_or(PAUSE_MAX, |due| due.saturating_duration_since(now));
+        // A timer of no time is none.
+        let least = if self.rate * PAUSE_MIN.as_secs_f64() > 1.0 { PAUSE_MIN } else { Duration::from_nanos(1) };
+        pause.clamp(least, PAUSE_MAX)
+    }
+
     /// Gives up the oldest operations that wait.
     fn give_up(&self, operations: u64) {
         self.next.set(self.next.get() + operations);
@@ -203,13 +212,20 @@ impl Pacer {
     }
 }
 
-fn ticker(tick: Duration) -> io::Result<AsyncFd<OwnedFd>> {
+/// tokio's own timer is too coarse: it counts whole milliseconds.
+fn timer() -> io::Result<AsyncFd<OwnedFd>> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-    let tick = Timespec { tv_sec: 0, tv_nsec: tick.subsec_nanos().into() };
-    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: tick, it_value: tick })?;
     // Deprecated for types that may close their descriptor early, which an owned one cannot; the new name is `unsafe`.
     #[allow(deprecated, reason = "sound for an OwnedFd, and unsafe code is forbidden here")]
     AsyncFd::with_interest(timer, Interest::READABLE)
+}
+
+/// It is readable once this pause is over.
+fn set(timer: &OwnedFd, pause: Duration) -> io::Result<()> {
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let once = Itimerspec { it_interval: zero, it_value: Timespec { tv_nsec: pause.subsec_nanos().into(), ..zero } };
+    timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -234,6 +250,20 @@ mod tests {
         assert_eq!((pacer.offered(), pacer.dropped(), pacer.backlog_high()), (3, 0, 3));
         // The operation of 1 ms was made due at 2.5 ms.
         assert_eq!(pacer.late_max(), Duration::from_micros(1500));
+    }
+
+    #[test]
+    fn a_pause_ends_when_the_next_operation_is_due() {
+        let us = Duration::from_micros;
+        let (slow, began) = pacer(2000.0);
+        slow.offer(began);
+        assert_eq!([10, 470, 700].map(|at| slow.pause(began + us(at))), [us(490), us(30), Duration::from_nanos(1)]);
+        let (fast, began) = pacer(1e6);
+        fast.offer(began);
+        assert_eq!(fast.pause(began), PAUSE_MIN, "as many as are due by then begin together");
+        let (rare, began) = pacer(1.0);
+        rare.offer(began);
+        assert_eq!(rare.pause(began), PAUSE_MAX);
     }
 
     #[test]
