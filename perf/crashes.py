@@ -23,7 +23,8 @@ def run(bench, **settings: str) -> dict:
             "KEYS": "50000", "SET_RATIO": "20", "DELETE_RATIO": "5", "CONCURRENCY": "256", "RESULTS": str(results),
             "LOG_DIR": folder,
         }
-        output_of([str(bench.binaries / "runner"), *local], {**defaults, **settings}, timeout_s=400)
+        timeout_s = 400 + int(settings["DURATION"].rstrip("s"))
+        output_of([str(bench.binaries / "runner"), *local], {**defaults, **settings}, timeout_s=timeout_s)
         return json.loads(results.read_text())
 
 

@@ -5,7 +5,7 @@ import socket
 import time
 
 from crashes import run
-from processes import Mesh, Process, Repeated, accepts, entries, free_port, need, output_of, wait_for
+from processes import Mesh, Process, Repeated, accepts, answers, entries, free_port, need, output_of, payload_bytes, wait_for
 from ratios import Round, Target, figure, latency, ratio
 
 BOUND_BYTES = 400 << 20
@@ -27,6 +27,16 @@ TARGETS = [
     Target("full ÷ not full: GET p99", ratio("full GET p99 ms", "roomy GET p99 ms"), 1.2, False),
     Target("full ÷ not full: SET p99", ratio("full SET p99 ms", "roomy SET p99 ms"), 1.2, False),
     Target("full: runs that do not pass", figure("full: runs that do not pass"), 0, False),
+    Target("full ÷ not full, keys that are held: throughput", ratio("held, full ops/s", "held, roomy ops/s"), 0.9, True),
+    Target("full ÷ not full, keys that are held: GET p99", ratio("held, full GET p99 ms", "held, roomy GET p99 ms"), 1.2, False),
+    Target("full ÷ not full, keys that are held: SET p99", ratio("held, full SET p99 ms", "held, roomy SET p99 ms"), 1.2, False),
+    Target("full ÷ not full, SETs only: throughput", ratio("evicting, full ops/s", "evicting, roomy ops/s"), 0.9, True),
+    Target("full ÷ not full, SETs only: p99", ratio("evicting, full SET p99 ms", "evicting, roomy SET p99 ms"), 1.2, False),
+    Target("sizes that change, with TTLs and deletions: payload ÷ resident, at worst", figure("changing: payload ÷ resident"), 0.75, True),
+    Target("sizes that change: resident beyond CAPACITY_BYTES", figure("changing: beyond the bound MB"), 64, False, " MB"),
+    Target("resident ÷ what is held beyond an idle node, 10 s after expiry of most", figure("after expiry: resident ÷ held"), 1.1, False),
+    Target("the same after deletion of most", figure("after deletion: resident ÷ held"), 1.1, False),
+    Target("the same after a peer's return", figure("after a return: resident ÷ held"), 1.1, False),
     Target("1.5 M values of 45 bytes: resident", figure("small values: resident MB"), 200, False, " MB"),
     Target("an idle node with two peers: resident", figure("idle: resident MB"), 20, False, " MB"),
 ]
@@ -52,6 +62,66 @@ def full(bench, figures: Round) -> None:
                 figures[f"{name}: values ÷ resident"] = min(held) / watch.most
                 figures[f"{name}: beyond the bound MB"] = (watch.most - bound) / 1e6
     figures["full: runs that do not pass"] = failed
+
+
+def held(bench, figures: Round) -> None:
+    """What evicting costs by itself. Where every second GET is for a key that is gone, and all owners have to be asked, GETs cost more
+    however cheap an eviction is: so these are for keys that are held, in a store that is full of others."""
+    for name, bound in {"full": BOUND_BYTES, "roomy": BOUND_BYTES * 4}.items():
+        with Mesh(bench.binaries, 3, {"CAPACITY_BYTES": str(bound)}) as mesh:
+            fixed = {"VALUE_BYTES": str(VALUE_BYTES), "CONCURRENCY": "64", "SET_TTL_MS": "-1", "DELETE_RATIO": "0", "FINAL_SWEEP": "false"}
+            for what, load in {
+                # The prefill of all keys fills the store; that of a few is what is asked for.
+                "held": [{"KEYS": str(KEYS), "DURATION": "1s"}, {"KEYS": str(KEYS // 4), "SET_RATIO": "30", "DURATION": f"{bench.seconds}s"}],
+                "evicting": [{"KEYS": str(KEYS), "SET_RATIO": "100", "DURATION": f"{bench.seconds}s", "PREFILL": "false"}],
+            }.items():
+                for settings in load:
+                    found = run(bench, **fixed, **settings, TARGETS=mesh.targets)
+                figures[f"{what}, {name} ops/s"] = found["totals"]["ops_per_s"]
+                for op in ["GET", "SET"] if what == "held" else ["SET"]:
+                    figures[f"{what}, {name} {op} p99 ms"] = latency(found, "all", op)["p99_ms"]
+
+
+def changing(bench, figures: Round) -> None:
+    """What a store keeps when sizes change, and what it gives back when there is less to keep."""
+    load = {"CONCURRENCY": "64", "FINAL_SWEEP": "false", "KEYS": "400000"}
+    with Mesh(bench.binaries, 3, {"CAPACITY_BYTES": str(BOUND_BYTES)}) as mesh:
+        time.sleep(2)
+        idle = max(node.rss_bytes() for node in mesh.nodes)
+        worst = 1.0
+        with Watch(mesh) as watch:
+            for sizes in ["1000-3000", "100-30000", "20000", "800-1200", "16-65536", "2000"]:
+                run(
+                    bench, **load, TARGETS=mesh.targets, VALUE_BYTES=sizes, SET_RATIO="60", DELETE_RATIO="5",
+                    SET_TTL_MS="20000:20,-1:80", DURATION=f"{bench.seconds}s",
+                )
+                ratios = [payload_bytes(url) / node.rss_bytes() for url, node in zip(mesh.urls, mesh.nodes)]
+                worst = min(worst, *ratios)
+        figures["changing: payload ÷ resident"] = worst
+        figures["changing: beyond the bound MB"] = (watch.most - BOUND_BYTES) / 1e6
+        keep = {"KEYS": "100000", "VALUE_BYTES": "1000"}
+        run(bench, **load | keep, TARGETS=mesh.targets, SET_RATIO="0", SET_TTL_MS="-1", DURATION="1s")
+        mesh.kill(2)
+        time.sleep(5)
+        run(bench, **load | keep, TARGETS=",".join(mesh.urls[:2]), SET_RATIO="100", DELETE_RATIO="0", SET_TTL_MS="-1", DURATION="5s", PREFILL="false")
+        mesh.restart(2)
+        wait_for("the node to be in sync", lambda: answers(f"{mesh.urls[2]}/ready"), 60)
+        time.sleep(10)
+        # Those that were there all the time hold hints no longer.
+        figures["after a return: resident ÷ held"] = share(mesh, idle, mesh.urls[:2])
+    for name, gone in {"expiry": {"SET_TTL_MS": "8000:80,-1:20"}, "deletion": {"SET_TTL_MS": "-1", "DELETE_RATIO": "100"}}.items():
+        with Mesh(bench.binaries, 3, {"CAPACITY_BYTES": str(BOUND_BYTES)}) as mesh:
+            time.sleep(2)
+            idle = max(node.rss_bytes() for node in mesh.nodes)
+            settings = {"KEYS": "350000", "VALUE_BYTES": "1000", "SET_RATIO": "0", "DELETE_RATIO": "0"} | gone
+            run(bench, **load | settings, TARGETS=mesh.targets, DURATION="12s" if name == "deletion" else "9s")
+            time.sleep(10)
+            figures[f"after {name}: resident ÷ held"] = share(mesh, idle, mesh.urls)
+
+
+def share(mesh: Mesh, idle: int, urls: list[str]) -> float:
+    """Of the worst node: resident ÷ (an idle node and what is held)."""
+    return max(node.rss_bytes() / (idle + payload_bytes(url)) for url, node in zip(mesh.urls, mesh.nodes) if url in urls)
 
 
 def small(bench, figures: Round) -> None:

@@ -18,6 +18,7 @@ import crashes
 import full
 import hot
 import large
+import limited
 import many
 import overhead
 import restarts
@@ -77,6 +78,7 @@ TARGETS = [
     *hot.TARGETS,
     *large.TARGETS,
     *full.TARGETS,
+    *limited.TARGETS,
     *many.TARGETS,
 ]
 
@@ -209,6 +211,15 @@ class Bench:
     def full(self, figures: Round) -> None:
         full.full(self, figures)
 
+    def held(self, figures: Round) -> None:
+        full.held(self, figures)
+
+    def changing(self, figures: Round) -> None:
+        full.changing(self, figures)
+
+    def limited(self, figures: Round) -> None:
+        limited.limited(self, figures)
+
     def small(self, figures: Round) -> None:
         full.small(self, figures)
 
@@ -249,12 +260,12 @@ class Bench:
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
 MEASUREMENTS = [
-    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "tls", "overload", "false_deaths",
-    "resync", "crashes", "restarts", "kills", "memory", "full", "small", "peers", "many",
+    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "tls", "overload",
+    "false_deaths", "resync", "crashes", "restarts", "kills", "memory", "full", "held", "changing", "limited", "small", "peers", "many",
 ]
 
 # They do not vary from round to round, or take minutes.
-ONCE = ["crashes", "restarts", "kills", "memory", "small", "peers", "many"]
+ONCE = ["crashes", "restarts", "kills", "memory", "changing", "limited", "small", "peers", "many"]
 
 
 def machine() -> str:

@@ -75,6 +75,13 @@ def entries(url: str) -> int:
         return json.load(response)["Size"]
 
 
+def payload_bytes(url: str) -> float:
+    """Bytes of the keys and values that a node holds."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("mesh_store_payload_bytes{"))
+
+
 def accepts(port: int) -> bool:
     with socket.socket() as tcp:
         return tcp.connect_ex(("127.0.0.1", port)) == 0
@@ -140,7 +147,10 @@ class Repeated:
 class Mesh:
     """Node processes that form one mesh, each with one worker thread, since they share the cores."""
 
-    def __init__(self, binaries: Path, count: int, settings: dict[str, str], logs: Path | None = None, ready_within_s: float = START_WITHIN_S):
+    def __init__(
+        self, binaries: Path, count: int, settings: dict[str, str], logs: Path | None = None, ready_within_s: float = START_WITHIN_S,
+        command: Callable[[int, list[str]], list[str]] = lambda _, command: command,
+    ):
         self.logs = [logs / f"node{number}.log" if logs else None for number in range(count)]
         ports = [(free_port(), free_port()) for _ in range(count)]
         seeds = ",".join(f"127.0.0.1:{udp}" for _, udp in ports)
@@ -149,7 +159,7 @@ class Mesh:
         self.nodes = []
         self._ready_within_s = ready_within_s
         self._settings = []
-        self._node = str(binaries / "node")
+        self._commands = [command(number, [str(binaries / "node")]) for number in range(count)]
         for number, (http, udp) in enumerate(ports):
             own = {
                 "NODE_ID": f"perf{number}",
@@ -162,7 +172,7 @@ class Mesh:
                 "WORKERS": "1",
             }
             self._settings.append({**own, **settings})
-            self.nodes.append(Process([self._node], self._settings[-1], self.logs[number]))
+            self.nodes.append(Process(self._commands[number], self._settings[-1], self.logs[number]))
 
     def __enter__(self):
         try:
@@ -182,7 +192,7 @@ class Mesh:
 
     def restart(self, number: int) -> None:
         """The same node again, with nothing in it."""
-        self.nodes[number] = Process([self._node], self._settings[number], self.logs[number])
+        self.nodes[number] = Process(self._commands[number], self._settings[number], self.logs[number])
 
     @property
     def targets(self) -> str:
