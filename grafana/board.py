@@ -10,9 +10,13 @@ from pathlib import Path
 
 OUTPUT = Path(__file__).parent / "dashboards" / "mesh.json"
 
-PROMETHEUS = {"type": "prometheus", "uid": "prom"}
+# As the variable of that name says; the provisioned one unless another is chosen.
+PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
+JAEGER = "http://localhost:16686"
 SCHEMA_VERSION = 42
 WIDTH = 24
+# So many rows are open; each of the others asks nothing before it is opened.
+OPEN_ROWS = 3
 
 # Which series a panel looks at, as the variables say.
 RUN = 'run_id=~"$run_id"'
@@ -24,6 +28,16 @@ FAILED = 'outcome=~"refused|unavailable|indeterminate|abandoned"'
 W = "$__rate_interval"
 # Peers are labelled by id; this adds the address under which the node knows them.
 NAMED = "* on (node, peer) group_left (addr) (mesh_peer_info == 1)"
+
+# What happens, how far it is, and where; the rest of a series is for machines.
+READABLE_ALERTS = {
+    "id": "organize",
+    "options": {
+        "excludeByName": {name: True for name in ("Time", "Value", "__name__", "instance", "job")},
+        "indexByName": {"alertname": 0, "alertstate": 1, "severity": 2, "node": 3},
+        "renameByName": {"alertname": "Alert", "alertstate": "State", "severity": "Severity", "node": "Node"},
+    },
+}
 
 RED_ABOVE_0 = [{"color": "green", "value": None}, {"color": "red", "value": 1e-9}]
 
@@ -62,7 +76,7 @@ def lines(title: str, description: str, unit: str, *queries: dict, stacked: bool
     if stacked:
         custom["stacking"] = {"mode": "normal", "group": "A"}
     defaults = {"custom": custom, "min": 0, **own.pop("defaults", {})}
-    legend = {"displayMode": "list", "placement": "bottom", "showLegend": True}
+    legend = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]}
     options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
     return panel("timeseries", title, description, unit, *queries, defaults=defaults, options=options, **own)
 
@@ -121,7 +135,7 @@ def verdict() -> list[dict]:
         states("Nodes that answer", "Whether Prometheus reaches a node's /metrics. A gap is a node that is gone.",
             query('max by (instance) (up{job="mesh-node"})', "{{instance}}"), names={0: ("down", "red"), 1: ("up", "green")}, width=6, height=5),
         panel("table", "Alerts", "Alerts that are pending or fire now; empty is good.", "short",
-            query("ALERTS", format="table", instant=True), width=6, height=5),
+            query("ALERTS", format="table", instant=True), transformations=[READABLE_ALERTS], width=6, height=5),
     ]
 
 
@@ -132,8 +146,8 @@ def client_and_server() -> list[dict]:
     )
     dashed = {"matcher": {"id": "byRegexp", "options": "/^client/"}, "properties": [{"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 8]}}]}
     return [
-        lines("What clients see", "Response times in the runner: queueing, network, HTTP and the mesh. 50th, 99th and 99.9th percentile.", "s",
-            *(query(quantile(q, "le, op", client, RUN, OP), f"{{{{op}}}} p{name}") for q, name in ((0.5, "50"), (0.99, "99"), (0.999, "99.9")))),
+        lines("What clients see", "Response times in the runner: queueing, network, HTTP and the mesh. 50th, 99th and 99.9th percentile. Points are exemplars: click one to open that request in Jaeger.", "s",
+            *(query(quantile(q, "le, op", client, RUN, OP), f"{{{{op}}}} p{name}", exemplar=q == 0.99) for q, name in ((0.5, "50"), (0.99, "99"), (0.999, "99.9")))),
         lines("What nodes see", "The mesh's part of an operation at its entry node. Points are exemplars: click one to open that request in Jaeger.", "s",
             *(query(quantile(q, "le, op", server, NODE, OP), f"{{{{op}}}} p{name}", exemplar=q == 0.99) for q, name in ((0.5, "50"), (0.99, "99"), (0.999, "99.9")))),
         lines("p99, client over server", "Both in one picture, from the same bucket bounds. Where they part, the time went outside the mesh.", "s",
@@ -167,8 +181,10 @@ def red() -> list[dict]:
             query(f"sum by (node) (mesh_inflight_requests{{{NODE}}})", "{{node}}"), query(f"max(runner_target_in_flight{{{RUN}}})", "aim of the run")),
         lines("HTTP problems", "Requests answered with an error status by the HTTP layer or the mesh.", "ops",
             query(f"sum by (node, code) ({rate('mesh_http_problems_total', NODE)})", "{{node}} {{code}}")),
-        lines("CPU", "Cores in use.", "short", query(f"sum by (node) ({rate('mesh_process_cpu_milliseconds_total', NODE)}) / 1000", "{{node}}")),
-        lines("Memory", "Resident memory of the process.", "bytes", query(f"mesh_process_resident_bytes{{{NODE}}}", "{{node}}"), width=12),
+        lines("CPU", "Cores in use.", "short", query(f"sum by (node) ({rate('process_cpu_seconds_total', NODE)})", "{{node}}")),
+        lines("Waiting for a core", "The share of the time in which threads could have run and had no core, by thread. What queues in the host and not in the node is here.", "percentunit",
+            query(f"sum by (node, thread) ({rate('mesh_thread_run_queue_seconds_total', NODE)})", "{{node}} {{thread}}")),
+        lines("Memory", "Resident memory of the process.", "bytes", query(f"process_resident_memory_bytes{{{NODE}}}", "{{node}}")),
         lines("HTTP connections", "Open connections, those refused at the limit, requests shed by overload, and clients cut off for keeping the node waiting.", "short",
             query(f"mesh_http_connections{{{NODE}}}", "{{node}} open"), query(f"increase(mesh_http_connections_refused_total{{{NODE}}}[{W}])", "{{node}} refused"),
             query(f"increase(mesh_http_requests_shed_total{{{NODE}}}[{W}])", "{{node}} shed: {{reason}}"), query(f"increase(mesh_http_connections_cut_total{{{NODE}}}[{W}])", "{{node}} cut off: {{reason}}"), width=12),
@@ -344,7 +360,7 @@ def annotations() -> list[dict]:
         annotation("Faults", "orange", f'{event}{{{RUN},action="begun",kind!="crash"}}', "{{kind}} {{target}}", "kind,target"),
         annotation("Phases", "purple", f'{event}{{{RUN},action=~"silent|dead|back|ready|healed|recovered"}}', "{{action}} {{target}}", "action,kind,target"),
         annotation("Observed", "yellow", f'{event}{{{RUN},action="observed"}}', "{{kind}} {{target}}", "kind,target"),
-        annotation("Starts", "blue", "mesh_start_timestamp_seconds", "{{node}} started", "node"),
+        annotation("Starts", "blue", "process_start_time_seconds", "{{node}} started", "node"),
     ]
 
 
@@ -357,29 +373,40 @@ def variables() -> list[dict]:
             "current": {"text": "All", "value": "$__all"},
         }
 
-    ops = [{"text": text, "value": value, "selected": text == "All"} for text, value in (("All", "$__all"), ("get", "get"), ("set", "set"))]
+    names = ("get", "set", "delete")
+    ops = [{"text": text, "value": value, "selected": text == "All"} for text, value in (("All", "$__all"), *zip(names, names))]
     return [
+        {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1, "current": {"text": "Prometheus", "value": "prom"}},
         of("run_id", "Run", "runner_build_info", "run_id"),
         of("node", "Node", "mesh_build_info", "node"),
-        {"name": "op", "label": "Operation", "type": "custom", "query": "get,set", "options": ops, "includeAll": True, "multi": True,
-            "allValue": "get|set", "current": {"text": "All", "value": "$__all"}},
+        {"name": "jaeger", "label": "Jaeger", "type": "textbox", "query": JAEGER, "current": {"text": JAEGER, "value": JAEGER}},
+        {"name": "op", "label": "Operation", "type": "custom", "query": ",".join(names), "options": ops, "includeAll": True, "multi": True,
+            "allValue": "|".join(names), "current": {"text": "All", "value": "$__all"}},
     ]
 
 
 def place(rows) -> list[dict]:
     """Panels fill the grid from left to right; a new row begins when one does not fit."""
-    placed, top = [], 0
-    for title, panels in rows:
-        placed.append({"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"x": 0, "y": top, "w": WIDTH, "h": 1}})
+    placed, top, number = [], 0, 0
+    for index, (title, panels) in enumerate(rows):
+        is_open, below, number = index < OPEN_ROWS, [], number + 1
+        row = {"id": number, "type": "row", "title": title, "collapsed": not is_open, "gridPos": {"x": 0, "y": top, "w": WIDTH, "h": 1}}
         top, left, height = top + 1, 0, 0
         for each in panels():
             size = each["gridPos"]
             if left + size["w"] > WIDTH:
                 top, left, height = top + height, 0, 0
-            placed.append({**each, "gridPos": {"x": left, "y": top, **size}})
+            number += 1
+            below.append({"id": number, **each, "gridPos": {"x": left, "y": top, **size}})
             left, height = left + size["w"], max(height, size["h"])
         top += height
-    return [{"id": at + 1, **each} for at, each in enumerate(placed)]
+        placed += [{**row, "panels": []}, *below] if is_open else [{**row, "panels": below}]
+    return placed
+
+
+def panels() -> list[dict]:
+    """All of them, in rows that are open or not."""
+    return [each for part in board()["panels"] for each in ([part] if part["type"] != "row" else part["panels"])]
 
 
 def board() -> dict:
@@ -389,7 +416,7 @@ def board() -> dict:
         "time": {"from": "now-5m", "to": "now"}, "refresh": "5s", "timepicker": {"refresh_intervals": ["1s", "5s", "30s"]},
         "annotations": {"list": annotations()}, "templating": {"list": variables()}, "panels": place(ROWS),
         "links": [
-            {"title": "Jaeger", "type": "link", "url": "http://localhost:16686", "targetBlank": True},
+            {"title": "Jaeger", "type": "link", "url": "${jaeger}", "targetBlank": True},
             {"title": "Prometheus", "type": "link", "url": "http://localhost:9090", "targetBlank": True},
         ],
     }
@@ -401,4 +428,4 @@ def text() -> str:
 
 if __name__ == "__main__":
     OUTPUT.write_text(text())
-    print(f"{OUTPUT}: {len([each for each in board()['panels'] if each['type'] != 'row'])} panels")
+    print(f"{OUTPUT}: {len(panels())} panels")

@@ -43,12 +43,11 @@ MAY_BE_EMPTY = {
 }
 
 # A live check has series from a fake exporter beside the real ones: node "fake", run "fake-run".
-VARIABLES = {"$run_id": "\\\\d+-\\\\d+-\\\\w+", "$node": "node\\\\d+", "$op": "get|set", "$__rate_interval": "4s"}
+VARIABLES = {"$run_id": "\\\\d+-\\\\d+-\\\\w+", "$node": "node\\\\d+", "$op": "get|set|delete", "$__rate_interval": "4s"}
 KEYWORDS = {"sum", "by", "max", "min", "count", "count_values", "rate", "increase", "on", "group_left", "histogram_quantile", "clamp_min", "max_over_time"}
 
 
-def panels() -> list[dict]:
-    return [each for each in board.board()["panels"] if each["type"] != "row"]
+panels = board.panels
 
 
 def queries() -> list[tuple[str, str]]:
@@ -74,7 +73,7 @@ def metrics_in(expr: str) -> set[str]:
 
 def exposed() -> set[str]:
     names = set()
-    for kind, name in re.findall(r'(\w+) "((?:mesh|runner)_\w+)"', CATALOGUE.read_text()):
+    for kind, name in re.findall(r'(\w+) "((?:mesh|runner|process)_\w+)"', CATALOGUE.read_text()):
         names |= {name + suffix for suffix in ("_bucket", "_sum", "_count")} if kind == "Seconds" else {name}
     recorded = re.findall(r"record: (\S+)", RULES.read_text())
     return names | set(recorded) | BUILT_IN

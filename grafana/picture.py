@@ -188,7 +188,7 @@ def bands(panel: dict, found, happened, start: float, end: float, zero: float) -
 
 def picture(prometheus: str, titles: list[str], start: float, end: float, png: Path, names: dict[str, str] | None = None) -> None:
     """These panels of the board, two in a row."""
-    panels = {each["title"]: each for each in board.board()["panels"] if each["type"] in ("timeseries", "state-timeline")}
+    panels = {each["title"]: each for each in board.panels() if each["type"] in ("timeseries", "state-timeline")}
     for title in titles:
         if title not in panels:
             raise SystemExit(f"the board has no panel {title!r} over time; there are: {', '.join(panels)}")
