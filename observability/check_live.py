@@ -94,7 +94,11 @@ class Stack:
 
     @property
     def killed_at(self) -> float:
-        return json.loads((self.folder / "results.json").read_text())["faults"][0]["begun_at_unix_ms"] / 1000
+        return self.results["faults"][0]["begun_at_unix_ms"] / 1000
+
+    @property
+    def results(self) -> dict:
+        return json.loads((self.folder / "results.json").read_text())
 
 
 class Complaint(Exception):
@@ -105,7 +109,7 @@ def check_stack(stack: Stack) -> bool:
     """All checks; each is run, whatever became of the others."""
     checks = [check_kill_line, check_board, check_reconciliation]
     if stack.ui:
-        checks += [check_requests, check_record, check_exemplars, check_wholeness, check_counts, check_hung_collector, check_pages]
+        checks += [check_requests, check_record, check_exemplars, check_runner_exemplars, check_wholeness, check_counts, check_hung_collector, check_pages]
     else:
         print("SKIPPED: traces, since there is no trace UI")
     shutil.rmtree(PAGES, ignore_errors=True)
@@ -141,7 +145,7 @@ def check_board(stack: Stack) -> str:
 
 def check_reconciliation(stack: Stack) -> str:
     """Client and nodes count the same operations, and Prometheus' p99 of the nodes lies where their own histograms have it."""
-    both = json.loads((stack.folder / "results.json").read_text())["reconciliation"]
+    both = stack.results["reconciliation"]
     expect(not both["differences"] and not both["prometheus"], f"{both['differences']}, {both['prometheus']}")
     lossy = [node for node in both["lossy_nodes"] if node["unexplained"] == 0]
     expect(len(lossy) == 1, f"one node was killed, and its count since does not fit: {both['lossy_nodes']}")
@@ -177,7 +181,7 @@ def check_requests(stack: Stack) -> str:
 
 def check_record(stack: Stack) -> str:
     """Every request in the runner's own record (slow, failed, failed over) resolves, with what the nodes did."""
-    results = json.loads((stack.folder / "results.json").read_text())
+    results = stack.results
     record = {each["trace"] for kind in results["traces"]["kept"].values() for each in kind["traces"]}
     answered = {each["trace"] for each in results["slowest"] if each["trace"]}
     lost = 0
@@ -209,6 +213,20 @@ def check_exemplars(stack: Stack) -> str:
             expect(is_around_kill(stack, at), f"{node}'s trace {trace} of {at} has {len(spans)} spans")
             lost += 1
     return f"({len(found)} exemplars of {len(nodes)} nodes; {lost} died with the killed node)"
+
+
+def check_runner_exemplars(stack: Stack) -> str:
+    """Every exemplar of the runner leads to a trace that it began, and the slowest of its requests is among them."""
+    parameters = {"query": "runner_op_duration_seconds_bucket", "start": stack.began, "end": time.time()}
+    data = api(stack.prometheus, f"/api/v1/query_exemplars?{urllib.parse.urlencode(parameters)}")["data"]
+    found = {each["labels"]["trace_id"]: float(each["value"]) for series in data for each in series["exemplars"]}
+    expect(found, "no exemplars of the runner")
+    for trace in found:
+        roots = [span for span in trace_of(stack, trace) if span["service"] == "runner" and not span["parent"]]
+        expect(len(roots) == 1, f"the runner's trace {trace} has {len(roots)} roots")
+    slowest_s = max(request["response_ms"] for request in stack.results["slowest"]) / 1000
+    expect(max(found.values()) >= slowest_s * 0.999, f"the slowest exemplar is of {max(found.values())} s, the slowest request took {slowest_s} s")
+    return f"({len(found)} exemplars, of up to {max(found.values()):.3f} s)"
 
 
 def check_wholeness(stack: Stack) -> str:
@@ -327,8 +345,8 @@ def check_faults(stack: Stack) -> str:
         asked = urllib.request.Request(f"{third}/fault?token={stack.kill_token}", method="DELETE")
         urllib.request.urlopen(asked, timeout=10).close()
     if stack.ui:
-        for node, name in (("node2", "fault.clock"), ("node3", "fault.link")):
-            eventually(f"{name} of {node}", lambda: named(stack, node, name))
+        for node in ("node2", "node3"):
+            eventually(f"the fault of {node}", lambda: named(stack, node, "fault.injected"))
     return f"({failed} writes failed)"
 
 

@@ -14,6 +14,7 @@ mod tidy {
     pub(crate) mod purity;
     pub(crate) mod size;
     pub(crate) mod sources;
+    pub(crate) mod span_names;
     pub(crate) mod tokens;
 }
 
@@ -21,6 +22,7 @@ use tidy::{
     layers::{self, Graph},
     leftovers, metric_names, modules, purity, size,
     sources::Sources,
+    span_names,
 };
 
 /// Fails with all complaints at once, one a line.
@@ -100,6 +102,11 @@ fn no_module_is_dead() {
 #[test]
 fn metric_names_stand_in_one_file() {
     nothing_to_say(&metric_names::in_two_files(&Sources::of_repository()));
+}
+
+#[test]
+fn the_documentation_lists_all_spans() {
+    nothing_to_say(&span_names::differing(&Sources::of_repository()));
 }
 
 #[test]

@@ -158,8 +158,12 @@ catalogue! {
     HTTP_PROBLEMS: Counter "mesh_http_problems_total" "Requests answered with an error by the HTTP layer or the mesh, by status.";
     TRACEPARENT_MALFORMED: Counter "mesh_traceparent_malformed_total" "Requests with a traceparent header that was ignored.";
 
-    PROCESS_CPU: Counter "mesh_process_cpu_milliseconds_total" "CPU time of all threads, user and system." ["cpu_ms" |s| s.cpu_ms];
-    PROCESS_MEMORY: Gauge "mesh_process_resident_bytes" "Resident memory." ["" |s| s.memory.resident];
+    PROCESS_CPU: Counter "process_cpu_seconds_total" "CPU time of all threads, user and system.";
+    PROCESS_MEMORY: Gauge "process_resident_memory_bytes" "Resident memory." ["" |s| s.memory.resident];
+    PROCESS_FILES: Gauge "process_open_fds" "Open files.";
+    PROCESS_FILES_MAX: Gauge "process_max_fds" "Files that this process may have open.";
+    THREAD_CPU: Counter "mesh_thread_cpu_seconds_total" "CPU time of the threads of a name.";
+    THREAD_RUN_QUEUE: Counter "mesh_thread_run_queue_seconds_total" "Time that the threads of a name could have run and waited for a core.";
     MEMORY: Gauge "mesh_memory_bytes" "Resident memory by what it is for; what is not known to be for anything is other." ["memory.store" ("part" = "store") |s| s.stats.store.bytes,
         "memory.hints" ("part" = "hints") |s| s.stats.hints.queued_bytes,
         "memory.code" ("part" = "code") |s| s.memory.code,
@@ -169,7 +173,7 @@ catalogue! {
         "memory.flight_records" ("part" = "flight_records") |s| s.memory.flight_records,
         "memory.spans" ("part" = "spans") |s| s.memory.spans,
         "memory.other" ("part" = "other") |s| s.memory.other(&s.stats)];
-    START: Gauge "mesh_start_timestamp_seconds" "When this process started.";
+    START: Gauge "process_start_time_seconds" "When this process started.";
     SPANS_KEPT: Counter "mesh_spans_kept_total" "Spans handed to the exporter: those exported, failed, dropped or under way.";
     SPANS_EXPORTED: Counter "mesh_spans_exported_total" "Spans that the collector took.";
     SPANS_FAILED: Counter "mesh_spans_failed_total" "Spans that the collector did not take in time.";
@@ -213,6 +217,7 @@ catalogue! {
     // Without the request that asks.
     _: "in_flight" |s| s.in_flight.saturating_sub(1);
     _: "uptime_ms" |s| millis(s.uptime);
+    _: "cpu_ms" |s| millis(s.cpu);
 }
 
 fn millis(time: Duration) -> u64 {
@@ -230,7 +235,11 @@ mod tests {
         let mut seen = HashSet::new();
         for family in ALL {
             assert!(seen.insert(family.name), "{} stands here twice", family.name);
-            assert!(family.name.starts_with("mesh_") || family.name.starts_with("runner_"), "{}", family.name);
+            assert!(
+                ["mesh_", "runner_", "process_"].iter().any(|prefix| family.name.starts_with(prefix)),
+                "{}",
+                family.name
+            );
             assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
             // A gauge may be in seconds too.
             assert!(family.name.ends_with("_seconds") || family.kind != Kind::Seconds, "{}", family.name);

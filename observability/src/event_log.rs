@@ -10,8 +10,6 @@ use std::{
 use mesh_proto::{Event, MemberState};
 use tracing::{debug, info, warn};
 
-use crate::peer_series::state_label;
-
 /// The same complaint is repeated at most this often.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
@@ -32,7 +30,7 @@ impl EventLog {
     pub(crate) fn write(&self, event: &Event) {
         match event {
             Event::Member { peer, addr, from, to } => {
-                let (was, is) = (from.map_or("unknown", state_label), state_label(*to));
+                let (was, is) = (from.map_or("unknown", MemberState::name), to.name());
                 if matches!(to, MemberState::Alive | MemberState::Left) {
                     info!(%peer, addr, was, is, "member");
                 } else {
@@ -40,10 +38,11 @@ impl EventLog {
                 }
             }
             Event::Refuted { claimed } => {
-                warn!(claimed = state_label(*claimed), "refuted a claim about this node");
+                warn!(claimed = claimed.name(), "refuted a claim about this node");
             }
             Event::Forgotten { peer } => info!(%peer, "a member that was gone is forgotten"),
             Event::Ring { hash, members, slots_owned } => debug!(?hash, members, slots_owned, "new ring"),
+            Event::ProbeSent { .. } => {}
             Event::GossipRound { peer, rtt, indirect, .. } => tracing::trace!(%peer, ?rtt, indirect, "gossip round"),
             Event::PeerUp { peer } => debug!(%peer, "connected"),
             Event::PeerDown { peer, reason } => debug!(%peer, reason, "disconnected"),

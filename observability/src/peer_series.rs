@@ -35,7 +35,7 @@ pub(crate) struct PeerHandles {
 
 impl PeerHandles {
     fn new(registry: &Registry, peer: &str) -> Self {
-        let state = |state| registry.gauge(&MEMBER_STATE, &[("peer", peer), ("state", state_label(state))]);
+        let state = |state: MemberState| registry.gauge(&MEMBER_STATE, &[("peer", peer), ("state", state.name())]);
         Self {
             states: STATES.map(state),
             suspicions: registry.counter(&SUSPICIONS, &[("peer", peer)]),
@@ -114,14 +114,5 @@ impl PeerSeries {
         } else {
             use_handles(&PeerHandles::new(registry, "other"));
         }
-    }
-}
-
-pub(crate) const fn state_label(state: MemberState) -> &'static str {
-    match state {
-        MemberState::Alive => "alive",
-        MemberState::Suspect => "suspect",
-        MemberState::Dead => "dead",
-        MemberState::Left => "left",
     }
 }

@@ -1,11 +1,11 @@
 //! The runner's metrics as text. The load keeps its own counters, one set per thread; here they only get their names, so
 //! that nothing is counted twice and a scrape costs the load nothing.
 
-use std::{borrow::Cow, fmt::Write, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use crate::{
-    Exposition,
-    catalogue::{self as names, Family, Kind, SECONDS_BUCKETS},
+    Exposition, catalogue as names,
+    text::{Exemplar, Text},
 };
 
 /// One look at a run.
@@ -56,6 +56,8 @@ pub struct OpSeries {
     pub outcome: &'static str,
     /// Upper bound in nanoseconds and count, rising.
     pub buckets: Vec<(u64, u64)>,
+    /// Of traces that were kept, in the order in which they were.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// Something happened to a node.
@@ -75,14 +77,20 @@ impl RunnerSample {
     /// All metrics as text.
     #[must_use]
     pub fn render(&self, exposition: Exposition) -> String {
-        let mut text = Text { run_id: &self.run_id, text: String::new() };
+        let mut text = Text::new("run_id", &self.run_id);
+        // Only OpenMetrics has them.
+        let exemplars = |series: &OpSeries| match exposition {
+            Exposition::OpenMetrics => series.exemplars.clone(),
+            Exposition::Prometheus => Vec::new(),
+        };
         text.head(&names::RUNNER_OPS);
         for series in &self.ops {
-            text.histogram(&names::RUNNER_OPS, &[("op", series.op), ("outcome", series.outcome)], &series.buckets);
+            let labels = [("op", series.op), ("outcome", series.outcome)];
+            text.histogram(&names::RUNNER_OPS, &labels, &series.buckets, &exemplars(series));
         }
         text.head(&names::RUNNER_SERVICE);
         for (op, buckets) in &self.services {
-            text.histogram(&names::RUNNER_SERVICE, &[("op", op)], buckets);
+            text.histogram(&names::RUNNER_SERVICE, &[("op", op)], buckets, &[]);
         }
         text.family(&names::RUNNER_ERRORS, "kind", &self.errors);
         text.family(&names::RUNNER_SPANS, "fate", &self.spans);
@@ -110,64 +118,6 @@ impl RunnerSample {
     }
 }
 
-struct Text<'a> {
-    run_id: &'a str,
-    text: String,
-}
-
-impl Text<'_> {
-    fn head(&mut self, family: &Family) {
-        let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Seconds => "histogram",
-        };
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.text, "# HELP {0} {1}\n# TYPE {0} {kind}", family.name, family.help);
-    }
-
-    fn one(&mut self, family: &Family, value: f64) {
-        self.head(family);
-        self.line(family.name, &[], value);
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let _ = write!(self.text, "{name}{{run_id=\"{}\"", escape(self.run_id));
-        for (label, text) in labels {
-            let _ = write!(self.text, ",{label}=\"{}\"", escape(text));
-        }
-        let _ = writeln!(self.text, "}} {value}");
-    }
-
-    /// Counters that differ in one label.
-    fn family(&mut self, family: &Family, label: &str, counts: &[(&'static str, u64)]) {
-        self.head(family);
-        for (value, count) in counts {
-            self.line(family.name, &[(label, value)], *count as f64);
-        }
-    }
-
-    /// The load's buckets are finer than ours; one that reaches over a bound counts above it.
-    fn histogram(&mut self, family: &Family, labels: &[(&str, &str)], buckets: &[(u64, u64)]) {
-        let bucket = format!("{}_bucket", family.name);
-        let below = |bound_ns: f64| {
-            let inside = buckets.iter().take_while(|(upper_ns, _)| *upper_ns as f64 <= bound_ns);
-            inside.map(|(_, count)| count).sum::<u64>() as f64
-        };
-        for bound in SECONDS_BUCKETS {
-            self.line(&bucket, &[labels, &[("le", &bound.to_string())]].concat(), below((bound * 1e9).round()));
-        }
-        self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), below(f64::INFINITY));
-        let sum_ns: f64 = buckets.iter().map(|(upper_ns, count)| *upper_ns as f64 * *count as f64).sum();
-        self.line(&format!("{}_sum", family.name), labels, sum_ns / 1e9);
-        self.line(&format!("{}_count", family.name), labels, below(f64::INFINITY));
-    }
-}
-
-fn escape(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +130,9 @@ mod tests {
                 op: "get",
                 outcome: "hit_local",
                 buckets: vec![(4_000, 1), (5_000, 2), (900_000, 4), (9_000_000_000, 8)],
+                exemplars: [0.000_8, 0.000_9, 9.0]
+                    .map(|seconds| Exemplar { trace: 0xabc, seconds, unix_s: 1.5 })
+                    .into(),
             }],
             writes_sent: 7,
             faults: vec![FaultEvent {
@@ -207,6 +160,17 @@ mod tests {
         assert_eq!(count("0.001").as_deref(), Some("7"));
         assert_eq!(count("5").as_deref(), Some("7"));
         assert_eq!(count("+Inf").as_deref(), Some("15"));
+    }
+
+    #[test]
+    fn the_last_exemplar_of_a_bucket_stands_in_openmetrics_only() {
+        let text = sample().render(Exposition::OpenMetrics);
+        let exemplars: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
+        let trace = "{trace_id=\"00000000000000000000000000000abc\"}";
+        assert_eq!(exemplars.len(), 2, "{text}");
+        assert!(exemplars[0].contains("le=\"0.001\"} 7 # ") && exemplars[0].ends_with(&format!("{trace} 0.0009 1.5")));
+        assert!(exemplars[1].contains("le=\"+Inf\"} 15 # ") && exemplars[1].ends_with(&format!("{trace} 9 1.5")));
+        assert!(!sample().render(Exposition::Prometheus).contains("trace_id"));
     }
 
     #[test]

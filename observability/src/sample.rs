@@ -28,8 +28,8 @@ pub struct NodeSample {
     pub connections: u64,
     /// How late the slowest thread comes to its work.
     pub queue_delay: Duration,
-    /// CPU time of the process, in milliseconds.
-    pub cpu_ms: u64,
+    /// CPU time of the process.
+    pub cpu: Duration,
     /// Its memory.
     pub memory: MemoryUse,
     /// The store's last minute.

@@ -9,21 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_proto::{
-    Event, FaultOrder, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, ServeRecord, TraceContext,
-};
+use mesh_proto::{Event, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, ServeRecord, TraceContext};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{
-    EndedRequest, Exposition, Fate, InitError, KeepTrace, RequestTrace, TraceGuard, TraceMode, TraceSettings,
+    EndedRequest, Exposition, Fate, InitError, KeepTrace, RequestTrace, TraceGuard, TraceSettings,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
     http_series::{Cut, HttpSeries, Shed, TlsFailure},
     latency_series::LatencySeries,
     peer_series::PeerSeries,
+    process,
     registry::Registry,
     sample::{NodeSample, SampleSeries},
+    text::Text,
     trace::{SpanCounts, SpanPipeline, Tracer},
 };
 
@@ -54,6 +54,7 @@ const LEG_OUTCOMES: [(LegOutcome, &str); 6] = [
 
 /// One node's telemetry. Several may live in one process: nothing here is global.
 pub struct Telemetry {
+    name: String,
     registry: Registry,
     handle: PrometheusHandle,
     requests: [[Counter; OUTCOMES.len()]; OPS.len()],
@@ -83,10 +84,9 @@ pub fn init(
     traces: &TraceSettings,
 ) -> Result<(Arc<Telemetry>, TraceGuard), InitError> {
     let mut telemetry = Telemetry::new(name, id, version)?;
-    let endpoint = traces.endpoint.as_ref().filter(|_| traces.mode != TraceMode::Off);
-    let Some(endpoint) = endpoint else { return Ok((Arc::new(telemetry), TraceGuard(None))) };
+    let Some(collector) = traces.collector() else { return Ok((Arc::new(telemetry), TraceGuard(None))) };
     let counts = Arc::clone(&telemetry.spans.counts);
-    let pipeline = Arc::new(SpanPipeline::start(traces, endpoint, (SERVICE_NAME, name), counts)?);
+    let pipeline = Arc::new(SpanPipeline::start(traces, &collector, (SERVICE_NAME, name), counts)?);
     telemetry.tracer = Some(Tracer::new(traces, id, version, Arc::clone(&pipeline)));
     Ok((Arc::new(telemetry), TraceGuard(Some(pipeline))))
 }
@@ -105,6 +105,7 @@ impl Telemetry {
         let registry = Registry::new(recorder);
         registry.gauge(&names::BUILD_INFO, &[("version", version), ("id", &id.to_string())]).set(1.0);
         Ok(Self {
+            name: name.to_owned(),
             requests: OPS.map(|(_, op)| {
                 OUTCOMES.map(|(_, outcome)| registry.counter(&names::REQUESTS, &[("op", op), ("outcome", outcome)]))
             }),
@@ -159,22 +160,15 @@ impl Telemetry {
     pub fn event(&self, event: &Event) {
         self.count(event);
         self.log.write(event);
-        if let Some(tracer) = &self.tracer {
-            tracer.event(event);
+        if let (Event::Member { peer, addr, .. }, Some(tracer)) = (event, &self.tracer) {
+            tracer.learn(*peer, addr);
         }
     }
 
-    /// This node was ordered to fail so, after a while.
-    pub fn fault_ordered(&self, mode: &'static str, after: Duration) {
+    /// This node will be ended. What it has recorded is sent before that, if there is time.
+    pub fn flush(&self) {
         if let Some(tracer) = &self.tracer {
-            tracer.fault(mode, after);
-        }
-    }
-
-    /// This node was ordered to have faults for a while.
-    pub fn faults_ordered(&self, order: &FaultOrder) {
-        if let Some(tracer) = &self.tracer {
-            tracer.faults(order);
+            tracer.flush();
         }
     }
 
@@ -277,7 +271,10 @@ impl Telemetry {
     #[must_use]
     pub fn render(&self, exposition: Exposition) -> String {
         self.spans.sample(self.tracer.as_ref());
-        exposition.write_with(&self.peers.without_forgotten(self.handle.render()), &self.durations)
+        let mut process = Text::new("node", &self.name);
+        process::write(&mut process);
+        let text = self.peers.without_forgotten(self.handle.render()) + &process.text;
+        exposition.write_with(&text, &self.durations)
     }
 
     fn count(&self, event: &Event) {
@@ -313,7 +310,8 @@ impl Telemetry {
             Event::ProtocolViolation { .. } => mesh.protocol_violations.increment(1),
             Event::DriftRefused { .. } => mesh.drift_refused.increment(1),
             // Counted where they are sampled.
-            Event::ClockSetBack
+            Event::ProbeSent { .. }
+            | Event::ClockSetBack
             | Event::PeerUnreachable { .. }
             | Event::InSync { .. }
             | Event::HintsDropped(_)

@@ -18,6 +18,7 @@ mod memory;
 mod no_loss;
 mod open_files;
 mod ordered_faults;
+mod otlp;
 mod overload;
 mod packaging;
 mod partition;

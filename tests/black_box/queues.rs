@@ -1,14 +1,27 @@
-//! Where a request waited, by the kernel's clock: a node that could not look at what it had been sent says so.
+//! Where a request waited, by the kernels' clocks: a node or a runner that could not look at what it had been sent says so, and what was
+//! neither's is the network's.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
     time::sleep,
 };
 
-use crate::harness::{Cluster, eventually};
+use crate::{
+    harness::{Cluster, Latencies, eventually},
+    runner_cli::Runner,
+};
 
 const ALONE: [(&str, &str); 2] = [("REPLICATION_FACTOR", "1"), ("WRITE_CONCERN", "1")];
 
@@ -68,4 +81,119 @@ async fn without_timestamps_nothing_is_told() {
         ask(&mut stream).await;
         assert_eq!(queue_ms(&mut stream).await, None);
     }
+}
+
+/// A way to a node on which everything takes longer: how long is measured, because timers are late.
+#[derive(Clone, Debug, Default)]
+struct SlowWay(Arc<Mutex<Vec<Duration>>>);
+
+impl SlowWay {
+    async fn open(&self, node: SocketAddr, delay: Duration) -> SocketAddr {
+        let listener = TcpListener::bind((node.ip(), 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let way = self.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(node).await.unwrap();
+                client.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
+                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+                way.pass(from_client, to_server, delay);
+                way.pass(from_server, to_client, delay);
+            }
+        });
+        addr
+    }
+
+    fn pass(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let way = self.clone();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(read @ 1..) = from.read(&mut buffer).await {
+                let _ = sender.send((Instant::now(), buffer[..read].to_vec()));
+            }
+        });
+        tokio::spawn(async move {
+            while let Some((came, piece)) = receiver.recv().await {
+                tokio::time::sleep_until((came + delay).into()).await;
+                way.0.lock().unwrap().push(came.elapsed());
+                if to.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// There and back, in milliseconds: the median, and where both ways are among the slowest hundredth.
+    fn there_and_back_ms(&self) -> (f64, f64) {
+        let delays = Latencies::new(self.0.lock().unwrap().iter().copied());
+        let both = |percent| delays.percentile(percent).as_secs_f64() * 2e3;
+        (both(50), both(99))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delay_on_the_way_is_the_network() {
+    let cluster = Cluster::start(1, &ALONE).await;
+    let way = SlowWay::default();
+    let addr = way.open(cluster.node(0).spec().http, Duration::from_millis(10)).await;
+    let target = format!("http://{addr}");
+    let settings = [
+        ("TARGETS", target.as_str()),
+        ("CONCURRENCY", "32"),
+        ("DURATION", "14s"),
+        ("KEYS", "100"),
+        ("SET_RATIO", "0"),
+        ("FINAL_SWEEP", "false"),
+    ];
+    let mut runner = Runner::start_binary("runner", "slow_way", &[], &settings);
+    let status = runner.exit_within(Duration::from_secs(60)).await;
+    let (output, results) = (runner.output(), runner.results());
+    assert_eq!(status.code(), Some(0), "{output}");
+    let gets = results["reconciliation"]["ops"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|found| found["op"].as_str().is_some_and(|op| op.eq_ignore_ascii_case("get")));
+    let p99 = &gets.expect("GETs")["p99"];
+    let (network_ms, (median_ms, most_ms)) = (p99["network_ms"].as_f64().expect("a p99"), way.there_and_back_ms());
+    assert!(median_ms >= 20.0);
+    let is_named = (median_ms * 0.9..=most_ms * 1.1).contains(&network_ms);
+    assert!(is_named, "{network_ms} ms of {median_ms} to {most_ms} ms: {p99}\n{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_in_which_a_runner_was_stopped_is_its_queue() {
+    const STOPPED: Duration = Duration::from_millis(400);
+    let cluster = Cluster::start(1, &ALONE).await;
+    let target = format!("http://{}", cluster.node(0).spec().http);
+    let settings = [
+        ("TARGETS", target.as_str()),
+        ("CONCURRENCY", "16"),
+        ("DURATION", "4s"),
+        ("KEYS", "100"),
+        ("SET_RATIO", "0"),
+        ("FINAL_SWEEP", "false"),
+    ];
+    let mut runner = Runner::start_binary("runner", "stopped", &[], &settings);
+    eventually("the load to begin", Duration::from_secs(20), async || {
+        cluster.clients(&[0])[0].stats().await.filter(|stats| stats["Hits"].as_u64() > Some(1000))
+    })
+    .await;
+    let pid = Pid::from_child(&runner.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    sleep(STOPPED).await;
+    kill_process(pid, Signal::CONT).unwrap();
+    let status = runner.exit_within(Duration::from_secs(60)).await;
+    let (output, results) = (runner.output(), runner.results());
+    assert_eq!(status.code(), Some(0), "{output}");
+    let slowest = results["slowest"].as_array().unwrap();
+    // The answers to what was under way came while it was stopped.
+    let stopped =
+        slowest.iter().filter(|request| request["response_ms"].as_f64() >= Some(STOPPED.as_secs_f64() * 950.0));
+    let shares: Vec<f64> = stopped
+        .map(|request| request["client_queue_ms"].as_f64().unwrap() / request["response_ms"].as_f64().unwrap())
+        .collect();
+    assert!(!shares.is_empty() && shares.iter().all(|share| *share >= 0.95), "{shares:?}\n{output}");
 }

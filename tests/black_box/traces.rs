@@ -116,6 +116,8 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
     let served = named(&spans, "mesh.serve");
     let by: BTreeSet<&str> = served.iter().map(|span| span.instance.as_str()).collect();
     assert_eq!(by, BTreeSet::from(["node1", "node2"]));
+    let home = node.spec().public.to_string();
+    assert!(served.iter().all(|span| span.attributes["client.address"] == home), "{served:#?}");
     for span in &served {
         let leg = legs.iter().find(|leg| leg.id == span.parent).unwrap();
         assert_eq!(leg.attributes["version"], span.attributes["version"]);
@@ -168,7 +170,53 @@ async fn a_node_tells_of_the_fault_that_it_was_ordered() {
     assert_eq!(ordered, 200);
     let told = async || named(&collector.spans(), "fault.kill").first().map(|span| (*span).clone());
     let span = eventually("the fault to be told", ARRIVES_WITHIN, told).await.0;
-    assert_eq!((span.attributes["mode"].as_str(), span.times.1 - span.times.0), ("crash", 60_000_000_000));
+    assert_eq!(["mode", "after_ms"].map(|name| span.attributes[name].as_str()), ["crash", "60000"]);
+}
+
+/// The trace and the span that the first log line with these words names; text lines end with them, JSON lines have them as members.
+fn named_by_log(log: &str, words: &[&str]) -> Option<(String, String)> {
+    let line = log.lines().find(|line| words.iter().all(|word| line.contains(word)))?;
+    let value = |name: &str| {
+        let digits = line.split_once(name)?.1.trim_start_matches(['=', '"', ':']);
+        Some(digits.chars().take_while(char::is_ascii_hexdigit).collect())
+    };
+    Some((value("trace_id")?, value("span_id")?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_apart_from_requests_is_traced_and_its_log_lines_lead_there() {
+    for (format, dead) in [("text", "is=\"dead\""), ("json", "\"is\":\"dead\"")] {
+        let collector = Collector::start().await;
+        let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()), ("LOG_FORMAT", format)];
+        let mut cluster = Cluster::start(3, &settings).await;
+        cluster.wait_whole(ARRIVES_WITHIN).await;
+        let told = async |name: &str| {
+            let any = async || (!named(&collector.spans(), name).is_empty()).then_some(());
+            eventually(name, ARRIVES_WITHIN, any).await;
+        };
+        for name in ["node.start", "member.alive", "ring.build", "repair.round", "gossip.round"] {
+            told(name).await;
+        }
+        cluster.node_mut(2).kill();
+        let logged = async || named_by_log(&cluster.node(0).log(), &["member", dead]);
+        let (trace, span) = eventually("the log to name a trace", ARRIVES_WITHIN, logged).await.0;
+        let spans = arrived(&collector, &trace, &["member.dead"]).await;
+        assert_eq!((spans[0].id.as_str(), spans[0].attributes["from"].as_str()), (span.as_str(), "suspect"));
+        let silent = || collector.spans().into_iter().filter(|span| span.name == "gossip.probe" && span.is_error);
+        assert!(silent().all(|probe| probe.attributes["answer"] == "none") && silent().count() > 0);
+
+        let node = cluster.node_mut(1);
+        node.terminate();
+        assert_eq!(node.ended(ARRIVES_WITHIN).await.code(), Some(0), "{}", node.log());
+        let (trace, _) = named_by_log(&node.log(), &["draining"]).expect("a trace");
+        let whole = async || {
+            let spans = collector.trace(&trace);
+            ["handover", "node.stop"].iter().all(|name| named(&spans, name).len() == 1).then_some(spans)
+        };
+        assert_no_orphans(&eventually("the stop to arrive", ARRIVES_WITHIN, whole).await.0, "");
+        let spans = collector.spans();
+        assert!(spans.iter().all(|span| span.times.0 <= span.times.1), "{spans:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

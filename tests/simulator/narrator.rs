@@ -35,7 +35,7 @@ pub fn narrate(epoch: Instant, what: impl FnOnce() -> String) {
 
 impl Observer for Narrator {
     fn event(&self, event: &Event) {
-        if !matches!(event, Event::GossipRound { .. } | Event::MissedWrite { .. }) {
+        if !matches!(event, Event::ProbeSent { .. } | Event::GossipRound { .. } | Event::MissedWrite { .. }) {
             narrate(self.epoch, || format!("node {} (start {}): {event:?}", self.at, self.start));
         }
         self.tally.event(event);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{sources::Sources, tokens::tokens};
 
-const PREFIXES: &[&str] = &["mesh_", "runner_"];
+const PREFIXES: &[&str] = &["mesh_", "runner_", "process_"];
 
 /// Not metrics, though they look like some: our own crates, as log filters name them.
 const CRATES: &[&str] = &["mesh_proto", "mesh_bench"];

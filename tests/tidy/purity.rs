@@ -14,12 +14,27 @@ const CLOCK_AND_DICE: &[(&str, &str)] = &[
     ("async fn", "the core does not wait"),
 ];
 
-const INSTRUMENTATION: &[(&str, &str)] = &[
-    ("instrument ]", "telemetry is events: see the crate observability"),
-    ("instrument (", "telemetry is events: see the crate observability"),
+const METRICS: &[(&str, &str)] = &[
     ("counter !", "telemetry is events: see the crate observability"),
     ("gauge !", "telemetry is events: see the crate observability"),
     ("histogram !", "telemetry is events: see the crate observability"),
+];
+
+const SPANS: &[(&str, &str)] = &[
+    ("instrument ]", "a request has a flight record: see the crate observability"),
+    ("instrument (", "a request has a flight record: see the crate observability"),
+    ("info_span !", "a request has a flight record: see the crate observability"),
+    ("debug_span !", "a request has a flight record: see the crate observability"),
+    ("span !", "a request has a flight record: see the crate observability"),
+];
+
+/// Where the mesh does what no request waits for: there are spans of `tracing`.
+const NO_REQUESTS: &[&str] = &[
+    "services/mesh/src/membership/",
+    "services/mesh/src/repair/",
+    "services/mesh/src/core.rs",
+    "services/mesh/src/faults.rs",
+    "services/mesh/src/node.rs",
 ];
 
 const PRINTING: &[(&str, &str)] = &[
@@ -50,13 +65,15 @@ pub(crate) fn clock_and_dice(sources: &Sources) -> Vec<String> {
     sources.rust_below("services/mesh-proto/src/").flat_map(|file| complain(file, CLOCK_AND_DICE)).collect()
 }
 
-/// Metric and span macros in `mesh-proto` and `mesh`.
+/// Macros of metrics in `mesh-proto` and `mesh`, and of spans on the request path.
 pub(crate) fn instrumentation(sources: &Sources) -> Vec<String> {
-    ["services/mesh-proto/src/", "services/mesh/src/"]
-        .iter()
-        .flat_map(|folder| sources.rust_below(folder))
-        .flat_map(|file| complain(file, INSTRUMENTATION))
-        .collect()
+    let files = ["services/mesh-proto/src/", "services/mesh/src/"].map(|folder| sources.rust_below(folder));
+    let complaints = files.into_iter().flatten().flat_map(|file| {
+        let has_requests = !NO_REQUESTS.iter().any(|place| file.path.starts_with(place));
+        let spans = has_requests.then(|| complain(file, SPANS));
+        complain(file, METRICS).into_iter().chain(spans.into_iter().flatten())
+    });
+    complaints.collect()
 }
 
 #[test]
@@ -80,7 +97,8 @@ fn a_print_that_can_panic_is_seen() {
 
 #[test]
 fn a_metric_macro_on_the_path_is_seen() {
-    let text = "#[instrument]\nfn f() { metrics::counter!(\"a\"); }";
-    assert_eq!(instrumentation(&Sources::sample(&[("services/mesh/src/a.rs", text)])).len(), 2);
+    let text = "#[instrument]\nfn f() { metrics::counter!(\"a\"); info_span!(\"b\"); }";
+    assert_eq!(instrumentation(&Sources::sample(&[("services/mesh/src/worker/get.rs", text)])).len(), 3);
+    assert_eq!(instrumentation(&Sources::sample(&[("services/mesh/src/repair/pull.rs", text)])).len(), 1);
     assert!(instrumentation(&Sources::sample(&[("observability/src/a.rs", text)])).is_empty());
 }

@@ -2,8 +2,9 @@
 //! by the caller at its end; until then it is 25 bytes.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use opentelemetry::{
@@ -13,9 +14,15 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::SpanData;
 
 use super::{
-    InitError, SampleRatio, SpanCounts, SpanPipeline, TraceGuard, TraceMode, TraceSettings, ids, names,
+    InitError, SampleRatio, SpanCounts, SpanPipeline, TraceGuard, TraceMode, TraceSettings,
+    budget::Budget,
+    ids, names,
     spans::{Place, SpanWriter},
 };
+use crate::{catalogue::SECONDS_BUCKETS, text::Exemplar};
+
+/// An exemplar gives way to a faster request only after so many seconds: no scrape interval should be longer.
+const EXEMPLAR_STAYS_S: f64 = 5.0;
 
 /// The service's name unless it is told another.
 const SERVICE_NAME: &str = "mesh-runner";
@@ -120,10 +127,34 @@ pub struct SpanTotals {
 pub struct ClientTracer {
     keeps_all: bool,
     sample_ratio: SampleRatio,
-    slow: Duration,
+    budget: Budget,
     spans: SpanWriter,
     pipeline: Arc<SpanPipeline>,
     counts: Arc<SpanCounts>,
+    // Taken for what is kept, and by scrapes.
+    exemplars: Mutex<Exemplars>,
+}
+
+/// One for each bucket of each operation and outcome.
+#[derive(Default)]
+struct Exemplars(HashMap<(&'static str, &'static str), [Option<Exemplar>; SECONDS_BUCKETS.len() + 1]>);
+
+impl Exemplars {
+    fn note(&mut self, request: &ClientRequest<'_>) {
+        let seconds = request.ended.saturating_duration_since(request.intended).as_secs_f64();
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let bucket = SECONDS_BUCKETS.partition_point(|bound| *bound < seconds);
+        let place = &mut self.0.entry((request.op, request.outcome)).or_default()[bucket];
+        // The slowest has to stay until it is scraped.
+        if place.is_none_or(|old| old.seconds <= seconds || old.unix_s + EXEMPLAR_STAYS_S < unix_s) {
+            *place = Some(Exemplar { trace: request.trace.trace, seconds, unix_s });
+        }
+    }
+
+    fn of(&self, op: &str, outcome: &str) -> Vec<Exemplar> {
+        let found = self.0.iter().find(|(of, _)| **of == (op, outcome));
+        found.map(|(_, buckets)| buckets.iter().flatten().copied().collect()).unwrap_or_default()
+    }
 }
 
 impl ClientTracer {
@@ -136,18 +167,18 @@ impl ClientTracer {
         instance: &str,
         version: &str,
     ) -> Result<Option<(Arc<Self>, TraceGuard)>, InitError> {
-        let endpoint = settings.endpoint.as_ref().filter(|_| settings.mode != TraceMode::Off);
-        let Some(endpoint) = endpoint else { return Ok(None) };
+        let Some(collector) = settings.collector() else { return Ok(None) };
         let counts = Arc::<SpanCounts>::default();
         let pipeline =
-            Arc::new(SpanPipeline::start(settings, endpoint, (SERVICE_NAME, instance), Arc::clone(&counts))?);
+            Arc::new(SpanPipeline::start(settings, &collector, (SERVICE_NAME, instance), Arc::clone(&counts))?);
         let tracer = Self {
             keeps_all: settings.mode == TraceMode::All,
-            sample_ratio: settings.sample_ratio,
-            slow: settings.slow,
+            sample_ratio: settings.sample_ratio(),
+            budget: settings.budget(),
             spans: SpanWriter::new(version),
             pipeline: Arc::clone(&pipeline),
             counts,
+            exemplars: Mutex::default(),
         };
         Ok(Some((Arc::new(tracer), TraceGuard(Some(pipeline)))))
     }
@@ -156,18 +187,35 @@ impl ClientTracer {
     #[must_use]
     pub fn begin(&self) -> ClientTrace {
         let trace = ids::trace_id();
-        ClientTrace { trace, span: ids::span_id(), sampled: self.keeps_all || self.sample_ratio.takes(trace as u64) }
+        let sampled = self.keeps_all || (self.sample_ratio.takes(trace as u64) && self.budget.samples());
+        ClientTrace { trace, span: ids::span_id(), sampled }
     }
 
-    /// What takes longer is kept.
+    /// Whether a request that took so long is kept.
     #[must_use]
-    pub const fn slow(&self) -> Duration {
-        self.slow
+    pub fn keeps_slow(&self, took: Duration) -> bool {
+        let is_slow = self.budget.is_slow(took);
+        if is_slow {
+            self.budget.count_slow();
+        }
+        is_slow
+    }
+
+    /// Whether a request that has failed is kept: there may be very many.
+    #[must_use]
+    pub fn keeps_failed(&self, trace: &ClientTrace) -> bool {
+        let is_kept = self.budget.failed.takes(trace.trace);
+        if is_kept {
+            self.budget.failed.count();
+        }
+        is_kept
     }
 
     /// A request is kept. Never waits.
     pub fn keep(&self, request: &ClientRequest<'_>) {
-        self.pipeline.submit(self.root(request));
+        if self.pipeline.submit(self.root(request)) {
+            self.exemplars.lock().unwrap_or_else(PoisonError::into_inner).note(request);
+        }
         for (number, tried) in (1..).zip(request.tries.iter().skip(1)) {
             self.pipeline.submit(self.retry(request, number, tried));
         }
@@ -179,6 +227,7 @@ impl ClientTracer {
     /// To be called every second or so.
     pub fn run_upkeep(&self) {
         self.spans.clock.follow();
+        self.budget.follow(self.pipeline.keeps_up());
     }
 
     /// What has become of spans so far.
@@ -189,6 +238,13 @@ impl ClientTracer {
         let [kept, exported, failed, dropped] =
             [kept, exported, failed, dropped].map(|count| count.load(Ordering::Relaxed));
         SpanTotals { kept, exported, failed, dropped }
+    }
+
+    /// Of the traces of these response times, in the order of their buckets.
+    #[must_use]
+    pub fn exemplars(&self, op: &str, outcome: &str) -> Vec<Exemplar> {
+        // A panic cannot leave one half made.
+        self.exemplars.lock().unwrap_or_else(PoisonError::into_inner).of(op, outcome)
     }
 
     /// `GET /get` and its like, from when it should have begun: the root, and the first try.
@@ -233,7 +289,7 @@ impl ClientTracer {
     fn queue(&self, request: &ClientRequest<'_>, received: Instant) -> SpanData {
         let parent = request.trace.span_of(request.tries.len().saturating_sub(1) as u64);
         let times = (self.spans.clock.date(received), self.spans.clock.date(request.ended));
-        self.spans.queue(names::CLIENT_QUEUE.name, (request.trace.trace, parent), times)
+        self.spans.queue(names::CLIENT_QUEUE, (request.trace.trace, parent), times)
     }
 }
 
@@ -283,6 +339,27 @@ mod tests {
         assert_eq!(text(1), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let unsampled = ClientTrace { sampled: false, ..trace };
         assert!(unsampled.traceparent(0).ends_with(b"-00"));
+    }
+
+    #[test]
+    fn the_slowest_of_a_bucket_is_its_exemplar() {
+        let (mut exemplars, now) = (Exemplars::default(), Instant::now());
+        for (trace, us) in [(1, 800), (2, 950), (3, 900), (4, 7_000_000), (5, 30)] {
+            exemplars.note(&ClientRequest {
+                trace: ClientTrace { trace, ..ClientTrace::default() },
+                op: "get",
+                outcome: "miss",
+                kept: "slow",
+                phase: "steady",
+                is_error: false,
+                intended: now,
+                received: None,
+                ended: now + Duration::from_micros(us),
+                tries: &[],
+            });
+        }
+        let traces = |op| exemplars.of(op, "miss").iter().map(|exemplar| exemplar.trace).collect::<Vec<_>>();
+        assert_eq!((traces("get"), traces("set")), (vec![5, 2, 4], vec![]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The way of spans out of the process: a bounded queue, batches, OTLP over gRPC. It has a thread and a runtime of its own, so
+//! The way of spans out of the process: a bounded queue, batches, OTLP. It has a thread and a runtime of its own, so
 //! that no request ever waits for it, and counts every span that does not arrive.
 
 use std::{
@@ -11,9 +11,7 @@ use std::{
 };
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{
-    ExporterBuildError, RetryPolicy, SpanExporter as OtlpExporter, WithExportConfig, WithTonicConfig,
-};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter as OtlpExporter};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
@@ -26,7 +24,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{OtlpEndpoint, TraceSettings};
+use super::{Collector, TraceSettings, export};
 
 /// Spans on their way; further ones are dropped and counted: some 16 MB.
 const QUEUE_SPANS_MAX: usize = 16_384;
@@ -39,9 +37,6 @@ const BATCH_SPANS: usize = 2048;
 
 /// How long a span waits for others. What a killed node has not sent within it is lost.
 const BATCH_DELAY: Duration = Duration::from_millis(200);
-
-/// When one request to the collector is given up; there is no second try.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the end of the process waits for what is still queued.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -60,6 +55,17 @@ pub enum InitError {
         /// What the exporter says.
         error: ExporterBuildError,
     },
+    /// The collector's certificate authority cannot be used.
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE={file}: {reason}")]
+    Certificate {
+        /// As it was given.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no way to verify a collector.
+    #[error("an https collector cannot be verified: {0}; set OTEL_EXPORTER_OTLP_CERTIFICATE")]
+    Roots(String),
     /// The system gives no thread or no sockets.
     #[error("telemetry cannot start: {0}")]
     Thread(#[from] std::io::Error),
@@ -79,6 +85,7 @@ pub(crate) struct SpanPipeline {
     processor: Arc<BatchSpanProcessor>,
     queued: Arc<AtomicUsize>,
     counts: Arc<SpanCounts>,
+    lost_seen: AtomicU64,
     // Taken once, at the end.
     runtime: Mutex<Option<ExportRuntime>>,
 }
@@ -87,20 +94,14 @@ impl SpanPipeline {
     /// Starts the thread, for a service of this name and an instance of it. The collector need not be there.
     pub(crate) fn start(
         settings: &TraceSettings,
-        endpoint: &OtlpEndpoint,
+        collector: &Collector,
         (service, instance): (&str, &str),
         counts: Arc<SpanCounts>,
     ) -> Result<Self, InitError> {
         let runtime = ExportRuntime::start()?;
         let mut exporter = {
             let _inside = runtime.handle.enter();
-            OtlpExporter::builder()
-                .with_tonic()
-                .with_endpoint(endpoint.as_str())
-                .with_timeout(EXPORT_TIMEOUT)
-                .with_retry_policy(RetryPolicy::disabled())
-                .build()
-                .map_err(|error| InitError::Endpoint { endpoint: endpoint.as_str().to_owned(), error })?
+            export::exporter(collector)?
         };
         exporter.set_resource(&resource(settings, service, instance));
         let queued = Arc::new(AtomicUsize::new(0));
@@ -109,6 +110,7 @@ impl SpanPipeline {
             runtime: runtime.handle.clone(),
             queued: Arc::clone(&queued),
             counts: Arc::clone(&counts),
+            timeout: collector.timeout,
             is_failing: AtomicBool::new(false),
         };
         let config = BatchConfigBuilder::default()
@@ -117,25 +119,34 @@ impl SpanPipeline {
             .with_scheduled_delay(BATCH_DELAY)
             .build();
         let processor = Arc::new(BatchSpanProcessor::builder(exporter).with_batch_config(config).build());
-        Ok(Self { processor, queued, counts, runtime: Mutex::new(Some(runtime)) })
+        Ok(Self { processor, queued, counts, lost_seen: AtomicU64::new(0), runtime: Mutex::new(Some(runtime)) })
     }
 
-    /// Hands a span over. Never waits: beyond the bound it is dropped and counted.
-    pub(crate) fn submit(&self, span: SpanData) {
+    /// Hands a span over. Never waits: beyond the bound it is dropped and counted, and this is false.
+    pub(crate) fn submit(&self, span: SpanData) -> bool {
         // Relaxed throughout: the counts order nothing.
         self.counts.kept.fetch_add(1, Ordering::Relaxed);
-        if self.queued.fetch_add(1, Ordering::Relaxed) < QUEUE_SPANS_MAX {
+        let has_place = self.queued.fetch_add(1, Ordering::Relaxed) < QUEUE_SPANS_MAX;
+        if has_place {
             self.processor.on_end(span);
         } else {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        has_place
     }
 
     /// What the spans on their way take, about.
     pub(crate) fn queued_bytes(&self) -> u64 {
         // Relaxed: a figure for people.
         self.queued.load(Ordering::Relaxed).min(QUEUE_SPANS_MAX) as u64 * SPAN_BYTES
+    }
+
+    /// Whether no span was lost since the last call, and the queue is not half full.
+    pub(crate) fn keeps_up(&self) -> bool {
+        let lost = self.counts.failed.load(Ordering::Relaxed) + self.counts.dropped.load(Ordering::Relaxed);
+        let is_new = self.lost_seen.swap(lost, Ordering::Relaxed) != lost;
+        !is_new && self.queued.load(Ordering::Relaxed) < QUEUE_SPANS_MAX / 2
     }
 
     /// Has what is queued sent now. Does not wait for it.
@@ -227,6 +238,7 @@ struct CountingExporter {
     runtime: Handle,
     queued: Arc<AtomicUsize>,
     counts: Arc<SpanCounts>,
+    timeout: Duration,
     /// Whether the last request failed: only a change is worth a line in the log.
     is_failing: AtomicBool,
 }
@@ -251,10 +263,11 @@ impl SpanExporter for CountingExporter {
         let spans = batch.len();
         self.queued.fetch_sub(spans, Ordering::Relaxed);
         let inner = Arc::clone(&self.inner);
-        let export = self.runtime.spawn(async move { tokio::time::timeout(EXPORT_TIMEOUT, inner.export(batch)).await });
+        let timeout = self.timeout;
+        let export = self.runtime.spawn(async move { tokio::time::timeout(timeout, inner.export(batch)).await });
         let result = match export.await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(OTelSdkError::Timeout(EXPORT_TIMEOUT)),
+            Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
             // The process is ending.
             Err(_) => Err(OTelSdkError::AlreadyShutdown),
         };
@@ -272,7 +285,8 @@ mod tests {
     #[test]
     fn a_resource_says_who_sends_and_what_is_said_expressly_wins() {
         let attributes = "service.version=7,team=cache,service.name=other".parse().unwrap_or_default();
-        let mut settings = TraceSettings { attributes, ..TraceSettings::default() };
+        let mut settings = TraceSettings::default();
+        settings.attributes = attributes;
         let of = |settings: &TraceSettings, key: &'static str| {
             let found = resource(settings, "mesh-node", "node1").get(&Key::from_static_str(key));
             found.map(|value| value.to_string()).unwrap_or_default()

@@ -5,6 +5,8 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, ValueEnum};
 use settings::millis;
 
+use super::{Collector, OtlpSettings, Sampler, budget::Budget};
+
 /// What is kept.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TraceMode {
@@ -39,32 +41,6 @@ impl FromStr for SampleRatio {
     }
 }
 
-/// A collector that takes OTLP over gRPC, unencrypted: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtlpEndpoint(String);
-
-impl OtlpEndpoint {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for OtlpEndpoint {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected an OTLP collector for gRPC without TLS, such as http://localhost:4317";
-        let authority = text.strip_prefix("http://").ok_or(EXPECTED)?;
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
-        let (host, port) = authority.rsplit_once(':').ok_or(EXPECTED)?;
-        let is_v6 = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
-        let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-        let has_host = is_v6 || (!host.is_empty() && is_name);
-        let has_port = port.parse::<u16>().is_ok_and(|port| port != 0);
-        if has_host && has_port { Ok(Self(format!("http://{authority}"))) } else { Err(EXPECTED) }
-    }
-}
-
 /// `OTEL_RESOURCE_ATTRIBUTES`: `key=value` pairs between commas, percent-encoded as in W3C Baggage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceAttributes(pub(crate) Vec<(String, String)>);
@@ -96,9 +72,9 @@ fn is_percent_encoded(text: &str) -> bool {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceSettings {
-    /// Collector that takes OTLP over gRPC, such as http://localhost:4317; unset, there are no traces
-    #[arg(long = "otel-exporter-otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
-    pub endpoint: Option<OtlpEndpoint>,
+    /// Where they go.
+    #[command(flatten)]
+    pub otlp: OtlpSettings,
     /// The service's name in traces; unset, it is mesh-node or mesh-runner
     #[arg(long = "otel-service-name", env = "OTEL_SERVICE_NAME", value_name = "NAME")]
     pub service_name: Option<String>,
@@ -116,10 +92,55 @@ pub struct TraceSettings {
     pub mode: TraceMode,
     /// Share of requests that is kept whatever becomes of them, 0 to 1; at a node, a traceparent header decides for itself
     #[arg(long = "trace-sample-ratio", env = "TRACE_SAMPLE_RATIO", default_value = "0.01", value_name = "RATIO")]
-    pub sample_ratio: SampleRatio,
+    sample_ratio: SampleRatio,
+    /// Traces per second that are kept for being sampled, for being slow, and for having failed, of each at most; fewer while the collector
+    /// does not keep up
+    #[arg(long = "trace-per-s-max", env = "TRACE_PER_S_MAX", default_value_t = 100, value_name = "N")]
+    pub(crate) per_s_max: u32,
+    /// The same as OpenTelemetry says it; counts before TRACE_SAMPLE_RATIO
+    #[arg(long = "otel-traces-sampler", env = "OTEL_TRACES_SAMPLER", value_enum, value_name = "SAMPLER")]
+    sampler: Option<Sampler>,
+    /// The share for parentbased_traceidratio, 0 to 1
+    #[arg(
+        long = "otel-traces-sampler-arg",
+        env = "OTEL_TRACES_SAMPLER_ARG",
+        default_value = "1",
+        hide_default_value = true,
+        value_name = "RATIO"
+    )]
+    sampler_ratio: SampleRatio,
     /// Requests that take longer are kept, in milliseconds
     #[arg(long = "trace-slow-ms", env = "TRACE_SLOW_MS", default_value = "50", value_name = "MS", value_parser = millis)]
-    pub slow: Duration,
+    slow: Duration,
+}
+
+impl TraceSettings {
+    /// The share of requests that is kept whatever becomes of them.
+    pub(crate) fn sample_ratio(&self) -> SampleRatio {
+        match self.sampler {
+            None => self.sample_ratio,
+            Some(Sampler::On) => SampleRatio(1.0),
+            Some(Sampler::Off) => SampleRatio(0.0),
+            Some(Sampler::Ratio) => self.sampler_ratio,
+        }
+    }
+
+    /// Whether spans are to go anywhere.
+    #[must_use]
+    pub fn are_wanted(&self) -> bool {
+        self.collector().is_some()
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        // Whoever wants all gets all.
+        let per_s_max = if self.mode == TraceMode::All { u32::MAX } else { self.per_s_max };
+        Budget::new(per_s_max, self.slow)
+    }
+
+    /// Where spans go; nothing if there are to be none.
+    pub(crate) fn collector(&self) -> Option<Collector> {
+        self.otlp.collector().filter(|_| self.mode != TraceMode::Off)
+    }
 }
 
 impl Default for TraceSettings {
@@ -127,8 +148,11 @@ impl Default for TraceSettings {
         Self {
             mode: TraceMode::Tail,
             sample_ratio: SampleRatio(0.01),
+            per_s_max: 100,
+            sampler: None,
+            sampler_ratio: SampleRatio(1.0),
             slow: Duration::from_millis(50),
-            endpoint: None,
+            otlp: OtlpSettings::default(),
             service_name: None,
             attributes: ResourceAttributes::default(),
         }
@@ -138,30 +162,6 @@ impl Default for TraceSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_are_plain_grpc() {
-        for good in ["http://localhost:4317", "http://127.0.0.1:4317/", "http://[::1]:4317", "http://otel-collector:1"]
-        {
-            assert!(good.parse::<OtlpEndpoint>().is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "localhost:4317",
-            "https://localhost:4317",
-            "http://",
-            "http://localhost",
-            "http://:4317",
-            "http://a:0",
-            "http://a:99999",
-            "http://a b:4317",
-            "http://a:4317/v1/traces",
-            "http://me@a:4317",
-            "grpc://a:4317",
-        ] {
-            assert!(bad.parse::<OtlpEndpoint>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn ratios_are_shares() {
@@ -176,6 +176,13 @@ mod tests {
         assert_eq!(share("0"), (0, false));
         assert_eq!(share("1"), (1000, true));
         assert_eq!(share("0.25"), (250, false));
+    }
+
+    #[test]
+    fn a_sampler_is_another_word_for_a_ratio() {
+        let with = |sampler| TraceSettings { sampler, sampler_ratio: SampleRatio(0.25), ..TraceSettings::default() };
+        let ratios = [None, Some(Sampler::On), Some(Sampler::Off), Some(Sampler::Ratio)];
+        assert_eq!(ratios.map(|sampler| with(sampler).sample_ratio().0), [0.01, 1.0, 0.0, 0.25]);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Flight records as spans: their names, their attributes, their places in the tree. Keys never appear, only their hashes.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use mesh_proto::{
     KeyHash, LegOutcome, LegRecord, NodeId, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord, Slot, TraceContext,
@@ -15,10 +20,15 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use super::{EndedRequest, RequestTrace, clock::SpanClock, ids, names};
 use crate::telemetry::{leg_outcome_label, op_outcome_label};
 
+/// Beyond so many members the further ones have only their ids.
+const ADDRESSES_MAX: usize = 4096;
+
 /// Makes spans.
 pub(super) struct SpanWriter {
     pub(super) clock: SpanClock,
     scope: InstrumentationScope,
+    /// Under which addresses members are known. Taken for spans that are kept.
+    addresses: Mutex<HashMap<NodeId, String>>,
 }
 
 /// A span's place.
@@ -34,7 +44,23 @@ pub(super) struct Place {
 impl SpanWriter {
     pub(super) fn new(version: &str) -> Self {
         let scope = InstrumentationScope::builder("mesh").with_version(version.to_owned()).build();
-        Self { clock: SpanClock::new(), scope }
+        Self { clock: SpanClock::new(), scope, addresses: Mutex::default() }
+    }
+
+    /// This is where a member is.
+    pub(super) fn learn(&self, peer: NodeId, addr: &str) {
+        // A panic cannot leave a map half made.
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.len() < ADDRESSES_MAX || addresses.contains_key(&peer) {
+            addresses.insert(peer, addr.to_owned());
+        }
+    }
+
+    /// A member by its id, and by its address for people.
+    fn peer(&self, id: NodeId, name: &'static str) -> Vec<KeyValue> {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let addr = addresses.get(&id).map(|addr| KeyValue::new(name, addr.clone()));
+        std::iter::once(KeyValue::new("peer", id.to_string())).chain(addr).collect()
     }
 
     /// `GET /get` and its like, from when it was received, and `http.queue` if that was before it was looked at.
@@ -56,8 +82,7 @@ impl SpanWriter {
         let (started, ended_at) = (self.clock.date(ended.started), self.clock.date(ended.started + ended.took));
         let received = ended.queued.map_or(started, |queued| started - queued);
         let request = self.span(place, (name, SpanKind::Server), (received, ended_at), attributes, status);
-        let queue =
-            ended.queued.map(|_| self.queue(names::HTTP_QUEUE.name, (place.trace, place.span), (received, started)));
+        let queue = ended.queued.map(|_| self.queue(names::HTTP_QUEUE, (place.trace, place.span), (received, started)));
         std::iter::once(request).chain(queue)
     }
 
@@ -81,9 +106,9 @@ impl SpanWriter {
         let span = TraceContext::operation_span(context.span_id());
         let place = Place { trace: context.trace_id(), span, parent: context.span_id(), is_remote: false };
         let name = match record.op {
-            Op::Get => names::MESH_GET.name,
-            Op::Set => names::MESH_SET.name,
-            Op::Delete => names::MESH_DELETE.name,
+            Op::Get => names::MESH_GET,
+            Op::Set => names::MESH_SET,
+            Op::Delete => names::MESH_DELETE,
         };
         let mut attributes = vec![KeyValue::new("outcome", op_outcome_label(record.outcome))];
         attributes.extend(key_attributes(record.hash, record.version));
@@ -101,18 +126,18 @@ impl SpanWriter {
             parent: TraceContext::operation_span(context.span_id()),
             is_remote: false,
         };
-        let mut attributes = vec![
-            peer(leg.peer),
+        let mut attributes = self.peer(leg.peer, "server.address");
+        attributes.extend([
             KeyValue::new("leg", index as i64),
             KeyValue::new("hedged", leg.hedged),
             KeyValue::new("outcome", leg_outcome_label(leg.outcome)),
-        ];
+        ]);
         attributes.extend(key_attributes(record.hash, record.version));
         let has_failed = matches!(leg.outcome, LegOutcome::TimedOut | LegOutcome::Failed);
         let start = record.started + leg.started;
         let times = (self.clock.mesh_date(start), self.clock.mesh_date(record.started + leg.ended.max(leg.started)));
         let status = failure(has_failed, "the peer did not do its part");
-        self.span(place, (names::MESH_LEG.name, SpanKind::Client), times, attributes, status)
+        self.span(place, (names::MESH_LEG, SpanKind::Client), times, attributes, status)
     }
 
     /// `mesh.serve`, the other end of a leg.
@@ -120,14 +145,14 @@ impl SpanWriter {
         let context = record.trace;
         let place =
             Place { trace: context.trace_id(), span: ids::span_id(), parent: context.span_id(), is_remote: true };
-        let mut attributes = vec![
-            peer(record.peer),
+        let mut attributes = self.peer(record.peer, "client.address");
+        attributes.extend([
             KeyValue::new("operation", if record.is_write { "write" } else { "read" }),
             KeyValue::new("outcome", serve_outcome_label(record.outcome)),
-        ];
+        ]);
         attributes.extend(key_attributes(record.hash, record.version));
         let times = (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
-        self.span(place, (names::MESH_SERVE.name, SpanKind::Server), times, attributes, Status::Unset)
+        self.span(place, (names::MESH_SERVE, SpanKind::Server), times, attributes, Status::Unset)
     }
 
     pub(super) fn span(
@@ -166,10 +191,6 @@ pub(super) const fn is_failure(outcome: OpOutcome) -> bool {
 
 pub(super) fn failure(has_failed: bool, why: &'static str) -> Status {
     if has_failed { Status::error(why) } else { Status::Unset }
-}
-
-pub(super) fn peer(id: NodeId) -> KeyValue {
-    KeyValue::new("peer", id.to_string())
 }
 
 fn key_attributes(hash: KeyHash, version: Option<Version>) -> impl Iterator<Item = KeyValue> {

@@ -5,17 +5,18 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use arrayvec::ArrayVec;
-use mesh_proto::{Event, FaultOrder, LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
+use mesh_proto::{LEGS_MAX, NodeId, OpRecord, ServeRecord, TraceContext};
+use opentelemetry_sdk::trace::SpanData;
 
 use super::{
     SampleRatio, SpanPipeline, TraceMode, TraceSettings,
     answered::{Answered, AnsweredRequest, Found},
+    budget::{Budget, Share},
     ids,
-    rare::RareSpans,
     served::Served,
     spans::{SpanWriter, is_failure},
 };
@@ -74,16 +75,19 @@ pub struct KeepTrace {
     pub peers: ArrayVec<NodeId, LEGS_MAX>,
 }
 
+fn is_hedged(record: &OpRecord) -> bool {
+    record.legs.iter().any(|leg| leg.hedged)
+}
+
 /// Decides, and hands what is kept to the pipeline.
 pub(crate) struct Tracer {
     id: NodeId,
     keeps_all: bool,
     sample_ratio: SampleRatio,
-    slow: Duration,
+    budget: Budget,
     spans: SpanWriter,
     served: Served,
     answered: Answered,
-    rare: RareSpans,
     pipeline: Arc<SpanPipeline>,
     pub(crate) keep_misses: AtomicU64,
 }
@@ -93,12 +97,11 @@ impl Tracer {
         Self {
             id,
             keeps_all: settings.mode == TraceMode::All,
-            sample_ratio: settings.sample_ratio,
-            slow: settings.slow,
+            sample_ratio: settings.sample_ratio(),
+            budget: settings.budget(),
             spans: SpanWriter::new(version),
             served: Served::new(),
             answered: Answered::new(),
-            rare: RareSpans::default(),
             pipeline,
             keep_misses: AtomicU64::new(0),
         }
@@ -117,6 +120,7 @@ impl Tracer {
     /// Called every second.
     pub(crate) fn run_upkeep(&self) {
         self.spans.clock.follow();
+        self.budget.follow(self.pipeline.keeps_up());
     }
 
     /// A request began. The caller decides whether it is sampled; without a caller, the ratio does.
@@ -125,7 +129,7 @@ impl Tracer {
             Some(caller) => (caller.trace_id(), caller.span_id(), caller.is_sampled()),
             None => {
                 let trace = ids::trace_id();
-                (trace, 0, self.sample_ratio.takes(trace as u64))
+                (trace, 0, self.sample_ratio.takes(trace as u64) && self.budget.samples())
             }
         };
         let context = TraceContext::new(trace, ids::span_id(), sampled || self.keeps_all);
@@ -141,10 +145,24 @@ impl Tracer {
 
     /// Whether an operation is reason enough to keep its trace.
     fn is_kept(&self, record: &OpRecord) -> bool {
+        let is_one_of = |share: &Share| record.trace.is_some_and(|trace| share.takes(trace.trace_id()));
         record.trace.is_some_and(TraceContext::is_sampled)
-            || record.took > self.slow
-            || is_failure(record.outcome)
-            || record.legs.iter().any(|leg| leg.hedged)
+            || self.budget.is_slow(record.took)
+            || (is_failure(record.outcome) && is_one_of(&self.budget.failed))
+            || (is_hedged(record) && is_one_of(&self.budget.hedged))
+    }
+
+    /// A request is kept, for these reasons among others.
+    fn count(&self, ended: &EndedRequest, record: Option<&OpRecord>) {
+        if self.budget.is_slow(ended.took) {
+            self.budget.count_slow();
+        }
+        if ended.has_failed() || record.is_some_and(|record| is_failure(record.outcome)) {
+            self.budget.failed.count();
+        }
+        if record.is_some_and(is_hedged) {
+            self.budget.hedged.count();
+        }
     }
 
     /// A request ended, with the record of its operation if there was one. If its trace is kept and that was not known when its
@@ -154,8 +172,8 @@ impl Tracer {
         // Only who brought the trace can ask for it.
         let may_be_asked_for = trace.parent != 0 && !context.is_sampled();
         let is_kept = context.is_sampled()
-            || ended.took > self.slow
-            || ended.has_failed()
+            || self.budget.is_slow(ended.took)
+            || (ended.has_failed() && self.budget.failed.takes(context.trace_id()))
             || record.is_some_and(|record| self.is_kept(record))
             || (may_be_asked_for && self.answered.is_awaited(context.trace_id(), ended.started + ended.took));
         if may_be_asked_for {
@@ -164,7 +182,8 @@ impl Tracer {
         if !is_kept {
             return Fate::default();
         }
-        self.spans.request(trace, ended).for_each(|span| self.pipeline.submit(span));
+        self.count(ended, record);
+        self.submit(self.spans.request(trace, ended));
         let Some(record) = record else { return Fate { is_kept: true, tell: None } };
         if !self.is_kept(record) {
             self.keep_operation(record, context);
@@ -183,8 +202,7 @@ impl Tracer {
                 None
             }
             Found::Request(request) => {
-                let spans = self.spans.request(&request.trace, &request.ended);
-                spans.for_each(|span| self.pipeline.submit(span));
+                self.submit(self.spans.request(&request.trace, &request.ended));
                 let record = request.record()?;
                 self.keep_operation(&record, request.trace.context);
                 self.whom_to_tell(&record, request.trace.context)
@@ -207,7 +225,7 @@ impl Tracer {
         // A context of zeros is none.
         let is_valid = record.trace.trace_id() != 0 && record.trace.span_id() != 0;
         if is_valid && (record.trace.is_sampled() || !self.served.push(record)) {
-            self.pipeline.submit(self.spans.served(record));
+            self.submit(std::iter::once(self.spans.served(record)));
         }
     }
 
@@ -218,28 +236,27 @@ impl Tracer {
             // Relaxed: a figure for people.
             self.keep_misses.fetch_add(1, Ordering::Relaxed);
         }
-        records.iter().for_each(|record| self.pipeline.submit(self.spans.served(record)));
+        self.submit(records.iter().map(|record| self.spans.served(record)));
     }
 
-    /// Something rare happened.
-    pub(crate) fn event(&self, event: &Event) {
-        let spans = self.rare.event(&self.spans, event, SystemTime::now());
-        spans.into_iter().for_each(|span| self.pipeline.submit(span));
+    /// This is where a member is.
+    pub(crate) fn learn(&self, peer: NodeId, addr: &str) {
+        self.spans.learn(peer, addr);
     }
 
-    /// This node was ordered to fail after a while. What it has recorded is sent before that, if there is time.
-    pub(crate) fn fault(&self, mode: &'static str, after: Duration) {
-        self.pipeline.submit(RareSpans::fault(&self.spans, mode, after, SystemTime::now()));
+    /// What is kept so far is sent now, and not waited for.
+    pub(crate) fn flush(&self) {
         self.pipeline.flush();
     }
 
-    /// This node was ordered to have faults for a while.
-    pub(crate) fn faults(&self, order: &FaultOrder) {
-        let spans = RareSpans::faults(&self.spans, order, SystemTime::now());
-        spans.into_iter().for_each(|span| self.pipeline.submit(span));
+    fn keep_operation(&self, record: &OpRecord, context: TraceContext) {
+        self.submit(self.spans.operation(record, context));
     }
 
-    fn keep_operation(&self, record: &OpRecord, context: TraceContext) {
-        self.spans.operation(record, context).for_each(|span| self.pipeline.submit(span));
+    /// Those that find no place are counted.
+    fn submit(&self, spans: impl Iterator<Item = SpanData>) {
+        spans.for_each(|span| {
+            self.pipeline.submit(span);
+        });
     }
 }

@@ -35,6 +35,13 @@ pub enum Event {
         /// How many slots this node owns.
         slots_owned: usize,
     },
+    /// A probe of a gossip round was sent.
+    ProbeSent {
+        /// Who is probed.
+        peer: NodeId,
+        /// When the round began: its probes leave together.
+        began: Monotonic,
+    },
     /// A probe of a gossip round ended.
     GossipRound {
         /// Who was probed.

@@ -356,6 +356,8 @@ impl Membership {
                     self.handle_forgotten(id);
                 }
                 for probe in self.prober.begin(now, self.me.id, &self.roster, &mut self.rng) {
+                    let event = Event::ProbeSent { peer: probe.target, began: probe.sent_at };
+                    self.outbox.push(MembershipOutput::Event(event));
                     self.send_to_member(probe.target, GossipBody::Ping { seq: probe.seq });
                 }
             }

@@ -18,6 +18,7 @@ use mesh_proto::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::info_span;
 
 use crate::{
     Config, Observer, Stats,
@@ -28,6 +29,7 @@ use crate::{
         gossip_routes::{GossipRoutes, Sent},
         reach::Reach,
         roster::Roster,
+        spans::GossipSpans,
     },
     replica::Replica,
 };
@@ -74,6 +76,7 @@ pub(crate) struct Core {
     pub(crate) resync_wanted: Notify,
     pub(crate) joins: mpsc::Sender<String>,
     pub(crate) roster: Roster,
+    gossip_spans: Mutex<GossipSpans>,
 }
 
 /// Adds one. Relaxed everywhere: counters order nothing.
@@ -131,6 +134,7 @@ impl Core {
             resync_wanted: Notify::new(),
             joins,
             roster,
+            gossip_spans: Mutex::default(),
             clock,
             config,
         }
@@ -228,6 +232,7 @@ impl Core {
 
     /// Builds the ring from the membership, after a change of it. `distrust` says that the others believed this node dead.
     pub(crate) fn build_ring(&self, distrust: bool) {
+        let _span = info_span!("ring.build").entered();
         let built = self.roster.build_ring(&self.plan, &self.replica.sync, distrust);
         self.counters.left_early.fetch_add(built.left_early, Ordering::Relaxed);
         self.observer.event(&built.event);
@@ -293,7 +298,8 @@ impl Core {
                 MembershipOutput::Refuted => refuted = true,
                 MembershipOutput::Event(event) => {
                     members_changed |= matches!(event, Event::Member { .. } | Event::Forgotten { .. });
-                    self.observer.event(&event);
+                    let span = self.gossip_spans.lock().of(&event);
+                    span.in_scope(|| self.observer.event(&event));
                 }
             }
         }

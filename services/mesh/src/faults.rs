@@ -15,6 +15,7 @@ use mesh_proto::{
 use parking_lot::Mutex;
 use serde::Serialize;
 use thiserror::Error;
+use tracing::{Span, info_span};
 
 use crate::{clock::Clock, observer::Observer, transport::FaultSwitch};
 
@@ -73,6 +74,7 @@ struct Laid {
     until: Monotonic,
     slow: Duration,
     clock_offset_ms: i64,
+    span: Span,
 }
 
 impl NodeFaults {
@@ -100,8 +102,9 @@ impl NodeFaults {
         for (what, slow, clock_offset_ms) in describe(order) {
             in_force.laid += 1;
             let (number, until) = (in_force.laid, since + order.time);
-            self.observer.event(&Event::FaultBegan { what: what.clone(), time: order.time });
-            in_force.faults.push(Laid { number, what, since, until, slow, clock_offset_ms });
+            let span = info_span!(parent: None, "fault.injected", fault = what);
+            span.in_scope(|| self.observer.event(&Event::FaultBegan { what: what.clone(), time: order.time }));
+            in_force.faults.push(Laid { number, what, since, until, slow, clock_offset_ms, span });
         }
         let numbers = first..=in_force.laid;
         self.apply(&in_force);
@@ -152,7 +155,8 @@ impl NodeFaults {
         self.apply(&in_force);
         drop(in_force);
         for laid in over {
-            self.observer.event(&Event::FaultEnded { what: laid.what, lasted: now.since(laid.since) });
+            let ended = Event::FaultEnded { what: laid.what, lasted: now.since(laid.since) };
+            laid.span.in_scope(|| self.observer.event(&ended));
         }
     }
 

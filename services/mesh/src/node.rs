@@ -8,6 +8,7 @@ use mesh_proto::{ControlRequest, Digest, FaultOrder, Monotonic, NodeId, PeerHint
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinSet};
+use tracing::Instrument;
 
 use crate::{
     ClusterView, Config, FaultOrderError, FaultView, GetError, GetOptions, Lookup, Observer, Readiness, Stats, Worker,
@@ -20,7 +21,7 @@ use crate::{
         serve,
     },
     membership::upkeep,
-    repair::handover,
+    repair::{handover, spans},
     transport::{Endpoint, Transport, TransportError},
     view,
 };
@@ -225,7 +226,7 @@ impl Node {
     /// Leaves the ring, in turn with others that are about to stop, and waits until those who stay hold all that this node held.
     /// It still answers clients. Whether they do: after [`Config::drain_timeout`] it is out of the ring in any case.
     pub async fn leave(&self) -> bool {
-        handover::leave(&self.inner.core, &self.inner.upkeep_peers).await
+        handover::leave(&self.inner.core, &self.inner.upkeep_peers).instrument(spans::handover()).await
     }
 
     /// Tells the others that this node has left, and closes connections.

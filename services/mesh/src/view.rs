@@ -203,10 +203,7 @@ pub(crate) fn readiness(core: &Core, workers: &[Worker]) -> Readiness {
 const fn state_name(member: &mesh_proto::Member) -> &'static str {
     match (member.state, member.stage) {
         (MemberState::Alive, Stage::Joining) => "joining",
-        (MemberState::Alive, Stage::Syncing | Stage::Normal) => "alive",
         (MemberState::Alive, Stage::Leaving) => "leaving",
-        (MemberState::Suspect, _) => "suspect",
-        (MemberState::Dead, _) => "dead",
-        (MemberState::Left, _) => "left",
+        (state, _) => state.name(),
     }
 }

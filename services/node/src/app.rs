@@ -119,7 +119,7 @@ impl App {
             in_flight: self.in_flight.get() as u64,
             connections: self.connections.get() as u64,
             queue_delay: self.queue_delay(),
-            cpu_ms: process::cpu_ms(),
+            cpu: observability::process::cpu(),
             memory: self.memory(),
             uptime: self.started.elapsed(),
             certificate_expires_unix_s: self.tls.as_ref().map(|tls| tls.expires_unix_s()),
@@ -137,7 +137,7 @@ impl App {
     }
 
     fn memory(&self) -> MemoryUse {
-        let (resident, code) = process::resident_bytes();
+        let (resident, code) = observability::process::resident_bytes();
         let (flight_records, spans) = self.telemetry.memory();
         let connection_bytes = CONNECTION_BYTES + if self.tls.is_some() { TLS_BYTES } else { 0 };
         MemoryUse {

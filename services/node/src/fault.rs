@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracing::warn;
+use tracing::{info_span, warn};
 
 use crate::app::App;
 
@@ -37,11 +37,13 @@ impl Fault {
     #[expect(clippy::disallowed_methods, reason = "a crash runs no destructors: that is the point of it")]
     pub(crate) fn schedule(self, app: Arc<App>, after: Duration) {
         let after = after.max(ANSWER_FIRST);
-        app.telemetry.fault_ordered(self.mode(), after);
+        // Ended before the fault strikes, so that it can be sent.
+        info_span!("fault.kill", mode = self.mode(), after_ms = after.as_millis() as u64)
+            .in_scope(|| warn!(fault = ?self, ?after, "a fault was ordered"));
+        app.telemetry.flush();
         // It outlives the request that asked for it.
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            warn!(fault = ?self, "fault on request");
             match self {
                 Self::Crash => {
                     app.node.crash();

@@ -10,6 +10,8 @@ use mesh::{
 use node::{
     App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, connections_within_file_limit, run_upkeep,
 };
+use observability::Telemetry;
+use tracing::{Instrument, info_span};
 
 /// How long it may take to close connections to the mesh.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -33,15 +35,21 @@ fn main() -> ExitCode {
 }
 
 fn start(mut settings: Settings) -> anyhow::Result<()> {
-    observability::init_logging(settings.log_format, &settings.log)?;
+    let mesh = &settings.mesh;
+    let (telemetry, traces) = observability::init(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"), &settings.traces)?;
+    observability::init_logging(settings.log_format, &settings.log, &traces)?;
     let http = &mut settings.http;
     http.connections_max = connections_within_file_limit(http.connections_max, settings.workers.get())?;
     http.load_tls()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start a runtime")?.block_on(run(settings))
+    runtime.context("cannot start a runtime")?.block_on(run(settings, telemetry))?;
+    // What is queued is sent now.
+    drop(traces);
+    Ok(())
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn run(settings: Settings, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
+    let starting = info_span!("node.start");
     let mesh = settings.mesh.clone();
     let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
     quic.listeners = settings.workers.get();
@@ -50,7 +58,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listeners = Listeners::bind(settings.http.bind(), settings.workers.get())?;
     announce(&settings, listeners.addr(), transport.local_addr());
 
-    let (telemetry, _flush) = observability::init(&mesh.name, mesh.id(), env!("CARGO_PKG_VERSION"), &settings.traces)?;
     let node = Node::start_upkeep(mesh, Arc::new(transport), Arc::new(Seen(Arc::clone(&telemetry))))?;
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
@@ -58,11 +65,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     app.reload_tls();
     // Before anybody can be told that the node is ready, and stop it.
     shutdown.start_on_signals()?;
-    let mut workers = Workers::start(&app, settings.http, listeners).await?;
+    let workers = Workers::start(&app, settings.http, listeners).instrument(starting).await?;
     tokio::select! {
         () = shutdown.reached(Phase::Leaving) => {}
         reason = node.refused() => anyhow::bail!(reason),
     }
+    stop(&node, &shutdown, workers).instrument(info_span!("node.stop")).await
+}
+
+async fn stop(node: &Node, shutdown: &Shutdown, mut workers: Workers) -> anyhow::Result<()> {
     tracing::info!("leaving");
     if !node.leave().await {
         tracing::warn!(

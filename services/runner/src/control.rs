@@ -336,8 +336,7 @@ mod tests {
     fn only_a_node_s_own_metrics_are_its_count() {
         let counted = |text: &str| counts_of(NodeOperations::parse(text));
         assert!(counted("up 1\nprocess_start_time_seconds 9\n").is_err());
-        let text =
-            "mesh_start_timestamp_seconds{node=\"a\"} 9\nmesh_requests_total{op=\"set\",outcome=\"refused\"} 3\n";
+        let text = "process_start_time_seconds{node=\"a\"} 9\nmesh_requests_total{op=\"set\",outcome=\"refused\"} 3\n";
         let errors = counted(text).map(|served| (served.since_unix_s, served.ops[1].outcomes));
         assert_eq!(errors, Ok((9.0, [0, 0, 0, 0, 3])));
     }

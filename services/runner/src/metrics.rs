@@ -12,7 +12,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use load::{Counter, ErrorKind, Moment, Op, OutcomeClass, Phase, Run, Snapshot, SpanFates, Violation};
+use load::{Counter, ErrorKind, Moment, Op, OutcomeClass, Phase, Run, Snapshot, Violation};
 use observability::{Exposition, FaultEvent, OpSeries, RunnerSample};
 use tokio::{net::TcpListener, runtime, sync::Semaphore};
 
@@ -80,8 +80,7 @@ impl Shown {
         } else {
             let accept = request.headers().get_all(header::ACCEPT);
             let exposition = Exposition::negotiate(accept.iter().filter_map(|value| value.to_str().ok()));
-            let fates = self.traces.as_ref().map(TraceCounts::get).unwrap_or_default();
-            let sample = self.watched.get().map(|run| sample(run, fates)).unwrap_or_default();
+            let sample = self.watched.get().map(|run| sample(run, self.traces.as_ref())).unwrap_or_default();
             (StatusCode::OK, exposition.content_type(), sample.render(exposition))
         };
         let mut response = Response::new(Full::from(body));
@@ -94,13 +93,15 @@ impl Shown {
     }
 }
 
-fn sample(run: &Run, fates: SpanFates) -> RunnerSample {
+fn sample(run: &Run, traces: Option<&TraceCounts>) -> RunnerSample {
+    let fates = traces.map(TraceCounts::get).unwrap_or_default();
     let now = Snapshot::of(&run.live);
     let get = |counter| now.get(counter);
     let series = |op, outcome| OpSeries {
         op: op_label(op),
         outcome: outcome_label(outcome),
         buckets: now.buckets(op, outcome).collect(),
+        exemplars: traces.map(|traces| traces.exemplars(op, outcome)).unwrap_or_default(),
     };
     let possible = |op, outcome| match outcome {
         OutcomeClass::Local | OutcomeClass::Remote | OutcomeClass::Miss => op == Op::Get,

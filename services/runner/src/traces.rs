@@ -8,7 +8,9 @@ use std::{
 };
 
 use load::{Ended, Kept, NodeIndex, Op, OutcomeClass, Phase, SpanFates, Way};
-use observability::{ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, SpanTotals, TraceGuard};
+use observability::{
+    ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, Exemplar, SpanTotals, TraceGuard, init_spans,
+};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -43,6 +45,11 @@ impl TraceCounts {
         let (asked, not_asked) = self.keeps.get();
         SpanFates { kept, exported, failed, dropped, asked, not_asked }
     }
+
+    /// Of the response times of these, by bucket.
+    pub(crate) fn exemplars(&self, op: Op, outcome: OutcomeClass) -> Vec<Exemplar> {
+        self.tracer.exemplars(op_label(op), outcome_label(outcome))
+    }
 }
 
 impl Recording {
@@ -53,6 +60,7 @@ impl Recording {
     pub(crate) fn start(settings: &Settings, targets: &[TargetUrl], access: &Access) -> Result<Option<Self>, String> {
         let started = ClientTracer::start(&settings.traces, "runner", env!("CARGO_PKG_VERSION"));
         let Some((tracer, guard)) = started.map_err(|error| error.to_string())? else { return Ok(None) };
+        init_spans(&guard).map_err(|error| error.to_string())?;
         let (keeper, tasks) = Keeper::start(targets.iter().map(TargetUrl::url), access)?;
         let upkeep = tokio::spawn(follow_the_clock(Arc::clone(&tracer)));
         let jaeger_url = settings.observers.jaeger_url.clone();
@@ -123,6 +131,8 @@ pub(crate) struct ThreadTraces {
     all: Arc<Traces>,
     /// The second that is running and how many were kept in it only for being above the 99th percentile.
     budget: Cell<(Option<Instant>, u32)>,
+    /// Whether the last request is kept.
+    is_kept: Cell<bool>,
 }
 
 impl std::fmt::Debug for ThreadTraces {
@@ -133,7 +143,7 @@ impl std::fmt::Debug for ThreadTraces {
 
 impl ThreadTraces {
     pub(crate) fn new(all: Arc<Traces>) -> Self {
-        Self { all, budget: Cell::new((None, 0)) }
+        Self { all, budget: Cell::new((None, 0)), is_kept: Cell::new(false) }
     }
 
     /// A request begins. Only those of the load are drawn.
@@ -145,7 +155,9 @@ impl ThreadTraces {
     /// A request was judged. Keeps it if there is a reason, and gives the reason.
     pub(crate) fn judged(&self, last: &Last, ended: &Ended, is_load: bool) -> Option<Kept> {
         let trace = last.trace?;
-        let kept = self.reason(trace, last.is_kept_there, ended, is_load)?;
+        let reason = self.reason(trace, last.is_kept_there, ended, is_load);
+        self.is_kept.set(reason.is_some());
+        let kept = reason?;
         let tries: Vec<_> = last.tries().map(|tried| (tried, tried.result.words())).collect();
         let told: Vec<_> = tries
             .iter()
@@ -186,7 +198,7 @@ impl ThreadTraces {
     fn reason(&self, trace: ClientTrace, is_kept_there: bool, ended: &Ended, is_load: bool) -> Option<Kept> {
         if ended.is_violation {
             Some(Kept::Violation)
-        } else if ended.error.is_some() {
+        } else if ended.error.is_some() && self.all.tracer.keeps_failed(&trace) {
             Some(Kept::Failed)
         } else if ended.failed_over {
             Some(Kept::FailedOver)
@@ -203,7 +215,7 @@ impl ThreadTraces {
 
     fn is_slow(&self, ended: &Ended) -> bool {
         let (p99, response) = (ended.p99, ended.response());
-        response > self.all.tracer.slow() || (!p99.is_zero() && response > p99 && self.may_afford(ended))
+        self.all.tracer.keeps_slow(response) || (!p99.is_zero() && response > p99 && self.may_afford(ended))
     }
 
     fn may_afford(&self, ended: &Ended) -> bool {
@@ -221,9 +233,9 @@ impl ThreadTraces {
         }
     }
 
-    /// Adds where to look at the last request.
+    /// Adds where to look at the last request, if it is kept.
     pub(crate) fn fill(&self, last: &Last, way: &mut Way) {
-        if let Some(trace) = last.trace {
+        if let Some(trace) = last.trace.filter(|_| self.is_kept.get()) {
             way.trace = Some(trace.trace);
             way.url = Some(format!("{}/trace/{:032x}", self.all.jaeger_url, trace.trace));
         }

@@ -1,4 +1,4 @@
-//! OpenTelemetry's environment variables. The few that are settings are flags as well, and two the exporter reads by itself;
+//! OpenTelemetry's environment variables. Those that are settings are flags as well, and two the exporter reads by itself;
 //! whatever else is set has no effect, which must not pass for an effect.
 
 use clap::{Arg, Command};
@@ -10,16 +10,11 @@ const BY_THE_EXPORTER: &[&str] = &["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_
 
 /// Values that ask for what is done anyway.
 const AS_IT_IS: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
     ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
     ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"),
-    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
     ("OTEL_LOGS_EXPORTER", "none"),
     ("OTEL_METRICS_EXPORTER", "none"),
-    ("OTEL_SDK_DISABLED", "false"),
-    ("OTEL_TRACES_EXPORTER", "otlp"),
+    ("OTEL_PROPAGATORS", "tracecontext"),
 ];
 
 /// The variables of OpenTelemetry that `command` obeys; nothing if it makes no traces.
@@ -53,12 +48,11 @@ mod tests {
     fn what_is_obeyed_or_done_anyway_is_left_alone() {
         let obeyed = ["OTEL_SERVICE_NAME"];
         for (name, value, expected) in [
-            ("OTEL_TRACES_SAMPLER", "always_on", true),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a:4317", true),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", true),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", false),
-            ("OTEL_SDK_DISABLED", "True", true),
-            ("OTEL_SDK_DISABLED", "False", false),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "1", true),
+            ("OTEL_METRICS_EXPORTER", "otlp", true),
+            ("OTEL_METRICS_EXPORTER", "None", false),
+            ("OTEL_PROPAGATORS", "b3", true),
+            ("OTEL_PROPAGATORS", "tracecontext", false),
             ("OTEL_SERVICE_NAME", "a", false),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=b", false),
             ("HOTEL_NAME", "Adlon", false),

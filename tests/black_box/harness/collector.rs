@@ -1,12 +1,21 @@
-//! A collector of traces: takes OTLP over gRPC as a real one does, and remembers every span.
+//! A collector of traces: takes OTLP as a real one does, over gRPC or HTTP, and remembers every span.
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
+    io::Read,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use hyper::server::conn::http2;
+use flate2::read::GzDecoder;
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request as HttpRequest, Response as HttpResponse,
+    body::{Bytes, Incoming},
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
@@ -19,8 +28,14 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
     trace::v1::status::StatusCode,
 };
-use tokio::net::TcpListener;
-use tonic::{Request, Response, Status};
+use prost::Message;
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 /// A span as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +52,8 @@ pub struct Span {
     pub service: String,
     /// Which node, or the runner.
     pub instance: String,
+    /// All that is said of who sent it.
+    pub resource: BTreeMap<String, String>,
     /// Whether it is marked as failed.
     pub is_error: bool,
     /// Start and end in nanoseconds since the epoch.
@@ -45,12 +62,23 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
 }
 
+/// A request as it arrived, without its spans.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Such as /v1/traces.
+    pub path: String,
+    /// By name.
+    pub headers: BTreeMap<String, String>,
+}
+
 /// A running collector; it ends with the test's runtime.
 #[derive(Clone, Debug)]
 pub struct Collector {
     endpoint: String,
     delay: Duration,
     spans: Arc<Mutex<Vec<Span>>>,
+    received: Arc<Mutex<Vec<Received>>>,
+    certificate: Option<String>,
 }
 
 impl Collector {
@@ -61,17 +89,94 @@ impl Collector {
 
     /// One that lets each request wait for so long.
     pub async fn start_slow(delay: Duration) -> Self {
+        Self::open(delay, false, false).await
+    }
+
+    /// One that takes HTTP/1.1 or gRPC, plain or with TLS.
+    pub async fn start_as(is_http: bool, has_tls: bool) -> Self {
+        Self::open(Duration::ZERO, is_http, has_tls).await
+    }
+
+    async fn open(delay: Duration, is_http: bool, has_tls: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let collector = Self { endpoint, delay, spans: Arc::default() };
-        let service = TowerToHyperService::new(TraceServiceServer::new(collector.clone()));
+        let identity = has_tls.then(|| rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a key"));
+        let scheme = if has_tls { "https" } else { "http" };
+        let collector = Self {
+            endpoint: format!("{scheme}://{}", listener.local_addr().expect("an address")),
+            delay,
+            spans: Arc::default(),
+            received: Arc::default(),
+            certificate: identity.as_ref().map(|identity| identity.cert.pem()),
+        };
+        let acceptor = identity.map(|identity| {
+            let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).expect("a key");
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            let config = config.expect("versions").with_no_client_auth();
+            let mut config = config.with_single_cert(vec![identity.cert.der().clone()], key).expect("a certificate");
+            config.alpn_protocols = vec![if is_http { b"http/1.1".to_vec() } else { b"h2".to_vec() }];
+            TlsAcceptor::from(Arc::new(config))
+        });
+        let serving = collector.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let connection = http2::Builder::new(TokioExecutor::new());
-                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service.clone()));
+                let (acceptor, collector) = (acceptor.clone(), serving.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        Some(acceptor) => collector.serve(acceptor.accept(stream).await.expect("TLS"), is_http).await,
+                        None => collector.serve(stream, is_http).await,
+                    }
+                });
             }
         });
         collector
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, is_http: bool) {
+        let stream = TokioIo::new(stream);
+        // A client may go away at any time.
+        if is_http {
+            let service = service_fn(move |request| self.clone().take(request));
+            let _ = http1::Builder::new().serve_connection(stream, service).await;
+        } else {
+            let server = TraceServiceServer::new(self.clone()).accept_compressed(CompressionEncoding::Gzip);
+            let server = TowerToHyperService::new(server);
+            let service = service_fn(move |request| {
+                self.note(&request);
+                server.call(request)
+            });
+            let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await;
+        }
+    }
+
+    fn note<B>(&self, request: &HttpRequest<B>) {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let headers = request.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+        let received = Received { path: request.uri().path().to_owned(), headers: headers.collect() };
+        self.received.lock().unwrap().push(received);
+    }
+
+    /// Over HTTP.
+    async fn take(self, request: HttpRequest<Incoming>) -> Result<HttpResponse<Empty<Bytes>>, Infallible> {
+        self.note(&request);
+        let is_packed = request.headers().get("content-encoding").is_some_and(|encoding| encoding == "gzip");
+        let packed = request.into_body().collect().await.expect("a body").to_bytes();
+        let mut body = Vec::new();
+        let read =
+            if is_packed { GzDecoder::new(&*packed).read_to_end(&mut body) } else { (&*packed).read_to_end(&mut body) };
+        read.expect("a whole body");
+        self.keep(ExportTraceServiceRequest::decode(&*body).expect("an OTLP request"));
+        Ok(HttpResponse::new(Empty::new()))
+    }
+
+    /// All requests so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// As PEM, of one with TLS.
+    pub fn certificate(&self) -> &str {
+        self.certificate.as_deref().expect("TLS")
     }
 
     /// For OTEL_EXPORTER_OTLP_ENDPOINT.
@@ -97,8 +202,15 @@ impl TraceService for Collector {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         tokio::time::sleep(self.delay).await;
+        self.keep(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    fn keep(&self, request: ExportTraceServiceRequest) {
         let mut arrived = self.spans.lock().unwrap();
-        for resource in request.into_inner().resource_spans {
+        for resource in request.resource_spans {
             let whose = attributes(&resource.resource.map(|resource| resource.attributes).unwrap_or_default());
             let named = |key: &str| whose.get(key).cloned().unwrap_or_default();
             let (service, instance) = (named("service.name"), named("service.instance.id"));
@@ -109,12 +221,12 @@ impl TraceService for Collector {
                 name: span.name,
                 service: service.clone(),
                 instance: instance.clone(),
+                resource: whose.clone(),
                 is_error: span.status.is_some_and(|status| status.code == i32::from(StatusCode::Error)),
                 times: (span.start_time_unix_nano, span.end_time_unix_nano),
                 attributes: attributes(&span.attributes),
             }));
         }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 

@@ -16,7 +16,7 @@ pub use address::Loopback;
 pub use binary::binary;
 pub use client::{Consistency, NodeClient, Reply, http_client};
 pub use cluster::Cluster;
-pub use collector::{Collector, Span};
+pub use collector::{Collector, Received, Span};
 pub use descendants::Descendants;
 pub use load::{Latencies, in_parallel};
 pub use machine::Machine;

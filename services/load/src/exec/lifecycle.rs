@@ -8,6 +8,7 @@ use std::{
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::time::{ClockId, clock_gettime};
+use tracing::{Instrument, info_span};
 
 use super::{
     climb::climb,
@@ -180,6 +181,11 @@ const PREFILL_HANGS_AFTER: Duration = Duration::from_secs(15);
 /// Why the run could not be made at all.
 pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Cluster) -> Result<Report, String> {
     let run = Arc::new(Run::new(plan));
+    let span = info_span!("run", run_id = run.id());
+    conduct(run, clients, cluster).instrument(span).await
+}
+
+async fn conduct<C: Client>(run: Arc<Run>, clients: Vec<C>, cluster: &impl Cluster) -> Result<Report, String> {
     cluster.begins(&run);
     let mut interrupts = Interrupts::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let stats_at_start = all_stats(&run, cluster).await;
@@ -195,7 +201,7 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
     let view = View::open(&run.plan);
     let mut stages = Stages::start(&run, clients).await?;
     if run.plan.prefill {
-        prefill(&run, &mut stages, &mut interrupts, &mut observed).await?;
+        prefill(&run, &mut stages, &mut interrupts, &mut observed).instrument(info_span!("run.prefill")).await?;
     }
     let start = match run.plan.start_at.filter(|_| !run.stopping()) {
         Some(at) => tokio::select! {
@@ -214,7 +220,8 @@ pub async fn run_plan<C: Client>(plan: Plan, clients: Vec<C>, cluster: &impl Clu
         if let Some(start) = start {
             observed.doubts.suspect.extend(start.await);
         }
-        load(&run, &mut stages, cluster, &mut interrupts, &mut observed).await?;
+        let span = info_span!("run.load");
+        load(&run, &mut stages, cluster, &mut interrupts, &mut observed).instrument(span).await?;
     }
     observed.interrupted = run.interrupted();
     if !run.abandoned() {
@@ -254,7 +261,7 @@ async fn after_load(
         if observed.evicted() > 0 {
             run.limit_sweep(observed.load_time.max(SWEEP_MIN));
         }
-        sweep(run, stages, &mut observed.times).await?;
+        sweep(run, stages, &mut observed.times).instrument(info_span!("run.sweep")).await?;
         observed.swept = true;
         observed.stats_at_end = all_stats(run, cluster).await;
     }

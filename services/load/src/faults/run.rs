@@ -4,6 +4,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use tokio::time::Instant;
+use tracing::{Instrument, info, info_span};
 
 use super::{
     log::unix_ms,
@@ -58,8 +59,18 @@ pub(crate) async fn inject(run: &Run, cluster: &impl Cluster, records: &RefCell<
 
 impl<C: Cluster> Injector<'_, C> {
     async fn inject(&self, index: usize, fault: &PlannedFault) {
-        let (run, entry) = (self.run, &fault.entry);
         let load = self.due(index, fault).await;
+        let span = info_span!("fault", fault = %fault.entry);
+        self.strike(index, fault, load).instrument(span).await;
+        if fault.turn.is_some_and(|turn| turn.is_last) {
+            tokio::time::sleep(RECOVERED_FOR).await;
+            self.run.end_load();
+        }
+    }
+
+    /// From the order until the mesh has recovered.
+    async fn strike(&self, index: usize, fault: &PlannedFault, load: (u64, Duration)) {
+        let (run, entry) = (self.run, &fault.entry);
         let result = match entry.kind {
             FaultKind::Pause => self.pause(index, fault).await,
             FaultKind::Clock { offset_ms } => self.clock(index, fault, offset_ms).await,
@@ -94,10 +105,6 @@ impl<C: Cluster> Injector<'_, C> {
         run.fault_ended();
         self.note("recovered", fault);
         say(&format!("[RECOVERED] t={:.1}s from {entry}", run.load_s()));
-        if fault.turn.is_some_and(|turn| turn.is_last) {
-            tokio::time::sleep(RECOVERED_FOR).await;
-            run.end_load();
-        }
     }
 
     /// Waits until the fault is due. Gives the operations and the time from which the load around it counts.
@@ -354,6 +361,7 @@ impl<C: Cluster> Injector<'_, C> {
     }
 
     fn note(&self, action: &'static str, fault: &PlannedFault) {
+        info!(action, "fault");
         self.run.faults.note(action, fault.entry.kind.name(), &fault.entry.place.to_string());
     }
 

@@ -22,6 +22,17 @@ impl MemberState {
     pub const fn is_present(self) -> bool {
         matches!(self, Self::Alive | Self::Suspect)
     }
+
+    /// As metrics, logs and traces call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
 }
 
 /// Where a member that is present stands. It alone says so, each time with a higher incarnation.

@@ -4,4 +4,5 @@ pub(crate) mod gossip_routes;
 pub(crate) mod reach;
 pub(crate) mod reached;
 pub(crate) mod roster;
+pub(crate) mod spans;
 pub(crate) mod upkeep;

@@ -14,11 +14,15 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
+use tracing::Instrument;
 
 use crate::{
     core::Core,
     links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
-    repair::pull::{Pace, Pull, exchange_views, fetch_digests, pull_all},
+    repair::{
+        pull::{Pace, Pull, exchange_views, fetch_digests, pull_all},
+        spans,
+    },
     worker::Worker,
 };
 
@@ -182,7 +186,7 @@ pub(crate) async fn take_over_from_leavers(core: &Arc<Core>, peers: &Arc<Peers>)
     for (peer, incarnation) in core.roster.to_take_over() {
         let ring = core.roster.ring_hash();
         if let Some(link) = peers.link(peer)
-            && take_over(core, &link, ring).await
+            && take_over(core, &link, ring).instrument(spans::repair(peer)).await
         {
             core.roster.handle_taken_over(peer, incarnation, ring);
             core.handle_in_sync();
@@ -214,7 +218,7 @@ async fn take_over(core: &Arc<Core>, link: &Arc<Link>, ring: RingHash) -> bool {
     })
     .await;
     if slots > 0 {
-        core.observer.event(&Event::Repair { peer, slots, keys, took: core.clock.now().since(started) });
+        spans::repaired(core, &Event::Repair { peer, slots, keys, took: core.clock.now().since(started) });
     }
     whole == slots && core.roster.ring_hash() == ring
 }

@@ -7,11 +7,12 @@ use mesh_proto::{
     ControlReply, ControlRequest, Event, FrameBody, HintDrop, MemberState, NodeId, Record, Slot, WriteAnswer,
 };
 use tokio::{sync::oneshot, task::JoinSet};
+use tracing::{Instrument, Span};
 
 use crate::{
     core::Core,
     links::{bounds::CONTROL_TIMEOUT, link::Link, peers::Peers},
-    repair::pull::exchange_views,
+    repair::{pull::exchange_views, spans},
 };
 
 /// How often it is looked whether a peer with hints can be reached.
@@ -49,7 +50,7 @@ pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
                 && let Some(link) = reachable(&core, &peers, peer)
             {
                 busy.insert(peer);
-                handoffs.spawn(hand_off(Arc::clone(&core), link));
+                handoffs.spawn(hand_off(Arc::clone(&core), link).instrument(spans::replay(peer)));
             }
         }
     }
@@ -97,6 +98,7 @@ async fn hand_off(core: Arc<Core>, link: Arc<Link>) -> NodeId {
     }
     if taken > 0 {
         let took = core.clock.now().since(started);
+        Span::current().record("hints", taken);
         core.observer.event(&Event::HintsReplayed { peer, hints: taken, took });
     }
     peer

@@ -5,3 +5,4 @@ pub(crate) mod handover;
 pub(crate) mod hints;
 pub(crate) mod pull;
 pub(crate) mod resync;
+pub(crate) mod spans;

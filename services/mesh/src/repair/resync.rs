@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use mesh_proto::{Digest, Event, MemberState, Mutant, NodeId, RingHash, Slot, SlotSet};
+use mesh_proto::{Digest, Event, MemberState, Mutant, NodeId, RingHash, Slot, SlotSet, Version};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::{
     core::Core,
@@ -13,6 +14,7 @@ use crate::{
         collect::{begin_comparison, end_comparison},
         handover,
         pull::{Pace, Pull, fetch_digests, pull_all},
+        spans,
     },
 };
 
@@ -24,6 +26,10 @@ const INTERVALS_PER_CIRCLE: u32 = 4;
 
 /// A slot that differs is looked at again after this part of a repair interval.
 const LOOKS_AGAIN_PER_INTERVAL: u32 = 4;
+
+/// Owners that evict each for themselves differ in all slots, nearly always for that reason alone. Of so many slots the versions are
+/// listed in one comparison in the background; the others have their turn with the next ones.
+const EVICTING_SLOTS_MAX: usize = 256;
 
 /// Runs until the node stops.
 pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
@@ -88,7 +94,8 @@ async fn resync(core: &Arc<Core>, peers: &Arc<Peers>) {
             awaited.reverse();
         }
         if !awaited.is_empty() {
-            rounds.spawn(resync_from(Arc::clone(core), link, ring.hash(), awaited));
+            let span = spans::repair(link.peer.id);
+            rounds.spawn(resync_from(Arc::clone(core), link, ring.hash(), awaited).instrument(span));
         }
     }
     while rounds.join_next().await.is_some() {}
@@ -116,8 +123,7 @@ async fn resync_from(core: Arc<Core>, link: Arc<Link>, ring: RingHash, awaited: 
     })
     .await;
     if slots > 0 {
-        let took = core.clock.now().since(started);
-        core.observer.event(&Event::Repair { peer, slots, keys, took });
+        spans::repaired(&core, &Event::Repair { peer, slots, keys, took: core.clock.now().since(started) });
     }
 }
 
@@ -142,7 +148,7 @@ async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: &mut Turn
     if let Some(peer) = turn.peer.checked_rem(alive.len()).map(|at| alive[at])
         && let Some(link) = peers.link(peer)
         && !Mutant::NeverCompared.is_planted()
-        && compare(core, &link, Haste::Twice).await.look_again
+        && compare(core, &link, Haste::Twice).instrument(spans::repair(peer)).await.look_again
         && !turn.is_second_look
     {
         turn.is_second_look = true;
@@ -163,7 +169,7 @@ async fn compare_with_wanted(core: &Arc<Core>, peers: &Arc<Peers>) {
     // Who is gone will be compared with when it returns.
     for peer in wanted.into_iter().filter(|peer| ring.members().iter().any(|(member, _)| member == peer)) {
         let compared = match peers.link(peer) {
-            Some(link) => compare(core, &link, Haste::AtOnce).await.is_whole,
+            Some(link) => compare(core, &link, Haste::AtOnce).instrument(spans::repair(peer)).await.is_whole,
             None => false,
         };
         if !compared {
@@ -232,6 +238,9 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     if differing.is_empty() {
         return Compared { is_whole: true, look_again };
     }
+    if how.evicted_until != Version::ZERO && differing.len() > EVICTING_SLOTS_MAX {
+        differing = core.evicted.take_turn(differing, EVICTING_SLOTS_MAX);
+    }
     let (mut keys, mut whole) = (0, 0);
     let slots = differing.iter().map(|(slot, (_, theirs))| (*slot, *theirs)).collect();
     pull_all(core, link, slots, how, |slot, pulled| {
@@ -245,7 +254,7 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
         }
     })
     .await;
-    let took = core.clock.now().since(started);
-    core.observer.event(&Event::Repair { peer, slots: differing.len(), keys, took });
+    let (slots, took) = (differing.len(), core.clock.now().since(started));
+    spans::repaired(core, &Event::Repair { peer, slots, keys, took });
     Compared { is_whole: whole == differing.len(), look_again }
 }

@@ -51,9 +51,7 @@ async fn order(http: &HttpWorker, parts: &Parts, body: Body) -> Result<(), Probl
     let payload = Payload::read(body, &parts.headers, BODY_BYTES_MAX, patience, budget).await?;
     let order = parse(payload.bytes())?;
     let laid = http.app.node.order_faults(&order);
-    laid.map_err(|error| Problem::bad_request("fault-impossible", error.to_string()))?;
-    http.app.telemetry.faults_ordered(&order);
-    Ok(())
+    laid.map_err(|error| Problem::bad_request("fault-impossible", error.to_string()))
 }
 
 fn parse(json: &[u8]) -> Result<FaultOrder, Problem> {

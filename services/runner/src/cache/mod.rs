@@ -57,7 +57,7 @@ pub(crate) fn check_together(settings: &Settings, mistakes: &mut Mistakes) {
         let expected = format!("expected none, because a {name} target has no HTTP API that ends its process");
         mistakes.refuse("KILL_MODE", settings.kill.kill_mode.name(), expected);
     }
-    if settings.traces.endpoint.is_some() {
+    if settings.traces.are_wanted() {
         let expected = format!("expected none, because a {name} target records no traces");
         mistakes.refuse("OTEL_EXPORTER_OTLP_ENDPOINT", "", expected);
     }

@@ -28,7 +28,7 @@ impl Books {
 
     /// As `GET /metrics` tells it.
     pub fn metrics(&self) -> String {
-        let mut text = String::from("mesh_start_timestamp_seconds{node=\"fake\"} 1\n");
+        let mut text = String::from("process_start_time_seconds{node=\"fake\"} 1\n");
         for ((op, outcome), count) in &*self.0.lock().unwrap() {
             // What admission control shed is no operation.
             let series = match *outcome {
