@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use mesh_proto::{Digest, Event, MemberState, Mutant, NodeId, RingHash, Slot, SlotSet, Version};
+use mesh_proto::{Digest, Event, MemberState, Monotonic, Mutant, NodeId, RingHash, Slot, SlotSet, Version};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -27,9 +27,10 @@ const INTERVALS_PER_CIRCLE: u32 = 4;
 /// A slot that differs is looked at again after this part of a repair interval.
 const LOOKS_AGAIN_PER_INTERVAL: u32 = 4;
 
-/// Owners that evict each for themselves differ in all slots, nearly always for that reason alone. Of so many slots the versions are
-/// listed in one comparison in the background; the others have their turn with the next ones.
+/// Owners that evict each for themselves differ in all slots, nearly always for that reason alone. If they differ in more than this,
+/// each comparison in the background looks at one slot in so many, and the others have their turn with the next ones.
 const EVICTING_SLOTS_MAX: usize = 256;
+const EVICTING_TURNS: usize = 8;
 
 /// Runs until the node stops.
 pub(crate) async fn run(core: Arc<Core>, peers: Arc<Peers>) {
@@ -148,7 +149,10 @@ async fn compare_with_next(core: &Arc<Core>, peers: &Arc<Peers>, turn: &mut Turn
     if let Some(peer) = turn.peer.checked_rem(alive.len()).map(|at| alive[at])
         && let Some(link) = peers.link(peer)
         && !Mutant::NeverCompared.is_planted()
-        && compare(core, &link, Haste::Twice).instrument(spans::repair(peer)).await.look_again
+        && compare(core, &link, Haste::Twice { turn: turn.peer / alive.len() })
+            .instrument(spans::repair(peer))
+            .await
+            .look_again
         && !turn.is_second_look
     {
         turn.is_second_look = true;
@@ -181,8 +185,8 @@ async fn compare_with_wanted(core: &Arc<Core>, peers: &Arc<Peers>) {
 /// When a slot that differs is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Haste {
-    /// When it differs in two comparisons: the usual reason is a write in flight.
-    Twice,
+    /// When it differs in two comparisons: the usual reason is a write in flight. `turn` counts how often all peers have been looked at.
+    Twice { turn: usize },
     /// When it differs.
     AtOnce,
 }
@@ -202,7 +206,7 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     core.evicted.look(&core.replica);
     let how = match haste {
         // The slots are in sync: what this node lacks it has evicted, unless that is newer.
-        Haste::Twice => Pull { evicted_until: core.evicted.until(), ..Pull::all(Pace::Gentle) },
+        Haste::Twice { .. } => Pull { evicted_until: core.evicted.until(), ..Pull::all(Pace::Gentle) },
         // There are writes that it has missed.
         Haste::AtOnce => Pull::all(Pace::Gentle),
     };
@@ -210,36 +214,9 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let began = begin_comparison(core, &ring);
     let Some(theirs) = fetch_digests(core, link).await else { return Compared::default() };
     end_comparison(core, &ring, peer, began, &theirs);
-    let mut differing = BTreeMap::new();
-    let mut look_again = false;
-    {
-        let ring = core.roster.ring();
-        let (unix, ours) = (core.clock.unix(), core.replica.store.digests());
-        let mut plan = core.plan.lock();
-        for slot in ring.slots_of(core.id).and(ring.slots_of(peer)).iter() {
-            let ours = ours[slot.index()];
-            let Some(mut theirs) = theirs.get(slot.index()).copied() else { continue };
-            // Looked at only if it would be pulled otherwise: it takes longer than a digest.
-            if ours != theirs
-                && (haste == Haste::AtOnce || plan.is_suspected(peer, slot))
-                && core.replica.store.is_same_but_for_collected(slot, theirs, unix)
-            {
-                core.replica.agreement.lock().handle_agreed(ring.hash(), peer, std::iter::once(slot), began);
-                theirs = ours;
-            }
-            let is_due = plan.handle_digests(peer, slot, ours, theirs);
-            if is_due || (haste == Haste::AtOnce && ours != theirs) {
-                differing.insert(slot, (ours, theirs));
-            } else if ours != theirs {
-                look_again |= plan.is_suspected(peer, slot);
-            }
-        }
-    }
+    let (differing, look_again) = find_differing(core, peer, &theirs, began, haste);
     if differing.is_empty() {
         return Compared { is_whole: true, look_again };
-    }
-    if how.evicted_until != Version::ZERO && differing.len() > EVICTING_SLOTS_MAX {
-        differing = core.evicted.take_turn(differing, EVICTING_SLOTS_MAX);
     }
     let (mut keys, mut whole) = (0, 0);
     let slots = differing.iter().map(|(slot, (_, theirs))| (*slot, *theirs)).collect();
@@ -257,4 +234,46 @@ async fn compare(core: &Arc<Core>, link: &Arc<Link>, haste: Haste) -> Compared {
     let (slots, took) = (differing.len(), core.clock.now().since(started));
     spans::repaired(core, &Event::Repair { peer, slots, keys, took });
     Compared { is_whole: whole == differing.len(), look_again }
+}
+
+/// The slots to pull, with both digests; and whether a slot differs for the first time.
+fn find_differing(
+    core: &Core,
+    peer: NodeId,
+    theirs: &[Digest],
+    began: Monotonic,
+    haste: Haste,
+) -> (BTreeMap<Slot, (Digest, Digest)>, bool) {
+    let ring = core.roster.ring();
+    let (unix, ours) = (core.clock.unix(), core.replica.store.digests());
+    let shared = ring.slots_of(core.id).and(ring.slots_of(peer));
+    let differs = |slot: &Slot| theirs.get(slot.index()).is_some_and(|theirs| ours[slot.index()] != *theirs);
+    let turn = match haste {
+        Haste::Twice { turn } if core.evicted.until() != Version::ZERO => {
+            (shared.iter().filter(differs).count() > EVICTING_SLOTS_MAX).then_some(turn)
+        }
+        _ => None,
+    };
+    let waits = |slot: &Slot| turn.is_some_and(|turn| slot.index() % EVICTING_TURNS != turn % EVICTING_TURNS);
+    let (mut differing, mut look_again) = (BTreeMap::new(), false);
+    let mut plan = core.plan.lock();
+    for slot in shared.iter().filter(|slot| !(differs(slot) && waits(slot))) {
+        let ours = ours[slot.index()];
+        let Some(mut theirs) = theirs.get(slot.index()).copied() else { continue };
+        // Looked at only if it would be pulled otherwise: it takes longer than a digest.
+        if ours != theirs
+            && (haste == Haste::AtOnce || plan.is_suspected(peer, slot))
+            && core.replica.store.is_same_but_for_collected(slot, theirs, unix)
+        {
+            core.replica.agreement.lock().handle_agreed(ring.hash(), peer, std::iter::once(slot), began);
+            theirs = ours;
+        }
+        let is_due = plan.handle_digests(peer, slot, ours, theirs);
+        if is_due || (haste == Haste::AtOnce && ours != theirs) {
+            differing.insert(slot, (ours, theirs));
+        } else if ours != theirs {
+            look_again |= plan.is_suspected(peer, slot);
+        }
+    }
+    (differing, look_again)
 }
