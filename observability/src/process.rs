@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn threads_that_share_cores_are_seen_to_wait() {
         let busy = thread::available_parallelism().unwrap().get() * 3;
-        let (done, is_done) = mpsc::channel();
-        let spin = |done: mpsc::Sender<()>| {
+        let (done, is_done) = mpsc::sync_channel(busy);
+        let spin = |done: mpsc::SyncSender<()>| {
             let began = cpu();
             while cpu() < began + Duration::from_millis(300) {
                 std::hint::spin_loop();

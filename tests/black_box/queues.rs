@@ -87,6 +87,9 @@ async fn without_timestamps_nothing_is_told() {
 #[derive(Clone, Debug, Default)]
 struct SlowWay(Arc<Mutex<Vec<Duration>>>);
 
+/// On their way at a time: a connection has one request.
+const PIECES_MAX: usize = 64;
+
 impl SlowWay {
     async fn open(&self, node: SocketAddr, delay: Duration) -> SocketAddr {
         let listener = TcpListener::bind((node.ip(), 0)).await.unwrap();
@@ -106,12 +109,12 @@ impl SlowWay {
     }
 
     fn pass(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES_MAX);
         let way = self.clone();
         tokio::spawn(async move {
             let mut buffer = vec![0; 1 << 16];
             while let Ok(read @ 1..) = from.read(&mut buffer).await {
-                let _ = sender.send((Instant::now(), buffer[..read].to_vec()));
+                let _ = sender.send((Instant::now(), buffer[..read].to_vec())).await;
             }
         });
         tokio::spawn(async move {

@@ -248,7 +248,7 @@ mod tests {
             let flags = flags.concat();
             collector(&flags.iter().map(String::as_str).collect::<Vec<_>>()).unwrap()
         };
-        let plain = of(&[&[address.clone()], &all]);
+        let plain = of(&[std::slice::from_ref(&address), &all]);
         assert_eq!((plain.protocol, plain.compression), (OtlpProtocol::Grpc, OtlpCompression::None));
         assert_eq!((plain.timeout, plain.certificate), (Duration::from_millis(7), Some("/a".into())));
         let own = of(&[&[address], &all, &traces]);
