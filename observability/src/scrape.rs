@@ -32,7 +32,8 @@ impl NodeOperations {
                 continue;
             };
             let label = |wanted: &str| label(labels, wanted).map(str::to_owned);
-            if name == START.name {
+            // Other programs tell when they started, too.
+            if name == START.name && label("node").is_some() {
                 found.started_unix_s = value;
             } else if name == HTTP_REQUESTS_SHED.name && label("reason").as_deref() == Some("answers") {
                 found.withheld += value as u64;
