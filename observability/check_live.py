@@ -31,6 +31,9 @@ ARRIVES_WITHIN_S = 20.0
 # What a killed node has recorded and not yet sent is lost. It sends every 200 ms, a starved one later, and takes a moment to die.
 LOST_AROUND_KILL_S = 3.0
 
+# Who is killed.
+KILLED_SERVICE = "node2"
+
 # As many as observability/jaeger.yaml lets a Jaeger keep, and how long it may take to look at them a few times.
 TRACES_MAX = 50_000
 JAEGER_WITHIN_S = 90.0
@@ -237,7 +240,10 @@ def check_wholeness(stack: Stack) -> str:
 
     def unexcused() -> list[str]:
         found.update(received(stack))
-        return [trace for trace in found["incomplete"] for span in orphans(stack, trace) if not is_excused(stack, span, victim)]
+        return [
+            f"{span['name']} of {span['service']} in {trace}, {span['start'] - stack.killed_at:+.1f} s from the kill"
+            for trace in found["incomplete"] for span in orphans(stack, trace) if not is_excused(stack, span, victim)
+        ]
 
     # The last spans of a trace may still be under way.
     eventually("orphans to find their parents", lambda: not unexcused(), lambda: f"{unexcused()[:5]}")
@@ -256,8 +262,11 @@ def named(stack: Stack, service: str, operation: str) -> list[dict]:
 
 
 def is_excused(stack: Stack, span: dict, victim: str) -> bool:
-    """What the killed node asked of others just before its end: its own spans of that were not sent yet."""
-    return span["name"] == "mesh.serve" and span["tags"]["peer"] == victim and is_around_kill(stack, span["start"])
+    """What the killed node asked of others just before its end: its own spans of that were not sent yet. Or its probes of a round that
+    was open when it ended."""
+    asked = span["name"] == "mesh.serve" and span["tags"]["peer"] == victim
+    probed = span["name"] == "gossip.probe" and span["service"] == KILLED_SERVICE
+    return (asked or probed) and is_around_kill(stack, span["start"])
 
 
 def check_counts(stack: Stack) -> str:

@@ -41,6 +41,10 @@ class Judgement(unittest.TestCase):
         self.assertFalse(is_excused(STACK, span("1", "9", peer="f00d"), VICTIM))
         self.assertFalse(is_excused(STACK, span("1", "9", peer=VICTIM, start=KILLED - 60), VICTIM))
         self.assertFalse(is_excused(STACK, span("1", "9", name="mesh.leg", peer=VICTIM), VICTIM))
+        probe = span("1", "9", name="gossip.probe", peer="f00d")
+        self.assertTrue(is_excused(STACK, {**probe, "service": "node2"}, VICTIM))
+        self.assertFalse(is_excused(STACK, probe, VICTIM))
+        self.assertFalse(is_excused(STACK, {**probe, "service": "node2", "start": KILLED + 60}, VICTIM))
 
     def test_an_exemplar_that_leads_nowhere_is_a_complaint_unless_it_died_with_the_node(self):
         def exemplars(at: float):

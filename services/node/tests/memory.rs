@@ -101,11 +101,7 @@ fn tombstones_at_their_cap(before: u64) {
 
 fn hints_at_their_cap(before: u64) {
     let limits = HintLimits { bytes_max: LIMIT, ..HintLimits::default() };
-    // What the store before has held is given back after a second.
-    let patience = Instant::now() + Duration::from_secs(10);
-    while resident_bytes() > before + BASE && Instant::now() < patience {
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_for_purge(before);
     let (mut hints, peer, now) = (Hints::new(limits), NodeId::new(2), Monotonic::default());
     let (mut peak, mut number) = (0, 0);
     let dropped = loop {
@@ -126,6 +122,15 @@ fn hints_at_their_cap(before: u64) {
         assert!(hints.handle_missed(now, peer, &record(number, 300)).is_none());
     }
     assert_eq!(hints.stats(now).queued, 0);
+}
+
+/// What a store has held is given back after a second.
+#[expect(clippy::disallowed_methods, reason = "there is no runtime here")]
+fn wait_for_purge(before: u64) {
+    let patience = Instant::now() + Duration::from_secs(10);
+    while resident_bytes() > before + BASE && Instant::now() < patience {
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn check(what: &str, before: u64, resident: u64) {

@@ -31,6 +31,10 @@ impl GossipSpans {
             }
             Event::GossipRound { peer, rtt, indirect, .. } => {
                 let Some(probe) = self.probes.remove(peer) else { return Span::none() };
+                if self.probes.is_empty() {
+                    // The round ends with this probe.
+                    self.round = None;
+                }
                 match (rtt, indirect) {
                     (None, _) => probe.record("answer", "none").record("otel.status_code", "ERROR"),
                     (Some(_), true) => probe.record("answer", "indirect"),
