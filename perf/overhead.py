@@ -1,12 +1,13 @@
 """What telemetry costs: the same load on meshes that differ only in their collector, in turn and back again, several times a round."""
 
 import socket
+import subprocess
 import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from processes import Mesh, Process, Skipped, answers, free_port, output_of, wait_for
+from processes import Mesh, Process, Skipped, answers, free_port, wait_for
 from ratios import Round
 
 # How often the meshes take turns in one round; every other time in reverse, so that a drift of the machine hits all alike.
@@ -59,7 +60,8 @@ def measure(bench, figures: Round) -> None:
 def collector(stack: ExitStack) -> int:
     """The port of a collector that takes everything."""
     try:
-        binary = output_of([str(ROOT / ".ci" / "trace-ui")]).strip().splitlines()[-1]
+        # Standard output alone: what the build says goes elsewhere.
+        binary = subprocess.run([str(ROOT / ".ci" / "trace-ui")], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
     except RuntimeError as why:
         raise Skipped(f"the trace UI cannot be built: {why}") from why
     otlp, ui = free_port(), free_port()

@@ -131,6 +131,8 @@ impl Pacer {
                 break;
             }
             self.offer(now);
+            // What is due begins before the timer is set.
+            tokio::task::yield_now().await;
             set(timer.get_ref(), self.pause(Instant::now()))?;
             let mut ready = timer.readable().await?;
             let mut expirations = [0; 8];
