@@ -132,6 +132,13 @@ fn assert_fates(results: &Value, traces: &BTreeMap<String, Vec<Span>>) {
     assert_eq!(fate("exported"), arrived, "{fates}");
     assert_eq!(fate("kept"), fate("exported") + fate("failed") + fate("dropped"), "{fates}");
     assert_eq!((fate("failed"), fate("dropped")), (0, 0), "{fates}");
+    let is_sampled = |span: &&Span| {
+        is_of_runner(span)
+            && span.parent.is_empty()
+            && span.attributes.get("kept").is_some_and(|kept| kept == "sampled")
+    };
+    let sampled = traces.values().flatten().filter(is_sampled).count();
+    assert_eq!(results["traces"]["kept"]["sampled"]["count"], sampled, "{fates}");
 }
 
 /// A remote read spans two services and two nodes; a write has one leg per owner.

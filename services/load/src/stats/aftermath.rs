@@ -62,16 +62,16 @@ impl Thread {
         if !ended.p99.is_zero() && response >= ended.p99 {
             self.live().tail(&Split::of(&ended, &target.parts()));
         }
+        if let Some((kept, trace)) = kept.zip(target.trace()) {
+            aftermath.kept.add(kept, trace, at, answer.node);
+        }
         let draws = aftermath.parts[op as usize].draws();
-        if !draws && !ended.is_among_slowest && kept.is_none_or(|kept| kept == Kept::Sampled) {
+        if !draws && !ended.is_among_slowest {
             return;
         }
         let parts = target.parts();
         if draws {
             aftermath.parts[op as usize].add(&ended, &parts);
-        }
-        if let Some((kept, trace)) = kept.zip(target.trace()) {
-            aftermath.kept.add(kept, trace, at, answer.node);
         }
         if ended.is_among_slowest {
             let request = SlowRequest::new(&ended, answer.node, at, &parts, target.way());
