@@ -1,6 +1,7 @@
 //! Logs, metrics and traces of a node: the only crate that knows how telemetry leaves the process. It is told what happened in
 //! the closed types of `mesh-proto` and knows nothing of the mesh that tells it. Read `telemetry` first.
 
+pub mod authorities;
 mod catalogue;
 mod event_log;
 mod exposition;

@@ -7,9 +7,9 @@ use opentelemetry_otlp::{
     tonic_types::transport::{Certificate, ClientTlsConfig},
 };
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::{Collector, InitError, OtlpCompression, OtlpProtocol};
+use crate::authorities;
 
 /// To be called within the runtime that exports.
 pub(super) fn exporter(collector: &Collector) -> Result<SpanExporter, InitError> {
@@ -48,13 +48,13 @@ fn tonic_config(collector: &Collector) -> Result<ClientTlsConfig, InitError> {
     let config = ClientTlsConfig::new();
     let Some(file) = &collector.certificate else { return Ok(config.with_native_roots()) };
     // Read here as well, because it is not looked at before the first request otherwise.
-    authorities(file)?;
+    authorities_of(file)?;
     Ok(config.ca_certificate(Certificate::from_pem(read(file)?)))
 }
 
 fn http_client(collector: &Collector) -> Result<reqwest::Client, InitError> {
     let roots = match &collector.certificate {
-        Some(file) => authorities(file)?,
+        Some(file) => authorities_of(file)?,
         None if is_encrypted(collector) => native_roots()?,
         None => RootCertStore::empty(),
     };
@@ -68,22 +68,13 @@ fn http_client(collector: &Collector) -> Result<reqwest::Client, InitError> {
 
 /// Those of the system.
 fn native_roots() -> Result<RootCertStore, InitError> {
-    let (found, mut roots) = (rustls_native_certs::load_native_certs(), RootCertStore::empty());
-    roots.add_parsable_certificates(found.certs);
-    match found.errors.first().filter(|_| roots.is_empty()) {
-        Some(error) => Err(InitError::Roots(error.to_string())),
-        None if roots.is_empty() => Err(InitError::Roots("this system has no certificates".to_owned())),
-        None => Ok(roots),
-    }
+    let roots = authorities::of_system();
+    if roots.is_empty() { Err(InitError::Roots("this system has no certificates".to_owned())) } else { Ok(roots) }
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, InitError> {
+fn authorities_of(file: &Path) -> Result<RootCertStore, InitError> {
     let refuse = |reason: String| InitError::Certificate { file: file.display().to_string(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&read(file)?) {
-        let certificate = certificate.map_err(|error| refuse(format!("not a PEM file: {error}")))?;
-        roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
-    }
+    let roots = authorities::of_file(file).map_err(refuse)?;
     if roots.is_empty() { Err(refuse("there is no certificate in it".to_owned())) } else { Ok(roots) }
 }
 

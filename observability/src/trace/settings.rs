@@ -132,7 +132,7 @@ impl TraceSettings {
     }
 
     pub(crate) fn budget(&self) -> Budget {
-        // Whoever wants all gets all.
+        // TRACE_MODE=all is a request for all.
         let per_s_max = if self.mode == TraceMode::All { u32::MAX } else { self.per_s_max };
         Budget::new(per_s_max, self.slow)
     }

@@ -2,11 +2,9 @@
 
 use std::{fmt, io, path::Path, sync::Arc};
 
+use observability::authorities;
 use reqwest::{Client, ClientBuilder, RequestBuilder};
-use rustls::{
-    CertificateError, ClientConfig, InvalidMessage, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore, pki_types::ServerName};
 use tokio_rustls::TlsConnector;
 
 use crate::settings::{HttpSettings, Scheme, Settings, TargetUrl};
@@ -105,19 +103,13 @@ fn with_token(request: RequestBuilder, token: Option<&str>) -> RequestBuilder {
 }
 
 fn roots_of(file: &Path) -> Result<RootCertStore, String> {
-    let refused =
-        |reason: &dyn fmt::Display| format!("HTTP_TLS_CA={}: expected certificates in PEM: {reason}", file.display());
-    let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = found.map_err(|error| refused(&error))?;
-    let mut roots = RootCertStore::empty();
-    found.into_iter().try_for_each(|certificate| roots.add(certificate)).map_err(|error| refused(&error))?;
-    if roots.is_empty() { Err(refused(&"none found")) } else { Ok(roots) }
+    let refused = |reason: &str| format!("HTTP_TLS_CA={}: expected certificates in PEM: {reason}", file.display());
+    let roots = authorities::of_file(file).map_err(|reason| refused(&reason))?;
+    if roots.is_empty() { Err(refused("none found")) } else { Ok(roots) }
 }
 
 fn roots_of_the_system() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    // Systems have odd ones among many.
-    let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let roots = authorities::of_system();
     let missing = || "HTTP_TLS_CA=: expected a file, because this system knows no certificate authorities".to_owned();
     if roots.is_empty() { Err(missing()) } else { Ok(roots) }
 }
