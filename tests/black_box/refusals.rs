@@ -50,7 +50,7 @@ async fn settings_that_make_no_sense_stop_it() {
         ("GOSSIP_INTERVAL_MS", "0"),
         ("CAPACITY_BYTES", "plenty"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector:4317"),
         ("TRACE_MODE", "sometimes"),
         ("TRACE_SAMPLE_RATIO", "1.5"),
     ] {

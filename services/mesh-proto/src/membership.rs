@@ -59,7 +59,7 @@ pub enum MembershipOutput {
         /// What.
         message: GossipMessage,
     },
-    /// Connect to this address and exchange member lists: a seed, or a member believed dead.
+    /// Connect to this address and exchange member lists: a seed, a member believed dead, or one of many where there is much news.
     Join {
         /// `host:port`.
         addr: String,
@@ -355,6 +355,7 @@ impl Membership {
                 for id in self.roster.gone_for(now, after) {
                     self.handle_forgotten(id);
                 }
+                self.exchange_lists();
                 for probe in self.prober.begin(now, self.me.id, &self.roster, &mut self.rng) {
                     let event = Event::ProbeSent { peer: probe.target, began: probe.sent_at };
                     self.outbox.push(MembershipOutput::Event(event));
@@ -381,6 +382,18 @@ impl Membership {
                     }
                 }
             }
+        }
+    }
+
+    /// Hundreds of arrivals at once are more than datagrams carry: then lists are exchanged with a random member in each round, so that twice
+    /// as many know of all of them after each.
+    fn exchange_lists(&mut self) {
+        if !self.news.is_a_flood() {
+            return;
+        }
+        if let Some(member) = self.roster.present().choose(&mut self.rng) {
+            self.outbox.push(MembershipOutput::Join { addr: member.addr.clone() });
+            self.news.told_by_list();
         }
     }
 

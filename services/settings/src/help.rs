@@ -24,7 +24,6 @@ const DESCRIBED: &[&str] = &[
     "KEYS",
     "KILL_AFTER",
     "KILL_MODE",
-    "KILL_TOKEN",
     "LOCAL",
     "OBJECTIVES",
     "PORT",

@@ -7,6 +7,9 @@ use crate::NodeId;
 /// Each claim is told this often times the logarithm of the number of members.
 const TELLINGS_PER_DOUBLING: u32 = 3;
 
+/// More claims than this are exchanged as whole lists: a datagram holds some forty, so a round of gossip would not tell each of them once.
+const BY_DATAGRAMS_MAX: usize = 256;
+
 /// Ids of members whose claim is news; the claim itself is looked up when it is told, so it is always the newest.
 #[derive(Debug, Default)]
 pub(super) struct News {
@@ -29,6 +32,16 @@ impl News {
     /// Whether the claim about this member is still being spread.
     pub(super) fn is_fresh(&self, about: NodeId) -> bool {
         self.items.iter().any(|item| item.about == about)
+    }
+
+    /// Whether there is so much news that whole lists are to be exchanged.
+    pub(super) fn is_a_flood(&self) -> bool {
+        self.items.len() > BY_DATAGRAMS_MAX
+    }
+
+    /// All news is told to one member by a list.
+    pub(super) fn told_by_list(&mut self) {
+        self.items.iter_mut().for_each(|item| item.tellings += 1);
     }
 
     /// Adds claims to a message to `to` as long as they fit in `room` bytes.

@@ -86,6 +86,24 @@ fn rings(machine: &Membership) -> [Vec<(NodeId, Weight)>; 3] {
 }
 
 #[test]
+fn a_flood_of_arrivals_is_told_by_whole_lists_until_it_is_over() {
+    let arrivals = |count: u64| (1..=count).map(|id| claim(id, 1, MemberState::Alive)).collect::<Vec<_>>();
+    // Before the first that does not answer is dead, and looked for.
+    assert_eq!(joins(&run(&mut with(&arrivals(200)), 0, 2000)), Vec::<&str>::new(), "datagrams do");
+    let mut machine = with(&arrivals(600));
+    let outputs = run(&mut machine, 0, 2000);
+    let begun = outputs.iter().filter_map(|output| match output {
+        MembershipOutput::Event(Event::ProbeSent { began, .. }) => Some(*began),
+        _ => None,
+    });
+    let rounds = begun.collect::<std::collections::BTreeSet<_>>().len();
+    assert!(rounds > 0 && joins(&outputs).len() == rounds, "one list in each round: {rounds}");
+    assert!(machine.news.is_a_flood());
+    run(&mut machine, 2000, 60_000);
+    assert!(!machine.news.is_a_flood(), "all has been told");
+}
+
+#[test]
 fn who_joins_is_not_in_the_ring_until_it_has_caught_up() {
     let config = MembershipConfig {
         interval: INTERVAL,
