@@ -70,12 +70,15 @@ def panel(kind: str, title: str, description: str, unit: str, *queries: dict, wi
     }
 
 
-def lines(title: str, description: str, unit: str, *queries: dict, stacked: bool = False, **own) -> dict:
-    """Values over time. Gaps stay gaps: they are how a kill looks."""
+def lines(title: str, description: str, unit: str, *queries: dict, stacked: bool = False, limit: float | None = None, **own) -> dict:
+    """Values over time. Gaps stay gaps: they are how a kill looks. A limit that the description names is drawn."""
     custom = {"lineWidth": 1, "fillOpacity": 20 if stacked else 0, "spanNulls": False, "showPoints": "never"}
     if stacked:
         custom["stacking"] = {"mode": "normal", "group": "A"}
     defaults = {"custom": custom, "min": 0, **own.pop("defaults", {})}
+    if limit is not None:
+        custom["thresholdsStyle"] = {"mode": "dashed"}
+        defaults["thresholds"] = {"mode": "absolute", "steps": [{"color": "green", "value": None}, {"color": "red", "value": limit}]}
     legend = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]}
     options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
     return panel("timeseries", title, description, unit, *queries, defaults=defaults, options=options, **own)
@@ -194,7 +197,7 @@ def red() -> list[dict]:
 def hedging() -> list[dict]:
     return [
         lines("Hedged share", "Hedge legs per remote read. The budget is 5 %.", "percentunit",
-            query(f"sum by (node) ({rate('mesh_hedge_legs_total', NODE)}) / clamp_min(sum by (node) ({rate('mesh_remote_reads_total', NODE)}), 1e-9)", "{{node}}")),
+            query(f"sum by (node) ({rate('mesh_hedge_legs_total', NODE)}) / clamp_min(sum by (node) ({rate('mesh_remote_reads_total', NODE)}), 1e-9)", "{{node}}"), limit=0.05),
         lines("Hedges that won", "Share of hedge legs whose answer made the result: what the second request bought.", "percentunit",
             query(f"sum by (node) ({rate('mesh_hedge_wins_total', NODE)}) / clamp_min(sum by (node) ({rate('mesh_hedge_legs_total', NODE)}), 1e-9)", "{{node}}"), defaults={"max": 1}),
         lines("How hedges end", "Lost and cancelled legs are the price; timed out and failed ones point at a peer.", "ops",
@@ -284,7 +287,7 @@ def full() -> list[dict]:
         lines("Hits of the last minute", "Share of look-ups in the local store that found a live value, requests of peers included. It is what a larger CAPACITY_BYTES would raise.", "percentunit",
             query(f"mesh_store_hit_ratio{{{NODE}}}", "{{node}}"), defaults={"max": 1}),
         lines("Entries", "Live entries of the local store.", "short", query(f"mesh_store_entries{{{NODE}}}", "{{node}}")),
-        lines("Store, share of its limit", "Bytes of the store, of CAPACITY_BYTES.", "percentunit", query(f"mesh_store_bytes{{{NODE}}} / mesh_store_bytes_max{{{NODE}}}", "{{node}}")),
+        lines("Store, share of its limit", "Bytes of the store, of CAPACITY_BYTES.", "percentunit", query(f"mesh_store_bytes{{{NODE}}} / mesh_store_bytes_max{{{NODE}}}", "{{node}}"), limit=1),
         lines("Memory by what it is for", "The parts of resident memory, all nodes together. Other is what nothing explains.", "bytes",
             query(f"sum by (part) (mesh_memory_bytes{{{NODE}}})", "{{part}}"), stacked=True),
     ]
@@ -314,7 +317,7 @@ def trust() -> list[dict]:
     return [
         lines("Client count less server count", "Operations per second that clients finished and nodes did not count, or the other way round. A second try after a dead node counts twice on servers.", "ops",
             query(f"sum by (op) ({rate('runner_op_duration_seconds_count', RUN, OP)}) - on (op) sum by (op) ({rate('mesh_requests_total', OP)})", "{{op}}"), defaults={"min": None}, width=6),
-        lines("Scrapes", "How long a scrape takes. Above 900 ms a point is missing.", "s", query('scrape_duration_seconds{job=~"mesh-node|runner"}', "{{instance}}"), width=6),
+        lines("Scrapes", "How long a scrape takes. Above 900 ms a point is missing.", "s", query('scrape_duration_seconds{job=~"mesh-node|runner"}', "{{instance}}"), limit=0.9, width=6),
         lines("Schedule lag", "The longest that an operation has waited in the runner to begin, since the start; only under RATE.", "s", query(f"max(runner_schedule_lag_max_seconds{{{RUN}}})", "lag"), width=6),
         lines("Points stored", "Samples that Prometheus takes in.", "ops", query(f"rate(prometheus_tsdb_head_samples_appended_total[{W}])", "samples"), width=6),
         lines("Spans dropped", "Spans a node could not hand over. Anything above 0 is a gap in the traces, and alerts.", "short",

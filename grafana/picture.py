@@ -148,6 +148,9 @@ def curves(panel: dict, found, happened, start: float, end: float, zero: float) 
         value = axes.top * share / 4
         parts.append(f'<line x1="{LEFT}" x2="{PANEL_WIDTH - RIGHT}" y1="{axes.y(value):.1f}" y2="{axes.y(value):.1f}" class="grid"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{axes.y(value) + 4:.1f}" class="tick" text-anchor="end">{shown(value, unit)}</text>')
+    for limit in limits(panel):
+        if limit <= axes.top:
+            parts.append(f'<line x1="{LEFT}" x2="{PANEL_WIDTH - RIGHT}" y1="{axes.y(limit):.1f}" y2="{axes.y(limit):.1f}" stroke="red" stroke-dasharray="6 4"/>')
     x, y = LEFT, PANEL_HEIGHT - 24
     for number, (legend, points) in enumerate(found):
         colour = COLOURS[number % len(COLOURS)]
@@ -167,6 +170,13 @@ def curves(panel: dict, found, happened, start: float, end: float, zero: float) 
         parts.append(f'<text x="{x + 14}" y="{y}" class="tick">{html.escape(legend)}</text>')
         x += room
     return "".join(parts) + axes.marks(happened)
+
+
+def limits(panel: dict) -> list[float]:
+    """Where a panel over time has a line across."""
+    defaults = panel["fieldConfig"]["defaults"]
+    is_drawn = "thresholdsStyle" in defaults.get("custom", {})
+    return [step["value"] for step in defaults["thresholds"]["steps"] if step["value"] is not None] if is_drawn else []
 
 
 def bands(panel: dict, found, happened, start: float, end: float, zero: float) -> str:

@@ -20,6 +20,14 @@ class Pictures(unittest.TestCase):
         self.assertEqual(svg.count("<polyline"), 2)
         self.assertIn(">crash<", svg)
 
+    def test_a_limit_of_the_board_is_a_line_across(self):
+        of_board = {each["title"]: each for each in picture.board.panels()}
+        for title, limit in (("Hedged share", 0.05), ("Scrapes", 0.9), ("Store, share of its limit", 1)):
+            self.assertEqual(picture.limits(of_board[title]), [limit])
+            drawings = [picture.drawn(of_board[title], [("node1", [(0.0, value)])], [], 0.0, 10.0) for value in (limit / 9, limit * 2)]
+            self.assertEqual([svg.count('stroke="red"') for svg in drawings], [0, 1], title)
+        self.assertEqual(picture.limits(PANEL), [])
+
     def test_what_comes_from_labels_is_text(self):
         svg = picture.drawn(PANEL, [("<script>", [(0.0, 1.0)])], [], 0.0, 10.0)
         self.assertNotIn("<script>", svg)

@@ -5,7 +5,7 @@ import socket
 import time
 
 from crashes import run
-from processes import Mesh, Process, Repeated, accepts, answers, entries, free_port, need, output_of, payload_bytes, wait_for
+from processes import Mesh, Process, Repeated, accepts, answers, entries, free_port, gauge, need, output_of, payload_bytes, wait_for
 from ratios import Round, Target, figure, latency, ratio
 
 BOUND_BYTES = 400 << 20
@@ -120,8 +120,9 @@ def changing(bench, figures: Round) -> None:
 
 
 def share(mesh: Mesh, idle: int, urls: list[str]) -> float:
-    """Of the worst node: resident ÷ (an idle node and what is held)."""
-    return max(node.rss_bytes() / (idle + payload_bytes(url)) for url, node in zip(mesh.urls, mesh.nodes) if url in urls)
+    """Of the worst node: resident ÷ (an idle node and what is held: values, tombstones, and stubs of what has expired)."""
+    held = lambda url: payload_bytes(url) + gauge(url, "mesh_store_tombstone_bytes")
+    return max(node.rss_bytes() / (idle + held(url)) for url, node in zip(mesh.urls, mesh.nodes) if url in urls)
 
 
 def small(bench, figures: Round) -> None:

@@ -77,9 +77,14 @@ def entries(url: str) -> int:
 
 def payload_bytes(url: str) -> float:
     """Bytes of the keys and values that a node holds."""
+    return gauge(url, "mesh_store_payload_bytes")
+
+
+def gauge(url: str, name: str) -> float:
+    """One of a node's metrics that it has once."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith("mesh_store_payload_bytes{"))
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
 
 
 def accepts(port: int) -> bool:

@@ -136,6 +136,7 @@ catalogue! {
     STORE_BYTES_MAX: Gauge "mesh_store_bytes_max" "The bound on bytes." ["bytes_max" |s| s.stats.store.bytes_max];
     STORE_PAYLOAD_BYTES: Gauge "mesh_store_payload_bytes" "Bytes of the keys and values in the store." ["" |s| s.stats.store.payload_bytes];
     STORE_TOMBSTONES: Gauge "mesh_store_tombstones" "Tombstones and stubs of expired entries." ["tombstones" |s| s.stats.store.tombstones];
+    STORE_TOMBSTONE_BYTES: Gauge "mesh_store_tombstone_bytes" "Bytes of tombstones and stubs, their keys included." ["" |s| s.stats.store.tombstone_bytes];
     STORE_TOMBSTONES_COLLECTED: Counter "mesh_store_tombstones_collected_total" "Tombstones dropped because nobody needs them any more." ["tombstones_collected" |s| s.stats.store.tombstones_collected];
     STORE_TOMBSTONES_DROPPED: Counter "mesh_store_tombstones_dropped_total" "Tombstones dropped because there were too many." ["tombstones_dropped" |s| s.stats.store.tombstones_dropped];
     STORE_EVICTIONS: Counter "mesh_store_evictions_total" "Live entries dropped to make room." ["Evictions" |s| s.stats.store.evictions];

@@ -140,6 +140,8 @@ pub struct StoreStats {
     pub payload_bytes: u64,
     /// Tombstones and expired-entry stubs now.
     pub tombstones: u64,
+    /// Bytes of these.
+    pub tombstone_bytes: u64,
     /// Tombstones and stubs dropped because there were too many.
     pub tombstones_dropped: u64,
     /// Tombstones and stubs dropped because nobody needed them any more.
@@ -342,6 +344,7 @@ impl Store {
             stats.bytes += shard.bytes();
             stats.payload_bytes += shard.payload_bytes();
             stats.tombstones += shard.dead_len();
+            stats.tombstone_bytes += shard.dead_bytes();
         }
         stats
     }

@@ -103,6 +103,11 @@ impl Shard {
         self.segments.len(QueueName::Dead)
     }
 
+    /// Bytes of tombstones and stubs.
+    pub(super) const fn dead_bytes(&self) -> u64 {
+        self.segments.bytes(QueueName::Dead)
+    }
+
     /// Bytes of memory that it takes.
     pub(super) const fn bytes(&self) -> u64 {
         self.segments.taken() + self.index_bytes + self.ghost.bytes()

@@ -45,12 +45,6 @@ impl Segments {
         all
     }
 
-    /// Bytes of memory that segments have beyond what is not holes.
-    pub(in crate::store) fn slack(&self) -> usize {
-        let large: u64 = self.queues.iter().map(|queue| queue.bytes).sum::<u64>() - self.live as u64;
-        usize::try_from(self.taken - large).unwrap_or(usize::MAX) - self.live
-    }
-
     /// Bytes of records that are not holes, without large payloads.
     pub(in crate::store) const fn live(&self) -> usize {
         self.live

@@ -22,6 +22,9 @@ const SMALL_SHARE: u64 = 10;
 /// Where holes are one byte in so many, segments are compacted rather than values evicted.
 const HOLES_SHARE: u64 = 16;
 
+/// Where nobody waits for room, memory is given back once one byte in so many is in holes.
+const TIDY_SHARE: u64 = 32;
+
 impl Shard {
     /// Whether so many bytes can be taken without anything having to go. Some are left to those who move.
     pub(super) fn fits(&self, growth: u64) -> bool {
@@ -125,12 +128,8 @@ impl Shard {
         self.bytes() < before
     }
 
-    /// Gives memory back where segments have more of it than their records need; whether there may be more to give.
+    /// Gives memory back where much of it is holes; whether there may be more to give.
     pub(in crate::store) fn tidy(&mut self) -> bool {
-        let slack_max = self.segments.live() / 16 + 3 * self.share.segment_bytes();
-        if self.segments.slack() > slack_max {
-            return self.compact(0);
-        }
-        false
+        self.compact(self.segments.live() as u64 / TIDY_SHARE)
     }
 }
