@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from processes import Mesh, Process, Skipped, answers, free_port, wait_for
+from processes import Mesh, Process, Skipped, answers, free_port, wait_for, wait_until_idle
 from ratios import Round
 
 # How often the meshes take turns in one round; every other time in reverse, so that a drift of the machine hits all alike.
@@ -49,6 +49,7 @@ def measure(bench, figures: Round) -> None:
         spent = {name: [0, 0.0, 0.0] for name in meshes}
         for turn in range(TURNS):
             for name in sorted(meshes, reverse=turn % 2 == 1):
+                wait_until_idle()
                 before = meshes[name].cpu_s()
                 found = bench.runner(meshes[name], SET_RATIO="0")
                 sums = spent[name]
