@@ -44,7 +44,7 @@ MAY_BE_EMPTY = {
 
 # A live check has series from a fake exporter beside the real ones: node "fake", run "fake-run".
 VARIABLES = {"$run_id": "\\\\d+-\\\\d+-\\\\w+", "$node": "node\\\\d+", "$op": "get|set|delete", "$__rate_interval": "4s"}
-KEYWORDS = {"sum", "by", "max", "min", "count", "count_values", "rate", "increase", "on", "group_left", "histogram_quantile", "clamp_min", "max_over_time"}
+KEYWORDS = {"sum", "by", "max", "min", "count", "count_values", "rate", "increase", "on", "group_left", "histogram_quantile", "clamp_min", "max_over_time", "time"}
 
 
 panels = board.panels

@@ -51,6 +51,7 @@ mesh_http_queue_duration_seconds_bucket{{node="fake",le="+Inf"}} {t}
 mesh_op_duration_seconds_bucket{{node="fake",op="fake",le="0.001"}} {t}
 mesh_op_duration_seconds_bucket{{node="fake",op="fake",le="+Inf"}} {t}
 mesh_requests_total{{node="fake",op="fake",outcome="refused"}} {t}
+mesh_http_tls_certificate_expiry_timestamp_seconds{{node="fake"}} {t}
 mesh_requests_total{{node="fake",op="fake",outcome="hit_local"}} {t}00
 """
 

@@ -14,9 +14,9 @@ impl Segments {
         !heads.is_empty()
     }
 
-    /// Of the segments that are full, the one with the most in holes, if they are an eighth of it, and all holes together are more
-    /// than so many bytes.
-    pub(in crate::store) fn sparsest(&self, holes_max: usize) -> Option<usize> {
+    /// Of the segments that are full, the one with the most in holes, if one byte in `least` is, and all holes together are more than
+    /// `holes_max` bytes.
+    pub(in crate::store) fn sparsest(&self, holes_max: usize, least: usize) -> Option<usize> {
         let passed: usize = self.queues.iter().map(|queue| queue.cursor).sum();
         if self.written - self.live <= holes_max + passed {
             return None;
@@ -28,7 +28,7 @@ impl Segments {
         };
         let full = (0..self.segments.len()).filter(is_full);
         let sparsest = full.min_by_key(|number| self.segments[*number].live)?;
-        (self.segments[sparsest].live <= self.segment_bytes - self.segment_bytes / 8).then_some(sparsest)
+        (self.segments[sparsest].live <= self.segment_bytes - self.segment_bytes / least).then_some(sparsest)
     }
 
     /// The records of a segment that are not holes.

@@ -47,7 +47,7 @@ impl Shard {
     pub(super) fn make_room(&mut self, queue: QueueName, new: &NewRecord<'_>) {
         while new.is_live() && self.live_len() >= self.share.entries_max && self.look_at_oldest() {}
         while !self.fits(self.growth(queue, new)) {
-            if self.compact(self.share.bytes_max / HOLES_SHARE) {
+            if self.compact(self.share.bytes_max / HOLES_SHARE, 8) {
                 continue;
             }
             let fits = |shard: &Self| shard.fits(shard.growth(queue, new));
@@ -62,10 +62,11 @@ impl Shard {
         }
     }
 
-    /// Copies what is left of the sparsest segment to the ends of its queue, if all holes together are more than so many bytes.
-    pub(super) fn compact(&mut self, holes_max: u64) -> bool {
+    /// Copies what is left of the sparsest segment to the ends of its queue, if one byte in `least` of it is in holes, and all holes
+    /// together are more than `holes_max` bytes.
+    pub(super) fn compact(&mut self, holes_max: u64, least: usize) -> bool {
         let holes_max = usize::try_from(holes_max).unwrap_or(usize::MAX);
-        let Some(segment) = self.segments.sparsest(holes_max) else { return false };
+        let Some(segment) = self.segments.sparsest(holes_max, least) else { return false };
         for at in self.segments.all_in(segment) {
             let (queue, record) = (self.segments.queue(at), self.segments.at(at));
             let (len, visits) = (record.len(), record.visits());
@@ -130,6 +131,6 @@ impl Shard {
 
     /// Gives memory back where much of it is holes; whether there may be more to give.
     pub(in crate::store) fn tidy(&mut self) -> bool {
-        self.compact(self.segments.live() as u64 / TIDY_SHARE)
+        self.compact(self.segments.live() as u64 / TIDY_SHARE, 16)
     }
 }
