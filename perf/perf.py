@@ -24,7 +24,9 @@ import overhead
 import restarts
 import resync
 import saturation
+import sizes
 import tls
+from disturbance import Disturbance
 from processes import Mesh, Process, Skipped, accepts, answers, entries, free_port, need, output_of, put, wait_for
 from ratios import Round, Summary, Target, figure, medians, ratio, redis_rate, summary, table, unmixed, worst, wrk_figures
 
@@ -77,6 +79,7 @@ TARGETS = [
     *tls.TARGETS,
     *hot.TARGETS,
     *large.TARGETS,
+    *sizes.TARGETS,
     *full.TARGETS,
     *limited.TARGETS,
     *many.TARGETS,
@@ -174,10 +177,11 @@ class Bench:
             wait_for("redis", lambda: accepts(int(port)))
             for test in ["set", "get"]:
                 count = str(60_000 * self.seconds)
-                command = [benchmark, "-p", port, "-c", str(CONNECTIONS), "-n", count, "-r", str(KEYS), "-d", "24", "-t", test]
-                rate = redis_rate(output_of([*command, "--csv"]), test)
-                if rate is not None:
-                    figures[f"redis {test} ops/s"] = rate
+                command = [benchmark, "-p", port, "-c", str(CONNECTIONS), "-n", count, "-r", str(KEYS), "-d", "24", "-t", test, "--csv"]
+                for name, more in {"": [], ", two threads": ["--threads", "2"]}.items():
+                    rate = redis_rate(output_of([*command, *more]), test)
+                    if rate is not None:
+                        figures[f"redis{name} {test} ops/s"] = rate
 
     def direct(self, figures: Round) -> None:
         for skew, distribution in ZIPF.items():
@@ -204,6 +208,12 @@ class Bench:
 
     def large(self, figures: Round) -> None:
         large.large(self, figures)
+
+    def values(self, figures: Round) -> None:
+        sizes.values(self, figures)
+
+    def keys(self, figures: Round) -> None:
+        sizes.keys(self, figures)
 
     def beside(self, figures: Round) -> None:
         large.beside(self, figures)
@@ -260,18 +270,20 @@ class Bench:
 
 # In the order in which a round runs them. `remote` needs the local figures of `mesh`.
 MEASUREMENTS = [
-    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "beside", "overhead", "tls", "overload",
-    "false_deaths", "resync", "crashes", "restarts", "kills", "memory", "full", "held", "changing", "limited", "small", "peers", "many",
+    "responder", "mesh", "check", "remote", "redis", "direct", "hot", "large", "values", "beside", "overhead", "tls", "overload",
+    "false_deaths", "resync", "crashes", "restarts", "kills", "memory", "full", "held", "changing", "limited", "small", "peers", "many", "keys",
 ]
 
 # They do not vary from round to round, or take minutes.
-ONCE = ["crashes", "restarts", "kills", "memory", "changing", "limited", "small", "peers", "many"]
+ONCE = ["crashes", "restarts", "kills", "memory", "changing", "limited", "small", "peers", "many", "keys"]
 
 
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+    control = congestion.read_text().strip() if congestion.exists() else "unknown"
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, TCP congestion control {control}"
 
 
 def commit() -> str:
@@ -279,7 +291,7 @@ def commit() -> str:
     return said.stdout.strip() or "unknown"
 
 
-def report(rounds: list[Round], skipped: dict[str, str], seconds: int) -> str:
+def report(rounds: list[Round], skipped: dict[str, str], disturbed: list[str], seconds: int) -> str:
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     head = f"# make perf\n\n{machine()}; {date}; commit {commit()}; {len(rounds)} rounds of {seconds} s each, "
     head += f"{CONNECTIONS} in flight, everything on loopback.\n\n"
@@ -287,8 +299,25 @@ def report(rounds: list[Round], skipped: dict[str, str], seconds: int) -> str:
     targets = table(["measure", "target", "median", "spread", ""], [target.row(rounds) for target in TARGETS])
     figures = table(["figure", "median", "lowest", "highest"], medians(rounds))
     notes = "".join(f"- SKIPPED {name}: {why}\n" for name, why in skipped.items())
+    notes += "".join(f"- {each}\n" for each in disturbed)
     notes += "- Work per GET and per gossip round from 3 to 9 nodes is counted by the simulation, not measured here.\n"
     return f"{head}{targets}\n{figures}\n{notes}"
+
+
+def measured(bench: Bench, names: list[str], skipped: dict[str, str], what: str) -> Round:
+    """One round. What cannot be measured here is skipped from then on, and why is said."""
+    figures: Round = {}
+    for name in names:
+        if name in skipped:
+            continue
+        start = time.monotonic()
+        try:
+            getattr(bench, name)(figures)
+        except (Skipped, RuntimeError, ValueError, OSError, subprocess.TimeoutExpired) as why:
+            skipped[name] = str(why)
+            print(f"SKIPPED {name}: {why}", file=sys.stderr)
+        print(f"{what}: {name}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+    return figures
 
 
 def main() -> None:
@@ -306,20 +335,20 @@ def main() -> None:
     chosen = [name for name in MEASUREMENTS if not options.only or name in options.only]
     rounds: list[Round] = []
     skipped: dict[str, str] = {}
+    disturbed: list[str] = []
     for number in range(options.rounds):
-        figures: Round = {}
-        for name in chosen:
-            if name in skipped or (name in ONCE and number > 0):
-                continue
-            start = time.monotonic()
-            try:
-                getattr(bench, name)(figures)
-            except (Skipped, RuntimeError, ValueError, OSError, subprocess.TimeoutExpired) as why:
-                skipped[name] = str(why)
-                print(f"SKIPPED {name}: {why}", file=sys.stderr)
-            print(f"round {number + 1}/{options.rounds}: {name}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+        names = [name for name in chosen if name not in ONCE or number == 0]
+        disturbance = Disturbance()
+        figures = measured(bench, names, skipped, f"round {number + 1}/{options.rounds}")
+        if why := disturbance.reason():
+            disturbed.append(f"Round {number + 1} was disturbed and made again: {why}.")
+            print(disturbed[-1], file=sys.stderr)
+            disturbance = Disturbance()
+            figures |= measured(bench, [name for name in names if name not in ONCE], skipped, f"round {number + 1} again")
+            if why := disturbance.reason():
+                disturbed.append(f"So was its repetition, which counts: {why}.")
         rounds.append(figures)
-    text = report(rounds, skipped, options.seconds)
+    text = report(rounds, skipped, disturbed, options.seconds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(text)
     print(text)

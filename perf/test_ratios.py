@@ -2,6 +2,7 @@
 
 import unittest
 
+import disturbance
 import restarts
 from ratios import Target, extra_tries, latency, medians, ratio, redis_rate, summary, timed_out, unmixed, wrk_figures
 
@@ -25,6 +26,16 @@ GET p50=0.50ms p95=1.00ms p99=2.00ms p99.9=3.00ms | SET p50=0.70ms p95=1.50ms p9
 
 
 class Reading(unittest.TestCase):
+    def test_a_round_is_disturbed_by_what_is_none_of_ours(self):
+        for stolen, busy, ours, expected in (
+            (0, 90, 90, None), (2, 95, 88, None), (4, 90, 90, "the hypervisor took 4 %"), (0, 90, 80, "other programs took 10 %"), (0, 80, 90, None),
+            (9, 90, 70, "and other programs"),
+        ):
+            found = disturbance.reason((100, 1, 50, 20), (200, 1 + stolen, 50 + busy, 20 + ours))
+            self.assertIs(found is None, expected is None, (stolen, busy, ours, found))
+            self.assertIn(expected or "", found or "")
+        self.assertIsNone(disturbance.Disturbance().reason(), "no time has passed")
+
     def test_wrk(self):
         self.assertEqual(wrk_figures(WRK), (115000.5, 0.89, 575000))
 

@@ -40,7 +40,9 @@ fn start() -> Result<u8, String> {
     let settings = Settings::from_args(std::env::args_os()).unwrap_or_else(|exit| exit.exit());
     settings.load.begin_output();
     match &settings.command {
-        Some(Command::NullServer { port, threads }) => null_server::serve(*port, *threads).map(|()| 0),
+        Some(Command::NullServer { port, threads, value_bytes }) => {
+            null_server::serve(*port, *threads, *value_bytes).map(|()| 0)
+        }
         Some(Command::Merge { shards }) => {
             let report = merge(shards)?;
             report.publish(Results::open(settings.load.results.as_deref(), Some(&report.run_id))?)

@@ -68,7 +68,7 @@ pub(crate) enum Command {
     },
     #[command(flatten)]
     Stored(StoredRuns),
-    /// Answers every HTTP request with the same 24 bytes, as fast as this machine can: the yardstick for servers
+    /// Answers every HTTP request with the same bytes, as fast as this machine can: the yardstick for servers
     NullServer {
         /// The TCP port on 127.0.0.1
         #[arg(long, default_value = "8080", value_parser = whole::<u16>(1, u16::MAX.into()))]
@@ -76,6 +76,9 @@ pub(crate) enum Command {
         /// Threads that answer
         #[arg(long, default_value = "1", value_parser = whole::<u16>(1, 255))]
         threads: u16,
+        /// Bytes of each answer's body, 1 to 16 MiB
+        #[arg(long, default_value = "24", value_parser = whole::<usize>(1, 16 << 20))]
+        value_bytes: usize,
     },
 }
 
