@@ -173,6 +173,7 @@ async fn the_time_in_which_a_runner_was_stopped_is_its_queue() {
     let target = format!("http://{}", cluster.node(0).spec().http);
     let settings = [
         ("TARGETS", target.as_str()),
+        ("RUNNER_THREADS", "1"),
         ("CONCURRENCY", "16"),
         ("DURATION", "4s"),
         ("KEYS", "100"),
@@ -198,5 +199,7 @@ async fn the_time_in_which_a_runner_was_stopped_is_its_queue() {
     let shares: Vec<f64> = stopped
         .map(|request| request["client_queue_ms"].as_f64().unwrap() / request["response_ms"].as_f64().unwrap())
         .collect();
-    assert!(!shares.is_empty() && shares.iter().all(|share| *share >= 0.95), "{shares:?}\n{output}");
+    // The thread may have been stopped between the clock that says when a request is sent and its sending: of that one the time before is missing.
+    let others = shares.iter().filter(|share| **share < 0.95).count();
+    assert!(others <= 1 && shares.len() > 2 * others, "{shares:?}\n{output}");
 }

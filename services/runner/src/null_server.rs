@@ -109,6 +109,7 @@ fn content_length(head: &[u8]) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 
@@ -116,7 +117,8 @@ mod tests {
     async fn each_request_has_its_answer_whatever_its_size() {
         for value_bytes in [24, 1 << 20] {
             let listener = listen(0).expect("a port");
-            let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+            let mut stream =
+                TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
             tokio::spawn(accept(listener, response(value_bytes).into()));
             stream.write_all(&b"GET / HTTP/1.1\r\n\r\n".repeat(3)).await.expect("three requests");
             let mut answers = vec![0; 3 * response(value_bytes).len()];

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
-    faults::{FaultRecord, ObservedEvent, heal_all, inject, observe, unix_ms},
+    faults::{FaultRecord, ObservedEvent, Observer, heal_all, inject, unix_ms},
     live::Stage,
     plan::Plan,
     report::{Report, Step, numbers, without_scheme},
@@ -323,7 +323,7 @@ async fn load(
     let (sampler, rows) = (RefCell::default(), RefCell::<Rows>::default());
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
-    let seen = RefCell::default();
+    let observer = Observer::new(run.plan.targets.len());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -337,7 +337,7 @@ async fn load(
             when(run.plan.stats_every, |every| show_stats(run, cluster, every)),
             when(run.plan.check_every, |every| compare_for_ever(run, cluster, every, &comparisons)),
             when((!run.plan.faults.is_empty()).then_some(()), |()| inject(run, cluster, &faults)),
-            observe(run, cluster, &faults, &seen),
+            observer.watch(run, cluster, &faults),
         )
     };
     let steps = RefCell::default();
@@ -350,12 +350,13 @@ async fn load(
     rows.into_inner().finish(run, &faults.borrow());
     console.clear();
     observed.standstills = standstills.finish();
-    (observed.faults, observed.observed) = (faults.into_inner(), seen.into_inner());
     observed.steps = steps.into_inner();
+    let (load_ended, load_time) = (unix_ms(), began.elapsed());
+    let client_cpu = process_cpu().saturating_sub(cpu_began);
+    observed.observed = observer.finish(run, cluster, &faults).await;
+    observed.faults = faults.into_inner();
     loaded?;
-    observed.times.load_ended = unix_ms();
-    observed.load_time = began.elapsed();
-    observed.client_cpu = process_cpu().saturating_sub(cpu_began);
+    (observed.times.load_ended, observed.load_time, observed.client_cpu) = (load_ended, load_time, client_cpu);
     observed.sampler = sampler.into_inner();
     observed.comparisons = Some(comparisons.into_inner());
     Ok(())

@@ -23,7 +23,7 @@ pub use self::{
 };
 pub(crate) use self::{
     log::{FaultLog, unix_ms},
-    observed::{ObservedEvent, observe},
+    observed::{ObservedEvent, Observer},
     record::FaultRecord,
     recovery::{broken, judge, too_much},
     run::{heal_all, inject},

@@ -48,30 +48,65 @@ impl ObservedEvent {
     }
 }
 
-/// Looks at the nodes until dropped, and adds what it sees to `seen`. `faults` are those of this run.
-pub(crate) async fn observe(
-    run: &Run,
-    cluster: &impl Cluster,
-    faults: &RefCell<Vec<FaultRecord>>,
-    seen: &RefCell<Vec<ObservedEvent>>,
-) {
-    let targets = (0..run.plan.targets.len()).map(NodeIndex);
-    let watched = targets.clone().map(|_| Watched::default()).collect::<Vec<_>>();
-    let mut members = Members::default();
-    loop {
-        let events = all_of(targets.clone().map(|node| watched[node.0].look(run, cluster, node))).await;
-        let restarted = events.into_iter().flatten();
-        let joined = members.look(run, cluster).await;
+/// Looks at the nodes, and keeps what it sees.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    watched: Vec<Watched>,
+    members: RefCell<Members>,
+    seen: RefCell<Vec<ObservedEvent>>,
+}
+
+impl Observer {
+    /// For a run with so many targets.
+    pub(crate) fn new(targets: usize) -> Self {
+        let watched = std::iter::repeat_with(Watched::default).take(targets).collect();
+        Self { watched, members: RefCell::default(), seen: RefCell::default() }
+    }
+
+    /// Looks once a second until dropped. `faults` are those of this run.
+    pub(crate) async fn watch(&self, run: &Run, cluster: &impl Cluster, faults: &RefCell<Vec<FaultRecord>>) {
+        loop {
+            self.look(run, cluster, faults).await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// All that was seen, what has happened since the last look included.
+    pub(crate) async fn finish(
+        self,
+        run: &Run,
+        cluster: &impl Cluster,
+        faults: &RefCell<Vec<FaultRecord>>,
+    ) -> Vec<ObservedEvent> {
+        // A node that does not answer any more must not hold up the end.
+        let _ = tokio::time::timeout(LOOK_EVERY, self.look(run, cluster, faults)).await;
+        self.seen.into_inner()
+    }
+
+    async fn look(&self, run: &Run, cluster: &impl Cluster, faults: &RefCell<Vec<FaultRecord>>) {
+        let looks = self.watched.iter().enumerate().map(|(at, watched)| watched.look(run, cluster, NodeIndex(at)));
+        let restarted = all_of(looks).await.into_iter().flatten();
+        let members = members(run, cluster).await;
+        let joined = self.members.borrow_mut().compare(&members, run.load_s());
         for event in restarted.chain(joined) {
-            if is_ordered(&event, &faults.borrow(), run.load_s()) || seen.borrow().len() >= OBSERVED_MAX {
+            if is_ordered(&event, &faults.borrow(), run.load_s()) || self.seen.borrow().len() >= OBSERVED_MAX {
                 continue;
             }
             say(&format!("[OBSERVED] t={:.1}s {}", event.at_s, event.words()));
             run.faults.note("observed", event.kind.clone(), &event.node);
-            seen.borrow_mut().push(event);
+            self.seen.borrow_mut().push(event);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The members in the eyes of the first target that answers.
+async fn members(run: &Run, cluster: &impl Cluster) -> Vec<MemberSeen> {
+    for node in (0..run.plan.targets.len()).map(NodeIndex) {
+        if let Ok(view) = cluster.view(node).await {
+            return view.members;
+        }
+    }
+    Vec::new()
 }
 
 /// Whether a fault of this run explains it: a restart only if that node was to end.
@@ -101,9 +136,9 @@ impl Watched {
         if before_s.is_some_and(|before_s| started_s <= before_s + ONE_START_S) {
             return None;
         }
-        self.started_s.set(Some(started_s));
         // Only then it may have moved; a name service is asked no more often than it must.
         let addresses = cluster.addresses(node).await;
+        self.started_s.set(Some(started_s));
         let before = self.addresses.replace(addresses.clone());
         let moved = addresses.into_iter().find(|address| !before.contains(address));
         let node = run.plan.targets[node.0].clone();
@@ -124,16 +159,7 @@ struct Members {
 }
 
 impl Members {
-    /// What has changed in the eyes of the first target that answers.
-    async fn look(&mut self, run: &Run, cluster: &impl Cluster) -> Vec<ObservedEvent> {
-        for node in (0..run.plan.targets.len()).map(NodeIndex) {
-            if let Ok(view) = cluster.view(node).await {
-                return self.compare(&view.members, run.load_s());
-            }
-        }
-        Vec::new()
-    }
-
+    /// What has changed.
     fn compare(&mut self, members: &[MemberSeen], now_s: f64) -> Vec<ObservedEvent> {
         let mut events = Vec::new();
         for member in members {
