@@ -188,6 +188,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
+    use crate::{NodeStats, NodeView, OutcomeClass, cluster::Seen, settings::tests::plan_of};
 
     fn event(kind: &'static str, node: &str) -> ObservedEvent {
         ObservedEvent { at_s: 2.0, kind: kind.into(), node: node.to_owned(), address: None }
@@ -211,6 +212,45 @@ mod tests {
         assert_eq!(look(&[("a", "leaving"), ("b", "dead"), ("d", "alive")]), ["a:1 left", "b:1 dead", "d:1 joined"]);
         assert_eq!(look(&[("a", "left"), ("b", "alive"), ("d", "alive")]), ["b:1 joined"]);
         assert_eq!(look(&[]), [""; 0], "a node that knows nobody yet");
+    }
+
+    /// One node, whose process has been up for so long.
+    struct Restarting(Cell<u64>);
+
+    impl Cluster for Restarting {
+        async fn stats(&self, _: NodeIndex) -> Result<NodeStats, String> {
+            let mut stats = NodeStats::default();
+            stats.mesh.insert("uptime_ms".to_owned(), self.0.get().into());
+            Ok(stats)
+        }
+
+        async fn view(&self, _: NodeIndex) -> Result<NodeView, String> {
+            Err("it tells nothing of its mesh".to_owned())
+        }
+
+        async fn ready(&self, _: NodeIndex) -> Result<bool, String> {
+            Ok(true)
+        }
+
+        async fn kill(&self, _: NodeIndex) -> Result<(), String> {
+            Err("nobody kills it".to_owned())
+        }
+
+        async fn read(&self, _: NodeIndex, _: &[u8]) -> Result<(OutcomeClass, Seen), String> {
+            Err("nobody reads it".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restart_after_the_last_look_of_a_run_is_seen() {
+        let plan = plan_of(&["--keys=10"]);
+        let (run, node, faults) = (Run::new(plan), Restarting(Cell::new(60_000)), RefCell::default());
+        let observer = Observer::new(1);
+        let watched = tokio::time::timeout(LOOK_EVERY / 10, observer.watch(&run, &node, &faults)).await;
+        assert!(watched.is_err(), "it ends with the load");
+        node.0.set(5);
+        let seen = observer.finish(&run, &node, &faults).await;
+        assert_eq!(seen.iter().map(ObservedEvent::words).collect::<Vec<_>>(), ["a restarted"]);
     }
 
     #[test]
