@@ -2,7 +2,8 @@
 
 import os
 import resource
-from pathlib import Path
+
+from processes import cpu_ticks
 
 # Of all cores' time, in percent: more than this was taken by the hypervisor, or by programs that are none of ours.
 STOLEN_MAX, OTHERS_MAX = 3.0, 8.0
@@ -21,7 +22,7 @@ class Disturbance:
 
 def sample() -> tuple[float, float, float, float]:
     """In seconds of all cores: all, stolen, busy in processes, and ours of it."""
-    user, nice, system, idle, wait, irq, softirq, steal = (int(each) for each in Path("/proc/stat").read_text().split()[1:9])
+    user, nice, system, idle, wait, irq, softirq, steal = cpu_ticks()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     total = user + nice + system + idle + wait + irq + softirq + steal

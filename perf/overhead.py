@@ -63,7 +63,7 @@ def collector(stack: ExitStack) -> int:
     try:
         # Standard output alone: what the build says goes elsewhere.
         binary = subprocess.run([str(ROOT / ".ci" / "trace-ui")], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
-    except RuntimeError as why:
+    except subprocess.CalledProcessError as why:
         raise Skipped(f"the trace UI cannot be built: {why}") from why
     otlp, ui = free_port(), free_port()
     stack.enter_context(Process([binary], {"OTLP_BIND": f"127.0.0.1:{otlp}", "UI_BIND": f"127.0.0.1:{ui}"}))

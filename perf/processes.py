@@ -56,19 +56,22 @@ def wait_for(what: str, ready, within_s: float = START_WITHIN_S) -> None:
 def wait_until_idle(share: float = 0.8, within_s: float = 20.0) -> None:
     """Until the machine's cores have had nothing to do for this share of half a second: what was measured before has work left over, as
     a collector has with the spans that it was sent. A machine that does not become idle is busy with something else: it is measured as it is."""
-    deadline, before = time.monotonic() + within_s, cpu_ticks()
+    def ticks() -> tuple[int, int]:
+        user, nice, system, idle, wait, *others = cpu_ticks()
+        return idle + wait, user + nice + system + idle + wait + sum(others)
+
+    deadline, before = time.monotonic() + within_s, ticks()
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        now = cpu_ticks()
+        now = ticks()
         if now[0] - before[0] >= share * (now[1] - before[1]):
             return
         before = now
 
 
-def cpu_ticks() -> tuple[int, int]:
-    """Of all cores: how long they had nothing to do, and how long they have been there."""
-    ticks = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return ticks[3] + ticks[4], sum(ticks)
+def cpu_ticks() -> list[int]:
+    """Of all cores, since the machine began: user, nice, system, idle, wait, irq, softirq, steal."""
+    return [int(each) for each in Path("/proc/stat").read_text().split()[1:9]]
 
 
 def answers(url: str) -> bool:

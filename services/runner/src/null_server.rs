@@ -79,11 +79,10 @@ async fn answer(mut stream: TcpStream, response: Arc<[u8]>) {
         responses.clear();
         while let Some(length) = request_length(&buffer[used..]) {
             used += length;
-            if response.len() > COPIED_BYTES_MAX && stream.write_all(&response).await.is_err() {
-                return;
-            }
             if response.len() <= COPIED_BYTES_MAX {
                 responses.extend_from_slice(&response);
+            } else if stream.write_all(&response).await.is_err() {
+                return;
             }
         }
         buffer.drain(..used);
