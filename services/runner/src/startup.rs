@@ -44,7 +44,7 @@ pub(crate) async fn find_targets(
     let began = Instant::now();
     let mut found = Vec::new();
     for node in 0..targets.len() {
-        found.push(find(node, cluster, began + REACHABLE_WITHIN));
+        found.push(find(began + REACHABLE_WITHIN, async move || cluster.is_ready(node).await.map(drop)));
     }
     let found = all_of(found).await;
     if found.iter().filter(|result| result.is_ok()).count() < needed {
@@ -123,16 +123,48 @@ pub(crate) async fn allow_faults(
     Ok(())
 }
 
-async fn find(node: usize, cluster: &HttpCluster, deadline: Instant) -> Result<(), String> {
-    loop {
-        let reason = match tokio::time::timeout_at(deadline + POLL, cluster.is_ready(node)).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(reason)) => reason,
-            Err(_) => format!("no answer within {:.1} s", REACHABLE_WITHIN.as_secs_f64()),
-        };
-        if Instant::now() >= deadline {
-            return Err(reason);
+/// Asks until there is an answer. A last try that the deadline cuts short says less than one before it that failed.
+///
+/// # Errors
+/// Why the target cannot be reached.
+async fn find(deadline: Instant, mut ask: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+    let mut reason = format!("no answer within {:.1} s", REACHABLE_WITHIN.as_secs_f64());
+    while Instant::now() < deadline {
+        match tokio::time::timeout_at(deadline + POLL, ask()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failed)) => reason = failed,
+            Err(_) => {}
         }
         tokio::time::sleep(POLL).await;
+    }
+    Err(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refused(ask: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+        find(Instant::now() + REACHABLE_WITHIN, ask).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reason_that_was_told_outlives_a_last_try_without_an_answer() {
+        let mut tries = 0;
+        let wrong_then_silent = async || {
+            tries += 1;
+            match tries {
+                1 => Err("its certificate has expired".to_owned()),
+                _ => std::future::pending().await,
+            }
+        };
+        assert_eq!(refused(wrong_then_silent).await, Err("its certificate has expired".to_owned()));
+        assert_eq!(refused(std::future::pending).await, Err("no answer within 3.5 s".to_owned()));
+        let mut tries = 0;
+        let late = async || {
+            tries += 1;
+            if tries < 5 { Err("connection refused".to_owned()) } else { Ok(()) }
+        };
+        assert_eq!(refused(late).await, Ok(()));
     }
 }
