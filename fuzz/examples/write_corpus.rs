@@ -6,14 +6,17 @@ use bytes::{Bytes, BytesMut};
 use mesh_fuzz::Corpus;
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, GossipBody, GossipMessage, Hello,
-    Incarnation, KeyHash, Member, MemberState, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, Slot,
+    Incarnation, KeyHash, Member, MemberState, Micros, NodeId, ReadAnswer, Record, RejectReason, RequestId, RingHash, Slot,
     RecordLimits, SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer, encode_into,
 };
 
 fn main() -> io::Result<()> {
     for (name, body) in bodies() {
-        let frame = Frame { request: RequestId(7), ring: RingHash::new(9), trace: None, body };
+        let frame = Frame::new(RequestId(7), RingHash::new(9), body);
         write_frame(name, &frame)?;
+        if name == "write_applied" {
+            write_frame("write_reply_waited", &Frame { waited: Micros::new(250), ..frame.clone() })?;
+        }
         if name == "write" {
             write_frame("write_traced", &Frame { trace: Some(TraceContext([3; 26])), ..frame })?;
         }

@@ -422,7 +422,7 @@ pub(crate) const fn leg_outcome_label(outcome: LegOutcome) -> &'static str {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use arrayvec::ArrayVec;
-    use mesh_proto::{HintStats, KeyHash, LegRecord, Monotonic, PeerHints, Stats};
+    use mesh_proto::{HintStats, KeyHash, LegQueues, LegRecord, Monotonic, PeerHints, Stats};
 
     use super::*;
 
@@ -458,6 +458,7 @@ mod tests {
             outcome,
             started: Duration::ZERO,
             ended: Duration::from_millis(1),
+            queues: LegQueues::default(),
         };
         let legs = ArrayVec::from_iter([leg(false, LegOutcome::Cancelled), leg(true, LegOutcome::Won)]);
         let took = Duration::from_millis(1);

@@ -30,16 +30,28 @@ async fn connection(cluster: &Cluster) -> TcpStream {
     TcpStream::connect(cluster.node(0).spec().http).await.unwrap()
 }
 
+async fn ask_for(stream: &mut TcpStream, key: &str) {
+    stream.write_all(format!("GET /get?k={key} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes()).await.unwrap();
+}
+
 async fn ask(stream: &mut TcpStream) {
-    stream.write_all(b"GET /get?k=a HTTP/1.1\r\nHost: node\r\n\r\n").await.unwrap();
+    ask_for(stream, "a").await;
+}
+
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+async fn timing(stream: &mut TcpStream) -> String {
+    let answer = answer(stream).await;
+    answer.lines().find_map(|line| line.strip_prefix("server-timing: ")).expect("the answer's timing").to_owned()
 }
 
 /// The server's queue as `Server-Timing` tells it, in milliseconds.
 async fn queue_ms(stream: &mut TcpStream) -> Option<f64> {
-    let mut answer = vec![0; 4096];
-    let read = stream.read(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-    let timing = answer.lines().find_map(|line| line.strip_prefix("server-timing: ")).expect("the answer's timing");
+    let timing = timing(stream).await;
     timing.split(", ").find_map(|part| part.strip_prefix("queue;dur=")).map(|ms| ms.parse().unwrap())
 }
 
@@ -71,6 +83,46 @@ async fn the_time_in_which_a_node_was_stopped_is_its_queue() {
     }
     let metrics = cluster.clients(&[0])[0].text("/metrics").await;
     assert!(metrics.contains("mesh_http_queue_duration_seconds_count"), "{metrics}");
+}
+
+/// `leg`'s parameters as `Server-Timing` tells them: its time, what of it was in the peer's queue, and in the node's own, in milliseconds.
+async fn leg_ms(stream: &mut TcpStream) -> Option<[f64; 3]> {
+    let timing = timing(stream).await;
+    let leg = timing.split(", ").find_map(|part| part.strip_prefix("leg;"))?.to_owned();
+    let of = |name| leg.split(';').find_map(|part| part.strip_prefix(name)).map_or(0.0, |ms| ms.parse().unwrap());
+    Some([of("dur="), of("peer-queue="), of("queue=")])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_in_which_a_peer_was_stopped_is_its_queue() {
+    const STOPPED: Duration = Duration::from_millis(200);
+    let cluster = Cluster::start(2, &ALONE).await;
+    let mut stream = connection(&cluster).await;
+    let is_remote = async |stream: &mut TcpStream, key: &str| {
+        let body = format!(r#"{{"k":"{key}","v":"value"}}"#);
+        let head = format!("POST /set HTTP/1.1\r\nHost: node\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
+        ask_for(stream, key).await;
+        answer(stream).await.contains("x-cache: HIT_REMOTE")
+    };
+    let mut key = String::new();
+    for number in 0.. {
+        key = format!("key-{number}");
+        if is_remote(&mut stream, &key).await {
+            break;
+        }
+    }
+    cluster.node(1).freeze();
+    sleep(Duration::from_millis(10)).await;
+    ask_for(&mut stream, &key).await;
+    sleep(STOPPED).await;
+    cluster.node(1).thaw();
+    let [leg_ms, peer_ms, own_ms] = leg_ms(&mut stream).await.expect("a slow leg");
+    let stopped_ms = STOPPED.as_secs_f64() * 1e3;
+    let told = format!("{leg_ms} ms, {peer_ms} ms of it there and {own_ms} ms here");
+    assert!(leg_ms >= 0.95 * stopped_ms && peer_ms >= 0.95 * stopped_ms, "{told}");
+    assert!((0.95 * leg_ms..=leg_ms).contains(&(peer_ms + own_ms)), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -175,7 +175,11 @@ fn assert_shapes(traces: &BTreeMap<String, Vec<Span>>) {
     }
     let queued = writes.iter().filter(|spans| count(spans, "client.queue") == 1).count();
     assert!(queued * 2 > writes.len() || !cfg!(target_os = "linux"), "{queued} of {} waited to be read", writes.len());
-    for spans in writes {
+    // One that waited at its node behind another of its key, as some do while a node is killed, goes out with the next: it has no legs.
+    let (sent, joined): (Vec<_>, Vec<_>) =
+        writes.iter().copied().partition(|spans: &&Vec<Span>| count(spans, "mesh.leg") > 0);
+    assert!(joined.len() * 10 < sent.len(), "{} of {} writes have no legs", joined.len(), writes.len());
+    for spans in sent {
         let legs = spans.iter().filter(|span| span.name == "mesh.leg");
         let peers: HashSet<&String> = legs.map(|leg| &leg.attributes["peer"]).collect();
         assert_eq!(peers.len(), 2, "one leg per owner: {spans:#?}");

@@ -42,6 +42,8 @@ async fn a_third_of_the_hits_is_remote_and_a_slow_replica_is_read_around() {
     let remote = replies.iter().filter(|reply| reply.cache == "HIT_REMOTE").count();
     let share = 100 * remote / replies.len();
     println!("{share} % of the hits are remote; {hedges} of {} reads were hedged", replies.len());
+    let p99_of = |replies: &[Reply]| Latencies::new(replies.iter().map(|reply| reply.took)).percentile(99);
+    let p99_before = p99_of(&replies);
     assert!((27..=40).contains(&share), "{share} % of the hits are remote, expected a third");
     let hedged = 100 * hedges / replies.len() as u64;
     assert!(hedged <= 5, "{hedged} % of the reads were hedged");
@@ -54,10 +56,11 @@ async fn a_third_of_the_hits_is_remote_and_a_slow_replica_is_read_around() {
     for _ in 0..3 {
         let replies = read_all(fast.clone()).await;
         assert!(all_hit(&replies), "a slow replica fails no read");
-        p99s.push(Latencies::new(replies.iter().map(|reply| reply.took)).percentile(99));
+        p99s.push(p99_of(&replies));
     }
     let p99 = Latencies::new(p99s.clone()).percentile(50);
-    println!("GET p99 with one replica slowed by 100 ms: {p99s:?}");
-    assert!(p99 <= Duration::from_millis(10), "with one replica slow, GET p99 is {p99:?} ({p99s:?})");
+    println!("GET p99 with one replica slowed by 100 ms: {p99s:?}, before {p99_before:?}");
+    let limit = p99_before + Duration::from_millis(10);
+    assert!(p99 <= limit, "with one replica slow, GET p99 is {p99:?} ({p99s:?}), {p99_before:?} before");
     cluster.network().assert_senders_known();
 }

@@ -14,7 +14,7 @@ use super::sources::Sources;
 const MEMBERS: &[(&str, &[&str])] = &[
     ("mesh-bench", &[]),
     ("mesh-cache-proto", &[]),
-    ("mesh-cache", &["mesh-cache-proto"]),
+    ("mesh-cache", &["mesh-cache-proto", "receive-timestamps"]),
     ("mesh-sim", &["mesh-cache", "mesh-cache-proto"]),
     ("settings", &[]),
     ("receive-timestamps", &[]),

@@ -7,4 +7,5 @@ pub(super) const MESH_GET: &str = "mesh.get";
 pub(super) const MESH_SET: &str = "mesh.set";
 pub(super) const MESH_DELETE: &str = "mesh.delete";
 pub(super) const MESH_LEG: &str = "mesh.leg";
+pub(super) const MESH_QUEUE: &str = "mesh.queue";
 pub(super) const MESH_SERVE: &str = "mesh.serve";

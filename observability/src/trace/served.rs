@@ -106,7 +106,7 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use mesh_proto::{KeyHash, NodeId, ServeOutcome, TraceContext};
+    use mesh_proto::{KeyHash, Micros, NodeId, ServeOutcome, TraceContext};
 
     use super::*;
 
@@ -120,6 +120,7 @@ mod tests {
             version: None,
             started: Monotonic::new(at),
             took: Duration::ZERO,
+            waited: Micros::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use mesh_proto::{
@@ -115,11 +115,18 @@ impl SpanWriter {
         let status = failure(is_failure(record.outcome), "too few owners answered in time");
         let times = (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
         let operation = self.span(place, (name, SpanKind::Internal), times, attributes, status);
-        let legs = record.legs.iter().enumerate().map(move |(index, leg)| self.leg(record, context, index, leg));
+        let legs = record.legs.iter().enumerate().flat_map(move |(index, leg)| self.leg(record, context, index, leg));
         std::iter::once(operation).chain(legs)
     }
 
-    fn leg(&self, record: &OpRecord, context: TraceContext, index: usize, leg: &LegRecord) -> SpanData {
+    /// `mesh.leg`, and `mesh.queue` if its answer waited for this node.
+    fn leg(
+        &self,
+        record: &OpRecord,
+        context: TraceContext,
+        index: usize,
+        leg: &LegRecord,
+    ) -> impl Iterator<Item = SpanData> {
         let place = Place {
             trace: context.trace_id(),
             span: TraceContext::leg_span(context.span_id(), index),
@@ -137,11 +144,18 @@ impl SpanWriter {
         let start = record.started + leg.started;
         let times = (self.clock.mesh_date(start), self.clock.mesh_date(record.started + leg.ended.max(leg.started)));
         let status = failure(has_failed, "the peer did not do its part");
-        self.span(place, (names::MESH_LEG, SpanKind::Client), times, attributes, status)
+        let (own, peer) = leg.queued();
+        if !peer.is_zero() {
+            attributes.push(KeyValue::new("peer.queue_ms", peer.as_secs_f64() * 1e3));
+        }
+        let waited = (times.1 - own, times.1);
+        let queue = (!own.is_zero()).then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), waited));
+        let leg = self.span(place, (names::MESH_LEG, SpanKind::Client), times, attributes, status);
+        std::iter::once(leg).chain(queue)
     }
 
-    /// `mesh.serve`, the other end of a leg.
-    pub(super) fn served(&self, record: &ServeRecord) -> SpanData {
+    /// `mesh.serve`, the other end of a leg, from when the request was received, and `mesh.queue` if that was before it was looked at.
+    pub(super) fn served(&self, record: &ServeRecord) -> impl Iterator<Item = SpanData> {
         let context = record.trace;
         let place =
             Place { trace: context.trace_id(), span: ids::span_id(), parent: context.span_id(), is_remote: true };
@@ -151,8 +165,15 @@ impl SpanWriter {
             KeyValue::new("outcome", serve_outcome_label(record.outcome)),
         ]);
         attributes.extend(key_attributes(record.hash, record.version));
-        let times = (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
-        self.span(place, (names::MESH_SERVE, SpanKind::Server), times, attributes, Status::Unset)
+        let (started, ended) =
+            (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
+        let waited = Duration::from(record.waited);
+        let received = started - waited;
+        let served =
+            self.span(place, (names::MESH_SERVE, SpanKind::Server), (received, ended), attributes, Status::Unset);
+        let queue =
+            (!waited.is_zero()).then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), (received, started)));
+        std::iter::once(served).chain(queue)
     }
 
     pub(super) fn span(

@@ -225,7 +225,7 @@ impl Tracer {
         // A context of zeros is none.
         let is_valid = record.trace.trace_id() != 0 && record.trace.span_id() != 0;
         if is_valid && (record.trace.is_sampled() || !self.served.push(record)) {
-            self.submit(std::iter::once(self.spans.served(record)));
+            self.submit(self.spans.served(record));
         }
     }
 
@@ -236,7 +236,7 @@ impl Tracer {
             // Relaxed: a figure for people.
             self.keep_misses.fetch_add(1, Ordering::Relaxed);
         }
-        self.submit(records.iter().map(|record| self.spans.served(record)));
+        self.submit(records.iter().flat_map(|record| self.spans.served(record)));
     }
 
     /// This is where a member is.

@@ -6,8 +6,8 @@ use std::{hint::black_box, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
-    Body, Decoder, Expiry, KeyHash, ReadAnswer, Record, RequestId, RingHash, Version, encode_read, encode_read_reply,
-    encode_write,
+    Body, Decoder, Expiry, KeyHash, Micros, ReadAnswer, Record, ReplyHead, RequestId, RingHash, Version, encode_read,
+    encode_read_reply, encode_write,
 };
 
 const ROUNDS: u32 = 5;
@@ -23,10 +23,11 @@ fn main() {
     let record = Record { hash, key: key.clone(), version, expiry, body: Body::Value(value.clone()) };
     let answer = ReadAnswer::Value { version, expiry, value, in_sync: true };
     let (request, ring) = (RequestId(1), RingHash::new(2));
+    let head = ReplyHead { request, ring, waited: Micros::new(100) };
 
     measure("write", |out| encode_write(out, request, ring, None, black_box(&record)));
     measure("read", |out| encode_read(out, request, ring, None, (hash, black_box(&key))));
-    measure("read reply", |out| encode_read_reply(out, request, ring, hash, black_box(&answer)));
+    measure("read reply", |out| encode_read_reply(out, &head, hash, black_box(&answer)));
 }
 
 fn measure(name: &str, mut encode: impl FnMut(&mut BytesMut)) {

@@ -2,7 +2,8 @@
 //! path carries, postcard for the low-rate rest. Everything that arrives is checked here, once, before it is believed.
 //!
 //! All numbers are little-endian:
-//! `u32` bytes that follow, `u8` kind, `u8` flags, `u32` request, `u64` ring, 26 bytes of trace if flagged, body.
+//! `u32` bytes that follow, `u8` kind, `u8` flags, `u32` request, `u64` ring, 26 bytes of trace if flagged, `u32` microseconds in the
+//! replier's queue if flagged, body.
 
 mod cursor;
 mod decode;

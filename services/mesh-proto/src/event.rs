@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::{DroppedQueue, KeyHash, MemberState, Monotonic, NodeId, RingHash, TraceContext, Version};
+use crate::{DroppedQueue, KeyHash, MemberState, Micros, Monotonic, NodeId, RingHash, TraceContext, Version};
 
 /// Something rare happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,6 +204,16 @@ pub enum LegOutcome {
 /// The most legs that one flight record holds.
 pub const LEGS_MAX: usize = 8;
 
+/// How long what a leg sent and got lay in queues, from when a host received it to when its thread looked; 0 where that is not known.
+/// What was read at once counts from the first of it, so these are upper bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LegQueues {
+    /// The request, at the peer.
+    pub peer: Micros,
+    /// The answer, here.
+    pub own: Micros,
+}
+
 /// One leg of an operation. Times are since the operation's start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LegRecord {
@@ -217,12 +227,23 @@ pub struct LegRecord {
     pub started: Duration,
     /// When it answered or failed; the operation's own duration if it is still pending.
     pub ended: Duration,
+    /// What of the time between was spent in queues.
+    pub queues: LegQueues,
 }
 
 impl LegRecord {
     /// A leg that was sent at this time, and is in flight.
     pub(crate) const fn sent(peer: NodeId, at: Duration) -> Self {
-        Self { peer, hedged: false, outcome: LegOutcome::Pending, started: at, ended: at }
+        let queues = LegQueues { peer: Micros::new(0), own: Micros::new(0) };
+        Self { peer, hedged: false, outcome: LegOutcome::Pending, started: at, ended: at, queues }
+    }
+
+    /// The queues, at most as long as the leg in all: the own one and the peer's.
+    #[must_use]
+    pub fn queued(&self) -> (Duration, Duration) {
+        let took = self.ended.saturating_sub(self.started);
+        let own = took.min(self.queues.own.into());
+        (own, (took - own).min(self.queues.peer.into()))
     }
 }
 
@@ -287,4 +308,6 @@ pub struct ServeRecord {
     pub started: Monotonic,
     /// How long it took, without the time on the wire.
     pub took: Duration,
+    /// How long the request had lain in this host's queue before, at least.
+    pub waited: Micros,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Digest, Expiry, Incarnation, KeyHash, Member, NodeId, Record, RingHash, SLOTS, Slot, TraceContext, Version,
+    Digest, Expiry, Incarnation, KeyHash, Member, Micros, NodeId, Record, RingHash, SLOTS, Slot, TraceContext, Version,
     WIRE_MEMBERS_MAX,
     codec::{capped_list, slot_versions},
 };
@@ -24,8 +24,29 @@ pub struct Frame {
     pub ring: RingHash,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
+    /// Of a reply: how long the request had lain in the replier's queue; 0 if that is not known.
+    pub waited: Micros,
     /// What it says.
     pub body: FrameBody,
+}
+
+impl Frame {
+    /// A frame that belongs to no trace.
+    #[must_use]
+    pub const fn new(request: RequestId, ring: RingHash, body: FrameBody) -> Self {
+        Self { request, ring, trace: None, waited: Micros::new(0), body }
+    }
+}
+
+/// What stands before the body of a reply.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyHead {
+    /// Which request it answers.
+    pub request: RequestId,
+    /// The sender's ring.
+    pub ring: RingHash,
+    /// How long the request had lain in the sender's queue; 0 if that is not known.
+    pub waited: Micros,
 }
 
 /// The kinds of frame.
@@ -112,7 +133,7 @@ impl RecordLimits {
 
 impl Hello {
     /// The version of the wire protocol.
-    pub const PROTOCOL: u16 = 4;
+    pub const PROTOCOL: u16 = 5;
 }
 
 /// Why an accepter turns a dialler away.

@@ -48,14 +48,16 @@ pub use codec::{
     encode_read_reply_head, encode_write, encode_write_head, encode_write_reply,
 };
 pub use concern::{ConcernError, ReplicationFactor, WriteConcern};
-pub use event::{Event, LEGS_MAX, LegOutcome, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord};
+pub use event::{
+    Event, LEGS_MAX, LegOutcome, LegQueues, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord,
+};
 pub use fault::{
     CLOCK_OFFSET_MAX, Direction, FAULT_DELAY_MAX, FAULT_RULES_MAX, FAULT_TIME_MAX, FaultForm, FaultFormError,
     FaultOrder, FaultPeer, FaultRule, FaultRules, LinkFault, LinkForm, LinkOrder, Partition, TooManyFaults,
 };
 pub use frame::{
     ControlReply, ControlRequest, DigestPage, Frame, FrameBody, Hello, ReadAnswer, RecordLimits, RejectReason,
-    RequestId, SlotPage, WriteAnswer,
+    ReplyHead, RequestId, SlotPage, WriteAnswer,
 };
 pub use gossip::{GossipBody, GossipMessage, MemberUpdate};
 pub use handoff::{
@@ -75,7 +77,7 @@ pub use slot::{SLOTS, Slot};
 pub use slot_set::SlotSet;
 pub use stats::{Counters, FaultStats, Stats};
 pub use store::{Applied, ApplyOrigin, Digest, Found, Store, StoreConfig, StoreStats};
-pub use time::{Monotonic, UnixMillis};
+pub use time::{Micros, Monotonic, UnixMillis};
 pub use trace::TraceContext;
 pub use version::{DRIFT_MAX, DriftRefused, HybridClock, Version};
 pub use weight::{Weight, WeightSampler};

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 
 use crate::{
-    Expiry, HedgeBudget, LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, Mutant, NodeId, ReadAnswer,
+    Expiry, HedgeBudget, LEGS_MAX, LegFailure, LegOutcome, LegQueues, LegRecord, Monotonic, Mutant, NodeId, ReadAnswer,
     ReplicationFactor, Version,
 };
 
@@ -195,6 +195,13 @@ impl Read {
     pub fn handle_answer(&mut self, now: Monotonic, leg: usize, answer: ReadAnswer) {
         if self.settle(now, leg, LegOutcome::Lost) && self.outcome.is_none() {
             self.take(Some(leg), answer);
+        }
+    }
+
+    /// The answer of this leg, which is told next, has lain in queues.
+    pub fn handle_queues(&mut self, leg: usize, queues: LegQueues) {
+        if let Some(leg) = self.legs.get_mut(leg) {
+            leg.record.queues = queues;
         }
     }
 

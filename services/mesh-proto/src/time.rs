@@ -37,6 +37,36 @@ impl Add<Duration> for Monotonic {
     }
 }
 
+/// A duration in whole microseconds, of an hour at most, where many are kept or sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Micros(u32);
+
+impl Micros {
+    /// Wraps microseconds.
+    #[must_use]
+    pub const fn new(micros: u32) -> Self {
+        Self(micros)
+    }
+
+    /// The microseconds.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<Duration> for Micros {
+    fn from(duration: Duration) -> Self {
+        Self(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<Micros> for Duration {
+    fn from(micros: Micros) -> Self {
+        Self::from_micros(micros.0.into())
+    }
+}
+
 /// Wall-clock time: whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnixMillis(u64);

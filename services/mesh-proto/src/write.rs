@@ -28,8 +28,8 @@
 use arrayvec::ArrayVec;
 
 use crate::{
-    LEGS_MAX, LegFailure, LegOutcome, LegRecord, Monotonic, Mutant, NodeId, ReplicationFactor, Version, WriteAnswer,
-    WriteConcern,
+    LEGS_MAX, LegFailure, LegOutcome, LegQueues, LegRecord, Monotonic, Mutant, NodeId, ReplicationFactor, Version,
+    WriteAnswer, WriteConcern,
 };
 
 mod rounds;
@@ -224,6 +224,13 @@ impl Write {
             self.own = OwnLeg::Due(own);
         }
         self.give_up_own(now);
+    }
+
+    /// The answer of this leg, which is told next, has lain in queues.
+    pub fn handle_queues(&mut self, leg: usize, queues: LegQueues) {
+        if let Some(leg) = self.legs.get_mut(leg) {
+            leg.record.queues = queues;
+        }
     }
 
     fn settle(&mut self, now: Monotonic, leg: usize, answer: &WriteAnswer) {

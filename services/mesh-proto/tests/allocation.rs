@@ -37,7 +37,7 @@ fn raw(kind: u8, body: &[u8]) -> BytesMut {
 
 fn encoded(body: FrameBody) -> BytesMut {
     let mut out = BytesMut::new();
-    encode_into(&Frame { request: RequestId(1), ring: RingHash::new(2), trace: None, body }, &mut out);
+    encode_into(&Frame::new(RequestId(1), RingHash::new(2), body), &mut out);
     out
 }
 

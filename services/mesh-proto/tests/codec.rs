@@ -7,9 +7,9 @@ mod frames;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Decoder, Expiry, Frame, FrameBody, Incarnation, KeyHash, Member, MemberState,
-    NodeId, ReadAnswer, Record, RequestId, RingHash, Slot, SlotPage, Stage, TraceContext, Version, WIRE_MEMBERS_MAX,
-    Weight, WireError, WriteAnswer, encode_into, encode_read, encode_read_reply, encode_read_reply_head, encode_write,
-    encode_write_head, encode_write_reply,
+    Micros, NodeId, ReadAnswer, Record, ReplyHead, RequestId, RingHash, Slot, SlotPage, Stage, TraceContext, Version,
+    WIRE_MEMBERS_MAX, Weight, WireError, WriteAnswer, encode_into, encode_read, encode_read_reply,
+    encode_read_reply_head, encode_write, encode_write_head, encode_write_reply,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -24,7 +24,7 @@ fn encoded(frame: &Frame) -> BytesMut {
 }
 
 fn plain(body: FrameBody) -> Frame {
-    Frame { request: REQUEST, ring: RING, trace: None, body }
+    Frame::new(REQUEST, RING, body)
 }
 
 /// Everything in `bytes`, or the first error.
@@ -210,13 +210,16 @@ fn borrowed_encoders_write_what_encode_into_writes() {
     let mut out = BytesMut::new();
     encode_read(&mut out, REQUEST, RING, trace, (hash, b"key"));
     encode_write(&mut out, REQUEST, RING, trace, &write);
-    encode_read_reply(&mut out, REQUEST, RING, hash, &read_answer);
-    encode_write_reply(&mut out, REQUEST, RING, hash, &WriteAnswer::Applied);
+    let waited = Micros::new(1234);
+    let head = ReplyHead { request: REQUEST, ring: RING, waited };
+    encode_read_reply(&mut out, &head, hash, &read_answer);
+    let head = ReplyHead { waited: Micros::default(), ..head };
+    encode_write_reply(&mut out, &head, hash, &WriteAnswer::Applied);
     let traced = |body| Frame { trace, ..plain(body) };
     let expected = vec![
         traced(FrameBody::Read { hash, key: Bytes::from("key") }),
         traced(FrameBody::Write(write)),
-        plain(FrameBody::ReadReply { hash, answer: read_answer }),
+        Frame { waited, ..plain(FrameBody::ReadReply { hash, answer: read_answer }) },
         plain(FrameBody::WriteReply { hash, answer: WriteAnswer::Applied }),
     ];
     assert_eq!(decode_all(&out), Ok(expected));
@@ -239,8 +242,9 @@ fn a_head_and_its_value_make_the_frame() {
     }
     for answer in [&found, &ReadAnswer::Absent] {
         let (mut whole, mut head) = (BytesMut::new(), BytesMut::new());
-        encode_read_reply(&mut whole, REQUEST, RING, hash, answer);
-        let value = encode_read_reply_head(&mut head, REQUEST, RING, hash, answer);
+        let reply = ReplyHead { request: REQUEST, ring: RING, waited: Micros::new(1) };
+        encode_read_reply(&mut whole, &reply, hash, answer);
+        let value = encode_read_reply_head(&mut head, &reply, hash, answer);
         assert_eq!([&head[..], &value].concat(), whole);
     }
 }

@@ -11,8 +11,8 @@ use std::{
 
 use arrayvec::ArrayVec;
 use mesh_proto::{
-    HedgeBudget, LEGS_MAX, LegFailure, LegRecord, Monotonic, Mutant, NodeId, Read, ReadAnswer, ReadStep, Record,
-    RingHash, Write, WriteAnswer, WriteOutcome, WriteStep,
+    HedgeBudget, LEGS_MAX, LegFailure, LegQueues, LegRecord, Monotonic, Mutant, NodeId, Read, ReadAnswer, ReadStep,
+    Record, RingHash, Write, WriteAnswer, WriteOutcome, WriteStep,
 };
 use parking_lot::Mutex;
 
@@ -49,8 +49,9 @@ impl ReadCall {
         Arc::new(Self { state: Awaited::new(machine) })
     }
 
-    pub(crate) fn handle_answer(&self, now: Monotonic, leg: usize, answer: ReadAnswer) {
+    pub(crate) fn handle_answer(&self, now: Monotonic, (leg, queues): (usize, LegQueues), answer: ReadAnswer) {
         let mut state = self.state.lock();
+        state.machine.handle_queues(leg, queues);
         state.machine.handle_answer(now, leg, answer);
         state.wake();
     }
@@ -102,9 +103,16 @@ impl WriteCall {
         Arc::new(Self { record, ring, offset_ms, abandoned, state: Awaited::new(machine) })
     }
 
-    pub(crate) fn handle_answer(&self, core: &Core, now: Monotonic, leg: usize, answer: &WriteAnswer) {
+    pub(crate) fn handle_answer(
+        &self,
+        core: &Core,
+        now: Monotonic,
+        (leg, queues): (usize, LegQueues),
+        answer: &WriteAnswer,
+    ) {
         let (missed, own, owner) = {
             let mut state = self.state.lock();
+            state.machine.handle_queues(leg, queues);
             state.machine.handle_answer(now, leg, answer);
             state.wake_if_decided();
             let machine = &mut state.machine;
@@ -136,7 +144,7 @@ impl WriteCall {
             true => WriteAnswer::Applied,
             false => core.write_replica_in(self.ring, None, &self.record),
         };
-        self.handle_answer(core, core.clock.now(), leg, &answer);
+        self.handle_answer(core, core.clock.now(), (leg, LegQueues::default()), &answer);
     }
 
     fn report(&self, core: &Core, missed: &[NodeId]) {

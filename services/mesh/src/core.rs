@@ -155,7 +155,7 @@ impl Core {
 
     /// A frame that expects no reply.
     pub(crate) fn frame(&self, body: FrameBody) -> Frame {
-        Frame { request: RequestId::default(), ring: self.roster.ring_hash(), trace: None, body }
+        Frame::new(RequestId::default(), self.roster.ring_hash(), body)
     }
 
     /// Applies a write to this node's own replica.

@@ -132,7 +132,7 @@ fn renew(legs: &mut Legs, attempt: Legs) {
 mod tests {
     use std::time::Duration;
 
-    use mesh_proto::{LegOutcome, NodeId};
+    use mesh_proto::{LegOutcome, LegQueues, NodeId};
 
     use super::*;
 
@@ -144,6 +144,7 @@ mod tests {
             outcome: LegOutcome::Failed,
             started: at,
             ended: at,
+            queues: LegQueues::default(),
         };
         (0..count).map(leg).collect()
     }

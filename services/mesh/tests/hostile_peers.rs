@@ -65,7 +65,7 @@ fn hello(id: NodeId) -> FrameBody {
 
 fn frame(request: u32, ring: RingHash, body: FrameBody) -> BytesMut {
     let mut wire = BytesMut::new();
-    encode_into(&Frame { request: RequestId(request), ring, trace: None, body }, &mut wire);
+    encode_into(&Frame::new(RequestId(request), ring, body), &mut wire);
     wire
 }
 

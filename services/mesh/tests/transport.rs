@@ -379,6 +379,41 @@ async fn quic_listeners_share_a_port_and_each_is_reached() {
     panic!("only {reached:?} of {LISTENERS} listeners were reached");
 }
 
+/// Packets wait in the sockets of a thread that does not look at them; both ends of a connection tell for how long.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn quic_tells_how_long_packets_waited() {
+    let (a, b) = (Quic.node("a"), Quic.node("b"));
+    let (near, far) = connect(&a, &b).await;
+    let ((mut send, mut receive), (mut reply, mut request)) = stream(&near, &far).await;
+    let mut byte = [0; 1];
+    // The kernel begins to take timestamps a moment after the first socket has asked for them.
+    for late_ms in [0, 0, 40, 0] {
+        let began = Instant::now();
+        send.write_all(b"?").await.unwrap();
+        // The packet leaves with the next look at the connection, and this thread is all that there is.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        #[expect(clippy::disallowed_methods, reason = "this thread is to be late")]
+        std::thread::sleep(Duration::from_millis(late_ms));
+        request.read_exact(&mut byte).await.unwrap();
+        let waited = far.waited().unwrap();
+        let late = Duration::from_millis(late_ms);
+        assert!(waited.at_least <= waited.at_most && waited.at_most <= began.elapsed(), "{waited:?}");
+        assert!(waited.at_least >= late * 9 / 10, "{waited:?} of {late:?}");
+        reply.write_all(b"!").await.unwrap();
+        receive.read_exact(&mut byte).await.unwrap();
+        assert!(near.waited().unwrap().at_most <= began.elapsed());
+    }
+    let bind = "127.0.0.1:0".parse().unwrap();
+    let credentials = Credentials::Secret(ClusterSecret::new("conformance"));
+    let config = QuicConfig { are_timestamps: false, ..QuicConfig::new(NodeId::from_name("c"), bind, credentials) };
+    let c = QuicTransport::new(config).unwrap();
+    let dialler = c.open(false).unwrap();
+    let quiet = dialler.dial(&b.addr, None).await.unwrap();
+    assert_eq!(quiet.waited(), None);
+}
+
 #[tokio::test]
 async fn quic_dials_names_and_both_families() {
     let v4 = Quic.node_at("v4", Some("0.0.0.0:0"));

@@ -54,6 +54,7 @@ async fn run(settings: Settings, telemetry: Arc<Telemetry>) -> anyhow::Result<()
     let mut quic = QuicConfig::new(mesh.id(), settings.bind, settings.credentials.clone());
     quic.listeners = settings.workers.get();
     quic.send_window_bytes = mesh.peer_queue_bytes_max;
+    quic.are_timestamps = settings.http.kernel_timestamps;
     let transport = QuicTransport::new(quic)?;
     let listeners = Listeners::bind(settings.http.bind(), settings.workers.get())?;
     announce(&settings, listeners.addr(), transport.local_addr());

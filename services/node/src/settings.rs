@@ -88,7 +88,8 @@ pub struct HttpSettings {
     /// Time a client has to read an answer once it has begun to wait for it, in milliseconds
     #[arg(long = "answer-timeout-ms", env = "ANSWER_TIMEOUT_MS", default_value = "30000", value_name = "MS", value_parser = millis)]
     pub answer_timeout: Duration,
-    /// Whether the kernel is asked when it received each request, so that the time from then on is told as the server's queue
+    /// Whether the kernel is asked when it received each request and each packet of a peer, so that the time from then on is told as the
+    /// node's queue
     #[arg(long, env, action = ArgAction::Set, default_value = "on", value_name = "BOOL", num_args = 0..=1, default_missing_value = "on", value_parser = boolean)]
     pub kernel_timestamps: bool,
     /// Open HTTP connections in the whole process; further ones are answered 503

@@ -10,10 +10,11 @@ use mesh_proto::{LEGS_MAX, LegOutcome, LegRecord, OpRecord};
 const LEGS_FROM: Duration = Duration::from_millis(1);
 
 /// Three figures and `LEGS_MAX` legs fit.
-const BYTES_MAX: usize = 108 + 64 * LEGS_MAX;
+const BYTES_MAX: usize = 108 + 112 * LEGS_MAX;
 
 /// `queue;dur=…` for the time from the kernel's receipt of the request to its handler, if that is known, `mesh;dur=…` for the mesh's part, if there was one, `handler;dur=…` for all from a request's head to its answer, and
-/// `leg;dur=…;desc="peer outcome"` for each leg of a slow operation; in milliseconds.
+/// `leg;dur=…;desc="peer outcome";queue=…;peer-queue=…` for each leg of a slow operation, with what of it was spent in this node's and in
+/// the peer's queue, if that is known; in milliseconds.
 pub(crate) fn header(queued: Option<Duration>, handler: Duration, record: Option<&OpRecord>) -> HeaderValue {
     let mut out = ArrayVec::new();
     if let Some(queued) = queued {
@@ -43,6 +44,13 @@ fn push_leg(out: &mut ArrayVec<u8, BYTES_MAX>, leg: &LegRecord) {
     push(out, if leg.hedged { b" hedge " } else { b" " });
     push(out, outcome(leg.outcome));
     push(out, b"\"");
+    let (own, peer) = leg.queued();
+    for (name, queued) in [(&b";queue="[..], own), (b";peer-queue=", peer)] {
+        if !queued.is_zero() {
+            push(out, name);
+            push_millis(out, queued);
+        }
+    }
 }
 
 const fn outcome(outcome: LegOutcome) -> &'static [u8] {
@@ -83,7 +91,7 @@ fn push(out: &mut ArrayVec<u8, BYTES_MAX>, bytes: &[u8]) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use mesh_proto::{KeyHash, Monotonic, NodeId, Op, OpOutcome};
+    use mesh_proto::{KeyHash, LegQueues, Micros, Monotonic, NodeId, Op, OpOutcome};
 
     use super::*;
 
@@ -94,6 +102,7 @@ mod tests {
             outcome: LegOutcome::Cancelled,
             started: Duration::from_millis(1),
             ended: Duration::MAX,
+            queues: LegQueues::default(),
         };
         OpRecord {
             op: Op::Get,
@@ -137,8 +146,22 @@ mod tests {
         let expected =
             "mesh;dur=2.000, handler;dur=3000.000, leg;dur=999999999.999;desc=\"0000000000000abc hedge cancelled\"";
         assert_eq!(shown, expected);
-        let shown = header(Some(Duration::MAX), Duration::MAX, Some(&record(Duration::MAX, LEGS_MAX)));
+        let mut all = record(Duration::MAX, LEGS_MAX);
+        for leg in &mut all.legs {
+            leg.queues = LegQueues { own: Micros::new(u32::MAX), peer: Micros::new(u32::MAX) };
+        }
+        let shown = header(Some(Duration::MAX), Duration::MAX, Some(&all));
         assert_eq!(shown.to_str().unwrap().matches("leg;").count(), LEGS_MAX);
-        assert!(shown.to_str().unwrap().ends_with('"'));
+        assert!(shown.to_str().unwrap().ends_with("cancelled\";queue=4294967.295;peer-queue=4294967.295"));
+        // At most as long as the leg, and the own queue first.
+        (all.legs[0].ended, all.legs[0].queues.own) = (Duration::from_millis(10), Micros::new(2500));
+        let shown = header(None, Duration::ZERO, Some(&all));
+        assert!(
+            shown
+                .to_str()
+                .unwrap()
+                .contains("leg;dur=9.000;desc=\"0000000000000abc hedge cancelled\";queue=2.500;peer-queue=6.500,"),
+            "{shown:?}"
+        );
     }
 }

@@ -2,10 +2,12 @@
 //! and not on the network. Elsewhere, or if it is turned off, nothing is known.
 
 mod clock;
+mod datagrams;
 #[cfg(target_os = "linux")]
 mod linux;
 mod received;
 mod stream;
 
+pub use datagrams::{Datagram, DatagramReader};
 pub use received::{KernelTime, Received};
 pub use stream::TimestampedStream;

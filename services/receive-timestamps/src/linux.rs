@@ -1,18 +1,26 @@
-//! Reading with `recvmsg`, which brings the timestamp along.
+//! Reading with `recvmsg` and `recvmmsg`, which bring timestamps along.
 
 use std::{
     io::{self, IoSliceMut},
-    os::fd::AsRawFd,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use nix::{
     cmsg_space,
+    libc::{c_int, in_pktinfo, in6_pktinfo},
     sys::{
-        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns},
+        socket::{
+            ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, recvmsg, setsockopt,
+            sockopt::ReceiveTimestampns,
+        },
         time::{TimeSpec, TimeValLike},
     },
 };
 use tokio::{io::Interest, net::TcpStream};
+
+use crate::{Datagram, KernelTime};
 
 /// Room for one timestamp.
 #[derive(Debug)]
@@ -25,9 +33,8 @@ impl Control {
         Some(Self(cmsg_space!(TimeSpec)))
     }
 
-    /// Reads without waiting: how many bytes, and the wall clock's time at which the last of them were received, in nanoseconds since
-    /// 1970; 0 if that is not told.
-    pub(crate) fn read(&mut self, stream: &TcpStream, room: &mut [u8]) -> io::Result<(usize, i64)> {
+    /// Reads without waiting: how many bytes, and when the last of them were received.
+    pub(crate) fn read(&mut self, stream: &TcpStream, room: &mut [u8]) -> io::Result<(usize, KernelTime)> {
         let (mut read, room_bytes) = (None, room.len());
         let result = stream.try_io(Interest::READABLE, || {
             let mut room = [IoSliceMut::new(room)];
@@ -38,14 +45,94 @@ impl Control {
                     _ => None,
                 })
             });
-            read = Some((message.bytes, stamp.unwrap_or(0)));
+            read = Some((message.bytes, KernelTime::from_nanos(stamp.unwrap_or(0))));
             // As tokio's own reads do: one that does not fill the room has emptied the socket, and nobody need ask again before more has
             // come. That spares a call of the system for each request.
             if (1..room_bytes).contains(&message.bytes) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         match read {
             Some(read) => Ok(read),
-            None => result.map(|()| (0, 0)),
+            None => result.map(|()| (0, KernelTime::default())),
         }
     }
+}
+
+/// How many buffers are offered to a read at first, and once those did not do.
+const ROOMS_MIN: usize = 4;
+const ROOMS_MAX: usize = 32;
+
+/// Reads datagrams with the kernel's word when it received them.
+#[derive(Debug)]
+pub struct DatagramReader {
+    /// How many buffers the next read is offered: the headers for each of them are made anew each time.
+    rooms: AtomicUsize,
+}
+
+impl DatagramReader {
+    /// Asks for timestamps of what the socket receives from now on; nothing if the system has none.
+    pub fn enable(socket: &impl AsFd) -> Option<Self> {
+        setsockopt(socket, ReceiveTimestampns, &true).ok()?;
+        Some(Self { rooms: AtomicUsize::new(ROOMS_MIN) })
+    }
+
+    /// Reads into `rooms` without waiting: how many of them were used, whether that was all that there was, and when the kernel
+    /// received the first and the last. `tell` is given what is in each.
+    ///
+    /// # Errors
+    /// As the system says; `WouldBlock` if there is nothing.
+    pub fn read(
+        &self,
+        socket: &impl AsRawFd,
+        rooms: &mut [IoSliceMut<'_>],
+        mut tell: impl FnMut(usize, Datagram),
+    ) -> io::Result<(usize, bool, [KernelTime; 2])> {
+        let offered = self.rooms.load(Ordering::Relaxed).min(rooms.len());
+        // The longest that a kernel tells of an IPv4 packet that reached an IPv6 socket.
+        let control = cmsg_space!(TimeSpec, in6_pktinfo, in_pktinfo, c_int, u8, c_int);
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(offered, Some(control));
+        let mut slices: Vec<_> = rooms[..offered].iter_mut().map(|room| [IoSliceMut::new(room)]).collect();
+        let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let (mut count, mut times) = (0, [KernelTime::default(); 2]);
+        for message in messages {
+            let mut datagram = Datagram {
+                bytes: message.bytes,
+                stride: message.bytes,
+                from: sender(message.address)?,
+                to: None,
+                class: 0,
+            };
+            for told in message.cmsgs()? {
+                match told {
+                    ControlMessageOwned::ScmTimestampns(stamp) => {
+                        times[1] = KernelTime::from_nanos(stamp.num_nanoseconds());
+                        times[0] = if count == 0 { times[1] } else { times[0] };
+                    }
+                    ControlMessageOwned::UdpGroSegments(stride) => {
+                        datagram.stride = usize::try_from(stride).unwrap_or(1)
+                    }
+                    ControlMessageOwned::Ipv4PacketInfo(info) => {
+                        datagram.to = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
+                    }
+                    ControlMessageOwned::Ipv6PacketInfo(info) => {
+                        datagram.to = Some(IpAddr::from(info.ipi6_addr.s6_addr))
+                    }
+                    ControlMessageOwned::Ipv4Tos(class) => datagram.class = class,
+                    ControlMessageOwned::Ipv6TClass(class) => datagram.class = class as u8,
+                    _ => {}
+                }
+            }
+            tell(count, datagram);
+            count += 1;
+        }
+        // Relaxed: a guess.
+        self.rooms.store(if count < ROOMS_MIN { ROOMS_MIN } else { ROOMS_MAX }, Ordering::Relaxed);
+        Ok((count, count < offered, times))
+    }
+}
+
+fn sender(address: Option<SockaddrStorage>) -> io::Result<SocketAddr> {
+    let unknown = || io::Error::other("a datagram from no internet address");
+    let address = address.ok_or_else(unknown)?;
+    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()))).ok_or_else(unknown)
 }

@@ -17,6 +17,11 @@ pub struct KernelTime {
 }
 
 impl KernelTime {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is known there"))]
+    pub(crate) const fn from_nanos(nanos: i64) -> Self {
+        Self { nanos }
+    }
+
     /// The same by the monotonic clock, which says `now`; nothing if the kernel did not tell, or the wall clock has just been set.
     #[must_use]
     pub fn at(self, now: Instant) -> Option<Instant> {
@@ -24,7 +29,7 @@ impl KernelTime {
     }
 }
 
-/// When the bytes that were read last from a stream were received; its clones tell the same.
+/// When the bytes that were read last from a socket were received; its clones tell the same.
 #[derive(Clone, Debug, Default)]
 pub struct Received(Arc<AtomicI64>);
 
@@ -32,12 +37,12 @@ impl Received {
     /// As it stands.
     #[must_use]
     pub fn get(&self) -> KernelTime {
-        // Relaxed: a stream and its readers are one task.
+        // Relaxed: a socket and its readers are one thread, or nearly so.
         KernelTime { nanos: self.0.load(Ordering::Relaxed) }
     }
 
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is known there"))]
-    pub(crate) fn set(&self, nanos: i64) {
-        self.0.store(nanos, Ordering::Relaxed);
+    /// What was read last was received then.
+    pub fn set(&self, time: KernelTime) {
+        self.0.store(time.nanos, Ordering::Relaxed);
     }
 }

@@ -5,8 +5,9 @@ use std::{hint::black_box, time::Duration};
 use bytes::{Bytes, BytesMut};
 use load::alone::{Checker, Measurements, Schedule};
 use mesh_proto::{
-    Applied, ApplyOrigin, Body, Decoder, Expiry, Found, KeyHash, ReadAnswer, Record, RequestId, RingHash, Store,
-    StoreConfig, UnixMillis, Version, encode_read, encode_read_reply, encode_write, encode_write_reply,
+    Applied, ApplyOrigin, Body, Decoder, Expiry, Found, KeyHash, Micros, ReadAnswer, Record, ReplyHead, RequestId,
+    RingHash, Store, StoreConfig, UnixMillis, Version, encode_read, encode_read_reply, encode_write,
+    encode_write_reply,
 };
 
 use crate::{Operation, cluster::VALUE};
@@ -26,6 +27,11 @@ fn record(key: usize) -> Record {
     let key = Bytes::from(format!("k-{key:010}"));
     let body = Body::Value(Bytes::from_static(VALUE));
     Record { hash: KeyHash::of(&key), key, version: version(0), expiry: Expiry::NEVER, body }
+}
+
+/// Of an answer to a request that has waited, as most have.
+fn reply() -> ReplyHead {
+    ReplyHead { request: RequestId(1), ring: RING, waited: Micros::new(100) }
 }
 
 fn decoder() -> Decoder {
@@ -51,10 +57,10 @@ impl Default for CodecWrite {
 impl Operation for CodecWrite {
     async fn step(&mut self, _number: usize) {
         let Self(decoder, record) = self;
-        let id = RequestId(1);
+        let (id, head) = (RequestId(1), reply());
         pass(decoder, |out| encode_write(out, id, RING, None, black_box(record)));
         let answer = mesh_proto::WriteAnswer::Applied;
-        pass(decoder, |out| encode_write_reply(out, id, RING, record.hash, black_box(&answer)));
+        pass(decoder, |out| encode_write_reply(out, &head, record.hash, black_box(&answer)));
     }
 }
 
@@ -72,9 +78,9 @@ impl Default for CodecRead {
 impl Operation for CodecRead {
     async fn step(&mut self, _number: usize) {
         let Self(decoder, Record { hash, key, .. }, answer) = self;
-        let id = RequestId(1);
+        let (id, head) = (RequestId(1), reply());
         pass(decoder, |out| encode_read(out, id, RING, None, (*hash, black_box(key))));
-        pass(decoder, |out| encode_read_reply(out, id, RING, *hash, black_box(answer)));
+        pass(decoder, |out| encode_read_reply(out, &head, *hash, black_box(answer)));
     }
 }
 

@@ -60,7 +60,7 @@ impl Writes {
         let (addr, mesh) = ("peer:5011".to_owned(), "mesh".to_owned());
         let hello = Hello { protocol: Hello::PROTOCOL, id, addr, start: 1, mesh, replicas: 3, concern: 2, limits };
         let body = FrameBody::Hello(hello);
-        let frame = Frame { request: RequestId(0), ring: RingHash::default(), trace: None, body };
+        let frame = Frame::new(RequestId(0), RingHash::default(), body);
         encode_into(&frame, &mut writes.wire);
         let reply = writes.exchange().await;
         assert!(matches!(reply.body, FrameBody::HelloReply(Ok(_))), "{reply:?}");

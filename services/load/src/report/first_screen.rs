@@ -308,7 +308,8 @@ fn shares(p99: &P99Reconciled) -> Vec<(&'static str, f64)> {
         ("server queue", p99.server_queue_ms),
         ("network", p99.network_ms),
         ("residual", p99.residual_ms),
-        ("handler + mesh", p99.handler_ms + p99.in_mesh_ms),
+        ("legs' queues", p99.legs_queued_ms),
+        ("handler + mesh", p99.handler_ms + p99.in_mesh_ms - p99.legs_queued_ms),
     ];
     let whole: f64 = parts.iter().map(|(_, ms)| ms).sum();
     let share = |(name, ms): (&'static str, f64)| (name, if whole > 0.0 { ms * 100.0 / whole } else { 0.0 });

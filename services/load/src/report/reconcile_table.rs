@@ -89,7 +89,9 @@ fn latency(out: &mut Page, op: Op, p99: &P99Reconciled) {
         [("network", p99.network_ms), ("residual", p99.residual_ms)],
     ];
     outside.into_iter().for_each(|row| out.field("", &row.map(part).join(", ")));
-    let legs = format!("{} there, legs {}", ms(p99.in_mesh_ms), ms(p99.legs_ms));
+    let queued =
+        if p99.legs_queued_ms > 0.0 { format!(", {} in queues", ms(p99.legs_queued_ms)) } else { String::new() };
+    let legs = format!("{} there, legs {}{queued}", ms(p99.in_mesh_ms), ms(p99.legs_ms));
     let inside = [("handler", p99.handler_ms), ("mesh", p99.mesh_ms)].map(part).join(", ");
     out.field("", &format!("{inside} [{legs}]"));
     let unexplained = format!("unexplained {} ({:.1} %)", ms(p99.unexplained_ms), p99.unexplained_percent);

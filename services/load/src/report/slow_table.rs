@@ -13,6 +13,9 @@ const INDENT: usize = 13;
 /// A node's name takes no more columns, so that what is said of it stands beside it.
 const NAME_MAX: usize = 32;
 
+/// A leg's wait in a queue that is shorter explains nothing.
+const QUEUE_MIN_MS: f64 = 0.1;
+
 /// Of each part of the run, kind and outcome; the results hold more.
 const SHOWN_MAX: usize = 2;
 
@@ -72,7 +75,13 @@ fn one(out: &mut Page, report: &Report, request: &SlowRequest, is_first: bool) {
         .way
         .legs
         .iter()
-        .map(|leg| format!("{} {} {}", shortened(&leg.peer, NAME_MAX), leg.outcome, ms(leg.ms)))
+        .map(|leg| {
+            let queues = [("its queue", leg.peer_queue_ms), ("own queue", leg.own_queue_ms)];
+            let queues = queues.into_iter().filter(|(_, queue_ms)| *queue_ms >= QUEUE_MIN_MS);
+            let queues: Vec<_> = queues.map(|(name, queue_ms)| format!("{name} {}", ms(queue_ms))).collect();
+            let queues = if queues.is_empty() { String::new() } else { format!(" ({})", queues.join(", ")) };
+            format!("{} {} {}{queues}", shortened(&leg.peer, NAME_MAX), leg.outcome, ms(leg.ms))
+        })
         .collect();
     wrapped(out, "legs: ", ", ", &legs)
 }

@@ -176,8 +176,13 @@ fn happened(report: &mut Report) {
 }
 
 fn slow(handler_ms: Option<f64>) -> SlowRequest {
-    let leg =
-        |outcome: &str| LegPart { peer: target(2).replace("http://", ""), outcome: outcome.to_owned(), ms: 12_345.678 };
+    let leg = |outcome: &str| LegPart {
+        peer: target(2).replace("http://", ""),
+        outcome: outcome.to_owned(),
+        ms: 12_345.678,
+        peer_queue_ms: 12_345.6,
+        own_queue_ms: 12_345.6,
+    };
     SlowRequest {
         phase: Phase::InFault,
         op: Op::Delete,
@@ -223,6 +228,7 @@ fn reconciliation() -> Reconciliation {
         mesh_ms: -ms,
         in_mesh_ms: ms,
         legs_ms: ms,
+        legs_queued_ms: ms,
         unexplained_ms: ms,
         unexplained_percent: 99.9,
     };

@@ -149,14 +149,15 @@ mod tests {
         let mut failures = Failures::default();
         add(&mut failures, 1_000);
         let mut request = failures.first(&[]).remove(0);
-        let leg = LegPart { peer: "node".into(), outcome: "lost".into(), ms: 1.5 };
+        let (peer, outcome) = ("node".into(), "lost".into());
+        let leg = LegPart { peer, outcome, ms: 1.5, peer_queue_ms: 1.25, own_queue_ms: 0.0 };
         request.way =
             Way { trace: Some(0xab), url: None, elsewhere: Some((NodeIndex(2), "refused".into())), legs: vec![leg] };
         let json = serde_json::to_value(request).unwrap();
         let wanted = serde_json::json!({
             "op": "GET", "phase": "steady", "error": "connection refused", "detail": "no", "began_s": 1.0, "ended_s": 1.0,
             "after_fault_s": null, "node": 1, "elsewhere": [2, "refused"],
-            "legs": [{ "peer": "node", "outcome": "lost", "ms": 1.5 }],
+            "legs": [{ "peer": "node", "outcome": "lost", "ms": 1.5, "peer_queue_ms": 1.25, "own_queue_ms": 0.0 }],
             "trace": "000000000000000000000000000000ab", "url": null,
         });
         assert_eq!(json, wanted);

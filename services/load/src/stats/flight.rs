@@ -100,6 +100,8 @@ pub struct Parts {
     pub mesh: Option<Duration>,
     /// The longest leg of those that made the answer, if the node told of them.
     pub leg: Option<Duration>,
+    /// What of that it spent in the queues of the peer and of the node, if they told of them.
+    pub leg_queued: Option<Duration>,
     /// In the node's host before that, from when its kernel had received the request, if the node told of it.
     pub server_queue: Option<Duration>,
     /// When this host's kernel had received the answer, if it told that.
@@ -116,6 +118,10 @@ pub struct LegPart {
     pub outcome: String,
     /// From its start to its end, in milliseconds.
     pub ms: f64,
+    /// Of that, what the request spent in the peer's queue; 0 if it is not known.
+    pub peer_queue_ms: f64,
+    /// And the answer in the node's own.
+    pub own_queue_ms: f64,
 }
 
 /// An operation's way, in words.

@@ -54,6 +54,8 @@ pub struct P99Reconciled {
     pub in_mesh_ms: f64,
     /// Of that, the longest leg that made the answer; nodes report legs beyond a millisecond.
     pub legs_ms: f64,
+    /// Of that, in the queues of the peers and of the node: from when a host had received what a leg sent until its thread looked.
+    pub legs_queued_ms: f64,
     /// What the parts leave of the gap, and by how much the figures for the mesh disagree.
     pub unexplained_ms: f64,
     /// That, in percent of the gap.
@@ -81,6 +83,7 @@ impl P99Reconciled {
         let (network_ms, residual_ms) = (mean(|sample| sample.network_s), mean(|sample| sample.residual_s));
         let handler_ms = mean(|sample| sample.handler_s);
         let (in_mesh_ms, legs_ms) = (mean(|sample| sample.mesh_s), mean(|sample| sample.legs_s));
+        let legs_queued_ms = mean(|sample| sample.legs_queued_s);
         let (response_ms, nodes_ms) = (response_s * 1e3, quantile.guess_s * 1e3);
         let between_ms = client_queue_ms + network_ms + server_queue_ms + residual_ms;
         let left_ms = response_ms - (lag_ms + elsewhere_ms + between_ms + handler_ms + in_mesh_ms);
@@ -106,6 +109,7 @@ impl P99Reconciled {
             mesh_ms: in_mesh_ms - nodes_ms,
             in_mesh_ms,
             legs_ms,
+            legs_queued_ms,
             unexplained_ms,
             unexplained_percent: if gap_ms == 0.0 { 0.0 } else { unexplained_ms * 100.0 / gap_ms.abs() },
         })
@@ -146,6 +150,7 @@ mod tests {
             handler_s: 1e-4,
             mesh_s: 5e-7 * f32::from(at),
             legs_s: 4e-7 * f32::from(at),
+            legs_queued_s: 3e-7 * f32::from(at),
             ..PartSample::default()
         };
         (0..2000).map(sample).collect()
@@ -166,6 +171,7 @@ mod tests {
                 && (found.network_ms + found.server_queue_ms - 1.98).abs() < 0.01
                 && (found.server_queue_ms - 0.198).abs() < 0.001
                 && (found.legs_ms - 0.79).abs() < 0.01
+                && (found.legs_queued_ms - 0.59).abs() < 0.01
                 && found.nodes_bucket_ms == (0.5, Some(1.0))
                 && (found.server_queue_ms + found.network_ms + found.handler_ms + found.mesh_ms - found.gap_ms).abs()
                     < 0.02

@@ -11,7 +11,7 @@ use super::{
 /// Of so many operations, one is looked at.
 const EVERY: u32 = 16;
 
-/// Samples of one thread and operation, 36 bytes each. When there are more, every other one goes and only half as many
+/// Samples of one thread and operation, 40 bytes each. When there are more, every other one goes and only half as many
 /// come.
 const SAMPLES_MAX: usize = 1 << 15;
 
@@ -36,6 +36,8 @@ pub(crate) struct PartSample {
     pub(crate) mesh_s: f32,
     /// A part of the mesh's, not one beside it.
     pub(crate) legs_s: f32,
+    /// A part of the legs'.
+    pub(crate) legs_queued_s: f32,
 }
 
 impl Default for PartSamples {
@@ -63,6 +65,7 @@ impl PartSamples {
             self.thin();
         }
         let split = Split::of(ended, parts);
+        let leg = parts.leg.unwrap_or_default().min(split.mesh);
         self.samples.push(PartSample {
             lag_s: split.lag.as_secs_f32(),
             elsewhere_s: split.elsewhere.as_secs_f32(),
@@ -72,7 +75,8 @@ impl PartSamples {
             residual_s: split.residual.as_secs_f32(),
             handler_s: split.handler.as_secs_f32(),
             mesh_s: split.mesh.as_secs_f32(),
-            legs_s: parts.leg.unwrap_or_default().min(split.mesh).as_secs_f32(),
+            legs_s: leg.as_secs_f32(),
+            legs_queued_s: parts.leg_queued.unwrap_or_default().min(leg).as_secs_f32(),
         });
     }
 

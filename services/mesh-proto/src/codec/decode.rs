@@ -10,7 +10,7 @@ use super::{
     layout::{self, body_tag, kind, read_tag, write_tag},
 };
 use crate::{
-    Body, ControlReply, ControlRequest, Expiry, Frame, FrameBody, Hello, KeyHash, Member, ReadAnswer, Record,
+    Body, ControlReply, ControlRequest, Expiry, Frame, FrameBody, Hello, KeyHash, Member, Micros, ReadAnswer, Record,
     RejectReason, RequestId, RingHash, SLOTS, Slot, SlotPage, TraceContext, Version, Weight, WriteAnswer,
 };
 
@@ -23,10 +23,17 @@ pub(super) fn frame(bytes: Bytes) -> Result<Frame, WireError> {
         return Err(WireError::Malformed("unknown flag"));
     }
     let trace = if flags & layout::FLAG_TRACE == 0 { None } else { Some(TraceContext(cursor.array()?)) };
+    let waited = match flags & layout::FLAG_WAITED {
+        0 => 0,
+        _ => match cursor.u32()? {
+            0 => return Err(WireError::Malformed("a wait of nothing")),
+            waited => waited,
+        },
+    };
     let body = body(kind, &mut cursor)?;
     cursor.finish()?;
     let request = RequestId(u32::from_le_bytes([r0, r1, r2, r3]));
-    Ok(Frame { request, ring: RingHash::new(u64::from_le_bytes(ring)), trace, body })
+    Ok(Frame { request, ring: RingHash::new(u64::from_le_bytes(ring)), trace, waited: Micros::new(waited), body })
 }
 
 fn body(kind: u8, cursor: &mut Cursor) -> Result<FrameBody, WireError> {

@@ -9,8 +9,8 @@ use super::{
     layout::{self, body_tag, kind, read_tag, write_tag},
 };
 use crate::{
-    Body, Expiry, Frame, FrameBody, KeyHash, Member, ReadAnswer, Record, RequestId, RingHash, SlotPage, TraceContext,
-    Version, WriteAnswer,
+    Body, Expiry, Frame, FrameBody, KeyHash, Member, Micros, ReadAnswer, Record, ReplyHead, RequestId, RingHash,
+    SlotPage, TraceContext, Version, WriteAnswer,
 };
 
 /// Appends the frame, with its length prefix, to `out`.
@@ -18,7 +18,8 @@ use crate::{
 /// # Panics
 /// If a key is longer than [`WIRE_KEY_BYTES_MAX`] or the frame than 4 GiB: both are refused long before.
 pub fn encode_into(frame: &Frame, out: &mut BytesMut) {
-    let header = |kind| Header { kind, request: frame.request, ring: frame.ring, trace: frame.trace };
+    let Frame { request, ring, trace, waited, .. } = *frame;
+    let header = |kind| Header { kind, request, ring, trace, waited };
     match &frame.body {
         FrameBody::Hello(hello) => postcard_frame(out, &header(kind::HELLO), hello),
         FrameBody::HelloReply(reply) => postcard_frame(out, &header(kind::HELLO_REPLY), reply),
@@ -43,7 +44,7 @@ pub fn encode_read(
     trace: Option<TraceContext>,
     (hash, key): (KeyHash, &[u8]),
 ) {
-    read(out, &Header { kind: kind::READ, request, ring, trace }, hash, key);
+    read(out, &Header::request(kind::READ, request, ring, trace), hash, key);
 }
 
 /// Appends a [`FrameBody::Write`].
@@ -57,7 +58,7 @@ pub fn encode_write(
     trace: Option<TraceContext>,
     record: &Record,
 ) {
-    write(out, &Header { kind: kind::WRITE, request, ring, trace }, record);
+    write(out, &Header::request(kind::WRITE, request, ring, trace), record);
 }
 
 /// Appends a [`FrameBody::Write`] up to its value, which is the frame's end and is returned: a large one is sent from where it
@@ -73,7 +74,7 @@ pub fn encode_write_head(
     record: &Record,
 ) -> Bytes {
     let value = if let Body::Value(value) = &record.body { value.clone() } else { Bytes::new() };
-    let header = Header { kind: kind::WRITE, request, ring, trace };
+    let header = Header::request(kind::WRITE, request, ring, trace);
     header.put_before(out, record_bytes(record) - value.len(), value.len());
     put_record_head(out, record);
     value
@@ -83,22 +84,16 @@ pub fn encode_write_head(
 ///
 /// # Panics
 /// As [`encode_into`].
-pub fn encode_read_reply(out: &mut BytesMut, request: RequestId, ring: RingHash, hash: KeyHash, answer: &ReadAnswer) {
-    read_reply(out, &Header { kind: kind::READ_REPLY, request, ring, trace: None }, hash, answer);
+pub fn encode_read_reply(out: &mut BytesMut, head: &ReplyHead, hash: KeyHash, answer: &ReadAnswer) {
+    read_reply(out, &Header::reply(kind::READ_REPLY, head), hash, answer);
 }
 
 /// Appends a [`FrameBody::ReadReply`] up to its value, as [`encode_write_head`] does.
 ///
 /// # Panics
 /// As [`encode_into`].
-pub fn encode_read_reply_head(
-    out: &mut BytesMut,
-    request: RequestId,
-    ring: RingHash,
-    hash: KeyHash,
-    answer: &ReadAnswer,
-) -> Bytes {
-    let header = Header { kind: kind::READ_REPLY, request, ring, trace: None };
+pub fn encode_read_reply_head(out: &mut BytesMut, head: &ReplyHead, hash: KeyHash, answer: &ReadAnswer) -> Bytes {
+    let header = Header::reply(kind::READ_REPLY, head);
     match answer {
         ReadAnswer::Value { value, .. } => {
             header.put_before(out, READ_VALUE_HEAD_BYTES, value.len());
@@ -116,8 +111,8 @@ pub fn encode_read_reply_head(
 ///
 /// # Panics
 /// As [`encode_into`].
-pub fn encode_write_reply(out: &mut BytesMut, request: RequestId, ring: RingHash, hash: KeyHash, answer: &WriteAnswer) {
-    write_reply(out, &Header { kind: kind::WRITE_REPLY, request, ring, trace: None }, hash, answer);
+pub fn encode_write_reply(out: &mut BytesMut, head: &ReplyHead, hash: KeyHash, answer: &WriteAnswer) {
+    write_reply(out, &Header::reply(kind::WRITE_REPLY, head), hash, answer);
 }
 
 struct Header {
@@ -125,9 +120,19 @@ struct Header {
     request: RequestId,
     ring: RingHash,
     trace: Option<TraceContext>,
+    waited: Micros,
 }
 
 impl Header {
+    const fn request(kind: u8, request: RequestId, ring: RingHash, trace: Option<TraceContext>) -> Self {
+        Self { kind, request, ring, trace, waited: Micros::new(0) }
+    }
+
+    const fn reply(kind: u8, head: &ReplyHead) -> Self {
+        let ReplyHead { request, ring, waited } = *head;
+        Self { kind, request, ring, trace: None, waited }
+    }
+
     /// Makes room for the whole frame at once and writes everything before the body.
     fn put(&self, out: &mut BytesMut, body_bytes: usize) {
         self.put_before(out, body_bytes, 0);
@@ -135,18 +140,24 @@ impl Header {
 
     /// As `put`, for a frame whose last `apart_bytes` are sent from elsewhere.
     fn put_before(&self, out: &mut BytesMut, body_bytes: usize, apart_bytes: usize) {
+        let has_waited = self.waited > Micros::default();
         let trace_bytes = if self.trace.is_some() { layout::TRACE_BYTES } else { 0 };
-        let bytes = layout::HEADER_BYTES + trace_bytes + body_bytes + apart_bytes;
+        let waited_bytes = if has_waited { layout::WAITED_BYTES } else { 0 };
+        let bytes = layout::HEADER_BYTES + trace_bytes + waited_bytes + body_bytes + apart_bytes;
         out.reserve(layout::LENGTH_BYTES + bytes - apart_bytes);
         let mut head = [0; layout::LENGTH_BYTES + layout::HEADER_BYTES];
         head[..4].copy_from_slice(&u32_length(bytes).to_le_bytes());
         head[4] = self.kind;
-        head[5] = if self.trace.is_some() { layout::FLAG_TRACE } else { 0 };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        head[5] = flag(self.trace.is_some(), layout::FLAG_TRACE) | flag(has_waited, layout::FLAG_WAITED);
         head[6..10].copy_from_slice(&self.request.0.to_le_bytes());
         head[10..].copy_from_slice(&self.ring.get().to_le_bytes());
         out.put_slice(&head);
         if let Some(trace) = &self.trace {
             out.put_slice(&trace.0);
+        }
+        if has_waited {
+            out.put_u32_le(self.waited.get());
         }
     }
 }

@@ -12,9 +12,12 @@ pub(super) const REQUEST_AT: usize = LENGTH_BYTES + 1 + 1;
 pub(super) const HEADER_BYTES: usize = 1 + 1 + 4 + 8;
 pub(super) const TRACE_BYTES: usize = 26;
 
+pub(super) const WAITED_BYTES: usize = 4;
+
 pub(super) const FLAG_TRACE: u8 = 1 << 0;
 /// Bit 1 is kept for "hedge leg". Until it means something it must be zero, like all the others.
-pub(super) const FLAGS_KNOWN: u8 = FLAG_TRACE;
+pub(super) const FLAG_WAITED: u8 = 1 << 2;
+pub(super) const FLAGS_KNOWN: u8 = FLAG_TRACE | FLAG_WAITED;
 
 /// Hash, key length, version, expiry, tag.
 pub(super) const RECORD_HEAD_BYTES: usize = 8 + 2 + 16 + 8 + 1;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use mesh_proto::{
     Body, ControlReply, ControlRequest, Digest, DigestPage, Expiry, Frame, FrameBody, Hello, Incarnation, KeyHash,
-    Member, MemberState, NodeId, ReadAnswer, Record, RecordLimits, RejectReason, RequestId, RingHash, SLOTS, Slot,
-    SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer,
+    Member, MemberState, Micros, NodeId, ReadAnswer, Record, RecordLimits, RejectReason, RequestId, RingHash, SLOTS,
+    Slot, SlotPage, Stage, TraceContext, Version, Weight, WriteAnswer,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -16,10 +16,12 @@ pub(crate) fn frame() -> impl Strategy<Value = Frame> {
         trace[13..].copy_from_slice(&half);
         TraceContext(trace)
     }));
-    (any::<u32>(), any::<u64>(), trace, body()).prop_map(|(request, ring, trace, body)| Frame {
+    let waited = prop_oneof![Just(0), any::<u32>()];
+    (any::<u32>(), any::<u64>(), trace, waited, body()).prop_map(|(request, ring, trace, waited, body)| Frame {
         request: RequestId(request),
         ring: RingHash::new(ring),
         trace,
+        waited: Micros::new(waited),
         body,
     })
 }
@@ -34,7 +36,7 @@ pub(crate) fn frame_with_value() -> impl Strategy<Value = (Frame, Bytes)> {
             let answer = ReadAnswer::Value { version, expiry, value: value.clone(), in_sync: true };
             FrameBody::ReadReply { hash, answer }
         };
-        (Frame { request: RequestId(1), ring: RingHash::new(2), trace: None, body }, value)
+        (Frame::new(RequestId(1), RingHash::new(2), body), value)
     })
 }
 

@@ -12,8 +12,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
-    ControlReply, ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, Monotonic, ReadAnswer, Record,
-    RecordLimits, RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write, encode_write_head,
+    ControlReply, ControlRequest, Decoder, Event, Frame, FrameBody, KeyHash, LegFailure, LegQueues, Micros, Monotonic,
+    ReadAnswer, Record, RecordLimits, RequestId, RingHash, TraceContext, WriteAnswer, encode_into, encode_write,
+    encode_write_head,
 };
 use parking_lot::Mutex;
 use slab::Slab;
@@ -213,8 +214,7 @@ impl Link {
         let now = self.core.clock.now();
         let ring = self.core.roster.ring_hash();
         self.request(Waiter::Control(sender), now, now + timeout, |outbox, request_id| {
-            let frame = Frame { request: request_id, ring, trace: None, body: FrameBody::Control(request) };
-            encode_into(&frame, outbox);
+            encode_into(&Frame::new(request_id, ring, FrameBody::Control(request)), outbox);
         })
         .ok()?;
         let reply = receiver.await.ok()?;
@@ -314,13 +314,14 @@ impl Link {
                 Ok(0) | Err(_) => return,
                 Ok(bytes) => room.handle_read(bytes),
             }
+            let waited = self.connection.waited().unwrap_or_default().at_most.into();
             if decoder.missing_bytes() > 0 && decoder.next_request().is_some_and(|id| !is_wanted(id)) {
                 return;
             }
             loop {
                 let violation = match decoder.next_frame() {
                     Ok(None) => break,
-                    Ok(Some(frame)) => self.handle_reply(frame).err(),
+                    Ok(Some(frame)) => self.handle_reply(frame, waited).err(),
                     Err(error) => Some(error.to_string()),
                 };
                 if let Some(reason) = violation {
@@ -331,8 +332,10 @@ impl Link {
         }
     }
 
-    fn handle_reply(&self, frame: Frame) -> Result<(), String> {
+    /// The reply has `waited` here.
+    fn handle_reply(&self, frame: Frame, waited: Micros) -> Result<(), String> {
         let now = self.core.clock.now();
+        let queues = LegQueues { peer: frame.waited, own: waited };
         let Some((waiter, took)) = self.take(frame.request, now) else {
             // An answer after its deadline: nobody waits for it any more.
             return Ok(());
@@ -343,7 +346,7 @@ impl Link {
                 if let ReadAnswer::WrongRing(members) = &answer {
                     self.core.handle_members(members);
                 }
-                call.handle_answer(now, leg, answer);
+                call.handle_answer(now, (leg, queues), answer);
             }
             (Waiter::Write { call, leg }, FrameBody::WriteReply { answer, hash }) => {
                 if hash != call.record.hash {
@@ -353,7 +356,7 @@ impl Link {
                 if let WriteAnswer::WrongRing(members) = &answer {
                     self.core.handle_members(members);
                 }
-                call.handle_answer(&self.core, now, leg, &answer);
+                call.handle_answer(&self.core, now, (leg, queues), &answer);
             }
             (Waiter::Hint { reply, hash }, FrameBody::WriteReply { answer, hash: answered }) => {
                 if hash != answered {

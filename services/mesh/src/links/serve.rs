@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use mesh_proto::{
     ControlReply, ControlRequest, Decoder, DigestPage, Event, Frame, FrameBody, Hello, KeyHash, MemberState, Monotonic,
-    Mutant, NodeId, ReadAnswer, RecordLimits, RejectReason, RequestId, ServeOutcome, ServeRecord, Slot, SlotPage,
-    TraceContext, Version, WriteAnswer, encode_into, encode_read_reply, encode_read_reply_head, encode_write_reply,
+    Mutant, NodeId, ReadAnswer, RecordLimits, RejectReason, ReplyHead, RequestId, ServeOutcome, ServeRecord, Slot,
+    SlotPage, TraceContext, Version, WriteAnswer, encode_into, encode_read_reply, encode_read_reply_head,
+    encode_write_reply,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,7 +19,7 @@ use crate::{
     Config,
     core::{Core, count},
     links::bounds::{APART_AT_ONCE_MAX, INLINE_VALUE_BYTES_MAX, PAGE_BYTES_MAX, Room, UNREAD_MAX, frame_bytes_max},
-    transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf},
+    transport::{Accepted, Connection, Endpoint, ReceiveHalf, SendHalf, Waited},
 };
 
 /// Replies are written at the latest when this many bytes have gathered.
@@ -90,8 +91,8 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
         if let Some((send, receive, decoder)) = next.take() {
             let apart = Arc::new(Semaphore::new(replies_apart_max(&core.config)));
             let apart_turns = Arc::new(Semaphore::new(APART_AT_ONCE_MAX));
-            let stream =
-                Stream { core: Arc::clone(core), connection: Arc::clone(connection), limits, send, apart, apart_turns };
+            let (core, connection) = (Arc::clone(core), Arc::clone(connection));
+            let stream = Stream { core, connection, limits, send, apart, apart_turns, waited: Waited::default() };
             let violated = violated.clone();
             tokio::spawn(async move {
                 if let Err(reason) = stream.serve(receive, decoder).await {
@@ -191,6 +192,8 @@ struct Stream {
     apart: Arc<Semaphore>,
     /// A permit for each of them that is being sent.
     apart_turns: Arc<Semaphore>,
+    /// How long what was read last had lain in this host's queue; zero if that is not known.
+    waited: Waited,
 }
 
 impl Stream {
@@ -212,6 +215,7 @@ impl Stream {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(bytes) => room.handle_read(bytes),
             }
+            self.waited = self.connection.waited().unwrap_or_default();
             self.core.unpaused().await;
         }
     }
@@ -229,6 +233,7 @@ impl Stream {
     fn answer(&self, frame: Frame, replies: &mut BytesMut) -> Result<(), String> {
         let (core, request, theirs) = (&*self.core, frame.request, frame.ring);
         let ring = core.roster.ring();
+        let reply = ReplyHead { request, ring: ring.hash(), waited: self.waited.at_most.into() };
         // The clock is read for traced legs only.
         let traced = frame.trace.map(|trace| (trace, core.clock.now()));
         match frame.body {
@@ -246,10 +251,10 @@ impl Stream {
                             && let Ok(permit) = Arc::clone(&self.apart).try_acquire_owned() =>
                     {
                         let mut head = BytesMut::new();
-                        let value = encode_read_reply_head(&mut head, request, ring.hash(), hash, &answer);
+                        let value = encode_read_reply_head(&mut head, &reply, hash, &answer);
                         self.answer_apart([head.freeze(), value], permit);
                     }
-                    _ => encode_read_reply(replies, request, ring.hash(), hash, &answer),
+                    _ => encode_read_reply(replies, &reply, hash, &answer),
                 }
                 if let Some(traced) = traced {
                     self.served(traced, hash, Answered::read(&answer));
@@ -257,7 +262,7 @@ impl Stream {
             }
             FrameBody::Write(record) => {
                 let answer = core.write_replica_in(theirs, Some(self.connection.peer()), &record);
-                encode_write_reply(replies, request, ring.hash(), record.hash, &answer);
+                encode_write_reply(replies, &reply, record.hash, &answer);
                 if let Some(traced) = traced {
                     self.served(traced, record.hash, Answered::write(&answer, record.version));
                 }
@@ -268,7 +273,7 @@ impl Stream {
                     page.records.retain(|record| self.limits.admit(record));
                 }
                 if request != RequestId::default() {
-                    encode_into(&Frame { request, ring: core.roster.ring_hash(), trace: None, body }, replies);
+                    encode_into(&Frame::new(request, core.roster.ring_hash(), body), replies);
                 }
             }
             FrameBody::Hello(_)
@@ -285,8 +290,9 @@ impl Stream {
     fn served(&self, (trace, started): (TraceContext, Monotonic), hash: KeyHash, answered: Answered) {
         let Answered { is_write, outcome, version } = answered;
         let peer = self.connection.peer();
-        let took = self.core.clock.now().since(started);
-        self.core.observer.served(&ServeRecord { peer, trace, is_write, outcome, hash, version, started, took });
+        let (took, waited) = (self.core.clock.now().since(started), self.waited.at_least.into());
+        let record = ServeRecord { peer, trace, is_write, outcome, hash, version, started, took, waited };
+        self.core.observer.served(&record);
     }
 
     /// Sends a large reply on a stream of its own when its turn comes.

@@ -126,8 +126,23 @@ pub trait Connection: Send + Sync {
     /// Closes it, telling the peer why.
     fn close(&self, reason: &str);
 
+    /// How long what was read last has lain in this host's queue; nothing if the network does not tell.
+    fn waited(&self) -> Option<Waited> {
+        None
+    }
+
     /// Figures of the path.
     fn path(&self) -> PathStats;
+}
+
+/// How long something has lain in this host's queue, from when the host received it. Packets are taken off the network many at a time, so
+/// it lies between what the last and the first of them waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// Since the last of them came.
+    pub at_least: Duration,
+    /// Since the first of them came.
+    pub at_most: Duration,
 }
 
 /// Figures of a connection's path since it was made.

@@ -18,6 +18,7 @@ mod dial;
 mod endpoint;
 mod held;
 mod socket;
+mod timed;
 mod wire;
 
 pub use config::QuicConfig;

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Expiry, KeyHash, LegFailure, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Refusals, Ring,
-    Round, Slot, TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
+    Body, Expiry, KeyHash, LegFailure, LegQueues, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Refusals,
+    Ring, Round, Slot, TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
 };
 use tokio::{
     sync::oneshot,
@@ -206,7 +206,7 @@ impl Worker {
             let trace = operation.trace.map(|trace| trace.of_leg(leg));
             match self.send_leg(&call, (*owner, waiter), (now, deadline), trace) {
                 Ok(true) => {}
-                Ok(false) => call.handle_answer(core, now, leg, &WriteAnswer::TooLarge),
+                Ok(false) => call.handle_answer(core, now, (leg, LegQueues::default()), &WriteAnswer::TooLarge),
                 Err(failure) => call.handle_failure(core, now, leg, failure),
             }
         }

@@ -231,12 +231,14 @@ function outcomes() {
 }
 
 const PARTS = [["lag_ms", "lag"], ["elsewhere_ms", "at another node first"], ["client_queue_ms", "client queue"], ["network_ms", "network"],
-  ["server_queue_ms", "server queue"], ["residual_ms", "not told apart"], ["handler_ms", "handler"], ["in_mesh_ms", "mesh"]];
+  ["server_queue_ms", "server queue"], ["residual_ms", "not told apart"], ["handler_ms", "handler"], ["mesh_rest_ms", "mesh"],
+  ["legs_queued_ms", "legs' queues"]];
 function whereP99Went() {
   const ops = ((run.reconciliation || {}).ops || []).filter(op => op.p99);
   if (!ops.length) return;
   section("Where the p99 went");
   for (const { op, p99 } of ops) {
+    p99.mesh_rest_ms = p99.in_mesh_ms - p99.legs_queued_ms;
     const parts = PARTS.map(([field, name], at) => ({ name, ms: Math.max(0, p99[field]), colour: `var(--c${at + 1})` })).filter(part => part.ms > 0);
     const sum = parts.reduce((sum, part) => sum + part.ms, 0) || 1;
     page.append(

@@ -12,6 +12,8 @@ use tokio::{
 use super::{
     connection::{CLOSED, QuicConnection, is_about_trust, reason, written},
     dial::{HANDSHAKE_TIMEOUT, WELCOME},
+    endpoint::Socketed,
+    timed::Arrivals,
     wire::Wire,
 };
 use crate::transport::{Accepted, Connection};
@@ -38,7 +40,7 @@ struct Senders {
 impl AcceptQueue {
     /// A queue that is fed from `listener`, if there is one, until it is closed.
     pub(super) fn new(
-        listener: Option<quinn::Endpoint>,
+        listener: Option<Socketed>,
         handshakes: &Arc<Semaphore>,
         handshakes_max: usize,
         wire: &Arc<Wire>,
@@ -65,8 +67,8 @@ impl AcceptQueue {
 }
 
 /// Starts handshakes until `listener` is closed.
-async fn listen(listener: quinn::Endpoint, handshakes: Arc<Semaphore>, handshakes_max: usize, senders: Senders) {
-    while let Some(incoming) = listener.accept().await {
+async fn listen(listener: Socketed, handshakes: Arc<Semaphore>, handshakes_max: usize, senders: Senders) {
+    while let Some(incoming) = listener.quinn.accept().await {
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
             report(&senders.refusals, incoming.remote_address(), format!("{handshakes_max} handshakes are under way"));
             // Who has not proved its address gets no answer either: it may be somebody else's.
@@ -84,14 +86,15 @@ async fn listen(listener: quinn::Endpoint, handshakes: Arc<Semaphore>, handshake
             let _ = incoming.retry();
             continue;
         }
-        tokio::spawn(admit(incoming, permit, senders.clone()));
+        let arrivals = listener.socket.arrivals().clone();
+        tokio::spawn(admit(incoming, arrivals, permit, senders.clone()));
     }
 }
 
 /// Carries one handshake through and reports what came of it.
-async fn admit(incoming: Incoming, _permit: OwnedSemaphorePermit, senders: Senders) {
+async fn admit(incoming: Incoming, arrivals: Arrivals, _permit: OwnedSemaphorePermit, senders: Senders) {
     let addr = incoming.remote_address();
-    let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming, &senders.wire)).await {
+    let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming, &arrivals, &senders.wire)).await {
         Ok(Err(Failure::GaveUp)) => return,
         // Full only if nobody accepts; then the permit is held, and further peers are refused.
         Ok(Ok(connection)) => match senders.connections.send(connection).await {
@@ -135,9 +138,9 @@ impl From<ConnectionError> for Failure {
     }
 }
 
-async fn handshake(incoming: Incoming, wire: &Wire) -> Result<Arc<QuicConnection>, Failure> {
+async fn handshake(incoming: Incoming, arrivals: &Arrivals, wire: &Wire) -> Result<Arc<QuicConnection>, Failure> {
     let inner = incoming.accept()?.await?;
-    let connection = QuicConnection::new(inner.clone(), wire).map_err(|reason| {
+    let connection = QuicConnection::new(inner.clone(), arrivals, wire).map_err(|reason| {
         inner.close(CLOSED, reason.as_bytes());
         Failure::Refused(reason)
     })?;

@@ -64,6 +64,8 @@ pub struct QuicConfig {
     pub streams_max: u32,
     /// The most handshakes under way, on all listeners together (256).
     pub handshakes_max: usize,
+    /// Whether the kernel is asked when it received each packet, if it can tell (yes).
+    pub are_timestamps: bool,
 }
 
 impl QuicConfig {
@@ -81,6 +83,7 @@ impl QuicConfig {
             send_window_bytes: 16 << 20,
             streams_max: 64,
             handshakes_max: 256,
+            are_timestamps: true,
         }
     }
 }
@@ -93,6 +96,7 @@ pub(super) struct QuinnConfigs {
     pub(super) upkeep: ClientConfig,
     pub(super) worker: ClientConfig,
     pub(super) handshakes_max: usize,
+    pub(super) are_timestamps: bool,
 }
 
 impl QuinnConfigs {
@@ -125,7 +129,8 @@ impl QuinnConfigs {
         let mut endpoint = EndpointConfig::new(tls.reset_key);
         endpoint.cid_generator(|| Box::new(RandomCids));
         endpoint.max_udp_payload_size(MTU_MAX).map_err(|e| TlsError { reason: e.to_string() })?;
-        Ok(Self { endpoint, server, upkeep, worker, handshakes_max: config.handshakes_max })
+        let QuicConfig { handshakes_max, are_timestamps, .. } = *config;
+        Ok(Self { endpoint, server, upkeep, worker, handshakes_max, are_timestamps })
     }
 }
 

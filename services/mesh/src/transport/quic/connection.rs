@@ -7,8 +7,8 @@ use mesh_proto::NodeId;
 use quinn::{ConnectionError, VarInt};
 use rustls::pki_types::CertificateDer;
 
-use super::wire::Wire;
-use crate::transport::{BoxFuture, Connection, ConnectionLost, PathStats, ReceiveHalf, SendHalf, tls};
+use super::{timed::Arrivals, wire::Wire};
+use crate::transport::{BoxFuture, Connection, ConnectionLost, PathStats, ReceiveHalf, SendHalf, Waited, tls};
 
 /// The only application error code; the reason is in the words.
 pub(super) const CLOSED: VarInt = VarInt::from_u32(0);
@@ -20,17 +20,19 @@ const APART_PRIORITY: i32 = -1;
 pub(super) struct QuicConnection {
     inner: quinn::Connection,
     peer: NodeId,
+    /// Of its socket, which it has in common with others.
+    arrivals: Arrivals,
 }
 
 impl QuicConnection {
     /// Wraps a connection whose handshake is done. The certificate was verified in it; here it is read.
-    pub(super) fn new(inner: quinn::Connection, wire: &Wire) -> Result<Arc<Self>, String> {
+    pub(super) fn new(inner: quinn::Connection, arrivals: &Arrivals, wire: &Wire) -> Result<Arc<Self>, String> {
         let identity =
             inner.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
         let certificate = identity.as_deref().and_then(|chain| chain.first());
         let peer = tls::peer_id(certificate.ok_or("the peer has shown no certificate")?)?;
         wire.learn(inner.remote_address(), peer);
-        Ok(Arc::new(Self { inner, peer }))
+        Ok(Arc::new(Self { inner, peer, arrivals: arrivals.clone() }))
     }
 }
 
@@ -118,6 +120,10 @@ impl Connection for QuicConnection {
 
     fn close(&self, reason: &str) {
         self.inner.close(CLOSED, reason.as_bytes());
+    }
+
+    fn waited(&self) -> Option<Waited> {
+        self.arrivals.waited()
     }
 
     fn path(&self) -> PathStats {

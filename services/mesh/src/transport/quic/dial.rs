@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     connection::{CLOSED, QuicConnection, is_about_trust, reason},
+    endpoint::Socketed,
     wire::Wire,
 };
 use crate::transport::{DialError, tls};
@@ -22,7 +23,7 @@ pub(super) const WELCOME: u8 = b'w';
 
 /// Dials `addr` from `endpoint`.
 pub(super) async fn dial(
-    endpoint: &quinn::Endpoint,
+    endpoint: &Socketed,
     wire: &Wire,
     bound: SocketAddr,
     addr: &str,
@@ -81,7 +82,7 @@ impl From<ConnectionError> for Failure {
 }
 
 async fn connect(
-    endpoint: &quinn::Endpoint,
+    endpoint: &Socketed,
     wire: &Wire,
     addr: SocketAddr,
     expect: Option<NodeId>,
@@ -91,7 +92,7 @@ async fn connect(
         wire.learn(addr, peer);
     }
     let connecting =
-        endpoint.connect(addr, &tls::server_name(expect)).map_err(|e| Failure::Unreachable(e.to_string()))?;
+        endpoint.quinn.connect(addr, &tls::server_name(expect)).map_err(|e| Failure::Unreachable(e.to_string()))?;
     let inner = connecting.await?;
     let mut welcome = inner.accept_uni().await?;
     let mut byte = [0; 1];
@@ -103,5 +104,5 @@ async fn connect(
             return Err(Failure::Unreachable("it speaks another protocol".to_owned()));
         }
     }
-    QuicConnection::new(inner, wire).map_err(Failure::Untrusted)
+    QuicConnection::new(inner, endpoint.socket.arrivals(), wire).map_err(Failure::Untrusted)
 }

@@ -38,9 +38,9 @@ pub(super) struct QuicEndpoint {
 
 /// A quinn endpoint and the switch of its socket.
 #[derive(Clone)]
-struct Socketed {
-    quinn: quinn::Endpoint,
-    socket: Arc<SwitchedSocket>,
+pub(super) struct Socketed {
+    pub(super) quinn: quinn::Endpoint,
+    pub(super) socket: Arc<SwitchedSocket>,
 }
 
 impl Socketed {
@@ -50,7 +50,7 @@ impl Socketed {
         server: Option<quinn::ServerConfig>,
         wire: &Arc<Wire>,
     ) -> io::Result<Self> {
-        let socket = Arc::new(SwitchedSocket::new(socket, Arc::clone(wire))?);
+        let socket = Arc::new(SwitchedSocket::new(socket, configs.are_timestamps, Arc::clone(wire))?);
         let runtime = Arc::new(quinn::TokioRuntime);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             configs.endpoint.clone(),
@@ -77,8 +77,7 @@ impl QuicEndpoint {
         client.quinn.set_default_client_config(dialling.clone());
         let server = |socket| Socketed::new(socket, configs, Some(configs.server.clone()), wire);
         let listener = listener.map(server).transpose()?;
-        let quinn = listener.as_ref().map(|listener| listener.quinn.clone());
-        let accepted = AcceptQueue::new(quinn, handshakes, configs.handshakes_max, wire);
+        let accepted = AcceptQueue::new(listener.clone(), handshakes, configs.handshakes_max, wire);
         Ok(Self { client, listener, client_addr, accepted, wire: Arc::clone(wire), closed: watch::Sender::new(false) })
     }
 
@@ -101,7 +100,7 @@ impl Endpoint for QuicEndpoint {
         expect: Option<NodeId>,
     ) -> BoxFuture<'a, Result<Arc<dyn Connection>, DialError>> {
         Box::pin(async move {
-            let connection = dial(&self.client.quinn, &self.wire, self.client_addr, addr, expect).await?;
+            let connection = dial(&self.client, &self.wire, self.client_addr, addr, expect).await?;
             Ok(connection as Arc<dyn Connection>)
         })
     }

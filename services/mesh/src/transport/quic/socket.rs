@@ -13,7 +13,7 @@ use std::{
 use mesh_proto::{Direction, LinkFault};
 use parking_lot::RwLock;
 use quinn::{
-    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
+    AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,6 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{
     config::MTU_MAX,
     held::{HeldPackets, OutgoingPacket, Packet},
+    timed::{Arrivals, TimedSocket},
     wire::Wire,
 };
 
@@ -68,9 +69,10 @@ pub(super) struct SwitchedSocket {
     /// Nothing once it was taken away. A lock, since quinn's tasks on this runtime use it while `detach` may come from
     /// another thread; never contended otherwise, and some nanoseconds against the microseconds of a send. Shared with
     /// the task that sends packets which were held back.
-    inner: Arc<RwLock<Option<Arc<dyn AsyncUdpSocket>>>>,
+    inner: Arc<RwLock<Option<Arc<TimedSocket>>>>,
     wire: Arc<Wire>,
     held: Arc<HeldPackets>,
+    arrivals: Arrivals,
     local_addr: SocketAddr,
     max_transmit_segments: usize,
     max_receive_segments: usize,
@@ -79,19 +81,26 @@ pub(super) struct SwitchedSocket {
 
 impl SwitchedSocket {
     /// Hands `socket` to the current runtime. What it sends and receives goes over `wire`.
-    pub(super) fn new(socket: UdpSocket, wire: Arc<Wire>) -> io::Result<Self> {
-        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+    pub(super) fn new(socket: UdpSocket, are_timestamps: bool, wire: Arc<Wire>) -> io::Result<Self> {
+        let inner = TimedSocket::new(socket, are_timestamps)?;
+        let state = inner.state();
         Ok(Self {
             wire,
             held: Arc::default(),
-            local_addr: inner.local_addr()?,
-            max_transmit_segments: inner.max_transmit_segments(),
+            arrivals: inner.arrivals().clone(),
+            local_addr: inner.io().local_addr()?,
+            max_transmit_segments: state.max_gso_segments(),
             // quinn keeps room for so many of the largest datagrams, 32 times over. The kernel never gives more than an IP packet
             // holds.
-            max_receive_segments: inner.max_receive_segments().min(RECEIVE_BYTES_MAX.div_ceil(MTU_MAX.into())),
-            may_fragment: inner.may_fragment(),
-            inner: Arc::new(RwLock::new(Some(inner))),
+            max_receive_segments: state.gro_segments().min(RECEIVE_BYTES_MAX.div_ceil(MTU_MAX.into())),
+            may_fragment: state.may_fragment(),
+            inner: Arc::new(RwLock::new(Some(Arc::new(inner)))),
         })
+    }
+
+    /// When the datagrams that were read last were received, now and after every further read.
+    pub(super) const fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// Closes the socket now, whatever quinn still wants to say. To quinn it looks like a network that loses everything.
@@ -100,7 +109,7 @@ impl SwitchedSocket {
     }
 
     /// Sends what the fault lets through, each datagram on its own.
-    fn send_faulty(&self, inner: &dyn AsyncUdpSocket, transmit: &Transmit<'_>, fault: &LinkFault) -> io::Result<()> {
+    fn send_faulty(&self, inner: &TimedSocket, transmit: &Transmit<'_>, fault: &LinkFault) -> io::Result<()> {
         let mut is_first = true;
         for datagram in transmit.contents.chunks(transmit.segment_size.unwrap_or(usize::MAX).max(1)) {
             for delay in self.wire.copies(fault) {
@@ -174,8 +183,8 @@ impl AsyncUdpSocket for SwitchedSocket {
         let inner = self.inner.read();
         let Some(inner) = inner.as_ref().filter(|_| !self.wire.is_silent()) else { return Ok(()) };
         match self.wire.fate(transmit.destination, Direction::Out) {
-            None => send_in_batches(&**inner, transmit),
-            Some(fault) => self.send_faulty(&**inner, transmit, &fault),
+            None => send_in_batches(inner, transmit),
+            Some(fault) => self.send_faulty(inner, transmit, &fault),
         }
     }
 
@@ -212,7 +221,7 @@ impl AsyncUdpSocket for SwitchedSocket {
 
     fn max_transmit_segments(&self) -> usize {
         // Asked of the socket while it is there: quinn learns on the way that segmentation offload does not work.
-        self.inner.read().as_ref().map_or(self.max_transmit_segments, |inner| inner.max_transmit_segments())
+        self.inner.read().as_ref().map_or(self.max_transmit_segments, |inner| inner.state().max_gso_segments())
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -226,7 +235,7 @@ impl AsyncUdpSocket for SwitchedSocket {
 
 /// Sends as many datagrams at a time as the kernel takes. quinn hands over up to ten at once; where they are large the kernel
 /// refuses all of them, which quinn takes for an MTU probe that was too large: they would be lost without a word.
-fn send_in_batches(inner: &dyn AsyncUdpSocket, transmit: &Transmit<'_>) -> io::Result<()> {
+fn send_in_batches(inner: &TimedSocket, transmit: &Transmit<'_>) -> io::Result<()> {
     let segment_size = transmit.segment_size.filter(|_| transmit.contents.len() > SEND_BYTES_MAX);
     let Some(segment_size) = segment_size else { return inner.try_send(transmit) };
     let batch_bytes = (SEND_BYTES_MAX / segment_size).max(1) * segment_size;
@@ -244,7 +253,7 @@ fn send_in_batches(inner: &dyn AsyncUdpSocket, transmit: &Transmit<'_>) -> io::R
 /// Waits until the socket takes more. It holds on to the socket only while it waits, so that `detach` closes it.
 struct SwitchedPoller {
     socket: Arc<SwitchedSocket>,
-    waiting: Option<Pin<Box<dyn UdpPoller>>>,
+    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
 }
 
 impl fmt::Debug for SwitchedPoller {
@@ -259,10 +268,10 @@ impl UdpPoller for SwitchedPoller {
             let inner = self.socket.inner.read().clone();
             // A detached socket takes everything and sends nothing.
             let Some(inner) = inner else { return Poll::Ready(Ok(())) };
-            self.waiting = Some(inner.create_io_poller());
+            self.waiting = Some(Box::pin(inner.writable()));
         }
         let Some(waiting) = &mut self.waiting else { return Poll::Ready(Ok(())) };
-        let writable = ready!(waiting.as_mut().poll_writable(cx));
+        let writable = ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
         Poll::Ready(writable)
     }
