@@ -23,6 +23,9 @@ use crate::telemetry::{leg_outcome_label, op_outcome_label};
 /// Beyond so many members the further ones have only their ids.
 const ADDRESSES_MAX: usize = 4096;
 
+/// A shorter wait of what a leg sends explains nothing, and has no span.
+const QUEUE_MIN: Duration = Duration::from_micros(50);
+
 /// Makes spans.
 pub(super) struct SpanWriter {
     pub(super) clock: SpanClock,
@@ -149,7 +152,7 @@ impl SpanWriter {
             attributes.push(KeyValue::new("peer.queue_ms", peer.as_secs_f64() * 1e3));
         }
         let waited = (times.1 - own, times.1);
-        let queue = (!own.is_zero()).then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), waited));
+        let queue = (own >= QUEUE_MIN).then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), waited));
         let leg = self.span(place, (names::MESH_LEG, SpanKind::Client), times, attributes, status);
         std::iter::once(leg).chain(queue)
     }
@@ -171,8 +174,8 @@ impl SpanWriter {
         let received = started - waited;
         let served =
             self.span(place, (names::MESH_SERVE, SpanKind::Server), (received, ended), attributes, Status::Unset);
-        let queue =
-            (!waited.is_zero()).then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), (received, started)));
+        let queue = (waited >= QUEUE_MIN)
+            .then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), (received, started)));
         std::iter::once(served).chain(queue)
     }
 
