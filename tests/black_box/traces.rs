@@ -20,8 +20,10 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 /// How long the end of a node may take, whatever its collector does.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
+/// All names but that of waits, which only those have that waited.
 fn names(spans: &[Span]) -> Vec<&str> {
-    let mut names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+    let mut names: Vec<&str> =
+        spans.iter().map(|span| span.name.as_str()).filter(|name| *name != "mesh.queue").collect();
     names.sort_unstable();
     names
 }
@@ -85,6 +87,7 @@ async fn metric(node: &NodeProcess, name: &str) -> u64 {
 async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const UNSAMPLED: &str = "0af7651916cd43dd8448eb211c803100";
+    const LATE: &str = "0af7651916cd43dd8448eb211c803200";
     let collector = Collector::start().await;
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
@@ -125,6 +128,32 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
             (span.attributes["outcome"].as_str(), &leg.attributes["slot"]),
             ("applied", &span.attributes["slot"])
         );
+    }
+    // Peers that cannot look at what they are sent say afterwards that it has waited.
+    [1, 2].map(|peer| cluster.node(peer).freeze());
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        [1, 2].map(|peer| cluster.node(peer).thaw());
+    };
+    let parent = traceparent(LATE, "01");
+    let (status, ()) = tokio::join!(request(node, "POST", "/set?k=late", "v", &parent), late);
+    assert_eq!(status, 200);
+    let spans = arrived(&collector, LATE, &expected).await;
+    let waits = named(&spans, "mesh.queue");
+    assert!(waits.iter().any(|wait| wait.instance != "node0"), "{spans:#?}");
+    for wait in waits {
+        let of = spans.iter().find(|span| span.id == wait.parent).unwrap();
+        let is_place = if wait.instance == "node0" {
+            (of.name.as_str(), of.times.1) == ("mesh.leg", wait.times.1)
+        } else {
+            (of.name.as_str(), of.times.0) == ("mesh.serve", wait.times.0)
+        };
+        assert!(is_place && of.times.0 <= wait.times.0 && wait.times.1 <= of.times.1, "{wait:#?} of {of:#?}");
+    }
+    for served in named(&spans, "mesh.serve") {
+        let leg = spans.iter().find(|span| span.id == served.parent).unwrap();
+        // Each process dates its spans by itself.
+        assert!(served.times.0 + 1_000_000 >= leg.times.0, "{served:#?} begins before {leg:#?}");
     }
     // The one before went the same way and was sent nowhere.
     assert_eq!(names(&collector.trace(UNSAMPLED)), [""; 0]);

@@ -29,7 +29,7 @@ impl KernelTime {
     }
 }
 
-/// When the bytes that were read last from a socket were received; its clones tell the same.
+/// When the bytes that were read last from a stream were received; its clones tell the same.
 #[derive(Clone, Debug, Default)]
 pub struct Received(Arc<AtomicI64>);
 
@@ -37,12 +37,12 @@ impl Received {
     /// As it stands.
     #[must_use]
     pub fn get(&self) -> KernelTime {
-        // Relaxed: a socket and its readers are one thread, or nearly so.
+        // Relaxed: a stream and its readers are one task.
         KernelTime { nanos: self.0.load(Ordering::Relaxed) }
     }
 
-    /// What was read last was received then.
-    pub fn set(&self, time: KernelTime) {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is known there"))]
+    pub(crate) fn set(&self, time: KernelTime) {
         self.0.store(time.nanos, Ordering::Relaxed);
     }
 }

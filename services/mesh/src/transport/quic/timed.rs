@@ -5,14 +5,14 @@ use std::{
     net::UdpSocket,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
-use receive_timestamps::{DatagramReader, Received};
+use receive_timestamps::{DatagramReader, KernelTime};
 use tokio::io::Interest;
 
 use crate::transport::Waited;
@@ -21,18 +21,44 @@ use crate::transport::Waited;
 const READS_MAX: u32 = 8;
 
 /// When the datagrams that were read last from a socket were received; its clones tell the same.
-#[derive(Clone, Default)]
-pub(super) struct Arrivals {
-    first: Received,
-    last: Received,
+#[derive(Clone)]
+pub(super) struct Arrivals(Arc<ArrivalTimes>);
+
+/// In nanoseconds after `epoch`; 0 if the kernel did not tell.
+struct ArrivalTimes {
+    epoch: Instant,
+    first: AtomicU64,
+    last: AtomicU64,
 }
 
 impl Arrivals {
+    fn new() -> Self {
+        Self(Arc::new(ArrivalTimes { epoch: Instant::now(), first: AtomicU64::new(0), last: AtomicU64::new(0) }))
+    }
+
     /// How long ago that was, if the kernel told.
     pub(super) fn waited(&self) -> Option<Waited> {
+        // Relaxed: a socket and its readers are one thread.
+        let (first, last) = (self.0.first.load(Ordering::Relaxed), self.0.last.load(Ordering::Relaxed));
+        if first == 0 || last == 0 {
+            return None;
+        }
+        let now = self.0.epoch.elapsed();
+        let since = |received| now.saturating_sub(Duration::from_nanos(received));
+        Some(Waited { at_least: since(last), at_most: since(first) })
+    }
+
+    /// Takes note of a read. One that goes on where the one before it ended counts with that from its first datagram on.
+    fn set(&self, [first, last]: [KernelTime; 2], goes_on: bool) {
         let now = Instant::now();
-        let since = |received: &Received| Some(now.saturating_duration_since(received.get().at(now)?));
-        Some(Waited { at_least: since(&self.last)?, at_most: since(&self.first)? })
+        let nanos = |time: KernelTime| {
+            let after = time.at(now)?.checked_duration_since(self.0.epoch)?;
+            u64::try_from(after.as_nanos()).ok()
+        };
+        if !goes_on {
+            self.0.first.store(nanos(first).unwrap_or(0), Ordering::Relaxed);
+        }
+        self.0.last.store(nanos(last).unwrap_or(0), Ordering::Relaxed);
     }
 }
 
@@ -56,7 +82,7 @@ impl TimedSocket {
             io: tokio::net::UdpSocket::from_std(socket)?,
             state,
             reader,
-            arrivals: Arrivals::default(),
+            arrivals: Arrivals::new(),
             reads: AtomicU32::new(0),
         })
     }
@@ -112,7 +138,7 @@ impl TimedSocket {
             let count = self.state.recv((&self.io).into(), bufs, meta)?;
             return Ok((count, count < bufs.len().min(BATCH_SIZE)));
         };
-        let (count, is_all, [first, last]) = reader.read(&self.io, bufs, |index, datagram| {
+        let (count, is_all, times) = reader.read(&self.io, bufs, |index, datagram| {
             meta[index] = RecvMeta {
                 addr: datagram.from,
                 len: datagram.bytes,
@@ -123,10 +149,7 @@ impl TimedSocket {
         })?;
         // Relaxed: the socket has one reader. What does not fit into one read is looked at together.
         let reads = self.reads.load(Ordering::Relaxed);
-        if reads == 0 {
-            self.arrivals.first.set(first);
-        }
-        self.arrivals.last.set(last);
+        self.arrivals.set(times, reads > 0);
         self.reads.store(if is_all { 0 } else { (reads + 1) % READS_MAX }, Ordering::Relaxed);
         Ok((count, is_all))
     }
