@@ -130,10 +130,11 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
         );
     }
     // Peers that cannot look at what they are sent say afterwards that it has waited.
-    [1, 2].map(|peer| cluster.node(peer).freeze());
+    let peers = [cluster.node(1), cluster.node(2)];
+    peers.iter().for_each(|peer| peer.freeze());
     let late = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        [1, 2].map(|peer| cluster.node(peer).thaw());
+        peers.iter().for_each(|peer| peer.thaw());
     };
     let parent = traceparent(LATE, "01");
     let (status, ()) = tokio::join!(request(node, "POST", "/set?k=late", "v", &parent), late);
