@@ -248,6 +248,7 @@ def check_wholeness(stack: Stack) -> str:
 
     # The last spans of a trace may still be under way.
     eventually("orphans to find their parents", lambda: not unexcused(), lambda: f"{unexcused()[:5]}")
+    expect(not found["warnings"], f"the collector warns: {found['warnings'][:5]}")
     round_of_probes = named(stack, "node1", "gossip.round")
     expect(any(span["name"] == "gossip.probe" for span in round_of_probes), f"a gossip round without probes: {round_of_probes}")
     for name in ("member.dead", "member.alive", "hints.replay"):
@@ -391,21 +392,23 @@ def fired(stack: Stack) -> set[str]:
 
 
 def received(stack: Stack) -> dict:
-    """What the collector has received: how many traces, spans by their sender, and which traces lack a span. Our trace UI counts; of a
-    Jaeger all traces are looked at."""
+    """What the collector has received: how many traces, spans by their sender, and which traces lack a span; a Jaeger's warnings about the
+    others. Our trace UI counts; of a Jaeger all traces are looked at."""
     if not stack.traces.is_jaeger:
-        return api(stack.ui, "/status")
+        return api(stack.ui, "/status") | {"warnings": []}
     found = {}
     for service in api(stack.ui, "/api/services")["data"]:
         for trace in api(stack.ui, f"/api/traces?service={service}&limit={TRACES_MAX}", within_s=60)["data"]:
             found[trace["traceID"]] = trace
-    senders, lacking = Counter(), []
+    senders, lacking, warnings = Counter(), [], []
     for id, trace in found.items():
         spans = {span["spanID"] for span in trace["spans"]}
         senders.update(trace["processes"][span["processID"]]["serviceName"] for span in trace["spans"])
         if any(each["spanID"] not in spans for span in trace["spans"] for each in span["references"] or []):
             lacking.append(id)
-    return {"traces": len(found), "spans_by_sender": senders, "incomplete": lacking}
+        else:
+            warnings += [f"{span['operationName']} in {id}: {warning}" for span in trace["spans"] for warning in span.get("warnings") or []]
+    return {"traces": len(found), "spans_by_sender": senders, "incomplete": lacking, "warnings": warnings}
 
 
 def orphans(stack: Stack, trace: str) -> list[dict]:

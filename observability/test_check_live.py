@@ -70,12 +70,15 @@ class Judgement(unittest.TestCase):
 
     def test_what_a_jaeger_has_received_is_counted_in_its_traces(self):
         of = lambda service, *spans: {"traceID": service, "processes": {"p": {"serviceName": service}}, "spans": list(spans)}
-        told = lambda id, *parents: {"spanID": id, "processID": "p", "references": [{"spanID": parent} for parent in parents] or None}
-        whole, broken = of("node1", told("1"), told("2", "1")), of("node2", told("3", "9"))
+        told = lambda id, *parents, warnings=None: {
+            "spanID": id, "processID": "p", "references": [{"spanID": parent} for parent in parents] or None,
+            "operationName": "GET", "warnings": warnings,
+        }
+        whole, broken = of("node1", told("1"), told("2", "1", warnings=["skew"])), of("node2", told("3", "9", warnings=["no parent"]))
         # Each service finds the traces that it has a part in.
         check_live.api = lambda url, path, **_: {"data": ["node1", "node2"] if path == "/api/services" else [whole, broken]}
         stack = FakeStack("", Watcher("", "", None, "", is_jaeger=True), [], None, 0.0, "")
-        self.assertEqual(received(stack), {"traces": 2, "spans_by_sender": {"node1": 2, "node2": 1}, "incomplete": ["node2"]})
+        self.assertEqual(received(stack), {"traces": 2, "spans_by_sender": {"node1": 2, "node2": 1}, "incomplete": ["node2"], "warnings": ["GET in node1: skew"]})
 
     def test_waiting_ends(self):
         with self.assertRaises(Complaint):

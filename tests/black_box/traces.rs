@@ -83,11 +83,14 @@ async fn metric(node: &NodeProcess, name: &str) -> u64 {
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
+/// The spans of a SET whose three owners all answer before its caller is answered, or soon after.
+const TRACED_SET: [&str; 8] =
+    ["POST /set", "http.queue", "mesh.leg", "mesh.leg", "mesh.leg", "mesh.serve", "mesh.serve", "mesh.set"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const UNSAMPLED: &str = "0af7651916cd43dd8448eb211c803100";
-    const LATE: &str = "0af7651916cd43dd8448eb211c803200";
     let collector = Collector::start().await;
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
@@ -100,9 +103,7 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
     assert_eq!(request(node, "POST", "/set?k=before", "v", &traceparent(UNSAMPLED, "00")).await, 200);
     assert_eq!(request(node, "POST", "/set?k=hostile%22%7D%0A%23key", "v", &traceparent(TRACE, "01")).await, 200);
 
-    let expected =
-        ["POST /set", "http.queue", "mesh.leg", "mesh.leg", "mesh.leg", "mesh.serve", "mesh.serve", "mesh.set"];
-    let spans = arrived(&collector, TRACE, &expected).await;
+    let spans = arrived(&collector, TRACE, &TRACED_SET).await;
     assert_no_orphans(&spans, CALLER);
     let (http, set) = (only(&spans, "POST /set"), only(&spans, "mesh.set"));
     assert_eq!((http.parent.as_str(), http.attributes["http.response.status_code"].as_str()), (CALLER, "200"));
@@ -129,33 +130,6 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
             ("applied", &span.attributes["slot"])
         );
     }
-    // Peers that cannot look at what they are sent say afterwards that it has waited.
-    let peers = [cluster.node(1), cluster.node(2)];
-    peers.iter().for_each(|peer| peer.freeze());
-    let late = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        peers.iter().for_each(|peer| peer.thaw());
-    };
-    let parent = traceparent(LATE, "01");
-    let (status, ()) = tokio::join!(request(node, "POST", "/set?k=late", "v", &parent), late);
-    assert_eq!(status, 200);
-    let spans = arrived(&collector, LATE, &expected).await;
-    let waits = named(&spans, "mesh.queue");
-    assert!(waits.iter().any(|wait| wait.instance != "node0"), "{spans:#?}");
-    for wait in waits {
-        let of = spans.iter().find(|span| span.id == wait.parent).unwrap();
-        let is_place = if wait.instance == "node0" {
-            (of.name.as_str(), of.times.1) == ("mesh.leg", wait.times.1)
-        } else {
-            (of.name.as_str(), of.times.0) == ("mesh.serve", wait.times.0)
-        };
-        assert!(is_place && of.times.0 <= wait.times.0 && wait.times.1 <= of.times.1, "{wait:#?} of {of:#?}");
-    }
-    for served in named(&spans, "mesh.serve") {
-        let leg = spans.iter().find(|span| span.id == served.parent).unwrap();
-        // Each process dates its spans by itself.
-        assert!(served.times.0 + 1_000_000 >= leg.times.0, "{served:#?} begins before {leg:#?}");
-    }
     // The one before went the same way and was sent nowhere.
     assert_eq!(names(&collector.trace(UNSAMPLED)), [""; 0]);
 
@@ -176,6 +150,41 @@ async fn a_traced_set_arrives_as_one_tree_from_three_nodes() {
         rounds.find(|spans| named(spans, "gossip.probe").len() == 2)
     });
     assert_no_orphans(&round.await.0, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_a_peer_stands_in_its_trace() {
+    const LATE: &str = "0af7651916cd43dd8448eb211c803200";
+    let collector = Collector::start().await;
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()), ("TRACE_SAMPLE_RATIO", "0")];
+    let cluster = Cluster::start(3, &settings).await;
+    let node = cluster.node(0);
+    let peers = [cluster.node(1), cluster.node(2)];
+    peers.iter().for_each(|peer| peer.freeze());
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        peers.iter().for_each(|peer| peer.thaw());
+    };
+    let parent = traceparent(LATE, "01");
+    let (status, ()) = tokio::join!(request(node, "POST", "/set?k=late", "v", &parent), late);
+    assert_eq!(status, 200);
+    let spans = arrived(&collector, LATE, &TRACED_SET).await;
+    let waits = named(&spans, "mesh.queue");
+    assert!(waits.iter().any(|wait| wait.instance != "node0"), "{spans:#?}");
+    for wait in waits {
+        let of = spans.iter().find(|span| span.id == wait.parent).unwrap();
+        let is_place = if wait.instance == "node0" {
+            (of.name.as_str(), of.times.1) == ("mesh.leg", wait.times.1)
+        } else {
+            (of.name.as_str(), of.times.0) == ("mesh.serve", wait.times.0)
+        };
+        assert!(is_place && of.times.0 <= wait.times.0 && wait.times.1 <= of.times.1, "{wait:#?} of {of:#?}");
+    }
+    for served in named(&spans, "mesh.serve") {
+        let leg = spans.iter().find(|span| span.id == served.parent).unwrap();
+        // Each process dates its spans by itself.
+        assert!(served.times.0 + 1_000_000 >= leg.times.0, "{served:#?} begins before {leg:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

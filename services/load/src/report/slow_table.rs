@@ -75,12 +75,11 @@ fn one(out: &mut Page, report: &Report, request: &SlowRequest, is_first: bool) {
         .way
         .legs
         .iter()
-        .map(|leg| {
+        .flat_map(|leg| {
+            let whole = format!("{} {} {}", shortened(&leg.peer, NAME_MAX), leg.outcome, ms(leg.ms));
             let queues = [("its queue", leg.peer_queue_ms), ("own queue", leg.own_queue_ms)];
             let queues = queues.into_iter().filter(|(_, queue_ms)| *queue_ms >= QUEUE_MIN_MS);
-            let queues: Vec<_> = queues.map(|(name, queue_ms)| format!("{name} {}", ms(queue_ms))).collect();
-            let queues = if queues.is_empty() { String::new() } else { format!(" ({})", queues.join(", ")) };
-            format!("{} {} {}{queues}", shortened(&leg.peer, NAME_MAX), leg.outcome, ms(leg.ms))
+            std::iter::once(whole).chain(queues.map(|(name, queue_ms)| format!("{name} {}", ms(queue_ms))))
         })
         .collect();
     wrapped(out, "legs: ", ", ", &legs)
