@@ -34,6 +34,9 @@ LOST_AROUND_KILL_S = 3.0
 # Who is killed.
 KILLED_SERVICE = "node2"
 
+# How far apart two processes may date the same moment, in microseconds.
+CLOCKS_APART_US = 1000
+
 # As many as observability/jaeger.yaml lets a Jaeger keep, and how long it may take to look at them a few times.
 TRACES_MAX = 50_000
 JAEGER_WITHIN_S = 90.0
@@ -407,8 +410,28 @@ def received(stack: Stack) -> dict:
         if any(each["spanID"] not in spans for span in trace["spans"] for each in span["references"] or []):
             lacking.append(id)
         else:
-            warnings += [f"{span['operationName']} in {id}: {warning}" for span in trace["spans"] for warning in span.get("warnings") or []]
+            warnings += warnings_of(trace)
     return {"traces": len(found), "spans_by_sender": senders, "incomplete": lacking, "warnings": warnings}
+
+
+def warnings_of(trace: dict) -> list[str]:
+    """What a Jaeger warns about. Not that a peer answers a leg whose operation has ended without it, or that the clocks of two processes
+    are a little apart."""
+    spans = {span["spanID"]: span for span in trace["spans"]}
+
+    def is_excused(span: dict) -> bool:
+        parent = next((spans[each["spanID"]] for each in span["references"] or []), None)
+        if not parent:
+            return False
+        begins, ends = (parent["startTime"] - span["startTime"], span["startTime"] + span["duration"] - parent["startTime"] - parent["duration"])
+        is_pending = any(tag["key"] == "outcome" and tag["value"] == "pending" for tag in parent["tags"])
+        return (is_pending and begins <= CLOCKS_APART_US) or max(begins, ends) <= CLOCKS_APART_US
+
+    told = ((span, warning) for span in trace["spans"] for warning in span.get("warnings") or [])
+    return [
+        f"{span['operationName']} in {trace['traceID']}: {warning}" for span, warning in told
+        if "clock skew" not in warning or not is_excused(span)
+    ]
 
 
 def orphans(stack: Stack, trace: str) -> list[dict]:

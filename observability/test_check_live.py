@@ -3,7 +3,7 @@
 import unittest
 
 import check_live
-from check_live import Complaint, Stack, check_exemplars, check_wholeness, eventually, is_excused, received
+from check_live import Complaint, Stack, check_exemplars, check_wholeness, eventually, is_excused, received, warnings_of
 from watchers import Watcher
 
 KILLED = 1000.0
@@ -72,13 +72,21 @@ class Judgement(unittest.TestCase):
         of = lambda service, *spans: {"traceID": service, "processes": {"p": {"serviceName": service}}, "spans": list(spans)}
         told = lambda id, *parents, warnings=None: {
             "spanID": id, "processID": "p", "references": [{"spanID": parent} for parent in parents] or None,
-            "operationName": "GET", "warnings": warnings,
+            "operationName": "GET", "warnings": warnings, "startTime": 0, "duration": 0, "tags": [],
         }
-        whole, broken = of("node1", told("1"), told("2", "1", warnings=["skew"])), of("node2", told("3", "9", warnings=["no parent"]))
+        whole, broken = of("node1", told("1"), told("2", "1", warnings=["duplicate"])), of("node2", told("3", "9", warnings=["no parent"]))
+        skew = "clock skew adjustment disabled"
         # Each service finds the traces that it has a part in.
         check_live.api = lambda url, path, **_: {"data": ["node1", "node2"] if path == "/api/services" else [whole, broken]}
         stack = FakeStack("", Watcher("", "", None, "", is_jaeger=True), [], None, 0.0, "")
-        self.assertEqual(received(stack), {"traces": 2, "spans_by_sender": {"node1": 2, "node2": 1}, "incomplete": ["node2"], "warnings": ["GET in node1: skew"]})
+        self.assertEqual(received(stack), {"traces": 2, "spans_by_sender": {"node1": 2, "node2": 1}, "incomplete": ["node2"], "warnings": ["GET in node1: duplicate"]})
+        leg, late, early = told("1"), told("2", "1", warnings=[skew]), told("3", "1", warnings=[skew])
+        late["duration"], early["startTime"] = 5000, -5000
+        self.assertEqual(len(warnings_of(of("node1", leg, late, early))), 2)
+        leg["tags"] = [{"key": "outcome", "value": "pending"}]
+        self.assertEqual(warnings_of(of("node1", leg, late, early)), [f"GET in node1: {skew}"])
+        early["startTime"] = -900
+        self.assertEqual(warnings_of(of("node1", leg, late, early)), [])
 
     def test_waiting_ends(self):
         with self.assertRaises(Complaint):
