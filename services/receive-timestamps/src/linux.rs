@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -94,27 +94,25 @@ impl DatagramReader {
         let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         let (mut count, mut times) = (0, [KernelTime::default(); 2]);
         for message in messages {
-            let mut datagram = Datagram {
-                bytes: message.bytes,
-                stride: message.bytes,
-                from: sender(message.address)?,
-                to: None,
-                class: 0,
-            };
-            for told in message.cmsgs()? {
+            // Whatever a kernel tells of one datagram, the others are read: one that is from nowhere counts as empty.
+            let from = sender(message.address);
+            let bytes = if from.is_some() { message.bytes } else { 0 };
+            let from = from.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+            let mut datagram = Datagram { bytes, stride: message.bytes, from, to: None, class: 0 };
+            for told in message.cmsgs().into_iter().flatten() {
                 match told {
                     ControlMessageOwned::ScmTimestampns(stamp) => {
                         times[1] = KernelTime::from_nanos(stamp.num_nanoseconds());
                         times[0] = if count == 0 { times[1] } else { times[0] };
                     }
                     ControlMessageOwned::UdpGroSegments(stride) => {
-                        datagram.stride = usize::try_from(stride).unwrap_or(1)
+                        datagram.stride = usize::try_from(stride).unwrap_or(1).max(1);
                     }
                     ControlMessageOwned::Ipv4PacketInfo(info) => {
                         datagram.to = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
                     }
                     ControlMessageOwned::Ipv6PacketInfo(info) => {
-                        datagram.to = Some(IpAddr::from(info.ipi6_addr.s6_addr))
+                        datagram.to = Some(IpAddr::from(info.ipi6_addr.s6_addr));
                     }
                     ControlMessageOwned::Ipv4Tos(class) => datagram.class = class,
                     ControlMessageOwned::Ipv6TClass(class) => datagram.class = class as u8,
@@ -130,9 +128,8 @@ impl DatagramReader {
     }
 }
 
-fn sender(address: Option<SockaddrStorage>) -> io::Result<SocketAddr> {
-    let unknown = || io::Error::other("a datagram from no internet address");
-    let address = address.ok_or_else(unknown)?;
+fn sender(address: Option<SockaddrStorage>) -> Option<SocketAddr> {
+    let address = address?;
     let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into()))).ok_or_else(unknown)
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
