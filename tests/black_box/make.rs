@@ -149,7 +149,7 @@ async fn a_signal_ends_observe_in_the_summary_and_leaves_nothing() {
             assert!(output.contains(line), "{signal:?}: {line}");
         }
         assert!(!output.contains("Error ") && !output.contains("Traceback"), "{signal:?}");
-        make.descendants.ended(Duration::from_secs(5)).await;
+        make.descendants.ended(Duration::from_secs(30)).await;
     }
 }
 
@@ -173,7 +173,7 @@ async fn observe_says_first_what_comes_up_and_stays_until_a_signal_if_asked() {
     std::net::TcpStream::connect(node).expect("the nodes are up after the run");
     kill_process_group(Pid::from_child(&make.child), Signal::TERM).expect("make takes signals");
     make.ended().await;
-    make.descendants.ended(Duration::from_secs(5)).await;
+    make.descendants.ended(Duration::from_secs(30)).await;
 }
 
 /// Where the tests themselves run under nohup, or in the background of a script, so do their children, and SIGHUP or SIGINT stays

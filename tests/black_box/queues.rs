@@ -113,16 +113,23 @@ async fn the_time_in_which_a_peer_was_stopped_is_its_queue() {
             break;
         }
     }
-    cluster.node(1).freeze();
-    sleep(Duration::from_millis(10)).await;
-    ask_for(&mut stream, &key).await;
-    sleep(STOPPED).await;
-    cluster.node(1).thaw();
-    let [leg_ms, peer_ms, own_ms] = leg_ms(&mut stream).await.expect("a slow leg");
-    let stopped_ms = STOPPED.as_secs_f64() * 1e3;
-    let told = format!("{leg_ms} ms, {peer_ms} ms of it there and {own_ms} ms here");
-    assert!(leg_ms >= 0.95 * stopped_ms && peer_ms >= 0.95 * stopped_ms, "{told}");
-    assert!((0.95 * leg_ms..leg_ms + 0.001).contains(&(peer_ms + own_ms)), "{told}");
+    // On a machine that has much else to do, a node may be late before it has sent anything: one try of a few must be without that.
+    let mut tries = Vec::new();
+    for _ in 0..5 {
+        cluster.node(1).freeze();
+        sleep(Duration::from_millis(10)).await;
+        ask_for(&mut stream, &key).await;
+        sleep(STOPPED).await;
+        cluster.node(1).thaw();
+        let [leg_ms, peer_ms, own_ms] = leg_ms(&mut stream).await.expect("a slow leg");
+        assert!(peer_ms + own_ms <= leg_ms + 0.001, "{peer_ms} ms there and {own_ms} ms here of {leg_ms} ms");
+        let least_ms = 0.95 * STOPPED.as_secs_f64() * 1e3;
+        if leg_ms >= least_ms && peer_ms >= least_ms && peer_ms + own_ms >= 0.95 * leg_ms {
+            return;
+        }
+        tries.push((leg_ms, peer_ms, own_ms));
+    }
+    panic!("legs in ms, of that there and here: {tries:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
