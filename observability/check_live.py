@@ -419,7 +419,7 @@ def warnings_of(trace: dict) -> list[str]:
     are a little apart."""
     spans = {span["spanID"]: span for span in trace["spans"]}
 
-    def is_excused(span: dict) -> bool:
+    def may_stand_outside(span: dict) -> bool:
         parent = next((spans[each["spanID"]] for each in span["references"] or []), None)
         if not parent:
             return False
@@ -430,7 +430,7 @@ def warnings_of(trace: dict) -> list[str]:
     told = ((span, warning) for span in trace["spans"] for warning in span.get("warnings") or [])
     return [
         f"{span['operationName']} in {trace['traceID']}: {warning}" for span, warning in told
-        if "clock skew" not in warning or not is_excused(span)
+        if "clock skew" not in warning or not may_stand_outside(span)
     ]
 
 

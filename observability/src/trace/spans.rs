@@ -100,6 +100,12 @@ impl SpanWriter {
         self.span(place, (name, SpanKind::Internal), times, Vec::new(), Status::Unset)
     }
 
+    /// `mesh.queue` below that span, if it is long enough to explain anything.
+    fn leg_queue(&self, of: Place, (from, waited): (SystemTime, Duration)) -> Option<SpanData> {
+        let times = (from, from + waited);
+        (waited >= QUEUE_MIN).then(|| self.queue(names::MESH_QUEUE, (of.trace, of.span), times))
+    }
+
     /// `mesh.get` and its like, and its legs.
     pub(super) fn operation<'a>(
         &'a self,
@@ -151,8 +157,7 @@ impl SpanWriter {
         if !peer.is_zero() {
             attributes.push(KeyValue::new("peer.queue_ms", peer.as_secs_f64() * 1e3));
         }
-        let waited = (times.1 - own, times.1);
-        let queue = (own >= QUEUE_MIN).then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), waited));
+        let queue = self.leg_queue(place, (times.1 - own, own));
         let leg = self.span(place, (names::MESH_LEG, SpanKind::Client), times, attributes, status);
         std::iter::once(leg).chain(queue)
     }
@@ -168,15 +173,11 @@ impl SpanWriter {
             KeyValue::new("outcome", serve_outcome_label(record.outcome)),
         ]);
         attributes.extend(key_attributes(record.hash, record.version));
-        let (started, ended) =
-            (self.clock.mesh_date(record.started), self.clock.mesh_date(record.started + record.took));
         let waited = Duration::from(record.waited);
-        let received = started - waited;
-        let served =
-            self.span(place, (names::MESH_SERVE, SpanKind::Server), (received, ended), attributes, Status::Unset);
-        let queue = (waited >= QUEUE_MIN)
-            .then(|| self.queue(names::MESH_QUEUE, (place.trace, place.span), (received, started)));
-        std::iter::once(served).chain(queue)
+        let received = self.clock.mesh_date(record.started) - waited;
+        let times = (received, self.clock.mesh_date(record.started + record.took));
+        let served = self.span(place, (names::MESH_SERVE, SpanKind::Server), times, attributes, Status::Unset);
+        std::iter::once(served).chain(self.leg_queue(place, (received, waited)))
     }
 
     pub(super) fn span(

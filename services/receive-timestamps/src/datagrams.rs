@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What a kernel tells of one buffer of datagrams, all of which are from one sender.
+/// One buffer of datagrams from one sender, as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// How many bytes of the buffer they take.

@@ -87,14 +87,14 @@ impl DatagramReader {
         mut tell: impl FnMut(usize, Datagram),
     ) -> io::Result<(usize, bool, [KernelTime; 2])> {
         let offered = self.rooms.load(Ordering::Relaxed).min(rooms.len());
-        // The longest that a kernel tells of an IPv4 packet that reached an IPv6 socket.
+        // Room for all control messages of an IPv4 packet on an IPv6 socket, which has the most.
         let control = cmsg_space!(TimeSpec, in6_pktinfo, in_pktinfo, c_int, u8, c_int);
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(offered, Some(control));
         let mut slices: Vec<_> = rooms[..offered].iter_mut().map(|room| [IoSliceMut::new(room)]).collect();
         let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         let (mut count, mut times) = (0, [KernelTime::default(); 2]);
         for message in messages {
-            // Whatever a kernel tells of one datagram, the others are read: one that is from nowhere counts as empty.
+            // A datagram without a sender counts as empty; the others are still read.
             let from = sender(message.address);
             let bytes = if from.is_some() { message.bytes } else { 0 };
             let from = from.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
