@@ -77,13 +77,16 @@ mod tests {
         let reader = DatagramReader::enable(&receiver).unwrap();
         receiver.set_nonblocking(true).unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
-        // The kernel begins to take timestamps a moment after the first socket has asked for them.
+        // The kernel begins to take timestamps a moment after the first socket has asked for them, and gives what came
+        // before that the time of its reading.
         for _ in 0..1000 {
             sender.send(b"first").unwrap();
-            if read(&reader, &receiver, 1).unwrap().2[0] != KernelTime::default() {
+            let sent = Instant::now();
+            sleep(3);
+            let received = read(&reader, &receiver, 1).unwrap().2[0].at(Instant::now());
+            if received.is_some_and(|received| received < sent + Duration::from_millis(1)) {
                 break;
             }
-            sleep(1);
         }
         (sender, receiver, reader)
     }
