@@ -16,13 +16,14 @@ mod tidy {
     pub(crate) mod sources;
     pub(crate) mod span_names;
     pub(crate) mod tokens;
+    pub(crate) mod type_names;
 }
 
 use tidy::{
     layers::{self, Graph},
     leftovers, metric_names, modules, purity, size,
     sources::Sources,
-    span_names,
+    span_names, type_names,
 };
 
 /// Fails with all complaints at once, one a line.
@@ -92,6 +93,11 @@ fn files_say_what_they_are() {
 #[test]
 fn files_are_named_after_something() {
     nothing_to_say(&modules::names(&Sources::of_repository()));
+}
+
+#[test]
+fn no_two_types_of_a_package_share_a_name() {
+    nothing_to_say(&type_names::shared(&Sources::of_repository()));
 }
 
 #[test]

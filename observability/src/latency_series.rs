@@ -17,8 +17,8 @@ use crate::{
     trace::hex,
 };
 
-type Exemplar = [(&'static str, String); 1];
-type Latency = HistogramWithExemplars<Exemplar>;
+type ExemplarLabels = [(&'static str, String); 1];
+type Latency = HistogramWithExemplars<ExemplarLabels>;
 type Labels = [(&'static str, &'static str); 1];
 
 /// What Grafana looks for.

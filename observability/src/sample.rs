@@ -126,7 +126,7 @@ pub(crate) struct SampleSeries {
     start: Gauge,
     clock: Gauge,
     // Taken once a second, by the sampler.
-    peers: Mutex<HashMap<String, PeerSeries>>,
+    peers: Mutex<HashMap<String, SampledPeer>>,
 }
 
 enum Handle {
@@ -178,14 +178,17 @@ impl SampleSeries {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         for peer in &sample.view.peers {
             if peers.len() < PEERS_MAX || peers.contains_key(&peer.id) {
-                peers.entry(peer.id.clone()).or_insert_with(|| PeerSeries::new(registry, &peer.id)).set(registry, peer);
+                peers
+                    .entry(peer.id.clone())
+                    .or_insert_with(|| SampledPeer::new(registry, &peer.id))
+                    .set(registry, peer);
             }
         }
     }
 }
 
 /// The handles of one peer.
-struct PeerSeries {
+struct SampledPeer {
     addr: String,
     in_flight: Gauge,
     rtt: Gauge,
@@ -195,7 +198,7 @@ struct PeerSeries {
     congestion: Rising,
 }
 
-impl PeerSeries {
+impl SampledPeer {
     fn new(registry: &Registry, id: &str) -> Self {
         let rising = |family| Rising { counter: registry.counter(family, &[("peer", id)]), seen: 0 };
         Self {

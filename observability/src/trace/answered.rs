@@ -83,11 +83,11 @@ pub(super) enum Found {
 pub(super) struct Answered {
     // By trace, as the caller may ask for it on any connection. Held for some nanoseconds by threads whose requests belong
     // to different traces; to search a shard takes some microseconds, and is rare.
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<AnsweredShard>; SHARDS],
 }
 
 #[derive(Default)]
-struct Shard {
+struct AnsweredShard {
     requests: VecDeque<AnsweredRequest>,
     awaited: VecDeque<(u128, Instant)>,
 }
@@ -100,11 +100,12 @@ impl Answered {
     /// What they take, in bytes; most have one leg or none.
     pub(super) fn bytes(&self) -> u64 {
         let each = size_of::<AnsweredRequest>() + size_of::<LegRecord>();
-        let requests = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).requests.capacity();
+        let requests =
+            |shard: &Mutex<AnsweredShard>| shard.lock().unwrap_or_else(PoisonError::into_inner).requests.capacity();
         (self.shards.iter().map(requests).sum::<usize>() * each) as u64
     }
 
-    fn with<T>(&self, trace: u128, work: impl FnOnce(&mut Shard) -> T) -> T {
+    fn with<T>(&self, trace: u128, work: impl FnOnce(&mut AnsweredShard) -> T) -> T {
         // Ids are random in all their bits. A poisoned lock still guards whole requests.
         work(&mut self.shards[(trace % SHARDS as u128) as usize].lock().unwrap_or_else(PoisonError::into_inner))
     }

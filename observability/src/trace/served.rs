@@ -27,11 +27,11 @@ const FURTHER: usize = 256;
 pub(super) struct Served {
     // By trace, not by thread: a trace may be asked for on any connection. Held for some nanoseconds by threads whose
     // requests belong to different traces.
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<ServedShard>; SHARDS],
 }
 
 #[derive(Default)]
-struct Shard {
+struct ServedShard {
     records: VecDeque<ServeRecord>,
     /// With the moment of the newest record when it was asked for.
     awaited: VecDeque<(u128, Monotonic)>,
@@ -44,11 +44,12 @@ impl Served {
 
     /// What they take, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        let records = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).records.capacity();
+        let records =
+            |shard: &Mutex<ServedShard>| shard.lock().unwrap_or_else(PoisonError::into_inner).records.capacity();
         (self.shards.iter().map(records).sum::<usize>() * size_of::<ServeRecord>()) as u64
     }
 
-    fn with<T>(&self, trace: u128, work: impl FnOnce(&mut Shard) -> T) -> T {
+    fn with<T>(&self, trace: u128, work: impl FnOnce(&mut ServedShard) -> T) -> T {
         // Ids are random in all their bits. A poisoned lock still guards whole records.
         work(&mut self.shards[(trace % SHARDS as u128) as usize].lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -95,7 +96,7 @@ impl Served {
     }
 }
 
-impl Shard {
+impl ServedShard {
     fn is_awaited(&mut self, trace: u128, now: Monotonic) -> bool {
         while self.awaited.front().is_some_and(|(_, since)| now.since(*since) > AWAITED_FOR) {
             self.awaited.pop_front();

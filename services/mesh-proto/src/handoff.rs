@@ -116,17 +116,17 @@ pub struct PeerHints {
 #[derive(Debug)]
 pub struct Hints {
     limits: HintLimits,
-    queues: BTreeMap<NodeId, Queue>,
+    queues: BTreeMap<NodeId, HandoffQueue>,
     totals: HintStats,
-    discarded: Vec<Queue>,
+    discarded: Vec<HandoffQueue>,
 }
 
 /// Queues that were given up and take a while to free.
 #[derive(Debug)]
-pub struct DiscardedHints(#[expect(dead_code, reason = "held only to be dropped")] Vec<Queue>);
+pub struct DiscardedHints(#[expect(dead_code, reason = "held only to be dropped")] Vec<HandoffQueue>);
 
 #[derive(Debug, Default)]
-struct Queue {
+struct HandoffQueue {
     /// By key, for coalescing: where in `hints`.
     places: HashMap<Bytes, u64>,
     /// In the order they came.
@@ -179,7 +179,7 @@ impl Hints {
     /// Drops the queues whose oldest hint is too old.
     pub fn handle_time(&mut self, now: Monotonic) -> Vec<DroppedQueue> {
         let age_max = self.limits.age_max;
-        let is_old = |queue: &Queue| queue.oldest_age(now) > age_max;
+        let is_old = |queue: &HandoffQueue| queue.oldest_age(now) > age_max;
         let old: Vec<NodeId> = self.queues.iter().filter(|(_, queue)| is_old(queue)).map(|(peer, _)| *peer).collect();
         old.into_iter().map(|peer| self.drop_queue(peer, HintDrop::Age)).collect()
     }
@@ -266,7 +266,7 @@ impl Hints {
     /// What is queued, by peer. A peer that ever had a hint is listed until it is no member any more.
     #[must_use]
     pub fn by_peer(&self, now: Monotonic) -> Vec<PeerHints> {
-        let view = |(peer, queue): (&NodeId, &Queue)| PeerHints {
+        let view = |(peer, queue): (&NodeId, &HandoffQueue)| PeerHints {
             peer: *peer,
             queued: queue.hints.len() as u64,
             queued_bytes: queue.bytes,
@@ -287,7 +287,10 @@ impl Hints {
     fn drop_queue(&mut self, peer: NodeId, reason: HintDrop) -> DroppedQueue {
         let queue = self.queues.entry(peer).or_default();
         // Hints under way may still be delivered; their verdicts find nothing and change nothing.
-        let dropped = std::mem::replace(queue, Queue { needs_full_sync: true, next: queue.next, ..Queue::default() });
+        let dropped = std::mem::replace(
+            queue,
+            HandoffQueue { needs_full_sync: true, next: queue.next, ..HandoffQueue::default() },
+        );
         let hints = dropped.hints.len() as u64;
         let bytes = dropped.bytes;
         self.discarded.push(dropped);
@@ -319,7 +322,7 @@ const NO_TOTALS: HintStats = HintStats {
     dropped_full_sync: 0,
 };
 
-impl Queue {
+impl HandoffQueue {
     fn insert(&mut self, record: Record, since: Monotonic) {
         let place = self.next;
         self.next += 1;

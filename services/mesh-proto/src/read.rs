@@ -107,7 +107,7 @@ pub enum ReadOutcome {
 pub struct Read {
     config: ReadConfig,
     started: Monotonic,
-    legs: ArrayVec<Leg, { ReplicationFactor::MAX }>,
+    legs: ArrayVec<ReadLeg, { ReplicationFactor::MAX }>,
     /// Owners before this one have been asked.
     next: usize,
     deadline: Monotonic,
@@ -132,15 +132,15 @@ pub struct Read {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Leg {
-    state: LegState,
+struct ReadLeg {
+    state: ReadLegState,
     record: LegRecord,
 }
 
 const _: () = assert!(ReplicationFactor::MAX <= LEGS_MAX, "a record for each leg");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LegState {
+enum ReadLegState {
     Unsent,
     /// Given up at this moment.
     InFlight(Monotonic),
@@ -166,7 +166,8 @@ impl Read {
     /// `WrongRing`).
     #[must_use]
     pub fn new(config: ReadConfig, owners: &[NodeId], local: Option<ReadAnswer>, now: Monotonic) -> Self {
-        let unsent = |peer: &NodeId| Leg { state: LegState::Unsent, record: LegRecord::sent(*peer, Duration::ZERO) };
+        let unsent =
+            |peer: &NodeId| ReadLeg { state: ReadLegState::Unsent, record: LegRecord::sent(*peer, Duration::ZERO) };
         let mut read = Self {
             config,
             started: now,
@@ -266,9 +267,9 @@ impl Read {
     /// Marks a leg as answered or failed; whether it was in flight.
     fn settle(&mut self, now: Monotonic, leg: usize, outcome: LegOutcome) -> bool {
         let Some(leg) = self.legs.get_mut(leg) else { return false };
-        let was_open = matches!(leg.state, LegState::InFlight(_) | LegState::Overdue);
+        let was_open = matches!(leg.state, ReadLegState::InFlight(_) | ReadLegState::Overdue);
         if was_open {
-            leg.state = LegState::Settled;
+            leg.state = ReadLegState::Settled;
             (leg.record.outcome, leg.record.ended) = (outcome, now.since(self.started));
         }
         was_open
@@ -354,13 +355,13 @@ impl Read {
     }
 
     fn active(&self) -> usize {
-        self.legs.iter().filter(|leg| matches!(leg.state, LegState::InFlight(_))).count()
+        self.legs.iter().filter(|leg| matches!(leg.state, ReadLegState::InFlight(_))).count()
     }
 
     fn give_up_overdue(&mut self, now: Monotonic) {
         for leg in &mut self.legs {
-            if matches!(leg.state, LegState::InFlight(until) if now >= until) {
-                leg.state = LegState::Overdue;
+            if matches!(leg.state, ReadLegState::InFlight(until) if now >= until) {
+                leg.state = ReadLegState::Overdue;
             }
         }
     }
@@ -368,7 +369,7 @@ impl Read {
     fn send(&mut self, now: Monotonic, hedged: bool) -> ReadStep {
         let index = self.next;
         let leg = &mut self.legs[index];
-        leg.state = LegState::InFlight(now + self.config.per_try);
+        leg.state = ReadLegState::InFlight(now + self.config.per_try);
         leg.record = LegRecord { hedged, ..LegRecord::sent(leg.record.peer, now.since(self.started)) };
         self.next += 1;
         self.has_hedged |= hedged;
@@ -406,13 +407,13 @@ impl Read {
     /// without it.
     fn nothing_to_wait_for(&self) -> bool {
         let has_result = self.wrong_ring || (self.is_overtaken() && self.usable >= self.config.answers_needed);
-        has_result || self.legs.iter().all(|leg| leg.state == LegState::Settled)
+        has_result || self.legs.iter().all(|leg| leg.state == ReadLegState::Settled)
     }
 
     /// The next moment at which waiting alone changes something.
     fn wake_at(&self, may_hedge: bool) -> Monotonic {
         let given_up = self.legs.iter().filter_map(|leg| match leg.state {
-            LegState::InFlight(until) => Some(until),
+            ReadLegState::InFlight(until) => Some(until),
             _ => None,
         });
         let late = self.enough_at.map(|enough_at| enough_at + self.config.hedge_delay);

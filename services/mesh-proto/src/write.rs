@@ -115,7 +115,7 @@ pub struct Write {
     /// How many of them have to be in sync.
     confirmations: usize,
     started: Monotonic,
-    legs: ArrayVec<Leg, { ReplicationFactor::MAX }>,
+    legs: ArrayVec<WriteLeg, { ReplicationFactor::MAX }>,
     own: OwnLeg,
     newest: Option<Version>,
     wrong_ring: bool,
@@ -124,8 +124,8 @@ pub struct Write {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Leg {
-    state: LegState,
+struct WriteLeg {
+    state: WriteLegState,
     record: LegRecord,
     /// Whether its owner may lack the write and has not been reported yet.
     is_missed: bool,
@@ -143,7 +143,7 @@ enum OwnLeg {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LegState {
+enum WriteLegState {
     InFlight,
     /// An owner in sync has applied it, or in round 2 holds something newer.
     Held,
@@ -166,8 +166,11 @@ impl Write {
     pub fn new(config: WriteConfig, owners: &[NodeId], started: Monotonic, now: Monotonic) -> Self {
         assert!(owners.len() <= ReplicationFactor::MAX, "{} owners, more than replicas can be", owners.len());
         let at = now.since(started);
-        let sent =
-            |peer: &NodeId| Leg { state: LegState::InFlight, record: LegRecord::sent(*peer, at), is_missed: false };
+        let sent = |peer: &NodeId| WriteLeg {
+            state: WriteLegState::InFlight,
+            record: LegRecord::sent(*peer, at),
+            is_missed: false,
+        };
         let mut write = Self {
             round: config.round,
             concern: config.concern.get() - usize::from(Mutant::AckTooEarly.is_planted()),
@@ -237,10 +240,10 @@ impl Write {
         let state = self.state_after(answer);
         let ended = now.since(self.started);
         let Some(leg) = self.legs.get_mut(leg) else { return };
-        if !matches!(leg.state, LegState::InFlight | LegState::Unknown) {
+        if !matches!(leg.state, WriteLegState::InFlight | WriteLegState::Unknown) {
             return;
         }
-        let is_ack = matches!(state, LegState::Held | LegState::HeldUnconfirmed);
+        let is_ack = matches!(state, WriteLegState::Held | WriteLegState::HeldUnconfirmed);
         leg.state = state;
         leg.record.outcome = if is_ack { LegOutcome::Won } else { LegOutcome::Failed };
         leg.record.ended = ended;
@@ -266,17 +269,17 @@ impl Write {
         self.fail(now, leg, failure);
         if let Some(leg) = self.legs.get_mut(leg) {
             leg.is_missed |=
-                matches!(leg.state, LegState::Failed | LegState::Unknown) || Mutant::HintIsAck.is_planted();
+                matches!(leg.state, WriteLegState::Failed | WriteLegState::Unknown) || Mutant::HintIsAck.is_planted();
         }
         self.give_up_own(now);
     }
 
     fn fail(&mut self, now: Monotonic, leg: usize, failure: LegFailure) {
         let ended = now.since(self.started);
-        let Some(leg) = self.legs.get_mut(leg).filter(|leg| leg.state == LegState::InFlight) else { return };
+        let Some(leg) = self.legs.get_mut(leg).filter(|leg| leg.state == WriteLegState::InFlight) else { return };
         leg.state = match failure {
-            LegFailure::NotSent => LegState::Failed,
-            LegFailure::Disconnected | LegFailure::TimedOut => LegState::Unknown,
+            LegFailure::NotSent => WriteLegState::Failed,
+            LegFailure::Disconnected | LegFailure::TimedOut => WriteLegState::Unknown,
         };
         (leg.record.outcome, leg.record.ended) = (failure.outcome(), ended);
     }
@@ -284,30 +287,30 @@ impl Write {
     /// If no other owner has taken the write, nor is to be heard from any more, this node does not take it either.
     fn give_up_own(&mut self, now: Monotonic) {
         if let OwnLeg::Waits(own) = self.own
-            && self.count(LegState::InFlight) == 1
+            && self.count(WriteLegState::InFlight) == 1
         {
             self.own = OwnLeg::Free;
             self.fail(now, own, LegFailure::NotSent);
         }
     }
 
-    fn state_after(&self, answer: &WriteAnswer) -> LegState {
+    fn state_after(&self, answer: &WriteAnswer) -> WriteLegState {
         let counts = self.round == Round::Second || Mutant::StaleCountsInRoundOne.is_planted();
         match answer {
-            WriteAnswer::Applied => LegState::Held,
-            WriteAnswer::AppliedUnconfirmed if Mutant::UnconfirmedCounts.is_planted() => LegState::Held,
-            WriteAnswer::AppliedUnconfirmed => LegState::HeldUnconfirmed,
-            WriteAnswer::Stale { in_sync: true, .. } if counts => LegState::Held,
-            WriteAnswer::Stale { in_sync: false, .. } if counts => LegState::HeldUnconfirmed,
+            WriteAnswer::Applied => WriteLegState::Held,
+            WriteAnswer::AppliedUnconfirmed if Mutant::UnconfirmedCounts.is_planted() => WriteLegState::Held,
+            WriteAnswer::AppliedUnconfirmed => WriteLegState::HeldUnconfirmed,
+            WriteAnswer::Stale { in_sync: true, .. } if counts => WriteLegState::Held,
+            WriteAnswer::Stale { in_sync: false, .. } if counts => WriteLegState::HeldUnconfirmed,
             WriteAnswer::Stale { in_sync: false, .. } if !Mutant::StaleOutOfSyncCounts.is_planted() => {
-                LegState::TurnedDown
+                WriteLegState::TurnedDown
             }
-            WriteAnswer::Stale { .. } => LegState::Stale,
+            WriteAnswer::Stale { .. } => WriteLegState::Stale,
             // Such an owner holds nothing of the key, so it is no acknowledgement in either round.
             WriteAnswer::Collected { .. }
             | WriteAnswer::Drift { .. }
             | WriteAnswer::TooLarge
-            | WriteAnswer::WrongRing(_) => LegState::TurnedDown,
+            | WriteAnswer::WrongRing(_) => WriteLegState::TurnedDown,
         }
     }
 
@@ -337,20 +340,24 @@ impl Write {
     /// How many owners certainly have it, or in round 2 something newer, also after `Done`.
     #[must_use]
     pub fn acks(&self) -> usize {
-        self.count(LegState::Held) + self.count(LegState::HeldUnconfirmed)
+        self.count(WriteLegState::Held) + self.count(WriteLegState::HeldUnconfirmed)
     }
 
     /// Whether any owner has applied it, or may have.
     #[must_use]
     pub fn may_be_written(&self) -> bool {
-        self.legs.iter().any(|leg| !matches!(leg.state, LegState::Stale | LegState::TurnedDown | LegState::Failed))
+        self.legs
+            .iter()
+            .any(|leg| !matches!(leg.state, WriteLegState::Stale | WriteLegState::TurnedDown | WriteLegState::Failed))
     }
 
     /// Whether all owners that have answered are in sync and compared the write with what they hold, and none has failed. If that is
     /// so in all its rounds, a write ends in the second at the latest.
     #[must_use]
     pub fn is_orderly(&self) -> bool {
-        self.legs.iter().all(|leg| matches!(leg.state, LegState::InFlight | LegState::Held | LegState::Stale))
+        self.legs
+            .iter()
+            .all(|leg| matches!(leg.state, WriteLegState::InFlight | WriteLegState::Held | WriteLegState::Stale))
     }
 
     /// Why owners turned the write down, as far as that can be mended by the caller.
@@ -377,8 +384,8 @@ impl Write {
     }
 
     fn decide(&self) -> Option<WriteOutcome> {
-        let (acks, confirmed) = (self.acks(), self.count(LegState::Held));
-        let in_flight = self.count(LegState::InFlight);
+        let (acks, confirmed) = (self.acks(), self.count(WriteLegState::Held));
+        let in_flight = self.count(WriteLegState::InFlight);
         if acks >= self.concern && confirmed >= self.confirmations {
             return Some(WriteOutcome::Acknowledged);
         }
@@ -398,7 +405,7 @@ impl Write {
         if acks >= self.concern {
             return Some(WriteOutcome::Unconfirmed);
         }
-        if acks > 0 || self.count(LegState::Unknown) > 0 {
+        if acks > 0 || self.count(WriteLegState::Unknown) > 0 {
             return Some(WriteOutcome::Indeterminate { acks });
         }
         // Nobody has it so far, but a leg in flight may yet: only its answer, or the time-out, tells "certainly not"
@@ -418,10 +425,10 @@ impl Write {
 
     /// How many owners in sync have compared the write with what they hold.
     fn seen(&self) -> usize {
-        self.count(LegState::Held) + self.count(LegState::Stale)
+        self.count(WriteLegState::Held) + self.count(WriteLegState::Stale)
     }
 
-    fn count(&self, wanted: LegState) -> usize {
+    fn count(&self, wanted: WriteLegState) -> usize {
         self.legs.iter().filter(|leg| leg.state == wanted).count()
     }
 }

@@ -25,10 +25,10 @@ const HOLD: Duration = Duration::from_millis(100);
 
 /// What a connection's stream has to know of the request that came out of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Exchange(Arc<Flags>);
+pub(crate) struct Exchange(Arc<ExchangeFlags>);
 
 #[derive(Debug, Default)]
-struct Flags {
+struct ExchangeFlags {
     holds_back: AtomicBool,
     is_answering: AtomicBool,
     has_ended: AtomicBool,

@@ -9,7 +9,7 @@ use super::sampler::OpSample;
 use crate::{
     Counter, Op, OutcomeClass, Phase, Snapshot, Violation,
     report::numbers::{cell, grouped, percent},
-    stats::Distribution,
+    stats::LatencyHistogram,
 };
 
 /// A time of the load. With PROGRESS=ndjson it is printed as it is: times are in seconds and milliseconds, counts are those of this
@@ -51,7 +51,7 @@ pub(crate) struct Interval {
 
 /// Where an interval begins or ends.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mark {
+pub(crate) struct IntervalMark {
     pub(crate) counted: Snapshot,
     /// After the load began.
     pub(crate) at: Duration,
@@ -59,13 +59,13 @@ pub(crate) struct Mark {
 
 impl Interval {
     /// What happened from one time to another.
-    pub(crate) fn between(from: &Mark, to: &Mark, phase: Phase, faults: Vec<String>) -> Self {
+    pub(crate) fn between(from: &IntervalMark, to: &IntervalMark, phase: Phase, faults: Vec<String>) -> Self {
         let (before, now) = (&from.counted, &to.counted);
-        let (mut all, mut all_service) = (Distribution::default(), Distribution::default());
+        let (mut all, mut all_service) = (LatencyHistogram::default(), LatencyHistogram::default());
         let (mut response, mut service) = (Vec::new(), Vec::new());
         let mut outcomes = [0; OutcomeClass::ALL.len()];
         for op in Op::ALL {
-            let mut of_op = Distribution::default();
+            let mut of_op = LatencyHistogram::default();
             for outcome in OutcomeClass::ALL {
                 let since = now.response_since(before, op, outcome);
                 outcomes[outcome as usize] += since.count();
@@ -81,7 +81,7 @@ impl Interval {
         let violations = |snapshot: &Snapshot| -> u64 {
             Violation::ALL.into_iter().map(|violation| snapshot.violations(violation)).sum()
         };
-        let ms = |of: &Distribution, percent| of.percentile(percent).as_secs_f64() * 1e3;
+        let ms = |of: &LatencyHistogram, percent| of.percentile(percent).as_secs_f64() * 1e3;
         let ops = rise(Counter::Ops);
         let errors = rise(Counter::Errors);
         Self {
@@ -158,13 +158,13 @@ mod tests {
             live[0].add(Counter::Ops);
         };
         did(Op::Get, OutcomeClass::Local, 900);
-        let from = Mark { counted: Snapshot::of(&live), at: Duration::from_secs(1) };
+        let from = IntervalMark { counted: Snapshot::of(&live), at: Duration::from_secs(1) };
         (0..98).for_each(|_| did(Op::Get, OutcomeClass::Local, 2));
         did(Op::Get, OutcomeClass::Miss, 2);
         did(Op::Set, OutcomeClass::Error, 40);
         did(Op::Set, OutcomeClass::Error, 40);
         live[0].add(Counter::Errors);
-        let to = Mark { counted: Snapshot::of(&live), at: Duration::from_secs(2) };
+        let to = IntervalMark { counted: Snapshot::of(&live), at: Duration::from_secs(2) };
         let found = Interval::between(&from, &to, Phase::Steady, Vec::new());
         assert_eq!((found.ops, found.errors, found.outcome_unknown, found.misses), (101, 1, 1, 1));
         assert_eq!(found.row().split_whitespace().collect::<Vec<_>>()[..2], ["2", "101"]);

@@ -24,7 +24,7 @@ mod weights;
 mod worker;
 
 #[cfg(test)]
-pub(crate) use self::interval::Mark;
+pub(crate) use self::interval::IntervalMark;
 #[cfg(feature = "alone")]
 pub(crate) use self::schedule::Pacer;
 pub(crate) use self::{

@@ -14,7 +14,7 @@ use settings::fitted;
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    interval::{Interval, Mark},
+    interval::{Interval, IntervalMark},
     run::Run,
     sampler::{SAMPLE_EVERY, Sampler},
     shown::Progress,
@@ -35,9 +35,9 @@ const SAMPLES_PER_ROW: usize = 2;
 const ROWS_PER_HEADING: usize = 20;
 
 /// What is being shown, for everything that is printed meanwhile. A lock, taken for a line at a time.
-static SHOWN: Mutex<Shown> = Mutex::new(Shown::Nothing);
+static SHOWN: Mutex<OnTerminal> = Mutex::new(OnTerminal::Nothing);
 
-enum Shown {
+enum OnTerminal {
     Nothing,
     Bar(ProgressBar),
     View(Arc<live::Shared>),
@@ -86,9 +86,9 @@ pub(crate) fn emit(object: &impl Serialize) {
 
 fn print(text: &str, write: impl FnOnce()) {
     match &*SHOWN.lock() {
-        Shown::Bar(bar) => bar.suspend(write),
-        Shown::View(view) => view.set(|model| model.print(text)),
-        Shown::Nothing => write(),
+        OnTerminal::Bar(bar) => bar.suspend(write),
+        OnTerminal::View(view) => view.set(|model| model.print(text)),
+        OnTerminal::Nothing => write(),
     }
 }
 
@@ -101,7 +101,7 @@ impl View {
         let wanted = Progress::shown() == Progress::Live && !plan.shown.compat;
         let view = wanted.then(|| LiveView::open(Model::new(plan)).ok()).flatten();
         if let Some(view) = &view {
-            *SHOWN.lock() = Shown::View(view.shared());
+            *SHOWN.lock() = OnTerminal::View(view.shared());
         }
         Self(view)
     }
@@ -110,20 +110,20 @@ impl View {
 impl Drop for View {
     fn drop(&mut self) {
         let Some(view) = self.0.take() else { return };
-        *SHOWN.lock() = Shown::Nothing;
+        *SHOWN.lock() = OnTerminal::Nothing;
         view.close().iter().for_each(|line| show(line));
     }
 }
 
 /// Sets what the live view shows, if there is one.
 fn set_view(change: impl FnOnce(&mut Model)) {
-    if let Shown::View(view) = &*SHOWN.lock() {
+    if let OnTerminal::View(view) = &*SHOWN.lock() {
         view.set(change);
     }
 }
 
 fn has_view() -> bool {
-    matches!(&*SHOWN.lock(), Shown::View(_))
+    matches!(&*SHOWN.lock(), OnTerminal::View(_))
 }
 
 /// A stage's bar, and where lines go around it; or its place in the live view.
@@ -150,7 +150,7 @@ impl Console {
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
-        *SHOWN.lock() = Shown::Bar(bar.clone());
+        *SHOWN.lock() = OnTerminal::Bar(bar.clone());
         Self { bar, began }
     }
 
@@ -164,8 +164,8 @@ impl Console {
         let mut shown = SHOWN.lock();
         self.bar.finish_and_clear();
         match &*shown {
-            Shown::View(view) => view.set(|model| model.begin(Stage::Rest, 0)),
-            _ => *shown = Shown::Nothing,
+            OnTerminal::View(view) => view.set(|model| model.begin(Stage::Rest, 0)),
+            _ => *shown = OnTerminal::Nothing,
         }
     }
 }
@@ -215,7 +215,7 @@ pub(crate) async fn show_load(
     let mut ticker = tokio::time::interval(SAMPLE_EVERY);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker.tick().await;
-    let begins = Mark { counted: Snapshot::of(&run.live), at: run.load_elapsed() };
+    let begins = IntervalMark { counted: Snapshot::of(&run.live), at: run.load_elapsed() };
     *rows.borrow_mut() = Rows { from: begins.clone(), shown: 0 };
     let mut line = begins;
     for tick in 1.. {
@@ -234,7 +234,7 @@ pub(crate) async fn show_load(
 }
 
 /// Takes a sample, and shows how far the load has come.
-fn sample(run: &Run, console: &Console, sampler: &RefCell<Sampler>) -> Mark {
+fn sample(run: &Run, console: &Console, sampler: &RefCell<Sampler>) -> IntervalMark {
     let at = run.load_elapsed();
     let mut sampler = sampler.borrow_mut();
     let sample = sampler.take(&run.live, at);
@@ -251,20 +251,20 @@ fn sample(run: &Run, console: &Console, sampler: &RefCell<Sampler>) -> Mark {
             counted.get(Counter::Errors)
         ),
     );
-    Mark { counted, at }
+    IntervalMark { counted, at }
 }
 
 /// What is shown of the load, in rows or objects or by the live view.
 #[derive(Default)]
 pub(crate) struct Rows {
     /// Where the next one begins.
-    from: Mark,
+    from: IntervalMark,
     shown: usize,
 }
 
 impl Rows {
     /// Shows what has happened since the last one.
-    fn show(&mut self, run: &Run, faults: &[FaultRecord], now: &Mark) {
+    fn show(&mut self, run: &Run, faults: &[FaultRecord], now: &IntervalMark) {
         let interval = Interval::between(&self.from, now, run.phase.get(), FaultRecord::in_force(faults));
         self.from = now.clone();
         emit(&interval);
@@ -283,7 +283,7 @@ impl Rows {
 
     /// The same at the end of the load, unless that is too short a time to give a rate.
     pub(crate) fn finish(&mut self, run: &Run, faults: &[FaultRecord]) {
-        let now = Mark { counted: Snapshot::of(&run.live), at: run.load_elapsed() };
+        let now = IntervalMark { counted: Snapshot::of(&run.live), at: run.load_elapsed() };
         if now.at.saturating_sub(self.from.at) >= SAMPLE_EVERY / 2 {
             self.show(run, faults, &now);
         }
@@ -291,7 +291,7 @@ impl Rows {
 }
 
 /// The line that scripts look for.
-fn line_of(before: &Mark, now: &Mark) -> String {
+fn line_of(before: &IntervalMark, now: &IntervalMark) -> String {
     let (then, counted) = (&before.counted, &now.counted);
     let rate = (counted.get(Counter::Ops) - then.get(Counter::Ops)) as f64 / (now.at - before.at).as_secs_f64();
     format!(

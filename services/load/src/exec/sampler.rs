@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{Counter, Live, Op, OutcomeClass, Snapshot, results::Intervals, stats::Distribution};
+use crate::{Counter, Live, Op, OutcomeClass, Snapshot, results::Intervals, stats::LatencyHistogram};
 
 /// How often the run is sampled.
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ impl Sampler {
     /// Samples what these threads have done since the last time, `at` after the load began.
     pub(crate) fn take(&mut self, live: &[Live], at: Duration) -> &Sample {
         let now = Snapshot::of(live);
-        let mut ops: [Distribution; Op::ALL.len()] = Default::default();
+        let mut ops: [LatencyHistogram; Op::ALL.len()] = Default::default();
         for op in Op::ALL {
             for outcome in OutcomeClass::ALL {
                 let since = now.response_since(&self.before, op, outcome);
@@ -98,8 +98,8 @@ impl Sampler {
 
 impl Sample {
     /// The operations that ended between two times after the load began.
-    pub(crate) fn of(ops: &[Distribution; Op::ALL.len()], errors: u64, from: Duration, to: Duration) -> Self {
-        let mut all = Distribution::default();
+    pub(crate) fn of(ops: &[LatencyHistogram; Op::ALL.len()], errors: u64, from: Duration, to: Duration) -> Self {
+        let mut all = LatencyHistogram::default();
         ops.iter().for_each(|of_op| all.merge(of_op));
         Self {
             at_s: to.as_secs_f64(),
@@ -113,7 +113,7 @@ impl Sample {
 }
 
 impl OpSample {
-    pub(super) fn of(op: Op, all: &Distribution) -> Option<Self> {
+    pub(super) fn of(op: Op, all: &LatencyHistogram) -> Option<Self> {
         (all.count() > 0).then(|| Self {
             op,
             count: all.count(),
@@ -126,7 +126,7 @@ impl OpSample {
     }
 }
 
-fn ms(distribution: &Distribution, percent: f64) -> f64 {
+fn ms(distribution: &LatencyHistogram, percent: f64) -> f64 {
     distribution.percentile(percent).as_secs_f64() * 1e3
 }
 

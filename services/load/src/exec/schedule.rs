@@ -21,14 +21,14 @@ use super::run::Run;
 
 /// One thread's schedule.
 #[derive(Debug)]
-pub(crate) enum Schedule {
+pub(crate) enum ThreadSchedule {
     /// As soon as the one before has ended.
     Closed,
     /// At fixed times.
     Open(Pacer),
 }
 
-impl Schedule {
+impl ThreadSchedule {
     /// The schedule of one of `threads` threads that together make `rate` operations per second, or a closed loop.
     #[must_use]
     pub(crate) fn new(rate: Option<f64>, threads: usize) -> Self {

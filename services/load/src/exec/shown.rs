@@ -29,7 +29,7 @@ pub enum Progress {
 
 /// What is known of the place that output goes to.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Output {
     stdout: bool,
     stderr: bool,
     /// It can be drawn on: it is no dumb terminal, and no log of a build.
@@ -45,7 +45,7 @@ impl Progress {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let is_dumb = set("TERM").is_none_or(|term| term == "dumb");
         let is_build = set("CI").is_some_and(|ci| !matches!(ci.as_str(), "0" | "false" | "no" | "off"));
-        let place = Place {
+        let place = Output {
             stdout: io::stdout().is_terminal(),
             stderr: io::stderr().is_terminal(),
             draws: !is_plain && !is_dumb && !is_build,
@@ -54,7 +54,7 @@ impl Progress {
         SHOWS.store(self.at(place) as u8, Ordering::Relaxed);
     }
 
-    const fn at(self, place: Place) -> Self {
+    const fn at(self, place: Output) -> Self {
         match self {
             Self::Auto if place.stdout && place.stderr && place.draws => Self::Live,
             Self::Auto => Self::Plain,
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_drawn_on_only_if_all_output_goes_to_it() {
-        let at = |progress: Progress, stdout, stderr, draws| progress.at(Place { stdout, stderr, draws });
+        let at = |progress: Progress, stdout, stderr, draws| progress.at(Output { stdout, stderr, draws });
         assert_eq!(at(Progress::Auto, true, true, true), Progress::Live);
         assert_eq!(at(Progress::Auto, true, true, false), Progress::Plain, "dumb, CI or --plain");
         assert_eq!(at(Progress::Auto, false, true, true), Progress::Plain, "a pipe with a terminal beside it");

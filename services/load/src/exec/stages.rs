@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     progress::complain,
     run::Run,
-    schedule::Schedule,
+    schedule::ThreadSchedule,
     sweep::{leave_out, sweep_key},
     worker::{Thread, Worker},
 };
@@ -27,7 +27,7 @@ const SWEEP_CONCURRENCY: usize = 32;
 
 /// What all threads do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+enum ThreadStage {
     Connect,
     Prefill,
     /// A search makes several loads, one after the other.
@@ -38,14 +38,14 @@ enum Stage {
 
 /// A thread has ended a stage, and this is what it measured in it.
 struct Done {
-    stage: Stage,
+    stage: ThreadStage,
     /// Nothing if what it measures goes on.
     recorder: Option<Box<Recorder>>,
 }
 
 /// The load threads.
 pub(crate) struct Stages {
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<ThreadStage>,
     done: mpsc::UnboundedReceiver<Result<Done, String>>,
     threads: Vec<JoinHandle<Recorder>>,
     nodes: usize,
@@ -66,7 +66,7 @@ impl Stages {
         reason = "each thread sends one message per stage, and there are a few dozen at most"
     )]
     pub(crate) async fn start<C: Client>(run: &Arc<Run>, clients: Vec<C>) -> Result<Self, String> {
-        let (stage, stages) = watch::channel(Stage::Connect);
+        let (stage, stages) = watch::channel(ThreadStage::Connect);
         let (report, done) = mpsc::unbounded_channel();
         let mut threads = Vec::new();
         for (index, client) in clients.into_iter().enumerate() {
@@ -78,19 +78,19 @@ impl Stages {
         let nodes = run.plan.targets.len();
         let (load, before) = (Recorder::new(nodes), Recorder::new(nodes));
         let mut started = Self { stage, done, threads, nodes, loads: 0, load, before };
-        started.wait(Stage::Connect).await?;
+        started.wait(ThreadStage::Connect).await?;
         Ok(started)
     }
 
     /// Writes every key once.
     pub(crate) async fn prefill(&mut self) -> Result<(), String> {
-        self.go(Stage::Prefill).await
+        self.go(ThreadStage::Prefill).await
     }
 
     /// Makes load until it, or a step of it, ends.
     pub(crate) async fn load(&mut self) -> Result<(), String> {
         self.loads += 1;
-        self.go(Stage::Load(self.loads)).await
+        self.go(ThreadStage::Load(self.loads)).await
     }
 
     /// What the step that has ended measured; another one may begin.
@@ -106,12 +106,12 @@ impl Stages {
 
     /// Reads every key from every node.
     pub(crate) async fn sweep(&mut self) -> Result<(), String> {
-        self.go(Stage::Sweep).await
+        self.go(ThreadStage::Sweep).await
     }
 
     /// Ends all threads and merges what they measured.
     pub(crate) fn finish(mut self) -> Recorder {
-        self.stage.send_replace(Stage::End);
+        self.stage.send_replace(ThreadStage::End);
         self.end_step();
         let mut all = self.before;
         for thread in self.threads {
@@ -127,12 +127,12 @@ impl Stages {
         all
     }
 
-    async fn go(&mut self, stage: Stage) -> Result<(), String> {
+    async fn go(&mut self, stage: ThreadStage) -> Result<(), String> {
         self.stage.send_replace(stage);
         self.wait(stage).await
     }
 
-    async fn wait(&mut self, stage: Stage) -> Result<(), String> {
+    async fn wait(&mut self, stage: ThreadStage) -> Result<(), String> {
         for _ in 0..self.threads.len() {
             match self.done.recv().await {
                 Some(Ok(done)) => {
@@ -151,7 +151,7 @@ fn run_thread<C: Client>(
     run: Arc<Run>,
     index: usize,
     client: C,
-    stages: watch::Receiver<Stage>,
+    stages: watch::Receiver<ThreadStage>,
     report: mpsc::UnboundedSender<Result<Done, String>>,
 ) -> Recorder {
     let nodes = run.plan.targets.len();
@@ -172,7 +172,7 @@ fn run_thread<C: Client>(
 async fn follow<C: Client>(
     thread: Rc<Thread>,
     client: C,
-    mut stages: watch::Receiver<Stage>,
+    mut stages: watch::Receiver<ThreadStage>,
     report: mpsc::UnboundedSender<Result<Done, String>>,
 ) {
     let target = match client.connect().await {
@@ -182,32 +182,32 @@ async fn follow<C: Client>(
             return;
         }
     };
-    let (mut stage, mut end) = (Stage::Connect, stages.clone());
+    let (mut stage, mut end) = (ThreadStage::Connect, stages.clone());
     loop {
         let nodes = thread.run.plan.targets.len();
-        let is_load = matches!(stage, Stage::Load(_));
+        let is_load = matches!(stage, ThreadStage::Load(_));
         let recorder = is_load.then(|| Box::new(thread.recorder.replace(Recorder::new(nodes))));
         let _ = report.send(Ok(Done { stage, recorder }));
         if stages.wait_for(|next| *next > stage).await.is_err() {
             return;
         }
         stage = *stages.borrow();
-        if stage == Stage::End {
+        if stage == ThreadStage::End {
             return;
         }
         let work = async {
             match stage {
                 // The first stage is behind, the last was just looked for.
-                Stage::Connect | Stage::End => {}
-                Stage::Prefill => prefill(&thread, &target).await,
-                Stage::Load(_) => load(&thread, &target).await,
-                Stage::Sweep => sweep(&thread, &target).await,
+                ThreadStage::Connect | ThreadStage::End => {}
+                ThreadStage::Prefill => prefill(&thread, &target).await,
+                ThreadStage::Load(_) => load(&thread, &target).await,
+                ThreadStage::Sweep => sweep(&thread, &target).await,
             }
         };
         tokio::select! {
             () = work => {}
             // Nothing is waited for any more. An error says the same.
-            _ = end.wait_for(|stage| *stage == Stage::End) => return,
+            _ = end.wait_for(|stage| *stage == ThreadStage::End) => return,
         }
     }
 }
@@ -215,9 +215,9 @@ async fn follow<C: Client>(
 async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
     let run = &thread.run;
     let tasks = run.plan.concurrency_of(thread.index);
-    let schedule = Rc::new(Schedule::new(run.rate(), run.plan.threads));
+    let schedule = Rc::new(ThreadSchedule::new(run.rate(), run.plan.threads));
     let driver = async {
-        if let Schedule::Open(pacer) = &*schedule {
+        if let ThreadSchedule::Open(pacer) = &*schedule {
             if let Err(error) = pacer.drive(run).await {
                 complain(&format!("[SCHEDULE] no timer: {error}"));
                 run.stop();

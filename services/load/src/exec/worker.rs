@@ -15,7 +15,7 @@ use super::{
     keys::KeyIndex,
     progress::say,
     run::Run,
-    schedule::Schedule,
+    schedule::ThreadSchedule,
     ttls::lifetime,
     value::write_value,
 };
@@ -134,7 +134,7 @@ impl<T: Target> Worker<T> {
     }
 
     /// Works until the load, or a step of it, ends.
-    pub(crate) async fn run(mut self, schedule: Rc<Schedule>) {
+    pub(crate) async fn run(mut self, schedule: Rc<ThreadSchedule>) {
         let run = Arc::clone(&self.thread.run);
         self.target.begin_load();
         let mut done = 0_u32;

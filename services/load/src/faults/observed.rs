@@ -51,7 +51,7 @@ impl ObservedEvent {
 /// Looks at the nodes, and keeps what it sees.
 #[derive(Debug)]
 pub(crate) struct Observer {
-    watched: Vec<Watched>,
+    watched: Vec<WatchedTarget>,
     members: RefCell<Members>,
     seen: RefCell<Vec<ObservedEvent>>,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Observer {
 impl Observer {
     /// For a run with so many targets.
     pub(crate) fn new(targets: usize) -> Self {
-        let watched = std::iter::repeat_with(Watched::default).take(targets).collect();
+        let watched = std::iter::repeat_with(WatchedTarget::default).take(targets).collect();
         Self { watched, members: RefCell::default(), seen: RefCell::default() }
     }
 
@@ -121,13 +121,13 @@ fn is_ordered(event: &ObservedEvent, faults: &[FaultRecord], now_s: f64) -> bool
 
 /// One target's process and address, as they were seen last.
 #[derive(Debug, Default)]
-struct Watched {
+struct WatchedTarget {
     /// When its process started, in seconds after the load began.
     started_s: Cell<Option<f64>>,
     addresses: RefCell<Vec<String>>,
 }
 
-impl Watched {
+impl WatchedTarget {
     /// Whether another process answers than before.
     async fn look(&self, run: &Run, cluster: &impl Cluster, node: NodeIndex) -> Option<ObservedEvent> {
         let uptime_ms = cluster.stats(node).await.ok()?.own("uptime_ms")?;

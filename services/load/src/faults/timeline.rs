@@ -191,14 +191,14 @@ impl RepeatedFault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ErrorKind, Op, OutcomeClass, stats::Distribution};
+    use crate::{ErrorKind, Op, OutcomeClass, stats::LatencyHistogram};
 
     /// A run of 60 s with an operation each millisecond, in which `slow` seconds have a p99 of 50 ms instead of 2, and `lost` seconds
     /// miss a tenth of the reads.
     fn intervals(slow: std::ops::Range<u64>, lost: std::ops::Range<u64>) -> Intervals {
         let mut intervals = Intervals::default();
         for half in 0..120_u64 {
-            let (mut hits, mut misses) = (Distribution::default(), Distribution::default());
+            let (mut hits, mut misses) = (LatencyHistogram::default(), LatencyHistogram::default());
             for at in 0..500 {
                 let ms = if at % 50 == 0 && slow.contains(&(half / 2)) { 50 } else { 2 };
                 let to = if at % 10 == 1 && lost.contains(&(half / 2)) { &mut misses } else { &mut hits };

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt::Write, time::Duration};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::stats::Distribution;
+use crate::stats::LatencyHistogram;
 
 /// What is wrong with an answer, if anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +209,7 @@ pub struct Integrity {
     /// Values older than one acknowledged before the read began, where that is allowed.
     pub stale: u64,
     /// How old these were.
-    pub stale_age: Distribution,
+    pub stale_age: LatencyHistogram,
     /// Values of another run.
     pub foreign: u64,
     /// Those of them that were newer than a write of this run: another client writes these keys meanwhile.

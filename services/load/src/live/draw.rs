@@ -266,7 +266,7 @@ mod tests {
     use super::*;
     use crate::{
         Counter, Live, Op, OutcomeClass, Phase, Snapshot,
-        exec::{Interval, Mark},
+        exec::{Interval, IntervalMark},
         settings::tests::plan_of,
     };
 
@@ -285,7 +285,7 @@ mod tests {
         let mut model = Model::new(&plan);
         model.begin(Stage::Load, 30_000);
         let live = [Live::default()];
-        let mut from = Mark::default();
+        let mut from = IntervalMark::default();
         for tick in 1..=20_u32 {
             for at in 0..1000 {
                 let ms = if at < 20 { u64::from(tick) } else { 1 };
@@ -299,7 +299,7 @@ mod tests {
                 live[0].add(Counter::Ops);
                 live[0].add(Counter::Errors);
             }
-            let to = Mark { counted: Snapshot::of(&live), at: tick * Duration::from_millis(500) };
+            let to = IntervalMark { counted: Snapshot::of(&live), at: tick * Duration::from_millis(500) };
             model.passed(Interval::between(&from, &to, Phase::InFault, Vec::new()), &to.counted);
             from = to;
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     numbers::{cell, grouped, percent},
-    objectives::{Evidence, judge},
+    objectives::{ObjectiveEvidence, judge},
 };
 use crate::{Op, exec::is_narrow, plan::Plan, stats::Recorder};
 
@@ -130,14 +130,14 @@ impl Step {
         if plan.errors_objective().is_none() && errors_percent > plan.errors_max_percent {
             missed.push(format!("errors: {errors_percent:.3} %, {} % are allowed", plan.errors_max_percent));
         }
-        let evidence = Evidence { recorder, faults: &[], ops_per_s: achieved_ops_per_s, is_enough: true };
+        let evidence = ObjectiveEvidence { recorder, faults: &[], ops_per_s: achieved_ops_per_s, is_enough: true };
         for objective in plan.objectives.as_slice() {
             let judged = judge(objective, &evidence);
             if judged.is_met != Some(true) {
                 missed.push(format!("{}: {}", judged.objective, judged.words));
             }
         }
-        let strict = Evidence { is_enough: false, ..evidence };
+        let strict = ObjectiveEvidence { is_enough: false, ..evidence };
         let uncertain = plan.objectives.as_slice().iter().map(|objective| judge(objective, &strict));
         let uncertain = uncertain.filter(|judged| judged.is_met.is_none());
         let p99 = |op: Op| {
@@ -145,7 +145,7 @@ impl Step {
             (all.count() > 0).then(|| (op, all.percentile(99.0).as_secs_f64() * 1e3))
         };
         let cores = |cpu: Duration| cpu.as_secs_f64() / measured.took.as_secs_f64().max(1e-6);
-        let mut service = crate::stats::Distribution::default();
+        let mut service = crate::stats::LatencyHistogram::default();
         recorder.service.iter().for_each(|op| service.merge(op));
         Self {
             offered_ops_per_s: rate,

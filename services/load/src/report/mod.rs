@@ -37,7 +37,7 @@ use serde::Serialize;
 use self::{
     entries::EntryOutcome,
     max_rate::MaxRate,
-    objectives::{Evidence, JudgedObjective},
+    objectives::{JudgedObjective, ObjectiveEvidence},
     reconcile::Reconciliation,
 };
 use crate::{
@@ -48,7 +48,7 @@ use crate::{
     plan::Plan,
     results::{Machine, Recorded, Versions},
     shard::{Doubts, ShardFile},
-    stats::{Distribution, ErrorSummary, FailedRequest, Recorder, Series, SlowRequest, SweepTally, TraceReport},
+    stats::{ErrorSummary, FailedRequest, LatencyHistogram, Recorder, Series, SlowRequest, SweepTally, TraceReport},
 };
 
 /// A finished run.
@@ -284,10 +284,10 @@ impl Report {
     pub(crate) fn new(plan: &Plan, recorder: &Recorder, mut observed: Observed) -> Self {
         let totals = totals(recorder, observed.load_time.as_secs_f64());
         let (ids, evicted) = (observed.ids.clone(), observed.evicted());
-        let ms = |distribution: &Distribution, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
+        let ms = |distribution: &LatencyHistogram, percent| distribution.percentile(percent).as_secs_f64() * 1e3;
         let faults = completed(std::mem::take(&mut observed.faults), &observed.recorded.intervals, &recorder.errors);
         let begun_s: Vec<_> = faults.iter().filter_map(|fault| fault.begun_at_s).collect();
-        let evidence = Evidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
+        let evidence = ObjectiveEvidence { recorder, faults: &faults, ops_per_s: totals.ops_per_s, is_enough: false };
         // Those of a search are for each of its steps.
         let objectives = plan.objectives.as_slice().iter().filter(|_| !plan.find_max);
         let objectives = objectives.map(|objective| objectives::judge(objective, &evidence)).collect();
@@ -440,7 +440,7 @@ fn rows(plan: &Plan, recorder: &Recorder) -> Vec<Row> {
 }
 
 /// Nothing if nothing was measured.
-fn row(table: &'static str, label: String, distribution: &Distribution) -> Option<Row> {
+fn row(table: &'static str, label: String, distribution: &LatencyHistogram) -> Option<Row> {
     let ms = |percent| distribution.percentile(percent).as_secs_f64() * 1e3;
     (distribution.count() > 0).then(|| Row {
         table,

@@ -49,7 +49,7 @@ enum Value {
 
 /// What objectives are held against.
 #[derive(Clone, Copy)]
-pub(crate) struct Evidence<'a> {
+pub(crate) struct ObjectiveEvidence<'a> {
     pub(crate) recorder: &'a Recorder,
     pub(crate) faults: &'a [FaultRecord],
     pub(crate) ops_per_s: f64,
@@ -58,7 +58,7 @@ pub(crate) struct Evidence<'a> {
 }
 
 /// Holds an objective against what was measured.
-pub(crate) fn judge(objective: &Objective, evidence: &Evidence<'_>) -> JudgedObjective {
+pub(crate) fn judge(objective: &Objective, evidence: &ObjectiveEvidence<'_>) -> JudgedObjective {
     let value = match objective.measure {
         Measure::Percentile(rank) => response(objective, rank, evidence),
         Measure::Errors => errors(objective, evidence),
@@ -78,7 +78,7 @@ pub(crate) fn judge(objective: &Objective, evidence: &Evidence<'_>) -> JudgedObj
     JudgedObjective { objective: objective.to_string(), is_met, value, limit, unit, words, is_measured }
 }
 
-impl Evidence<'_> {
+impl ObjectiveEvidence<'_> {
     /// How many operations it takes, of which so many would be enough.
     fn needed(&self, enough: u64) -> u64 {
         if self.is_enough { 1 } else { enough }
@@ -92,7 +92,7 @@ pub(crate) fn samples_needed(rank: f64) -> u64 {
     if share > 0.0 { (BEYOND_MIN as f64 / share).ceil() as u64 } else { BEYOND_MIN }
 }
 
-fn response(objective: &Objective, rank: f64, evidence: &Evidence<'_>) -> Value {
+fn response(objective: &Objective, rank: f64, evidence: &ObjectiveEvidence<'_>) -> Value {
     let recorder = evidence.recorder;
     let is_error = |series: Series| series.outcome == OutcomeClass::Error;
     let answered = recorder.response.select(|series| concerns(objective, series) && !is_error(series));
@@ -110,7 +110,7 @@ fn response(objective: &Objective, rank: f64, evidence: &Evidence<'_>) -> Value 
     Value::Of(answered.percentile(rank).as_secs_f64() * 1e3)
 }
 
-fn errors(objective: &Objective, evidence: &Evidence<'_>) -> Value {
+fn errors(objective: &Objective, evidence: &ObjectiveEvidence<'_>) -> Value {
     let recorder = evidence.recorder;
     let all = recorder.response.select(|series| concerns(objective, series)).count();
     let needed = evidence.needed(SHARE_OF_MIN);
@@ -182,7 +182,7 @@ mod tests {
 
     fn judged(text: &str, recorder: &Recorder, faults: &[FaultRecord]) -> JudgedObjective {
         let objectives: Objectives = text.parse().unwrap();
-        let evidence = Evidence { recorder, faults, ops_per_s: 900.0, is_enough: false };
+        let evidence = ObjectiveEvidence { recorder, faults, ops_per_s: 900.0, is_enough: false };
         judge(&objectives.as_slice()[0], &evidence)
     }
 

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::intervals::Interval;
-use crate::{Op, stats::Distribution};
+use super::intervals::StoredInterval;
+use crate::{Op, stats::LatencyHistogram};
 
 const PAGE: &str = include_str!("assets/report.html");
 const STYLE: &str = include_str!("assets/report.css");
@@ -27,7 +27,7 @@ const POINTS_PER_POWER: u32 = 16;
 const ROWS_PER_DOUBLING: f64 = 4.0;
 
 /// Makes the page of a result and its intervals.
-pub(crate) fn page(result: &Value, intervals: &[Interval]) -> String {
+pub(crate) fn page(result: &Value, intervals: &[StoredInterval]) -> String {
     let merged = merge(intervals);
     let data = json!({
         "t": merged.iter().map(|one| rounded((one.from + one.lasted).as_secs_f64())).collect::<Vec<_>>(),
@@ -50,7 +50,7 @@ pub(crate) fn page(result: &Value, intervals: &[Interval]) -> String {
 }
 
 /// Neighbours together, until there are few enough.
-fn merge(intervals: &[Interval]) -> Vec<Interval> {
+fn merge(intervals: &[StoredInterval]) -> Vec<StoredInterval> {
     let together = intervals.len().div_ceil(POINTS_MAX).max(1);
     let merged = intervals.chunks(together).map(|chunk| {
         let mut sum = chunk[0].clone();
@@ -64,7 +64,7 @@ fn merge(intervals: &[Interval]) -> Vec<Interval> {
 }
 
 /// Failed operations a second, from the result's samples; none where there is no sample.
-fn errors(result: &Value, merged: &[Interval]) -> Vec<Value> {
+fn errors(result: &Value, merged: &[StoredInterval]) -> Vec<Value> {
     let samples = result["samples"].as_array().map(Vec::as_slice).unwrap_or_default();
     let errors = merged.iter().map(|interval| {
         let (from, to) = (interval.from.as_secs_f64(), (interval.from + interval.lasted).as_secs_f64());
@@ -78,7 +78,7 @@ fn errors(result: &Value, merged: &[Interval]) -> Vec<Value> {
 }
 
 /// Percentiles of each operation over time; nothing where it did not end.
-fn ops(merged: &[Interval]) -> Value {
+fn ops(merged: &[StoredInterval]) -> Value {
     let mut ops = Map::new();
     for op in Op::ALL {
         let of = |percent: f64| -> Vec<Option<f64>> {
@@ -121,11 +121,11 @@ fn curves(result: &Value) -> Vec<Value> {
 }
 
 /// How many operations took how long in each interval: the first row that is not empty, and the counts from there on.
-fn heat(merged: &[Interval]) -> Value {
+fn heat(merged: &[StoredInterval]) -> Value {
     let row = |nanos: u64| ((nanos.max(1) as f64).log2() * ROWS_PER_DOUBLING) as usize;
     let mut columns: Vec<Vec<(usize, u64)>> = Vec::new();
     for interval in merged {
-        let buckets = interval.ops.iter().flat_map(Distribution::buckets);
+        let buckets = interval.ops.iter().flat_map(LatencyHistogram::buckets);
         columns.push(buckets.map(|(bound, count)| (row(bound), count)).collect());
     }
     let rows = || columns.iter().flatten().map(|(row, _)| *row);
@@ -156,7 +156,7 @@ fn pruned(result: &Value) -> Value {
     result
 }
 
-fn ms(response: &Distribution, percent: f64) -> f64 {
+fn ms(response: &LatencyHistogram, percent: f64) -> f64 {
     rounded(response.percentile(percent).as_secs_f64() * 1e3)
 }
 
@@ -177,12 +177,12 @@ mod tests {
     use super::*;
     use crate::report::full_report;
 
-    fn intervals(count: u32) -> Vec<Interval> {
+    fn intervals(count: u32) -> Vec<StoredInterval> {
         let interval = |at: u32| {
-            let mut one = Interval {
+            let mut one = StoredInterval {
                 from: Duration::from_millis(500) * at,
                 lasted: Duration::from_millis(500),
-                ..Interval::default()
+                ..StoredInterval::default()
             };
             for op in Op::ALL {
                 (0..300).for_each(|nanos| one.ops[op as usize].record_many(100_000 + nanos * nanos * 10_000, 17));

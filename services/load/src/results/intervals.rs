@@ -20,7 +20,7 @@ use crate::{
     Op, OutcomeClass,
     exec::{SAMPLE_EVERY, Sample},
     shard::duration,
-    stats::Distribution,
+    stats::LatencyHistogram,
 };
 
 /// Half an hour of intervals; the next as many last twice as long, and so on: memory grows with the logarithm of the time.
@@ -47,7 +47,7 @@ pub(crate) struct IntervalSum {
     /// Its end, after the load began.
     pub(crate) to: Duration,
     /// Response times.
-    pub(crate) all: Distribution,
+    pub(crate) all: LatencyHistogram,
     hits: u64,
     misses: u64,
 }
@@ -73,7 +73,7 @@ impl IntervalSum {
 pub(crate) struct Intervals {
     ended: Vec<Encoded>,
     /// The one that is going on, by operation and outcome.
-    open: [Option<Distribution>; Op::ALL.len() * OUTCOMES],
+    open: [Option<LatencyHistogram>; Op::ALL.len() * OUTCOMES],
     #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     open_from: Duration,
     #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
@@ -94,7 +94,7 @@ impl Default for Intervals {
 
 impl Intervals {
     /// Adds to the interval that is going on.
-    pub(crate) fn add(&mut self, op: Op, outcome: OutcomeClass, response: &Distribution) {
+    pub(crate) fn add(&mut self, op: Op, outcome: OutcomeClass, response: &LatencyHistogram) {
         self.operations += response.count();
         self.open[op as usize * OUTCOMES + outcome as usize].get_or_insert_default().merge(response);
     }
@@ -116,7 +116,8 @@ impl Intervals {
             let response = self.open[op as usize * OUTCOMES + outcome as usize].take();
             // In a time in which nothing ended, one that is empty says so.
             let is_last = (op, outcome) == (Op::Delete, OutcomeClass::Error);
-            let Some(response) = response.or_else(|| (is_last && histograms.is_empty()).then(Distribution::default))
+            let Some(response) =
+                response.or_else(|| (is_last && histograms.is_empty()).then(LatencyHistogram::default))
             else {
                 continue;
             };
@@ -150,8 +151,8 @@ impl Intervals {
             for (op, outcome, bytes) in theirs.histograms {
                 match mine.histograms.iter_mut().find(|(of, how, _)| (*of, *how) == (op, outcome)) {
                     Some((_, _, known)) => {
-                        let mut sum = Distribution::from_bytes(known)?;
-                        sum.merge(&Distribution::from_bytes(&bytes)?);
+                        let mut sum = LatencyHistogram::from_bytes(known)?;
+                        sum.merge(&LatencyHistogram::from_bytes(&bytes)?);
                         *known = sum.to_bytes()?;
                     }
                     None => mine.histograms.push((op, outcome, bytes)),
@@ -168,10 +169,10 @@ impl Intervals {
     /// If what is encoded cannot be read.
     pub(crate) fn samples(&self) -> Result<Vec<Sample>, String> {
         let sample = |Encoded { from, to, histograms }: &Encoded| {
-            let mut ops: [Distribution; Op::ALL.len()] = Default::default();
+            let mut ops: [LatencyHistogram; Op::ALL.len()] = Default::default();
             let mut errors = 0;
             for (op, outcome, bytes) in histograms {
-                let response = Distribution::from_bytes(bytes)?;
+                let response = LatencyHistogram::from_bytes(bytes)?;
                 errors += if *outcome == OutcomeClass::Error { response.count() } else { 0 };
                 ops[*op as usize].merge(&response);
             }
@@ -188,7 +189,7 @@ impl Intervals {
         let sum = |Encoded { to, histograms, .. }: &Encoded| {
             let mut sum = IntervalSum { to: *to, ..IntervalSum::default() };
             for (op, outcome, bytes) in histograms {
-                let Ok(response) = Distribution::from_bytes(bytes) else { continue };
+                let Ok(response) = LatencyHistogram::from_bytes(bytes) else { continue };
                 match (op, outcome) {
                     (Op::Get, OutcomeClass::Local | OutcomeClass::Remote) => sum.hits += response.count(),
                     (Op::Get, OutcomeClass::Miss) => sum.misses += response.count(),
@@ -214,7 +215,7 @@ impl Intervals {
         log.write_comment("[Histogram log format version 1.3]")?;
         for Encoded { from, to, histograms } in &self.ended {
             for (op, outcome, encoded) in histograms {
-                let decoded = Distribution::from_bytes(encoded).map_err(io::Error::other)?;
+                let decoded = LatencyHistogram::from_bytes(encoded).map_err(io::Error::other)?;
                 let tag = tag(*op, *outcome);
                 let written = log.write_histogram(decoded.histogram(), *from, *to - *from, Tag::new(&tag));
                 written.map_err(io::Error::other)?;
@@ -235,19 +236,19 @@ fn tag(op: Op, outcome: OutcomeClass) -> String {
 
 /// One interval of a stored log: response times by operation, whatever the outcome.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interval {
+pub(crate) struct StoredInterval {
     /// Its start, after the load began.
     pub(crate) from: Duration,
     /// How long it lasted.
     pub(crate) lasted: Duration,
     /// Those of the operations that ended in it.
-    pub(crate) ops: [Distribution; Op::ALL.len()],
+    pub(crate) ops: [LatencyHistogram; Op::ALL.len()],
 }
 
-impl Interval {
+impl StoredInterval {
     /// How many operations ended in it.
     pub(crate) fn count(&self) -> u64 {
-        self.ops.iter().map(Distribution::count).sum()
+        self.ops.iter().map(LatencyHistogram::count).sum()
     }
 }
 
@@ -255,9 +256,9 @@ impl Interval {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn read(log: &[u8]) -> Result<Vec<Interval>, String> {
+pub(crate) fn read(log: &[u8]) -> Result<Vec<StoredInterval>, String> {
     let mut decoder = Deserializer::new();
-    let mut intervals: Vec<Interval> = Vec::new();
+    let mut intervals: Vec<StoredInterval> = Vec::new();
     for entry in IntervalLogIterator::new(log) {
         let LogEntry::Interval(entry) = entry.map_err(|_| "it is no HdrHistogram log".to_owned())? else { continue };
         let tag_text = entry.tag().map(|tag| tag.as_str().to_owned()).unwrap_or_default();
@@ -269,7 +270,7 @@ pub(crate) fn read(log: &[u8]) -> Result<Vec<Interval>, String> {
         let decoded: Histogram<u32> = decoder.deserialize(&mut &bytes[..]).map_err(|error| bad(&error))?;
         let (from, lasted) = (entry.start_timestamp(), entry.duration());
         if intervals.last().is_none_or(|last| last.from != from) {
-            intervals.push(Interval { from, lasted, ..Interval::default() });
+            intervals.push(StoredInterval { from, lasted, ..StoredInterval::default() });
         }
         if let Some(interval) = intervals.last_mut() {
             interval.ops[op as usize].add_logged(&decoded).map_err(|error| bad(&error))?;
@@ -283,8 +284,8 @@ pub(crate) fn read(log: &[u8]) -> Result<Vec<Interval>, String> {
 mod tests {
     use super::*;
 
-    fn some(ms: u64, count: u64) -> Distribution {
-        let mut some = Distribution::default();
+    fn some(ms: u64, count: u64) -> LatencyHistogram {
+        let mut some = LatencyHistogram::default();
         some.record_many(ms * 1_000_000, count);
         some
     }
@@ -307,7 +308,7 @@ mod tests {
         let entries = IntervalLogIterator::new(&log).filter(|entry| matches!(entry, Ok(LogEntry::Interval(_))));
         assert_eq!(entries.count(), 9);
         let read = read(&log).unwrap();
-        assert_eq!(read.iter().map(Interval::count).collect::<Vec<_>>(), [108; 3]);
+        assert_eq!(read.iter().map(StoredInterval::count).collect::<Vec<_>>(), [108; 3]);
         assert_eq!(read[1].ops[Op::Get as usize].count(), 101);
         assert_eq!((read[2].from, read[2].lasted), (SAMPLE_EVERY * 2, SAMPLE_EVERY));
         let p50 = read[2].ops[Op::Set as usize].percentile(50.0).as_secs_f64();

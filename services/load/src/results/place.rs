@@ -12,12 +12,12 @@ use std::{
 #[derive(Debug)]
 pub struct Results {
     setting: PathBuf,
-    place: Place,
+    place: Destination,
     is_saved: bool,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Destination {
     /// `unfinished` within `parent`, until all files are written.
     Folder { parent: PathBuf, unfinished: PathBuf, is_parent_new: bool },
     /// `part` is beside the place until the result is whole; nothing if the place is no regular file.
@@ -39,7 +39,7 @@ impl Results {
         let is_special = found.as_ref().is_ok_and(|found| !found.is_file() && !found.is_dir());
         let is_json = path.extension().is_some_and(|extension| extension == "json");
         let is_file = is_special || (is_json && !found.is_ok_and(|found| found.is_dir()));
-        let place = if is_file { Place::file(path, is_special) } else { Place::folder(path) };
+        let place = if is_file { Destination::file(path, is_special) } else { Destination::folder(path) };
         let expected = "expected a folder or a .json file that can be written, or off";
         let place = place.map_err(|error| format!("RESULTS={}: {expected}: {error}", path.display()))?;
         Ok(Some(Self { setting: path.to_owned(), place, is_saved: false }))
@@ -48,16 +48,16 @@ impl Results {
     /// The folder that the run with this id will have; nothing if its result is to be one file.
     pub(crate) fn folder(&self, run_id: &str) -> Option<PathBuf> {
         match &self.place {
-            Place::Folder { parent, .. } => Some(parent.join(run_id)),
-            Place::File { .. } => None,
+            Destination::Folder { parent, .. } => Some(parent.join(run_id)),
+            Destination::File { .. } => None,
         }
     }
 
     /// Where the result of the run with this id will be.
     pub(crate) fn path(&self, run_id: &str) -> PathBuf {
         match &self.place {
-            Place::Folder { parent, .. } => parent.join(run_id),
-            Place::File { path, .. } => path.clone(),
+            Destination::Folder { parent, .. } => parent.join(run_id),
+            Destination::File { path, .. } => path.clone(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Results {
 /// The result's name in a run's folder.
 pub(crate) const RESULT: &str = "result.json";
 
-impl Place {
+impl Destination {
     fn folder(path: &Path) -> io::Result<Self> {
         let is_parent_new = !path.exists();
         fs::create_dir_all(path)?;

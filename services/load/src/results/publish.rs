@@ -37,7 +37,7 @@ impl Report {
         if let Some(shard) = self.shard_line() {
             show(&shard);
         }
-        emit(&Ended {
+        emit(&EndOfRun {
             kind: "result",
             run_id: &self.run_id,
             exit_code: self.verdict.exit_code,
@@ -87,7 +87,7 @@ impl Report {
 
 /// The last object of PROGRESS=ndjson.
 #[derive(Serialize)]
-struct Ended<'a> {
+struct EndOfRun<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     run_id: &'a str,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Machine,
-    intervals::{self, Interval},
+    intervals::{self, StoredInterval},
     place::RESULT,
     publish::INTERVALS,
 };
@@ -141,7 +141,7 @@ impl Stored {
     ///
     /// # Errors
     /// One line, if there are none or they cannot be read.
-    pub(crate) fn intervals(&self) -> Result<Vec<Interval>, String> {
+    pub(crate) fn intervals(&self) -> Result<Vec<StoredInterval>, String> {
         let path = self.file(INTERVALS);
         let log = fs::read(&path).map_err(|error| {
             let where_from = "a run keeps its intervals if RESULTS is a folder";

@@ -174,7 +174,7 @@ mod tests {
         NodeIndex, NodeStats, Op, OutcomeClass, Phase,
         exec::{Distribution, KeySpace},
         settings::tests::plan_of,
-        stats::{Distribution as Latencies, Series},
+        stats::{LatencyHistogram, Series},
     };
 
     const SERIES: Series =
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn merged_percentiles_are_those_of_all_samples_together() {
         let report = merged(&[shard(2, 3, 0), shard(0, 3, 0), shard(1, 3, 0)]).unwrap();
-        let mut all = Latencies::default();
+        let mut all = LatencyHistogram::default();
         (0..3).for_each(|index| (1..=100).for_each(|step| all.record(latency(index, step))));
         let row = report.rows.iter().find(|row| row.table == "all").unwrap();
         let ms = |percent| all.percentile(percent).as_secs_f64() * 1e3;

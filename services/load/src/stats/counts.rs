@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::latency::{Distribution, HIGHEST_NS};
+use super::latency::{HIGHEST_NS, LatencyHistogram};
 
 /// Latencies are told apart by 512 ns below a millisecond: the unit of an HdrHistogram from 1 µs at three digits.
 const UNIT_BITS: u32 = 9;
@@ -52,7 +52,7 @@ impl Counted {
     }
 
     /// Adds what was counted since `earlier` to a distribution.
-    pub(crate) fn add_since(&self, earlier: &Self, to: &mut Distribution) {
+    pub(crate) fn add_since(&self, earlier: &Self, to: &mut LatencyHistogram) {
         for (bucket, now) in self.0.iter().enumerate() {
             let count = now - earlier.0.get(bucket).copied().unwrap_or_default();
             if count > 0 {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn buckets_are_those_of_the_recorder() {
-        let (counts, mut recorded) = (Counts::default(), Distribution::default());
+        let (counts, mut recorded) = (Counts::default(), LatencyHistogram::default());
         let mut nanos = 1_u64;
         while nanos < 10_u64.pow(14) {
             for near in [nanos - 1, nanos, nanos + 1, nanos + nanos / 3] {
@@ -99,7 +99,7 @@ mod tests {
             }
             nanos *= 2;
         }
-        let (mut sum, mut same) = (Counted::default(), Distribution::default());
+        let (mut sum, mut same) = (Counted::default(), LatencyHistogram::default());
         sum.add(&counts);
         sum.add_since(&Counted::default(), &mut same);
         assert!(
@@ -118,7 +118,7 @@ mod tests {
         earlier.add(&one);
         two.add(5_000_000);
         two.add(7_000_000);
-        let (mut now, mut interval) = (Counted::default(), Distribution::default());
+        let (mut now, mut interval) = (Counted::default(), LatencyHistogram::default());
         now.add(&one);
         now.add(&two);
         now.add_since(&earlier, &mut interval);

@@ -13,11 +13,11 @@ const WINDOW_GAP_DECISECONDS: u32 = 10;
 /// Errors of one thread, or of all threads once merged.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
 pub(crate) struct ErrorLog {
-    kinds: BTreeMap<ErrorKind, Kind>,
+    kinds: BTreeMap<ErrorKind, ErrorsOfKind>,
 }
 
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
-struct Kind {
+struct ErrorsOfKind {
     count: u64,
     #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     first_at: Duration,

@@ -81,7 +81,7 @@ pub(crate) struct Series {
 pub(crate) struct Latencies {
     nodes: usize,
     /// Indexed by series; most are never used, and one takes 70 KB.
-    histograms: Vec<Option<Distribution>>,
+    histograms: Vec<Option<LatencyHistogram>>,
 }
 
 impl Latencies {
@@ -109,8 +109,8 @@ impl Latencies {
 
     /// The distribution over all series that `wanted` picks.
     #[must_use]
-    pub(crate) fn select(&self, wanted: impl Fn(Series) -> bool) -> Distribution {
-        let mut all = Distribution::default();
+    pub(crate) fn select(&self, wanted: impl Fn(Series) -> bool) -> LatencyHistogram {
+        let mut all = LatencyHistogram::default();
         for phase in Phase::ALL {
             for op in Op::ALL {
                 for outcome in OutcomeClass::ALL {
@@ -135,10 +135,10 @@ impl Latencies {
 
 /// A merged distribution of latencies.
 #[derive(Clone, Debug)]
-pub struct Distribution(Histogram<u32>);
+pub struct LatencyHistogram(Histogram<u32>);
 
 /// As HdrHistogram's own V2 form.
-impl Distribution {
+impl LatencyHistogram {
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         V2Serializer::new().serialize(&self.0, &mut bytes).map_err(|error| error.to_string())?;
@@ -157,25 +157,25 @@ impl Distribution {
     }
 }
 
-impl BorshSerialize for Distribution {
+impl BorshSerialize for LatencyHistogram {
     fn serialize<W: Write>(&self, to: &mut W) -> io::Result<()> {
         self.to_bytes().map_err(io::Error::other)?.serialize(to)
     }
 }
 
-impl BorshDeserialize for Distribution {
+impl BorshDeserialize for LatencyHistogram {
     fn deserialize_reader<R: Read>(from: &mut R) -> io::Result<Self> {
         Self::from_bytes(&Vec::<u8>::deserialize_reader(from)?).map_err(io::Error::other)
     }
 }
 
-impl Default for Distribution {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         Self(empty())
     }
 }
 
-impl Distribution {
+impl LatencyHistogram {
     /// Adds one.
     pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(nanos(latency));
@@ -289,12 +289,12 @@ mod tests {
 
     #[test]
     fn three_digits_are_kept_and_the_ends_are_clamped() {
-        let mut distribution = Distribution::default();
+        let mut distribution = LatencyHistogram::default();
         distribution.record(Duration::from_micros(1_234_567));
         let off = distribution.percentile(50.0).as_secs_f64() / 1.234_567 - 1.0;
         assert!(off.abs() < 0.001, "{off}");
         distribution.record(Duration::from_secs(3600));
         assert!(distribution.max() >= Duration::from_secs(60) && distribution.max() < Duration::from_secs(61));
-        assert_eq!(Distribution::default().percentile(99.0), Duration::ZERO);
+        assert_eq!(LatencyHistogram::default().percentile(99.0), Duration::ZERO);
     }
 }

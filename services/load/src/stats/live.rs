@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     counts::{Counted, Counts, bump},
-    latency::{Distribution, OutcomeClass},
+    latency::{LatencyHistogram, OutcomeClass},
     slowest::Split,
 };
 use crate::{ErrorKind, Op, Violation};
@@ -175,15 +175,15 @@ impl Snapshot {
     }
 
     /// Response times since `earlier`.
-    pub(crate) fn response_since(&self, earlier: &Self, op: Op, outcome: OutcomeClass) -> Distribution {
-        let (histogram, mut since) = (histogram(op, outcome), Distribution::default());
+    pub(crate) fn response_since(&self, earlier: &Self, op: Op, outcome: OutcomeClass) -> LatencyHistogram {
+        let (histogram, mut since) = (histogram(op, outcome), LatencyHistogram::default());
         self.response[histogram].add_since(&earlier.response[histogram], &mut since);
         since
     }
 
     /// Service times since `earlier`.
-    pub(crate) fn service_since(&self, earlier: &Self, op: Op) -> Distribution {
-        let mut since = Distribution::default();
+    pub(crate) fn service_since(&self, earlier: &Self, op: Op) -> LatencyHistogram {
+        let mut since = LatencyHistogram::default();
         self.service[op as usize].add_since(&earlier.service[op as usize], &mut since);
         since
     }
@@ -206,7 +206,7 @@ impl Snapshot {
     /// The latency that `percent` of the operations since `earlier` did not exceed.
     #[must_use]
     pub fn percentile_since(&self, earlier: &Self, percent: f64) -> Duration {
-        let mut all = Distribution::default();
+        let mut all = LatencyHistogram::default();
         self.response.iter().zip(&earlier.response).for_each(|(now, then)| now.add_since(then, &mut all));
         all.percentile(percent)
     }

@@ -24,7 +24,7 @@ pub(crate) use self::{
     failures::FailedRequest,
     gap::P99Reconciled,
     kept::{KeptFor, TraceReport},
-    latency::{Distribution, Series},
+    latency::{LatencyHistogram, Series},
     parts::PartSample,
     recorder::{Recorder, SweepTally},
     server_counts::{Cover, ServerOpCounts, during},

@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::{
     aftermath::Aftermath,
     errors::ErrorLog,
-    latency::{Distribution, Latencies},
+    latency::{Latencies, LatencyHistogram},
     tries::Tries,
 };
 use crate::{Op, history::Integrity, shard::duration};
@@ -18,7 +18,7 @@ pub(crate) struct Recorder {
     /// Response times: from when an operation should have begun.
     pub response: Latencies,
     /// Service times by operation: from when it was sent. Only filled under a rate; a closed loop has no difference.
-    pub service: [Distribution; Op::ALL.len()],
+    pub service: [LatencyHistogram; Op::ALL.len()],
     /// Failures.
     pub errors: ErrorLog,
     /// Judgements.
@@ -125,7 +125,7 @@ impl Recorder {
 
     /// The distribution of service times of one operation.
     #[must_use]
-    pub(crate) const fn service_of(&self, op: Op) -> &Distribution {
+    pub(crate) const fn service_of(&self, op: Op) -> &LatencyHistogram {
         &self.service[op as usize]
     }
 

@@ -137,11 +137,11 @@ impl Split {
 /// The slowest of each kind.
 #[derive(BorshDeserialize, BorshSerialize, Debug)]
 pub(crate) struct Slowest {
-    kinds: Vec<Kind>,
+    kinds: Vec<SlowestOfKind>,
 }
 
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Default)]
-struct Kind {
+struct SlowestOfKind {
     /// What one must exceed to enter.
     #[borsh(serialize_with = "duration::write", deserialize_with = "duration::read")]
     bar: Duration,
@@ -151,7 +151,7 @@ struct Kind {
 
 impl Default for Slowest {
     fn default() -> Self {
-        Self { kinds: vec![Kind::default(); KINDS] }
+        Self { kinds: vec![SlowestOfKind::default(); KINDS] }
     }
 }
 
@@ -178,7 +178,7 @@ impl Slowest {
     }
 }
 
-impl Kind {
+impl SlowestOfKind {
     fn add(&mut self, request: SlowRequest) {
         let at = self.requests.partition_point(|other| other.response_ms >= request.response_ms);
         self.requests.insert(at, request);

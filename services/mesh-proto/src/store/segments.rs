@@ -62,7 +62,7 @@ pub(super) enum QueueName {
 
 /// Segments in the order in which they were filled: the last one is being filled.
 #[derive(Debug, Default)]
-struct Queue {
+struct SegmentQueue {
     order: VecDeque<usize>,
     /// Where to go on in the first segment: all before is holes.
     cursor: usize,
@@ -99,7 +99,7 @@ pub(super) struct Segments {
     segments: Vec<Segment>,
     /// Numbers of segments without memory.
     free: Vec<usize>,
-    queues: [Queue; 3],
+    queues: [SegmentQueue; 3],
     large: Slab<Arc<[u8]>>,
     /// Bytes of memory, those of large payloads included.
     taken: u64,

@@ -6,7 +6,7 @@ use load::{Cluster, ErrorKind, NodeIndex, NodeStats, NodeView, OutcomeClass, Run
 use serde_json::Value;
 
 use super::{
-    dial::{Failure, dial},
+    dial::{ServerFailure, dial},
     meta,
     protocol::Protocol,
     resp::{self, Reply},
@@ -146,7 +146,7 @@ async fn tell<R>(server: &Health, command: &[&[u8]], read: impl Fn(&Reply<'_>) -
     let read = |buffer: &[u8]| {
         let Some((reply, _)) = resp::parse(buffer)? else { return Ok(None) };
         match reply {
-            Reply::Error(reason) => Ok(Some(Err(Failure::refused(reason).words()))),
+            Reply::Error(reason) => Ok(Some(Err(ServerFailure::refused(reason).words()))),
             reply => Ok(Some(Ok(read(&reply).ok_or(ErrorKind::Protocol)?))),
         }
     };
@@ -163,7 +163,7 @@ async fn ask<R>(
         Ok(connection.exchange(request, |buffer, _| read(buffer)).await?)
     };
     match tokio::time::timeout(TIMEOUT, asked).await {
-        Ok(answer) => answer.map_err(|failure: Failure| failure.words()),
+        Ok(answer) => answer.map_err(|failure: ServerFailure| failure.words()),
         Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
     }
 }

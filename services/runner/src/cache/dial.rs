@@ -14,19 +14,19 @@ use crate::{
 
 /// Why a server did not do what it was asked.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(super) struct ServerFailure {
     pub(super) kind: ErrorKind,
     /// In the server's words, if it has said anything.
     pub(super) detail: Option<Box<str>>,
 }
 
-impl From<ErrorKind> for Failure {
+impl From<ErrorKind> for ServerFailure {
     fn from(kind: ErrorKind) -> Self {
         Self { kind, detail: None }
     }
 }
 
-impl Failure {
+impl ServerFailure {
     /// The server has said why it does nothing.
     pub(super) fn refused(reason: &[u8]) -> Self {
         let reason = String::from_utf8_lossy(&reason[..reason.len().min(200)]);
@@ -40,7 +40,7 @@ impl Failure {
 }
 
 /// A new connection to a server.
-pub(super) async fn dial(server: &Health, kernel_timestamps: bool) -> Result<Connection, Failure> {
+pub(super) async fn dial(server: &Health, kernel_timestamps: bool) -> Result<Connection, ServerFailure> {
     let epoch = server.epoch();
     let stream = server.connect().await.map_err(|error| not_dialled(&error))?;
     let mut connection = Connection::over(stream, epoch, kernel_timestamps)?;
@@ -51,7 +51,7 @@ pub(super) async fn dial(server: &Health, kernel_timestamps: bool) -> Result<Con
 }
 
 /// RESP3 and the login in one command; AUTH alone where there is no HELLO, before Redis 6, which then speaks RESP2.
-async fn greet(connection: &mut Connection, login: Option<&Login>) -> Result<(), Failure> {
+async fn greet(connection: &mut Connection, login: Option<&Login>) -> Result<(), ServerFailure> {
     let mut request = Vec::new();
     match login {
         Some(Login { user, password }) => {
@@ -63,7 +63,7 @@ async fn greet(connection: &mut Connection, login: Option<&Login>) -> Result<(),
     let refused = connection.exchange(&request, |buffer, _| refusal(buffer)).await?;
     let Some(reason) = refused else { return Ok(()) };
     if !reason.starts_with(b"ERR unknown command") {
-        return Err(Failure::refused(&reason));
+        return Err(ServerFailure::refused(&reason));
     }
     let Some(Login { user, password }) = login else { return Ok(()) };
     request.clear();
@@ -72,7 +72,7 @@ async fn greet(connection: &mut Connection, login: Option<&Login>) -> Result<(),
         user => resp::command(&mut request, &[b"AUTH", user.as_bytes(), password.as_bytes()]),
     }
     match connection.exchange(&request, |buffer, _| refusal(buffer)).await? {
-        Some(reason) => Err(Failure::refused(&reason)),
+        Some(reason) => Err(ServerFailure::refused(&reason)),
         None => Ok(()),
     }
 }

@@ -2,24 +2,11 @@
 
 use load::ErrorKind;
 
-use super::resp::push_decimal;
+use super::{meaning::Meaning, resp::push_decimal};
 
 /// A value may have so many bytes, and a line without its end.
 const VALUE_BYTES_MAX: usize = 16 << 20;
 const LINE_BYTES_MAX: usize = 2048;
-
-/// One reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply<'a> {
-    /// `VA`: a value.
-    Value(&'a [u8]),
-    /// `EN`: nothing there.
-    Nothing,
-    /// `HD`: done. `NF`, not found, is what a deletion of nothing comes to.
-    Done,
-    /// Any other line: an error, or not stored.
-    Refused(&'a [u8]),
-}
 
 /// Appends a read that asks for the value.
 pub(super) fn get(out: &mut Vec<u8>, key: &[u8]) {
@@ -50,24 +37,26 @@ pub(super) fn delete(out: &mut Vec<u8>, key: &[u8]) {
     }
 }
 
-/// The reply that `buffer` begins with, and how many bytes it has; nothing while it is not whole.
-pub(super) fn parse(buffer: &[u8]) -> Result<Option<(Reply<'_>, usize)>, ErrorKind> {
+/// What the reply means that `buffer` begins with, and how many bytes it has; nothing while it is not whole.
+pub(super) fn parse(buffer: &[u8]) -> Result<Option<(Meaning<'_>, usize)>, ErrorKind> {
     let Some((line, after)) = line(buffer)? else { return Ok(None) };
     let Some(rest) = line.strip_prefix(b"VA ") else {
-        let reply = match line {
-            b"EN" => Reply::Nothing,
-            b"HD" | b"NF" => Reply::Done,
+        let meaning = match line {
+            b"EN" => Meaning::Nothing,
+            // `NF`, not found, is what a deletion of nothing comes to.
+            b"HD" | b"NF" => Meaning::Done,
             b"" => return Err(ErrorKind::Protocol),
-            _ => Reply::Refused(line),
+            // An error, or not stored.
+            _ => Meaning::Refused(line),
         };
-        return Ok(Some((reply, after)));
+        return Ok(Some((meaning, after)));
     };
     let length = rest.split(|byte| *byte == b' ').next().and_then(|length| std::str::from_utf8(length).ok());
     let length: Option<usize> = length.and_then(|length| length.parse().ok());
     let length = length.filter(|length| *length <= VALUE_BYTES_MAX).ok_or(ErrorKind::Protocol)?;
     let Some(value) = buffer.get(after..after + length + 2) else { return Ok(None) };
     let (value, end) = value.split_at(length);
-    if end == b"\r\n" { Ok(Some((Reply::Value(value), after + length + 2))) } else { Err(ErrorKind::Protocol) }
+    if end == b"\r\n" { Ok(Some((Meaning::Value(value), after + length + 2))) } else { Err(ErrorKind::Protocol) }
 }
 
 /// The names and values of `stats`, once it is whole.
@@ -101,15 +90,15 @@ mod tests {
     #[test]
     fn a_reply_is_whole_only_at_its_last_byte() {
         for (reply, expected) in [
-            (&b"VA 5 s5 c9\r\nhe\r\no\r\n"[..], Reply::Value(b"he\r\no")),
-            (b"VA 0\r\n\r\n", Reply::Value(b"")),
-            (b"EN\r\n", Reply::Nothing),
-            (b"HD\r\n", Reply::Done),
-            (b"NF\r\n", Reply::Done),
-            (b"NS\r\n", Reply::Refused(b"NS")),
+            (&b"VA 5 s5 c9\r\nhe\r\no\r\n"[..], Meaning::Value(b"he\r\no")),
+            (b"VA 0\r\n\r\n", Meaning::Value(b"")),
+            (b"EN\r\n", Meaning::Nothing),
+            (b"HD\r\n", Meaning::Done),
+            (b"NF\r\n", Meaning::Done),
+            (b"NS\r\n", Meaning::Refused(b"NS")),
             (
                 b"SERVER_ERROR out of memory storing object\r\n",
-                Reply::Refused(b"SERVER_ERROR out of memory storing object"),
+                Meaning::Refused(b"SERVER_ERROR out of memory storing object"),
             ),
         ] {
             for end in 0..reply.len() {

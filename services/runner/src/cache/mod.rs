@@ -3,6 +3,7 @@
 
 mod control;
 mod dial;
+mod meaning;
 mod meta;
 mod protocol;
 mod resp;

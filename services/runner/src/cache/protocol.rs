@@ -2,7 +2,7 @@
 
 use load::ErrorKind;
 
-use super::{meta, resp};
+use super::{meaning::Meaning, meta, resp};
 use crate::settings::Scheme;
 
 /// Which protocol.
@@ -10,18 +10,6 @@ use crate::settings::Scheme;
 pub(super) enum Protocol {
     Resp,
     Meta,
-}
-
-/// What a reply means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning<'a> {
-    Value(&'a [u8]),
-    /// There is no such key.
-    Nothing,
-    /// It is written, or deleted.
-    Done,
-    /// Nothing was done, for this reason.
-    Refused(&'a [u8]),
 }
 
 impl Protocol {
@@ -67,7 +55,7 @@ impl Protocol {
     pub(super) fn meaning(self, buffer: &[u8]) -> Result<Option<Meaning<'_>>, ErrorKind> {
         let found = match self {
             Self::Resp => resp::parse(buffer)?.map(|(reply, length)| (of_resp(&reply), length)),
-            Self::Meta => meta::parse(buffer)?.map(|(reply, length)| (Ok(of_meta(reply)), length)),
+            Self::Meta => meta::parse(buffer)?.map(|(meaning, length)| (Ok(meaning), length)),
         };
         match found {
             None => Ok(None),
@@ -85,15 +73,6 @@ const fn of_resp<'a>(reply: &resp::Reply<'a>) -> Result<Meaning<'a>, ErrorKind> 
         resp::Reply::Null => Ok(Meaning::Nothing),
         resp::Reply::Error(reason) => Ok(Meaning::Refused(reason)),
         resp::Reply::List(_) => Err(ErrorKind::Protocol),
-    }
-}
-
-const fn of_meta(reply: meta::Reply<'_>) -> Meaning<'_> {
-    match reply {
-        meta::Reply::Value(value) => Meaning::Value(value),
-        meta::Reply::Nothing => Meaning::Nothing,
-        meta::Reply::Done => Meaning::Done,
-        meta::Reply::Refused(reason) => Meaning::Refused(reason),
     }
 }
 

@@ -12,8 +12,9 @@ use load::{Answer, Client, ErrorKind, Freshness, NodeIndex, Outcome, Parts, Targ
 use receive_timestamps::KernelTime;
 
 use super::{
-    dial::{Failure, dial},
-    protocol::{Meaning, Protocol},
+    dial::{ServerFailure, dial},
+    meaning::Meaning,
+    protocol::Protocol,
     resp,
     servers::{Servers, Topology},
     slots::redirect,
@@ -44,7 +45,7 @@ impl Client for CacheClient {
     type Target = CacheTarget;
 
     async fn connect(self) -> Result<CacheTarget, String> {
-        let pool = Rc::new(Pool::new(self.servers, self.options.kernel_timestamps));
+        let pool = Rc::new(ServerPool::new(self.servers, self.options.kernel_timestamps));
         tokio::task::spawn_local(Rc::clone(&pool.deadlines).tick_for_ever());
         Ok(CacheTarget::new(pool, self.options))
     }
@@ -52,7 +53,7 @@ impl Client for CacheClient {
 
 /// One thread's idle connections, last in first out.
 #[derive(Debug)]
-struct Pool {
+struct ServerPool {
     servers: Arc<Servers>,
     /// The topology that this thread knows, and its version.
     topology: RefCell<Arc<Topology>>,
@@ -64,7 +65,7 @@ struct Pool {
     now: Cell<Instant>,
 }
 
-impl Pool {
+impl ServerPool {
     fn new(servers: Arc<Servers>, kernel_timestamps: bool) -> Self {
         let (version, topology) = (Cell::new(servers.version()), RefCell::new(servers.topology()));
         let now = Cell::new(Instant::now());
@@ -86,7 +87,7 @@ impl Pool {
     }
 
     /// An idle connection, or a new one.
-    async fn take(&self, place: usize, server: &Health) -> Result<Connection, Failure> {
+    async fn take(&self, place: usize, server: &Health) -> Result<Connection, ServerFailure> {
         let epoch = server.epoch();
         loop {
             let Some(connection) = self.idle.borrow_mut().get_mut(place).and_then(Vec::pop) else { break };
@@ -118,7 +119,7 @@ impl Pool {
         is_ask: bool,
         request: &[u8],
         hear: &mut impl FnMut(&[u8]) -> Result<Option<Heard>, ErrorKind>,
-    ) -> Result<(Heard, KernelTime), Failure> {
+    ) -> Result<(Heard, KernelTime), ServerFailure> {
         let server = self.server(place);
         let epoch = server.epoch();
         let tried = async {
@@ -133,7 +134,7 @@ impl Pool {
             self.give(place, connection);
             Ok((heard, received))
         };
-        tried.await.inspect_err(|failure: &Failure| {
+        tried.await.inspect_err(|failure: &ServerFailure| {
             // Its idle connections are of no more use, and another server may have taken its place.
             if matches!(failure.kind, ErrorKind::Closed | ErrorKind::Refused) {
                 server.mark_down(epoch);
@@ -153,7 +154,7 @@ enum Heard {
 /// One task's way to the servers.
 #[derive(Debug)]
 pub(crate) struct CacheTarget {
-    pool: Rc<Pool>,
+    pool: Rc<ServerPool>,
     options: CacheOptions,
     deadline: Deadline,
     request: Vec<u8>,
@@ -168,7 +169,7 @@ impl Clone for CacheTarget {
 }
 
 impl CacheTarget {
-    fn new(pool: Rc<Pool>, options: CacheOptions) -> Self {
+    fn new(pool: Rc<ServerPool>, options: CacheOptions) -> Self {
         let deadline = Deadline::new(&pool.deadlines);
         Self { pool, options, deadline, request: Vec::with_capacity(256), received: KernelTime::default() }
     }
@@ -190,7 +191,7 @@ impl CacheTarget {
                 let asked = pool.server(place.get());
                 let Some((authority, ask)) = redirect(&reason, &asked.target.authority) else {
                     pool.servers.stale.notify_one();
-                    return Err(Failure::refused(&reason));
+                    return Err(ServerFailure::refused(&reason));
                 };
                 place.set(pool.servers.place(&authority));
                 is_ask = ask;
@@ -198,7 +199,7 @@ impl CacheTarget {
                     pool.servers.stale.notify_one();
                 }
             }
-            Err(Failure::refused(b"redirected too often"))
+            Err(ServerFailure::refused(b"redirected too often"))
         };
         let tried = deadline.within(options.request_timeout, exchange).await;
         let tried = tried.unwrap_or_else(|| {
@@ -258,11 +259,11 @@ impl Target for CacheTarget {
     }
 }
 
-fn answer(node: NodeIndex, tried: Result<Outcome, Failure>) -> Answer {
+fn answer(node: NodeIndex, tried: Result<Outcome, ServerFailure>) -> Answer {
     let is_reply = tried.as_ref().err().is_none_or(|failure| failure.detail.is_some());
     let (outcome, detail) = match tried {
         Ok(outcome) => (outcome, None),
-        Err(Failure { kind, detail }) => (Outcome::Error(kind), detail),
+        Err(ServerFailure { kind, detail }) => (Outcome::Error(kind), detail),
     };
     Answer {
         outcome,

@@ -92,7 +92,7 @@ pub(crate) struct HttpTarget {
 
 /// Why a try gave no answer.
 #[derive(Clone, Copy, Debug)]
-struct Failure {
+struct TryFailure {
     kind: ErrorKind,
     /// The epoch of the connection that failed.
     epoch: u32,
@@ -111,14 +111,14 @@ enum Late {
     Silent,
 }
 
-impl Failure {
+impl TryFailure {
     const fn new(kind: ErrorKind, epoch: u32) -> Self {
         Self { kind, epoch, late: Late::Failed }
     }
 }
 
 /// What a try came to.
-type Tried = Result<Head, Failure>;
+type Tried = Result<Head, TryFailure>;
 
 impl Clone for HttpTarget {
     fn clone(&self) -> Self {
@@ -213,13 +213,13 @@ impl HttpTarget {
         timing.clear();
         *received = KernelTime::default();
         let exchange = async {
-            let mut connection = pool.take(node).await.map_err(|(epoch, kind)| Failure::new(kind, epoch))?;
+            let mut connection = pool.take(node).await.map_err(|(epoch, kind)| TryFailure::new(kind, epoch))?;
             let epoch = connection.epoch;
             let read = |buffer: &[u8], ended| match parse_head(buffer)? {
                 Some(head) if head.copy_body(buffer, ended, body)? => Ok(Some(head)),
                 _ => Ok(None),
             };
-            let head = connection.exchange(request, read).await.map_err(|kind| Failure::new(kind, epoch))?;
+            let head = connection.exchange(request, read).await.map_err(|kind| TryFailure::new(kind, epoch))?;
             timing.extend_from_slice(connection.text(head.timing));
             *received = connection.received();
             *is_kept_there = head.is_kept;
@@ -251,15 +251,15 @@ impl HttpTarget {
             let took = TICK.saturating_mul(u32::try_from(open.age()).unwrap_or(u32::MAX));
             pool.patience.record(kind, took, pool.deadlines.now());
         }
-        tried.unwrap_or(Err(Failure { kind: ErrorKind::TimedOut, epoch, late }))
+        tried.unwrap_or(Err(TryFailure { kind: ErrorKind::TimedOut, epoch, late }))
     }
 
     /// A target that gave no answer is skipped until a probe says it is ready. One that was slow is skipped only if it gave no
     /// answer to anybody, and another is there to go to.
     fn note(&self, node: NodeIndex, tried: &Tried) {
         match tried {
-            Err(Failure { kind: ErrorKind::TimedOut, late: Late::Failed | Late::Replaced, .. }) => {}
-            Err(Failure { kind: ErrorKind::Protocol, .. }) | Ok(_) => {}
+            Err(TryFailure { kind: ErrorKind::TimedOut, late: Late::Failed | Late::Replaced, .. }) => {}
+            Err(TryFailure { kind: ErrorKind::Protocol, .. }) | Ok(_) => {}
             Err(failure) => self.pool.targets[node.0].mark_down(failure.epoch),
         }
     }

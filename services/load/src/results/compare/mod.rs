@@ -20,10 +20,10 @@ pub(crate) use self::condition::Condition;
 pub use self::pairs::PairedRuns;
 use self::{change::Change, percentiles::ByInterval};
 use super::{
-    intervals::Interval,
+    intervals::StoredInterval,
     stored::{Stored, StoredResult},
 };
-use crate::{Op, stats::Distribution};
+use crate::{Op, stats::LatencyHistogram};
 
 /// Fewer intervals say nothing of how much figures vary.
 const INTERVALS_MIN: usize = 8;
@@ -61,7 +61,7 @@ pub(crate) struct Side {
 /// A run with its intervals.
 struct Read {
     result: StoredResult,
-    intervals: Vec<Interval>,
+    intervals: Vec<StoredInterval>,
 }
 
 impl Read {
@@ -72,7 +72,7 @@ impl Read {
         let all = stored.intervals()?;
         // The last one is shorter than the others.
         let usual = all.iter().map(|interval| interval.lasted).max().unwrap_or_default();
-        let is_measured = |interval: &Interval| interval.from >= warmup && interval.lasted >= usual / 2;
+        let is_measured = |interval: &StoredInterval| interval.from >= warmup && interval.lasted >= usual / 2;
         let intervals: Vec<_> = all.into_iter().filter(is_measured).collect();
         if intervals.len() < INTERVALS_MIN {
             let (run, count) = (&result.run_id, intervals.len());
@@ -93,7 +93,7 @@ impl Read {
 
     fn by_interval(&self, op: Op) -> ByInterval {
         ByInterval::new(
-            &self.intervals.iter().map(|interval| &interval.ops[op as usize]).collect::<Vec<&Distribution>>(),
+            &self.intervals.iter().map(|interval| &interval.ops[op as usize]).collect::<Vec<&LatencyHistogram>>(),
         )
     }
 
@@ -170,7 +170,7 @@ fn warnings(a: &StoredResult, b: &StoredResult) -> Vec<String> {
 mod tests {
     use super::{synthetic::intervals, *};
 
-    fn by_interval(intervals: &[Distribution]) -> ByInterval {
+    fn by_interval(intervals: &[LatencyHistogram]) -> ByInterval {
         ByInterval::new(&intervals.iter().collect::<Vec<_>>())
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use rand::{Rng, rngs::SmallRng};
 
 use super::blocks::block_length;
-use crate::stats::Distribution;
+use crate::stats::LatencyHistogram;
 
 /// How often the intervals are drawn anew.
 const RESAMPLES: usize = 400;
@@ -35,7 +35,7 @@ pub(super) struct Estimate {
 }
 
 impl ByInterval {
-    pub(super) fn new(intervals: &[&Distribution]) -> Self {
+    pub(super) fn new(intervals: &[&LatencyHistogram]) -> Self {
         let bounds: BTreeSet<u64> = intervals.iter().flat_map(|one| one.buckets().map(|(bound, _)| bound)).collect();
         let bounds: Vec<u64> = bounds.into_iter().collect();
         let mut counts = vec![vec![0.0; intervals.len()]; bounds.len()];
@@ -107,11 +107,11 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_merged_histogram() {
-        let mut parts = [Distribution::default(), Distribution::default(), Distribution::default()];
+        let mut parts = [LatencyHistogram::default(), LatencyHistogram::default(), LatencyHistogram::default()];
         for nanos in 1..=30_000_u64 {
             parts[(nanos % 3) as usize].record_many(nanos * 1000, 1);
         }
-        let mut merged = Distribution::default();
+        let mut merged = LatencyHistogram::default();
         parts.iter().for_each(|part| merged.merge(part));
         let by_interval = ByInterval::new(&parts.iter().collect::<Vec<_>>());
         for (quantile, percent) in [(0.5, 50.0), (0.95, 95.0), (0.99, 99.0), (0.999, 99.9)] {

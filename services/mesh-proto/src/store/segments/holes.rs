@@ -2,13 +2,14 @@
 
 use super::{
     super::record::{Kind, Stored},
-    At, Queue, Segments,
+    At, SegmentQueue, Segments,
 };
 
 impl Segments {
     /// Releases what is being filled and has nothing in it. Whether there was such a segment.
     pub(in crate::store) fn release_empty(&mut self) -> bool {
-        let empty = |queue: &Queue| queue.order.back().copied().filter(|head| self.segments[*head].bytes.is_empty());
+        let empty =
+            |queue: &SegmentQueue| queue.order.back().copied().filter(|head| self.segments[*head].bytes.is_empty());
         let heads: Vec<usize> = self.queues.iter().filter_map(empty).collect();
         heads.iter().for_each(|head| self.release(*head));
         !heads.is_empty()

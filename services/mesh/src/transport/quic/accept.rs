@@ -95,13 +95,13 @@ async fn listen(listener: Socketed, handshakes: Arc<Semaphore>, handshakes_max: 
 async fn admit(incoming: Incoming, arrivals: Arrivals, _permit: OwnedSemaphorePermit, senders: Senders) {
     let addr = incoming.remote_address();
     let refusal = match timeout(HANDSHAKE_TIMEOUT, handshake(incoming, &arrivals, &senders.wire)).await {
-        Ok(Err(Failure::GaveUp)) => return,
+        Ok(Err(AcceptFailure::GaveUp)) => return,
         // Full only if nobody accepts; then the permit is held, and further peers are refused.
         Ok(Ok(connection)) => match senders.connections.send(connection).await {
             Ok(()) => return,
             Err(mpsc::error::SendError(connection)) => return connection.close("this node is stopping"),
         },
-        Ok(Err(Failure::Refused(reason))) => reason,
+        Ok(Err(AcceptFailure::Refused(reason))) => reason,
         Err(_) => format!("its handshake was not done within {} s", HANDSHAKE_TIMEOUT.as_secs()),
     };
     report(&senders.refusals, addr, refusal);
@@ -114,13 +114,13 @@ fn report(refusals: &mpsc::Sender<Accepted>, addr: SocketAddr, reason: String) {
     }
 }
 
-enum Failure {
+enum AcceptFailure {
     /// The dialler went away, as one does that has tried for long enough. Nothing to report.
     GaveUp,
     Refused(String),
 }
 
-impl From<ConnectionError> for Failure {
+impl From<ConnectionError> for AcceptFailure {
     fn from(error: ConnectionError) -> Self {
         let reason = reason(&error);
         match error {
@@ -138,16 +138,16 @@ impl From<ConnectionError> for Failure {
     }
 }
 
-async fn handshake(incoming: Incoming, arrivals: &Arrivals, wire: &Wire) -> Result<Arc<QuicConnection>, Failure> {
+async fn handshake(incoming: Incoming, arrivals: &Arrivals, wire: &Wire) -> Result<Arc<QuicConnection>, AcceptFailure> {
     let inner = incoming.accept()?.await?;
     let connection = QuicConnection::new(inner.clone(), arrivals, wire).map_err(|reason| {
         inner.close(CLOSED, reason.as_bytes());
-        Failure::Refused(reason)
+        AcceptFailure::Refused(reason)
     })?;
     let mut welcome = inner.open_uni().await?;
     welcome.write_all(&[WELCOME]).await.map_err(|error| match error {
         quinn::WriteError::ConnectionLost(error) => error.into(),
-        error => Failure::Refused(error.to_string()),
+        error => AcceptFailure::Refused(error.to_string()),
     })?;
     // Already finished is the only error, and it is not.
     let _ = welcome.finish();

@@ -39,8 +39,8 @@ pub(super) async fn dial(
         let attempt = connect(endpoint, wire, candidate, expect);
         last = match timeout_at(Instant::now() + share, attempt).await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(Failure::Untrusted(reason))) => DialError::Untrusted { addr: addr.to_owned(), reason },
-            Ok(Err(Failure::Unreachable(reason))) => DialError::Unreachable { addr: addr.to_owned(), reason },
+            Ok(Err(DialFailure::Untrusted(reason))) => DialError::Untrusted { addr: addr.to_owned(), reason },
+            Ok(Err(DialFailure::Unreachable(reason))) => DialError::Unreachable { addr: addr.to_owned(), reason },
             Err(_) => DialError::Unreachable {
                 addr: addr.to_owned(),
                 reason: format!("no answer within {} ms", share.as_millis()),
@@ -70,12 +70,12 @@ pub(super) async fn resolve(addr: &str, bound: SocketAddr, deadline: Instant) ->
     Ok(candidates)
 }
 
-enum Failure {
+enum DialFailure {
     Untrusted(String),
     Unreachable(String),
 }
 
-impl From<ConnectionError> for Failure {
+impl From<ConnectionError> for DialFailure {
     fn from(error: ConnectionError) -> Self {
         if is_about_trust(&error) { Self::Untrusted(reason(&error)) } else { Self::Unreachable(reason(&error)) }
     }
@@ -86,13 +86,13 @@ async fn connect(
     wire: &Wire,
     addr: SocketAddr,
     expect: Option<NodeId>,
-) -> Result<Arc<QuicConnection>, Failure> {
+) -> Result<Arc<QuicConnection>, DialFailure> {
     if let Some(peer) = expect {
         // Nobody else gets through the handshake, and a fault between us and the peer is there before it.
         wire.learn(addr, peer);
     }
     let connecting =
-        endpoint.quinn.connect(addr, &tls::server_name(expect)).map_err(|e| Failure::Unreachable(e.to_string()))?;
+        endpoint.quinn.connect(addr, &tls::server_name(expect)).map_err(|e| DialFailure::Unreachable(e.to_string()))?;
     let inner = connecting.await?;
     let mut welcome = inner.accept_uni().await?;
     let mut byte = [0; 1];
@@ -101,8 +101,8 @@ async fn connect(
         Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => return Err(error.into()),
         _ => {
             inner.close(CLOSED, b"expected a welcome");
-            return Err(Failure::Unreachable("it speaks another protocol".to_owned()));
+            return Err(DialFailure::Unreachable("it speaks another protocol".to_owned()));
         }
     }
-    QuicConnection::new(inner, endpoint.socket.arrivals(), wire).map_err(Failure::Untrusted)
+    QuicConnection::new(inner, endpoint.socket.arrivals(), wire).map_err(DialFailure::Untrusted)
 }
