@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     Guarantee, NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes, ValueTtls},
-    report::{grouped, without_scheme},
+    report::numbers::{grouped, without_scheme},
     shard::{duration, option, text},
     target::Consistency,
 };

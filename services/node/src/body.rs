@@ -33,6 +33,14 @@ const DISCARD_PATIENCE: Duration = Duration::from_millis(100);
 /// requests in flight.
 const LARGE_BYTES: usize = 8 << 10;
 
+/// How much longer than key and value a JSON body may be: an eighth of the value for escapes, and this for the rest.
+const JSON_EXTRA_BYTES: usize = 4096;
+
+/// The longest body of a write with keys and values of these lengths.
+pub(crate) const fn body_bytes_max(key_bytes_max: usize, value_bytes_max: usize) -> usize {
+    value_bytes_max + value_bytes_max / 8 + key_bytes_max + JSON_EXTRA_BYTES
+}
+
 /// Bytes of bodies in memory, over the whole process.
 pub(crate) struct BodyBudget {
     bytes_max: usize,

@@ -19,7 +19,7 @@ use settings::{
 };
 
 use crate::{
-    routes::body_bytes_max,
+    body::body_bytes_max,
     tls::{HttpTls, TlsFileError},
     token::Token,
 };

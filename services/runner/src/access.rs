@@ -1,13 +1,20 @@
 //! What nodes ask of their clients and clients of nodes: bearer tokens, and certificates of an authority that the runner trusts.
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 
 use observability::authorities;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use reqwest::{Client, ClientBuilder, RequestBuilder};
 use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore, pki_types::ServerName};
 use tokio_rustls::TlsConnector;
 
 use crate::settings::{HttpSettings, Scheme, Settings, TargetUrl};
+
+/// A control call fails after this long.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Tokens, and whom the runner trusts.
 #[derive(Clone)]
@@ -112,6 +119,18 @@ fn roots_of_the_system() -> Result<RootCertStore, String> {
     let roots = authorities::of_system();
     let missing = || "HTTP_TLS_CA=: expected a file, because this system knows no certificate authorities".to_owned();
     if roots.is_empty() { Err(missing()) } else { Ok(roots) }
+}
+
+/// The innermost cause: `connection refused`, not `error sending request`.
+pub(crate) fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", TIMEOUT.as_secs());
+    }
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    tls_failure(cause).unwrap_or_else(|| cause.to_string())
 }
 
 /// Why TLS failed, in words that say what to change; nothing if that is not the cause.

@@ -7,19 +7,16 @@ use std::{
 
 use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, ServerCounts, Version};
 use observability::{ClientTrace, NodeOperations};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
+use percent_encoding::{percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
 use crate::{
-    access::{Access, tls_failure},
+    access::{Access, RESERVED, TIMEOUT, reason},
     prometheus::Prometheus,
     settings::TargetUrl,
     traces::Traces,
 };
-
-/// A control call fails after this long.
-const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// So long may a node take until it looks at an order to crash. An order that was given up is not executed: a request that was given up
 /// is forgotten.
@@ -27,9 +24,6 @@ const STRUCK_WITHIN: Duration = Duration::from_secs(5);
 
 /// An order for faults fails after this long: a node may be as slow as 10 s.
 const LAID_WITHIN: Duration = Duration::from_secs(11);
-
-/// What a query must encode: all but the unreserved characters (RFC 3986, section 2.3).
-pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A run to watch, once it has begun.
 pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
@@ -314,18 +308,6 @@ fn counts_of(counted: NodeOperations) -> Result<ServerCounts, String> {
         place(&op).into_iter().for_each(|op| served.ops[op].buckets.push((bound_s, count)));
     }
     Ok(served)
-}
-
-/// The innermost cause: `connection refused`, not `error sending request`.
-pub(crate) fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", TIMEOUT.as_secs());
-    }
-    let mut cause: &(dyn std::error::Error + 'static) = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    tls_failure(cause).unwrap_or_else(|| cause.to_string())
 }
 
 #[cfg(test)]

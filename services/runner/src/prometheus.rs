@@ -8,7 +8,10 @@ use percent_encoding::utf8_percent_encode;
 use reqwest::Client;
 use serde_json::Value;
 
-use crate::{control::RESERVED, traces::op_label};
+use crate::{
+    access::{RESERVED, reason},
+    traces::op_label,
+};
 
 /// How long after the load it is asked: its last scrape should be of a time after the load, and it scrapes every second.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +33,7 @@ impl Prometheus {
         let query = p99_query(&self.instances, window + SCRAPE_EVERY);
         let url = format!("{}/api/v1/query?query={}", self.url, utf8_percent_encode(&query, RESERVED));
         let failed = |reason: String| format!("PROMETHEUS_URL={}: {reason}", self.url);
-        let response = client.get(url).send().await.map_err(|error| failed(crate::control::reason(&error)))?;
+        let response = client.get(url).send().await.map_err(|error| failed(reason(&error)))?;
         let status = response.status();
         let answer = response.json::<Value>().await.map_err(|_| failed(format!("{status}, and no answer in JSON")))?;
         parse(&answer).map_err(failed)

@@ -6,23 +6,21 @@ use clap::CommandFactory;
 use load::Repeated;
 use settings::{Exit, Mistakes, flags_of_file};
 
-use crate::settings::Settings;
-
 /// What tells one run from another is not repeated.
 const NOT_REPEATED: [&str; 7] = ["RUN_ID", "SHARD", "START_AT", "RESULTS", "SEED", "PROGRESS", "PLAIN"];
 
 /// The flags of a run file.
-pub(crate) fn of_file(file: &Path) -> Result<Vec<OsString>, Exit> {
+pub(crate) fn of_file<S: CommandFactory>(file: &Path) -> Result<Vec<OsString>, Exit> {
     let text = fs::read_to_string(file);
     let text = text.map_err(|error| refused(&file.display().to_string(), format!("cannot read it: {error}")))?;
-    flags_of_file::<Settings>(&file.display().to_string(), &text)
+    flags_of_file::<S>(&file.display().to_string(), &text)
 }
 
 /// The flags that repeat a stored run; `results` is RESULTS.
-pub(crate) fn of_run(run: &str, results: Option<&Path>) -> Result<Vec<OsString>, Exit> {
+pub(crate) fn of_run<S: CommandFactory>(run: &str, results: Option<&Path>) -> Result<Vec<OsString>, Exit> {
     let repeated = Repeated::of(run, results)
         .map_err(|reason| refused(run, reason.strip_prefix(&format!("RUN={run}: ")).unwrap_or(&reason)))?;
-    let command = Settings::command();
+    let command = S::command();
     let flag = |(name, value): (&String, &String)| {
         let arg =
             command.get_arguments().find(|arg| arg.get_env().is_some_and(|variable| variable == name.as_str()))?;

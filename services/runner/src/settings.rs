@@ -9,8 +9,11 @@ use settings::{
     Exit, Mistake, Mistakes, bearer_token, boolean, check_https_files, duration, positive_duration, url, whole,
 };
 
+use crate::recorded;
 pub(crate) use crate::target_url::{Login, Scheme, TargetUrl};
-use crate::{cache, recorded};
+
+/// memcached takes a longer time to live for a date.
+const MEMCACHED_TTL_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
 
 /// Drives GET and SET load over HTTP against a cache mesh, breaks nodes, checks what it reads, and tells what happened.
 ///
@@ -265,9 +268,9 @@ impl Settings {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let settings = Self::parse_all(arguments.clone())?;
         let (name, recorded, flags) = match &settings.command {
-            Some(Command::Run { file, flags }) => ("run", recorded::of_file(file)?, flags),
+            Some(Command::Run { file, flags }) => ("run", recorded::of_file::<Self>(file)?, flags),
             Some(Command::Rerun { run, flags }) => {
-                ("rerun", recorded::of_run(run, settings.load.results.as_deref())?, flags)
+                ("rerun", recorded::of_run::<Self>(run, settings.load.results.as_deref())?, flags)
             }
             _ => return Ok(settings),
         };
@@ -287,7 +290,7 @@ impl Settings {
     fn check_together(&self, mistakes: &mut Mistakes) {
         let has_faults = self.kill.kill_mode != KillMode::None || !self.kill.faults.is_empty();
         self.load.check_together(has_faults, mistakes);
-        cache::check_together(self, mistakes);
+        check_other_caches(self, mistakes);
         check_https_files(self.local.http_tls_cert.as_deref(), self.local.http_tls_key.as_deref(), mistakes);
         let nobody = vec![TargetUrl::new("127.0.0.1:1"); self.local.local.into()];
         let targets = if nobody.is_empty() { &self.http.targets } else { &nobody };
@@ -332,6 +335,44 @@ impl Settings {
         let names: Vec<_> = targets.iter().map(TargetUrl::url).collect();
         let found = faults.resolve(&names, self.load.duration, |name| find_target(targets, name));
         found.map_err(|reason| Mistake::new("FAULTS", faults, reason.trim_start_matches("FAULTS: ")))
+    }
+}
+
+/// Refuses what these targets cannot be told, and targets that are of several kinds.
+fn check_other_caches(settings: &Settings, mistakes: &mut Mistakes) {
+    let targets = &settings.http.targets;
+    let Some(first) = targets.first().filter(|_| settings.local.local == 0) else { return };
+    if let Some(other) = targets.iter().find(|target| target.scheme != first.scheme) {
+        let all = targets.iter().map(TargetUrl::url).collect::<Vec<_>>().join(",");
+        let expected = format!("expected one kind of target, not {} and {}", first.scheme.name(), other.scheme.name());
+        return mistakes.refuse("TARGETS", all, expected);
+    }
+    if first.scheme.is_node() {
+        return;
+    }
+    let name = first.scheme.name();
+    let faults = &settings.kill.faults;
+    if !faults.is_empty() {
+        let expected = format!("expected none, because a {name} target has no HTTP API that orders faults");
+        mistakes.refuse("FAULTS", faults, expected);
+    }
+    if settings.kill.kill_mode != KillMode::None {
+        let expected = format!("expected none, because a {name} target has no HTTP API that ends its process");
+        mistakes.refuse("KILL_MODE", settings.kill.kill_mode.name(), expected);
+    }
+    if settings.traces.are_wanted() {
+        let expected = format!("expected none, because a {name} target records no traces");
+        mistakes.refuse("OTEL_EXPORTER_OTLP_ENDPOINT", "", expected);
+    }
+    if let Some(url) = &settings.observers.prometheus_url {
+        let expected = format!("expected none, because a {name} target counts nothing that could be compared");
+        mistakes.refuse("PROMETHEUS_URL", url, expected);
+    }
+    let ttls = &settings.http.set_ttl_ms;
+    let is_taken = |ttl_ms: i64| ttl_ms <= 0 || (ttl_ms % 1000 == 0 && ttl_ms <= MEMCACHED_TTL_MS_MAX);
+    if first.scheme == Scheme::Memcached && !ttls.all().all(is_taken) {
+        let expected = "expected whole seconds up to 30 days, because memcached counts in these";
+        mistakes.refuse("SET_TTL_MS", ttls, expected);
     }
 }
 

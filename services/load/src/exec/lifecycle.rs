@@ -25,7 +25,10 @@ use crate::{
     faults::{FaultRecord, ObservedEvent, Observer, heal_all, inject, unix_ms},
     live::Stage,
     plan::Plan,
-    report::{Report, Step, numbers, without_scheme},
+    report::{
+        Report, Step,
+        numbers::{self, without_scheme},
+    },
     results::{Machine, Recorded},
     shard::{Doubts, await_start, clock_of_first, duration, json},
 };

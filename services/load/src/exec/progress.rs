@@ -24,7 +24,7 @@ use crate::{
     faults::FaultRecord,
     live::{self, LiveView, Model, Stage},
     plan::Plan,
-    report::{numbers, without_scheme},
+    report::numbers::{self, without_scheme},
 };
 
 /// How many samples pass between two lines.

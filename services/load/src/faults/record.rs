@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::{plan::PlannedFault, timeline::Timeline};
-use crate::report::grouped;
+use crate::report::numbers::grouped;
 
 /// One fault of the schedule. Times are seconds after the load began.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Debug, Serialize)]

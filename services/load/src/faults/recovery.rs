@@ -2,7 +2,7 @@
 //! others that took longer do not.
 
 use super::record::FaultRecord;
-use crate::report::grouped;
+use crate::report::numbers::grouped;
 
 /// What is promised, in seconds; for so many keys, with so many bytes of values in all.
 const PROMISED_S: f64 = 10.0;

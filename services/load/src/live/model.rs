@@ -6,7 +6,7 @@ use crate::{
     Counter, Snapshot,
     exec::Interval,
     plan::Plan,
-    report::{grouped, without_scheme},
+    report::numbers::{grouped, without_scheme},
 };
 
 /// Points of a curve; when there are more, each two become one.

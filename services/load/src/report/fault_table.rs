@@ -2,8 +2,7 @@
 
 use super::{
     Page,
-    numbers::{cell, grouped},
-    without_scheme,
+    numbers::{cell, grouped, without_scheme},
 };
 use crate::faults::{FaultRecord, ObservedEvent, RepeatedFault};
 

@@ -3,10 +3,9 @@
 
 use super::{
     Cpu, Page, Report, Row, max_rate_table,
-    numbers::{cell, count_cell, grouped, percent, shortened, sparkline},
+    numbers::{cell, count_cell, grouped, percent, shortened, sparkline, without_scheme},
     objectives::samples_needed,
     screen::{Rank, Screen},
-    summary::without_scheme,
     verdict::Measurement,
     verdict_lines::{GREEN, RED, VerdictLine, YELLOW},
 };

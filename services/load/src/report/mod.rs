@@ -24,9 +24,8 @@ mod verdict_lines;
 pub(crate) use self::tests::full_report;
 pub(crate) use self::{
     max_rate::{Measured, Step},
-    numbers::{cell, grouped},
+    numbers::without_scheme,
     page::Page,
-    summary::without_scheme,
     verdict::Verdict,
 };
 

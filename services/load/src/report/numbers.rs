@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers and names as people read them.
 
 use std::time::Duration;
 
@@ -6,6 +6,11 @@ use std::time::Duration;
 pub(crate) fn millis(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     if ms < 10.0 { format!("{ms:.3}") } else { format!("{ms:.2}") }
+}
+
+/// The same for a number of milliseconds.
+pub(crate) fn ms(ms: f64) -> String {
+    millis(Duration::from_secs_f64(ms / 1e3))
 }
 
 /// Milliseconds in at most six characters, for a column of a table; from a thousand seconds on in seconds.
@@ -23,6 +28,11 @@ pub(crate) fn cell(ms: f64) -> String {
 /// A whole number in at most ten characters, for a column of a table; from a hundred million on in millions.
 pub(crate) fn count_cell(number: u64) -> String {
     if number < 100_000_000 { grouped(number) } else { format!("{} M", grouped(number / 1_000_000)) }
+}
+
+/// A node without its scheme, so that a line fits a terminal.
+pub(crate) fn without_scheme(target: &str) -> &str {
+    target.split_once("://").map_or(target, |(_, rest)| rest)
 }
 
 /// A name in at most `width` characters: a longer one lacks its middle, since nodes differ in the beginning and the port.

@@ -2,9 +2,8 @@
 
 use super::{
     Page, Report,
-    numbers::grouped,
+    numbers::{grouped, ms},
     reconcile::{LossyNode, OpReconciled},
-    summary::ms,
 };
 use crate::{Op, stats::P99Reconciled};
 

@@ -2,8 +2,7 @@
 
 use super::{
     Page, Report,
-    numbers::{grouped, shortened},
-    summary::{ms, without_scheme},
+    numbers::{grouped, ms, shortened, without_scheme},
 };
 use crate::{Op, stats::SlowRequest};
 

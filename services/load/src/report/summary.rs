@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Page, Report, Row, fault_table, max_rate_table,
-    numbers::{cell, count_cell, grouped, millis, percent, shortened, sparkline},
+    numbers::{cell, count_cell, grouped, millis, ms, percent, shortened, sparkline, without_scheme},
     reconcile_table, slow_table,
     verdict_lines::{GREEN, RED, VerdictLine, YELLOW},
 };
@@ -319,13 +319,4 @@ fn verdict(out: &mut Page, report: &Report, place: &str) {
         _ => ("INVALID RUN", YELLOW),
     };
     out.fact(&format!("{style}Verdict: {word} (exit code {}){style:#}", verdict.exit_code));
-}
-
-/// A node without its scheme, so that a line fits a terminal.
-pub(crate) fn without_scheme(target: &str) -> &str {
-    target.split_once("://").map_or(target, |(_, rest)| rest)
-}
-
-pub(crate) fn ms(ms: f64) -> String {
-    millis(Duration::from_secs_f64(ms / 1e3))
 }

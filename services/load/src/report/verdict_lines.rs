@@ -4,8 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{
     Report,
-    numbers::{grouped, percent},
-    summary::ms,
+    numbers::{grouped, ms, percent},
     verdict::{Attainment, Correctness, Measurement},
 };
 use crate::Violation;

@@ -39,7 +39,7 @@ use crate::{
 
 pub(crate) use del::del;
 pub(crate) use get::get;
-pub(crate) use set::{body_bytes_max, set};
+pub(crate) use set::set;
 
 /// All paths, for one thread. There are no layers around them: each would cost every request.
 pub(crate) fn router(worker: Arc<HttpWorker>) -> Router {

@@ -16,19 +16,11 @@ use settings::TTL_MS_MAX;
 use super::{Arrival, MeshRequest};
 use crate::{
     app::{HttpWorker, Limits},
-    body::{Payload, RequestBody},
+    body::{Payload, RequestBody, body_bytes_max},
     headers::{self, X_MESH_NODE, X_MESH_VERSION},
     problem::Problem,
     query,
 };
-
-/// How much longer than key and value a JSON body may be: an eighth of the value for escapes, and this for the rest.
-const JSON_EXTRA_BYTES: usize = 4096;
-
-/// The longest body of a write with keys and values of these lengths.
-pub(crate) const fn body_bytes_max(key_bytes_max: usize, value_bytes_max: usize) -> usize {
-    value_bytes_max + value_bytes_max / 8 + key_bytes_max + JSON_EXTRA_BYTES
-}
 
 /// What is to be written.
 #[derive(Debug, PartialEq)]

@@ -15,63 +15,17 @@ mod target;
 use std::sync::Arc;
 
 use load::{Consistency, Guarantee, LoadSettings, Plan, ValueTtls, run_plan};
-use settings::Mistakes;
 
 use self::{
     control::{CacheCluster, look_for_ever},
     protocol::Protocol,
     target::{CacheClient, CacheOptions},
 };
-use crate::{
-    metrics,
-    settings::{KillMode, Scheme, Settings, TargetUrl},
-    startup,
-};
-
-/// memcached takes a longer time to live for a date.
-const MEMCACHED_TTL_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
+use crate::{metrics, settings::Settings, startup};
 
 /// Whether TARGETS are other caches than ours.
 pub(crate) fn are_targets(settings: &Settings) -> bool {
     settings.local.local == 0 && settings.http.targets.first().is_some_and(|target| !target.scheme.is_node())
-}
-
-/// Refuses what these targets cannot be told, and targets that are of several kinds.
-pub(crate) fn check_together(settings: &Settings, mistakes: &mut Mistakes) {
-    let targets = &settings.http.targets;
-    let Some(first) = targets.first().filter(|_| settings.local.local == 0) else { return };
-    if let Some(other) = targets.iter().find(|target| target.scheme != first.scheme) {
-        let all = targets.iter().map(TargetUrl::url).collect::<Vec<_>>().join(",");
-        let expected = format!("expected one kind of target, not {} and {}", first.scheme.name(), other.scheme.name());
-        return mistakes.refuse("TARGETS", all, expected);
-    }
-    if first.scheme.is_node() {
-        return;
-    }
-    let name = first.scheme.name();
-    let faults = &settings.kill.faults;
-    if !faults.is_empty() {
-        let expected = format!("expected none, because a {name} target has no HTTP API that orders faults");
-        mistakes.refuse("FAULTS", faults, expected);
-    }
-    if settings.kill.kill_mode != KillMode::None {
-        let expected = format!("expected none, because a {name} target has no HTTP API that ends its process");
-        mistakes.refuse("KILL_MODE", settings.kill.kill_mode.name(), expected);
-    }
-    if settings.traces.are_wanted() {
-        let expected = format!("expected none, because a {name} target records no traces");
-        mistakes.refuse("OTEL_EXPORTER_OTLP_ENDPOINT", "", expected);
-    }
-    if let Some(url) = &settings.observers.prometheus_url {
-        let expected = format!("expected none, because a {name} target counts nothing that could be compared");
-        mistakes.refuse("PROMETHEUS_URL", url, expected);
-    }
-    let ttls = &settings.http.set_ttl_ms;
-    let is_taken = |ttl_ms: i64| ttl_ms <= 0 || (ttl_ms % 1000 == 0 && ttl_ms <= MEMCACHED_TTL_MS_MAX);
-    if first.scheme == Scheme::Memcached && !ttls.all().all(is_taken) {
-        let expected = "expected whole seconds up to 30 days, because memcached counts in these";
-        mistakes.refuse("SET_TTL_MS", ttls, expected);
-    }
 }
 
 /// Runs against Redis or memcached.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use settings::{columns_of, wrapped};
 
 use super::{Change, Comparison, Side};
-use crate::report::{cell, grouped};
+use crate::report::numbers::{cell, grouped};
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     connection::{CLOSED, QuicConnection, is_about_trust, reason, written},
     dial::{HANDSHAKE_TIMEOUT, WELCOME},
-    endpoint::Socketed,
+    socket::Socketed,
     timed::Arrivals,
     wire::Wire,
 };

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     connection::{CLOSED, QuicConnection, is_about_trust, reason},
-    endpoint::Socketed,
+    socket::Socketed,
     wire::Wire,
 };
 use crate::transport::{DialError, tls};

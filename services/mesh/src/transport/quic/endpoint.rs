@@ -18,7 +18,7 @@ use super::{
     config::QuinnConfigs,
     connection::CLOSED,
     dial::{HANDSHAKE_TIMEOUT, dial, resolve},
-    socket::SwitchedSocket,
+    socket::Socketed,
     wire::Wire,
 };
 use crate::transport::{Accepted, BoxFuture, Connection, DialError, Endpoint};
@@ -34,32 +34,6 @@ pub(super) struct QuicEndpoint {
     accepted: AcceptQueue,
     wire: Arc<Wire>,
     closed: watch::Sender<bool>,
-}
-
-/// A quinn endpoint and the switch of its socket.
-#[derive(Clone)]
-pub(super) struct Socketed {
-    pub(super) quinn: quinn::Endpoint,
-    pub(super) socket: Arc<SwitchedSocket>,
-}
-
-impl Socketed {
-    fn new(
-        socket: UdpSocket,
-        configs: &QuinnConfigs,
-        server: Option<quinn::ServerConfig>,
-        wire: &Arc<Wire>,
-    ) -> io::Result<Self> {
-        let socket = Arc::new(SwitchedSocket::new(socket, configs.are_timestamps, Arc::clone(wire))?);
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let quinn = quinn::Endpoint::new_with_abstract_socket(
-            configs.endpoint.clone(),
-            server,
-            Arc::clone(&socket) as _,
-            runtime,
-        )?;
-        Ok(Self { quinn, socket })
-    }
 }
 
 impl QuicEndpoint {

@@ -19,7 +19,7 @@ use quinn::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    config::MTU_MAX,
+    config::{MTU_MAX, QuinnConfigs},
     held::{HeldPackets, OutgoingPacket, Packet},
     timed::{Arrivals, TimedSocket},
     wire::Wire,
@@ -274,6 +274,32 @@ impl UdpPoller for SwitchedPoller {
         let writable = ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
         Poll::Ready(writable)
+    }
+}
+
+/// A quinn endpoint and the switch of its socket.
+#[derive(Clone)]
+pub(super) struct Socketed {
+    pub(super) quinn: quinn::Endpoint,
+    pub(super) socket: Arc<SwitchedSocket>,
+}
+
+impl Socketed {
+    pub(super) fn new(
+        socket: UdpSocket,
+        configs: &QuinnConfigs,
+        server: Option<quinn::ServerConfig>,
+        wire: &Arc<Wire>,
+    ) -> io::Result<Self> {
+        let socket = Arc::new(SwitchedSocket::new(socket, configs.are_timestamps, Arc::clone(wire))?);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
+            configs.endpoint.clone(),
+            server,
+            Arc::clone(&socket) as _,
+            runtime,
+        )?;
+        Ok(Self { quinn, socket })
     }
 }
 
