@@ -96,7 +96,7 @@ fn files_are_named_after_something() {
 }
 
 #[test]
-fn no_two_types_of_a_package_share_a_name() {
+fn no_two_types_share_a_name() {
     nothing_to_say(&type_names::shared(&Sources::of_repository()));
 }
 

@@ -6,7 +6,7 @@ use std::{cell::RefCell, net::Ipv4Addr, panic::RefUnwindSafe, sync::Arc, time::D
 use bytes::Bytes;
 use mesh::{Config, Node, WriteOptions};
 use mesh_sim::SimulatedNetwork;
-use node::{App, Connections, Seen, Settings, Shutdown};
+use node::{App, Connections, Settings, Shutdown, TelemetryObserver};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     runtime::Runtime,
@@ -69,7 +69,8 @@ impl InMemoryNode {
             let (telemetry, _flush) =
                 observability::init(&config.name, config.id(), "0", &settings.traces).expect("no collector is named");
             let transport = network.transport(config.id(), &config.public_addr);
-            let node = Node::start_upkeep(config, transport, Arc::new(Seen(Arc::clone(&telemetry)))).expect("started");
+            let node = Node::start_upkeep(config, transport, Arc::new(TelemetryObserver(Arc::clone(&telemetry))))
+                .expect("started");
             let worker = node.add_worker().expect("the address is free");
             let key = Bytes::from_static(b"k");
             worker

@@ -7,7 +7,7 @@ use crate::NodeSample;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MetricKind {
     /// Only rises.
     Counter,
     /// Goes up and down.
@@ -22,7 +22,7 @@ pub(crate) struct Family {
     /// As exposed. Counters end in `_total`.
     pub(crate) name: &'static str,
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: MetricKind,
     /// One sentence for readers of `/metrics`.
     pub(crate) help: &'static str,
 }
@@ -50,7 +50,7 @@ macro_rules! catalogue {
     ($($constant:ident: $kind:ident $name:literal $help:literal
         $([$($field:literal $(($label:literal = $value:literal))? |$sample:ident| $read:expr),*])?;)*
      $(_: $other:literal |$of:ident| $other_read:expr;)*) => {
-        $(pub(crate) const $constant: Family = Family { name: $name, kind: Kind::$kind, help: $help };)*
+        $(pub(crate) const $constant: Family = Family { name: $name, kind: MetricKind::$kind, help: $help };)*
         /// All of them, in the order of this file.
         pub(crate) const ALL: &[Family] = &[$($constant),*];
         /// Everything that is sampled.
@@ -241,10 +241,10 @@ mod tests {
                 "{}",
                 family.name
             );
-            assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+            assert_eq!(family.name.ends_with("_total"), family.kind == MetricKind::Counter, "{}", family.name);
             // A gauge may be in seconds too.
-            assert!(family.name.ends_with("_seconds") || family.kind != Kind::Seconds, "{}", family.name);
-            assert!(!family.name.ends_with("_seconds") || family.kind != Kind::Counter, "{}", family.name);
+            assert!(family.name.ends_with("_seconds") || family.kind != MetricKind::Seconds, "{}", family.name);
+            assert!(!family.name.ends_with("_seconds") || family.kind != MetricKind::Counter, "{}", family.name);
             assert!(family.help.ends_with('.'), "{}", family.name);
         }
     }
@@ -255,9 +255,9 @@ mod tests {
         let section = text.split("\n## ").find(|section| section.starts_with("Metrics\n")).unwrap_or_default();
         let written: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
         let kind = |kind| match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Seconds => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Seconds => "histogram",
         };
         let wanted =
             ALL.iter().map(|family| format!("| `{}` | {} | {} |", family.name, kind(family.kind), family.help));

@@ -13,12 +13,12 @@ use prometheus_client::{
 };
 
 use crate::{
-    catalogue::{Family, Kind, SECONDS_BUCKETS},
+    catalogue::{Family, MetricKind, SECONDS_BUCKETS},
     trace::hex,
 };
 
 type ExemplarLabels = [(&'static str, String); 1];
-type Latency = HistogramWithExemplars<ExemplarLabels>;
+type ExemplarHistogram = HistogramWithExemplars<ExemplarLabels>;
 type Labels = [(&'static str, &'static str); 1];
 
 /// What Grafana looks for.
@@ -30,14 +30,14 @@ const EXEMPLAR: &str = " # {trace_id=\"";
 /// One family of latencies with a label that takes `N` values.
 pub(crate) struct LatencySeries<const N: usize> {
     registry: Registry,
-    series: [Latency; N],
+    series: [ExemplarHistogram; N],
 }
 
 impl<const N: usize> LatencySeries<N> {
     pub(crate) fn new(family: &Family, node: &str, label: &'static str, values: [&'static str; N]) -> Self {
-        debug_assert_eq!(family.kind, Kind::Seconds, "{}", family.name);
+        debug_assert_eq!(family.kind, MetricKind::Seconds, "{}", family.name);
         let mut registry = Registry::with_labels([("node".into(), node.to_owned().into())].into_iter());
-        let all = Series::<Labels, Latency, fn() -> Latency>::new_with_constructor(latency);
+        let all = Series::<Labels, ExemplarHistogram, fn() -> ExemplarHistogram>::new_with_constructor(latency);
         let series = values.map(|value| all.get_or_create_owned(&[(label, value)]));
         // The encoder ends it with a full stop.
         registry.register(family.name, family.help.trim_end_matches('.'), all);
@@ -69,7 +69,7 @@ impl<const N: usize> LatencySeries<N> {
     }
 }
 
-fn latency() -> Latency {
+fn latency() -> ExemplarHistogram {
     HistogramWithExemplars::new(SECONDS_BUCKETS.into_iter())
 }
 

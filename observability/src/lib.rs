@@ -29,7 +29,7 @@ pub use scrape::{NodeOperations, p99_query};
 pub use telemetry::{Telemetry, init};
 pub use text::Exemplar;
 pub use trace::{
-    ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, Fate, InitError, KeepTrace,
-    OtlpSettings, RequestTrace, ResourceAttributes, SampleRatio, Sampler, SpanTotals, TraceGuard, TraceMode,
-    TraceSettings,
+    ClientAnswer, ClientRequest, ClientTrace, ClientTracer, ClientTry, EndedRequest, InitError, KeepTrace,
+    OtlpSettings, RequestTrace, ResourceAttributes, SampleRatio, Sampler, SpanTotals, TraceDecision, TraceGuard,
+    TraceMode, TraceSettings,
 };

@@ -51,15 +51,15 @@ pub(crate) fn write(text: &mut Text<'_>) {
 
 /// What a thread has had of the cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Thread {
+struct ThreadTimes {
     cpu: Duration,
     /// It could have run, and had no core.
     run_queue: Duration,
 }
 
 /// All threads by name; those of one name added up. Nothing where the kernel keeps no schedstat.
-fn threads() -> BTreeMap<String, Thread> {
-    let mut threads = BTreeMap::<String, Thread>::new();
+fn threads() -> BTreeMap<String, ThreadTimes> {
+    let mut threads = BTreeMap::<String, ThreadTimes>::new();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let read = |file: &str| fs::read_to_string(task.path().join(file)).ok();
         // A thread may end meanwhile.
@@ -74,9 +74,9 @@ fn threads() -> BTreeMap<String, Thread> {
 }
 
 /// Nanoseconds on a core, nanoseconds of waiting for one, and time slices (`Documentation/scheduler/sched-stats.rst` of Linux).
-fn schedstat(text: &str) -> Option<Thread> {
+fn schedstat(text: &str) -> Option<ThreadTimes> {
     let mut numbers = text.split_whitespace().map(|number| number.parse().ok().map(Duration::from_nanos));
-    Some(Thread { cpu: numbers.next()??, run_queue: numbers.next()?? })
+    Some(ThreadTimes { cpu: numbers.next()??, run_queue: numbers.next()?? })
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn schedstat_is_cpu_and_waiting_in_nanoseconds() {
-        let thread = Thread { cpu: Duration::from_nanos(2_000_000_001), run_queue: Duration::from_millis(3) };
+        let thread = ThreadTimes { cpu: Duration::from_nanos(2_000_000_001), run_queue: Duration::from_millis(3) };
         assert_eq!(schedstat("2000000001 3000000 17\n"), Some(thread));
         assert_eq!(schedstat("1"), None);
     }

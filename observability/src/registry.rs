@@ -3,7 +3,7 @@
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use crate::catalogue::{ALL, Family, Kind};
+use crate::catalogue::{ALL, Family, MetricKind};
 
 /// The registry behind one node's handles. Descriptions come from the catalogue, and counters start at 0, so that the
 /// first increment is an increase to Prometheus.
@@ -16,28 +16,28 @@ impl Registry {
         for Family { name, kind, help } in ALL {
             let (name, help) = (KeyName::from(*name), (*help).into());
             match kind {
-                Kind::Counter => recorder.describe_counter(name, None, help),
-                Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Seconds => recorder.describe_histogram(name, None, help),
+                MetricKind::Counter => recorder.describe_counter(name, None, help),
+                MetricKind::Gauge => recorder.describe_gauge(name, None, help),
+                MetricKind::Seconds => recorder.describe_histogram(name, None, help),
             }
         }
         Self { recorder }
     }
 
     pub(crate) fn counter(&self, family: &Family, labels: &[(&'static str, &str)]) -> Counter {
-        debug_assert_eq!(family.kind, Kind::Counter, "{}", family.name);
+        debug_assert_eq!(family.kind, MetricKind::Counter, "{}", family.name);
         let counter = self.recorder.register_counter(&key(family, labels), &METADATA);
         counter.increment(0);
         counter
     }
 
     pub(crate) fn gauge(&self, family: &Family, labels: &[(&'static str, &str)]) -> Gauge {
-        debug_assert_eq!(family.kind, Kind::Gauge, "{}", family.name);
+        debug_assert_eq!(family.kind, MetricKind::Gauge, "{}", family.name);
         self.recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
     pub(crate) fn histogram(&self, family: &Family, labels: &[(&'static str, &str)]) -> Histogram {
-        debug_assert_eq!(family.kind, Kind::Seconds, "{}", family.name);
+        debug_assert_eq!(family.kind, MetricKind::Seconds, "{}", family.name);
         self.recorder.register_histogram(&key(family, labels), &METADATA)
     }
 }

@@ -119,7 +119,7 @@ pub struct PeerSample {
 /// The handles of all that is sampled.
 pub(crate) struct SampleSeries {
     /// One for each of [`names::FIGURES`] that has a series.
-    figures: Vec<(Handle, &'static names::Figure)>,
+    figures: Vec<(MetricHandle, &'static names::Figure)>,
     eviction_rate: Gauge,
     evicted_age: Gauge,
     hit_ratio: Gauge,
@@ -129,7 +129,7 @@ pub(crate) struct SampleSeries {
     peers: Mutex<HashMap<String, SampledPeer>>,
 }
 
-enum Handle {
+enum MetricHandle {
     Counter(Counter),
     Gauge(Gauge),
 }
@@ -139,8 +139,8 @@ impl SampleSeries {
         let handle = |figure: &'static names::Figure| {
             let (family, labels) = figure.series?;
             let handle = match family.kind {
-                names::Kind::Counter => Handle::Counter(registry.counter(family, labels)),
-                _ => Handle::Gauge(registry.gauge(family, labels)),
+                names::MetricKind::Counter => MetricHandle::Counter(registry.counter(family, labels)),
+                _ => MetricHandle::Gauge(registry.gauge(family, labels)),
             };
             Some((handle, figure))
         };
@@ -159,8 +159,8 @@ impl SampleSeries {
         for (handle, figure) in &self.figures {
             let value = (figure.read)(sample);
             match handle {
-                Handle::Counter(counter) => counter.absolute(value),
-                Handle::Gauge(gauge) => gauge.set(value as f64),
+                MetricHandle::Counter(counter) => counter.absolute(value),
+                MetricHandle::Gauge(gauge) => gauge.set(value as f64),
             }
         }
         self.eviction_rate.set(sample.last_minute.evictions_per_s);

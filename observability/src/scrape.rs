@@ -75,7 +75,7 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use arrayvec::ArrayVec;
-    use mesh_proto::{KeyHash, Monotonic, NodeId, Op, OpOutcome, OpRecord};
+    use mesh_proto::{KeyHash, Monotonic, NodeId, OpOutcome, OpRecord, OperationKind};
 
     use super::*;
     use crate::{Exposition, Shed, Telemetry};
@@ -85,7 +85,7 @@ mod tests {
         let telemetry = Telemetry::new("a{op=\"set\",b", NodeId::new(1), "1").unwrap();
         for millis in [3, 30] {
             telemetry.operation(&OpRecord {
-                op: Op::Get,
+                op: OperationKind::Get,
                 outcome: OpOutcome::Miss,
                 took: Duration::from_millis(millis),
                 started: Monotonic::default(),

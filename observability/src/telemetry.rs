@@ -9,12 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_proto::{Event, LegOutcome, MemberState, NodeId, Op, OpOutcome, OpRecord, ServeRecord, TraceContext};
+use mesh_proto::{
+    Event, LegOutcome, MemberState, NodeId, OpOutcome, OpRecord, OperationKind, ServeRecord, TraceContext,
+};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{
-    EndedRequest, Exposition, Fate, InitError, KeepTrace, RequestTrace, TraceGuard, TraceSettings,
+    EndedRequest, Exposition, InitError, KeepTrace, RequestTrace, TraceDecision, TraceGuard, TraceSettings,
     catalogue::{self as names, SECONDS_BUCKETS},
     event_log::EventLog,
     http_series::{Cut, HttpSeries, Shed, TlsFailure},
@@ -30,7 +32,8 @@ use crate::{
 /// The service's name in traces unless it is told another.
 const SERVICE_NAME: &str = "mesh-node";
 
-const OPS: [(Op, &str); 3] = [(Op::Get, "get"), (Op::Set, "set"), (Op::Delete, "delete")];
+const OPS: [(OperationKind, &str); 3] =
+    [(OperationKind::Get, "get"), (OperationKind::Set, "set"), (OperationKind::Delete, "delete")];
 
 const OUTCOMES: [(OpOutcome, &str); 8] = [
     (OpOutcome::HitLocal, "hit_local"),
@@ -137,7 +140,7 @@ impl Telemetry {
         self.requests[op][record.outcome as usize].increment(1);
         let kept = self.tracer.as_ref().and_then(|tracer| tracer.operation(record));
         self.durations.observe(op, record.took, kept);
-        if record.op != Op::Get {
+        if record.op != OperationKind::Get {
             self.quorum(record);
         }
         for leg in record.legs.iter().filter(|leg| leg.hedged) {
@@ -186,7 +189,7 @@ impl Telemetry {
     }
 
     /// A request ended, with the record of its operation if it got as far as the mesh.
-    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> Fate {
+    pub fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> TraceDecision {
         self.tracer.as_ref().map(|tracer| tracer.end(trace, ended, record)).unwrap_or_default()
     }
 
@@ -463,7 +466,7 @@ mod tests {
         let legs = ArrayVec::from_iter([leg(false, LegOutcome::Cancelled), leg(true, LegOutcome::Won)]);
         let took = Duration::from_millis(1);
         telemetry.operation(&OpRecord {
-            op: Op::Get,
+            op: OperationKind::Get,
             outcome: OpOutcome::HitRemote,
             took,
             started: Monotonic::default(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::catalogue::{Family, Kind, SECONDS_BUCKETS};
+use crate::catalogue::{Family, MetricKind, SECONDS_BUCKETS};
 
 /// A bucket's exemplar: a trace in it that was kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,9 +28,9 @@ impl<'a> Text<'a> {
 
     pub(crate) fn head(&mut self, family: &Family) {
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Seconds => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Seconds => "histogram",
         };
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "# HELP {0} {1}\n# TYPE {0} {kind}", family.name, family.help);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use mesh_proto::{
-    Event, HintStats, KeyHash, MemberState, Monotonic, NodeId, Op, OpOutcome, OpRecord, PeerHints, Stats,
+    Event, HintStats, KeyHash, MemberState, Monotonic, NodeId, OpOutcome, OpRecord, OperationKind, PeerHints, Stats,
 };
 use observability::{Exposition, MeshView, NodeSample, PeerSample, RunnerSample, Shed, Telemetry};
 
@@ -37,7 +37,7 @@ fn node(exposition: Exposition) -> String {
     telemetry.sample(&NodeSample { stats, hints_by_peer: vec![peer], view, ..NodeSample::default() });
     for millis in [1, 30, 9000] {
         telemetry.operation(&OpRecord {
-            op: Op::Get,
+            op: OperationKind::Get,
             outcome: OpOutcome::Miss,
             took: Duration::from_millis(millis),
             started: Monotonic::default(),

@@ -22,7 +22,7 @@ use tonic::{codec::CompressionEncoding, transport::Server};
 
 use crate::{
     settings::Settings,
-    store::{Report, Store},
+    store::{SpanStore, StoreReport},
 };
 
 /// What one export may weigh; nodes send 2048 spans at a time, at some 400 bytes each.
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 async fn run(settings: &Settings) -> Result<(), String> {
     let otlp = listen("OTLP_BIND", settings.otlp_bind).await?;
     let ui = listen("UI_BIND", settings.ui_bind).await?;
-    let store = Store::new(settings.traces_max, settings.memory_max_bytes());
+    let store = SpanStore::new(settings.traces_max, settings.memory_max_bytes());
     println!("traces at http://{}, OTLP over gRPC at {}", address(&ui)?, address(&otlp)?);
     let service = TraceServiceServer::new(store.clone())
         .accept_compressed(CompressionEncoding::Gzip)
@@ -62,12 +62,12 @@ async fn run(settings: &Settings) -> Result<(), String> {
     ended
 }
 
-fn routes(store: &Store) -> Router {
+fn routes(store: &SpanStore) -> Router {
     let status = Router::new().route("/status", get(status)).with_state(store.clone());
     status.fallback_service(ui_app(store.state(), "/"))
 }
 
-async fn status(State(store): State<Store>) -> Json<Report> {
+async fn status(State(store): State<SpanStore>) -> Json<StoreReport> {
     Json(store.report().await)
 }
 

@@ -38,7 +38,7 @@ struct TraceId([u8; 16]);
 
 /// Spans, and the counts of them. A clone is the same store.
 #[derive(Clone)]
-pub(crate) struct Store {
+pub(crate) struct SpanStore {
     state: StateRef,
     seen: Arc<Mutex<Seen>>,
     log: Arc<sync::Mutex<Log>>,
@@ -64,7 +64,7 @@ struct Seen {
 
 /// How it stands.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct StoreReport {
     /// Traces kept.
     traces: usize,
     /// Memory for them, as estimated.
@@ -77,7 +77,7 @@ pub(crate) struct Report {
     incomplete: Vec<String>,
 }
 
-impl Store {
+impl SpanStore {
     pub(crate) fn new(traces_max: u32, memory_max_bytes: usize) -> Self {
         let state = empty(traces_max);
         Self { state, seen: Arc::default(), log: Arc::default(), traces_max, memory_max_bytes }
@@ -87,7 +87,7 @@ impl Store {
         Arc::clone(&self.state)
     }
 
-    pub(crate) async fn report(&self) -> Report {
+    pub(crate) async fn report(&self) -> StoreReport {
         let (ids, spans_by_sender, spans_malformed) = {
             let seen = self.seen();
             (seen.order.clone(), seen.spans_by_sender.clone(), seen.malformed)
@@ -100,7 +100,7 @@ impl Store {
             .filter(|trace| !trace.is_complete())
             .map(|trace| trace.hex_id())
             .collect();
-        Report { traces: state.len(), memory_bytes, spans_by_sender, spans_malformed, incomplete }
+        StoreReport { traces: state.len(), memory_bytes, spans_by_sender, spans_malformed, incomplete }
     }
 
     /// Counts a request's spans, and takes out what would make no sense to the UI.
@@ -200,7 +200,7 @@ impl Seen {
 }
 
 #[tonic::async_trait]
-impl TraceService for Store {
+impl TraceService for SpanStore {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,

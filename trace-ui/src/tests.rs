@@ -33,7 +33,7 @@ fn text(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value) }
 }
 
-async fn export(store: &Store, sender: &str, spans: Vec<Span>) {
+async fn export(store: &SpanStore, sender: &str, spans: Vec<Span>) {
     let attributes = vec![text("service.name", "node"), text("service.instance.id", sender)];
     let resource = Some(Resource { attributes, ..Resource::default() });
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
@@ -42,14 +42,14 @@ async fn export(store: &Store, sender: &str, spans: Vec<Span>) {
     store.export(tonic::Request::new(request)).await.unwrap();
 }
 
-async fn page(store: &Store, path: &str) -> (u16, Vec<u8>) {
+async fn page(store: &SpanStore, path: &str) -> (u16, Vec<u8>) {
     let request = axum::http::Request::get(path).body(Body::empty()).unwrap();
     let response = routes(store).oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
 }
 
-async fn json(store: &Store, path: &str) -> serde_json::Value {
+async fn json(store: &SpanStore, path: &str) -> serde_json::Value {
     let (status, body) = page(store, path).await;
     assert_eq!(status, 200, "{path}");
     serde_json::from_slice(&body).unwrap()
@@ -57,7 +57,7 @@ async fn json(store: &Store, path: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn what_is_exported_is_found_and_counted() {
-    let store = Store::new(10, 1 << 20);
+    let store = SpanStore::new(10, 1 << 20);
     export(&store, "a", vec![span(1, 1, None), span(1, 2, Some(1))]).await;
     export(&store, "b", vec![span(1, 3, Some(2)), span(2, 1, Some(9))]).await;
     let trace = json(&store, &format!("/api/traces/{}", "01".repeat(16))).await;
@@ -75,7 +75,7 @@ async fn what_is_exported_is_found_and_counted() {
 
 #[tokio::test]
 async fn nonsense_is_refused_and_counted() {
-    let store = Store::new(10, 1 << 20);
+    let store = SpanStore::new(10, 1 << 20);
     let odd = Span { trace_id: vec![1; 3], ..span(1, 1, None) };
     let nameless = Span { span_id: vec![], ..span(1, 1, None) };
     export(&store, "a", vec![odd, nameless, span(1, 4, Some(4)), span(1, 1, None)]).await;
@@ -86,7 +86,7 @@ async fn nonsense_is_refused_and_counted() {
 
 #[tokio::test]
 async fn the_number_of_traces_is_bounded() {
-    let store = Store::new(3, 1 << 20);
+    let store = SpanStore::new(3, 1 << 20);
     for trace in 1..=200 {
         export(&store, "a", vec![span(trace, 1, Some(2))]).await;
     }
@@ -97,7 +97,7 @@ async fn the_number_of_traces_is_bounded() {
 #[tokio::test]
 async fn memory_is_bounded_and_holds_the_newest() {
     const BYTES: usize = 20_000;
-    let store = Store::new(1000, BYTES);
+    let store = SpanStore::new(1000, BYTES);
     let mut most = 0;
     for trace in 1..=200 {
         export(&store, "a", vec![span(trace, 1, None)]).await;
@@ -116,7 +116,7 @@ async fn memory_is_bounded_and_holds_the_newest() {
 
 #[tokio::test]
 async fn senders_are_bounded() {
-    let store = Store::new(10, 1 << 20);
+    let store = SpanStore::new(10, 1 << 20);
     for sender in 0..300 {
         export(&store, &format!("sender{sender}"), vec![span(1, 1, None)]).await;
     }
@@ -127,7 +127,7 @@ async fn senders_are_bounded() {
 
 #[tokio::test]
 async fn the_ui_is_there() {
-    let store = Store::new(1, 1 << 20);
+    let store = SpanStore::new(1, 1 << 20);
     let (_, page) = page(&store, "/search").await;
     assert!(String::from_utf8_lossy(&page).contains("Jaeger UI"));
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_proto::{KeyHash, LegRecord, Monotonic, Op, OpOutcome, OpRecord, Version};
+use mesh_proto::{KeyHash, LegRecord, Monotonic, OpOutcome, OpRecord, OperationKind, Version};
 
 use super::{EndedRequest, RequestTrace};
 
@@ -26,12 +26,12 @@ const AWAITED_FOR: Duration = Duration::from_secs(10);
 pub(super) struct AnsweredRequest {
     pub(super) trace: RequestTrace,
     pub(super) ended: EndedRequest,
-    operation: Option<Operation>,
+    operation: Option<AnsweredOperation>,
     is_kept: bool,
 }
 
-struct Operation {
-    op: Op,
+struct AnsweredOperation {
+    op: OperationKind,
     outcome: OpOutcome,
     took: Duration,
     started: Monotonic,
@@ -42,7 +42,7 @@ struct Operation {
 
 impl AnsweredRequest {
     pub(super) fn new(trace: RequestTrace, ended: EndedRequest, record: Option<&OpRecord>, is_kept: bool) -> Self {
-        let operation = record.filter(|_| !is_kept).map(|record| Operation {
+        let operation = record.filter(|_| !is_kept).map(|record| AnsweredOperation {
             op: record.op,
             outcome: record.outcome,
             took: record.took,
@@ -70,7 +70,7 @@ impl AnsweredRequest {
 }
 
 /// What was found of a trace.
-pub(super) enum Found {
+pub(super) enum FoundTrace {
     /// It can be kept now.
     Request(Box<AnsweredRequest>),
     /// It has been kept before.
@@ -80,7 +80,7 @@ pub(super) enum Found {
 }
 
 /// The last requests, by trace.
-pub(super) struct Answered {
+pub(super) struct RecentRequests {
     // By trace, as the caller may ask for it on any connection. Held for some nanoseconds by threads whose requests belong
     // to different traces; to search a shard takes some microseconds, and is rare.
     shards: [Mutex<AnsweredShard>; SHARDS],
@@ -92,7 +92,7 @@ struct AnsweredShard {
     awaited: VecDeque<(u128, Instant)>,
 }
 
-impl Answered {
+impl RecentRequests {
     pub(super) fn new() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
@@ -131,21 +131,21 @@ impl Answered {
     }
 
     /// The request of a trace, which counts as kept from now on. If there is none, it is awaited.
-    pub(super) fn take(&self, trace: u128, now: Instant) -> Found {
+    pub(super) fn take(&self, trace: u128, now: Instant) -> FoundTrace {
         self.with(trace, |shard| {
             let found = shard.requests.iter_mut().rev().find(|request| request.trace.context.trace_id() == trace);
             match found {
-                Some(request) if request.is_kept => Found::Kept,
+                Some(request) if request.is_kept => FoundTrace::Kept,
                 Some(request) => {
                     let kept = AnsweredRequest::new(request.trace, request.ended, None, true);
-                    Found::Request(Box::new(std::mem::replace(request, kept)))
+                    FoundTrace::Request(Box::new(std::mem::replace(request, kept)))
                 }
                 None => {
                     if shard.awaited.len() >= AWAITED_MAX {
                         shard.awaited.pop_front();
                     }
                     shard.awaited.push_back((trace, now));
-                    Found::Nothing
+                    FoundTrace::Nothing
                 }
             }
         })
@@ -167,29 +167,29 @@ mod tests {
 
     #[test]
     fn a_request_is_handed_out_once() {
-        let (answered, now) = (Answered::new(), Instant::now());
+        let (answered, now) = (RecentRequests::new(), Instant::now());
         answered.push(request(7));
         answered.push(request(23));
-        assert!(matches!(answered.take(7, now), Found::Request(found) if found.trace.context.trace_id() == 7));
-        assert!(matches!(answered.take(7, now), Found::Kept));
+        assert!(matches!(answered.take(7, now), FoundTrace::Request(found) if found.trace.context.trace_id() == 7));
+        assert!(matches!(answered.take(7, now), FoundTrace::Kept));
         assert!(!answered.is_awaited(7, now));
     }
 
     #[test]
     fn what_is_asked_for_early_is_awaited_for_a_while() {
-        let (answered, now) = (Answered::new(), Instant::now());
-        assert!(matches!(answered.take(7, now), Found::Nothing));
+        let (answered, now) = (RecentRequests::new(), Instant::now());
+        assert!(matches!(answered.take(7, now), FoundTrace::Nothing));
         assert!(answered.is_awaited(7, now) && !answered.is_awaited(23, now));
         assert!(!answered.is_awaited(7, now + 2 * AWAITED_FOR));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let (answered, now) = (Answered::new(), Instant::now());
+        let (answered, now) = (RecentRequests::new(), Instant::now());
         let step = SHARDS as u128;
         (0..=REQUESTS_MAX as u128).for_each(|n| answered.push(request(step * (n + 1))));
-        assert!(matches!(answered.take(step, now), Found::Nothing), "the oldest has gone");
-        assert!(matches!(answered.take(2 * step, now), Found::Request(_)));
+        assert!(matches!(answered.take(step, now), FoundTrace::Nothing), "the oldest has gone");
+        assert!(matches!(answered.take(2 * step, now), FoundTrace::Request(_)));
         (0..2 * AWAITED_MAX as u128).for_each(|n| drop(answered.take(step * (1_000_000 + n), now)));
         let (requests, awaited) = answered.with(0, |shard| (shard.requests.len(), shard.awaited.len()));
         assert_eq!((requests, awaited), (REQUESTS_MAX, AWAITED_MAX));

@@ -20,9 +20,9 @@ pub(crate) struct Budget {
     slow_ns: AtomicU64,
     slow: AtomicU32,
     /// Of those that have failed.
-    pub(crate) failed: Share,
+    pub(crate) failed: SampledShare,
     /// Of those that were hedged.
-    pub(crate) hedged: Share,
+    pub(crate) hedged: SampledShare,
 }
 
 impl Budget {
@@ -34,8 +34,8 @@ impl Budget {
             sampled: AtomicU32::new(0),
             slow_ns: AtomicU64::new(nanos(slow_min)),
             slow: AtomicU32::new(0),
-            failed: Share::new(),
-            hedged: Share::new(),
+            failed: SampledShare::new(),
+            hedged: SampledShare::new(),
         }
     }
 
@@ -72,12 +72,12 @@ impl Budget {
 }
 
 /// Those whose trace ids are small: a part of a request knows without asking whether the whole is kept.
-pub(crate) struct Share {
+pub(crate) struct SampledShare {
     below: AtomicU64,
     kept: AtomicU32,
 }
 
-impl Share {
+impl SampledShare {
     const fn new() -> Self {
         Self { below: AtomicU64::new(u64::MAX), kept: AtomicU32::new(0) }
     }

@@ -17,7 +17,7 @@ use super::{
     InitError, SampleRatio, SpanCounts, SpanPipeline, TraceGuard, TraceMode, TraceSettings,
     budget::Budget,
     ids, names,
-    spans::{Place, SpanWriter},
+    spans::{SpanPlace, SpanWriter},
 };
 use crate::{catalogue::SECONDS_BUCKETS, text::Exemplar};
 
@@ -249,7 +249,7 @@ impl ClientTracer {
 
     /// `GET /get` and its like, from when it should have begun: the root, and the first try.
     fn root(&self, request: &ClientRequest<'_>) -> SpanData {
-        let place = Place { trace: request.trace.trace, span: request.trace.span, parent: 0, is_remote: false };
+        let place = SpanPlace { trace: request.trace.trace, span: request.trace.span, parent: 0, is_remote: false };
         let mut attributes = vec![
             KeyValue::new("outcome", request.outcome),
             KeyValue::new("kept", request.kept),
@@ -266,7 +266,7 @@ impl ClientTracer {
     /// The parent of what the second node did.
     fn retry(&self, request: &ClientRequest<'_>, number: u64, tried: &ClientTry<'_>) -> SpanData {
         let ClientTrace { trace, span, .. } = request.trace;
-        let place = Place { trace, span: request.trace.span_of(number), parent: span, is_remote: false };
+        let place = SpanPlace { trace, span: request.trace.span_of(number), parent: span, is_remote: false };
         let mut attributes = vec![KeyValue::new("http.request.resend_count", number as i64)];
         attributes.extend(http(request, tried));
         self.client(place, request, tried.started, attributes)
@@ -274,7 +274,7 @@ impl ClientTracer {
 
     fn client(
         &self,
-        place: Place,
+        place: SpanPlace,
         request: &ClientRequest<'_>,
         started: Instant,
         attributes: Vec<KeyValue>,

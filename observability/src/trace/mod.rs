@@ -26,4 +26,4 @@ pub use pipeline::{InitError, TraceGuard};
 pub(crate) use pipeline::{SpanCounts, SpanPipeline};
 pub use settings::{ResourceAttributes, SampleRatio, TraceMode, TraceSettings};
 pub(crate) use tracer::Tracer;
-pub use tracer::{EndedRequest, Fate, KeepTrace, RequestTrace};
+pub use tracer::{EndedRequest, KeepTrace, RequestTrace, TraceDecision};

@@ -8,8 +8,8 @@ use std::{
 };
 
 use mesh_proto::{
-    KeyHash, LegOutcome, LegRecord, NodeId, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord, Slot, TraceContext,
-    Version,
+    KeyHash, LegOutcome, LegRecord, NodeId, OpOutcome, OpRecord, OperationKind, ServeOutcome, ServeRecord, Slot,
+    TraceContext, Version,
 };
 use opentelemetry::{
     InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
@@ -36,7 +36,7 @@ pub(super) struct SpanWriter {
 
 /// A span's place.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct SpanPlace {
     pub(super) trace: u128,
     pub(super) span: u64,
     pub(super) parent: u64,
@@ -69,7 +69,7 @@ impl SpanWriter {
     /// `GET /get` and its like, from when it was received, and `http.queue` if that was before it was looked at.
     pub(super) fn request(&self, trace: &RequestTrace, ended: &EndedRequest) -> impl Iterator<Item = SpanData> {
         let context = trace.context;
-        let place = Place {
+        let place = SpanPlace {
             trace: context.trace_id(),
             span: context.span_id(),
             parent: trace.parent,
@@ -96,12 +96,12 @@ impl SpanWriter {
         (trace, parent): (u128, u64),
         times: (SystemTime, SystemTime),
     ) -> SpanData {
-        let place = Place { trace, span: ids::span_id(), parent, is_remote: false };
+        let place = SpanPlace { trace, span: ids::span_id(), parent, is_remote: false };
         self.span(place, (name, SpanKind::Internal), times, Vec::new(), Status::Unset)
     }
 
     /// `mesh.queue` below that span, if it is long enough to explain anything.
-    fn leg_queue(&self, of: Place, (from, waited): (SystemTime, Duration)) -> Option<SpanData> {
+    fn leg_queue(&self, of: SpanPlace, (from, waited): (SystemTime, Duration)) -> Option<SpanData> {
         let times = (from, from + waited);
         (waited >= QUEUE_MIN).then(|| self.queue(names::MESH_QUEUE, (of.trace, of.span), times))
     }
@@ -113,11 +113,11 @@ impl SpanWriter {
         context: TraceContext,
     ) -> impl Iterator<Item = SpanData> + 'a {
         let span = TraceContext::operation_span(context.span_id());
-        let place = Place { trace: context.trace_id(), span, parent: context.span_id(), is_remote: false };
+        let place = SpanPlace { trace: context.trace_id(), span, parent: context.span_id(), is_remote: false };
         let name = match record.op {
-            Op::Get => names::MESH_GET,
-            Op::Set => names::MESH_SET,
-            Op::Delete => names::MESH_DELETE,
+            OperationKind::Get => names::MESH_GET,
+            OperationKind::Set => names::MESH_SET,
+            OperationKind::Delete => names::MESH_DELETE,
         };
         let mut attributes = vec![KeyValue::new("outcome", op_outcome_label(record.outcome))];
         attributes.extend(key_attributes(record.hash, record.version));
@@ -136,7 +136,7 @@ impl SpanWriter {
         index: usize,
         leg: &LegRecord,
     ) -> impl Iterator<Item = SpanData> {
-        let place = Place {
+        let place = SpanPlace {
             trace: context.trace_id(),
             span: TraceContext::leg_span(context.span_id(), index),
             parent: TraceContext::operation_span(context.span_id()),
@@ -166,7 +166,7 @@ impl SpanWriter {
     pub(super) fn served(&self, record: &ServeRecord) -> impl Iterator<Item = SpanData> {
         let context = record.trace;
         let place =
-            Place { trace: context.trace_id(), span: ids::span_id(), parent: context.span_id(), is_remote: true };
+            SpanPlace { trace: context.trace_id(), span: ids::span_id(), parent: context.span_id(), is_remote: true };
         let mut attributes = self.peer(record.peer, "client.address");
         attributes.extend([
             KeyValue::new("operation", if record.is_write { "write" } else { "read" }),
@@ -182,13 +182,13 @@ impl SpanWriter {
 
     pub(super) fn span(
         &self,
-        place: Place,
+        place: SpanPlace,
         (name, span_kind): (impl Into<Cow<'static, str>>, SpanKind),
         (start_time, end_time): (SystemTime, SystemTime),
         attributes: Vec<KeyValue>,
         status: Status,
     ) -> SpanData {
-        let Place { trace, span, parent, is_remote } = place;
+        let SpanPlace { trace, span, parent, is_remote } = place;
         let id = |id: u64| SpanId::from_bytes(id.to_be_bytes());
         let trace = TraceId::from_bytes(trace.to_be_bytes());
         SpanData {

@@ -14,8 +14,8 @@ use opentelemetry_sdk::trace::SpanData;
 
 use super::{
     SampleRatio, SpanPipeline, TraceMode, TraceSettings,
-    answered::{Answered, AnsweredRequest, Found},
-    budget::{Budget, Share},
+    answered::{AnsweredRequest, FoundTrace, RecentRequests},
+    budget::{Budget, SampledShare},
     ids,
     served::Served,
     spans::{SpanWriter, is_failure},
@@ -59,7 +59,7 @@ impl EndedRequest {
 
 /// What becomes of an ended request's trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fate {
+pub struct TraceDecision {
     /// It is kept, whatever its caller thinks of it.
     pub is_kept: bool,
     /// Who else is to be told, if anybody.
@@ -87,7 +87,7 @@ pub(crate) struct Tracer {
     budget: Budget,
     spans: SpanWriter,
     served: Served,
-    answered: Answered,
+    answered: RecentRequests,
     pipeline: Arc<SpanPipeline>,
     pub(crate) keep_misses: AtomicU64,
 }
@@ -101,7 +101,7 @@ impl Tracer {
             budget: settings.budget(),
             spans: SpanWriter::new(version),
             served: Served::new(),
-            answered: Answered::new(),
+            answered: RecentRequests::new(),
             pipeline,
             keep_misses: AtomicU64::new(0),
         }
@@ -145,7 +145,7 @@ impl Tracer {
 
     /// Whether an operation is reason enough to keep its trace.
     fn is_kept(&self, record: &OpRecord) -> bool {
-        let is_one_of = |share: &Share| record.trace.is_some_and(|trace| share.takes(trace.trace_id()));
+        let is_one_of = |share: &SampledShare| record.trace.is_some_and(|trace| share.takes(trace.trace_id()));
         record.trace.is_some_and(TraceContext::is_sampled)
             || self.budget.is_slow(record.took)
             || (is_failure(record.outcome) && is_one_of(&self.budget.failed))
@@ -167,7 +167,7 @@ impl Tracer {
 
     /// A request ended, with the record of its operation if there was one. If its trace is kept and that was not known when its
     /// legs were sent, their peers must be told.
-    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> Fate {
+    pub(crate) fn end(&self, trace: &RequestTrace, ended: &EndedRequest, record: Option<&OpRecord>) -> TraceDecision {
         let context = trace.context;
         // Only who brought the trace can ask for it.
         let may_be_asked_for = trace.parent != 0 && !context.is_sampled();
@@ -180,28 +180,28 @@ impl Tracer {
             self.answered.push(AnsweredRequest::new(*trace, *ended, record, is_kept));
         }
         if !is_kept {
-            return Fate::default();
+            return TraceDecision::default();
         }
         self.count(ended, record);
         self.submit(self.spans.request(trace, ended));
-        let Some(record) = record else { return Fate { is_kept: true, tell: None } };
+        let Some(record) = record else { return TraceDecision { is_kept: true, tell: None } };
         if !self.is_kept(record) {
             self.keep_operation(record, context);
         }
         let tell = if context.is_sampled() { None } else { self.whom_to_tell(record, context) };
-        Fate { is_kept: true, tell }
+        TraceDecision { is_kept: true, tell }
     }
 
     /// The caller of a request keeps its trace. Gives whom to tell.
     pub(crate) fn keep_request(&self, trace: u128) -> Option<KeepTrace> {
         match self.answered.take(trace, Instant::now()) {
-            Found::Kept => None,
-            Found::Nothing => {
+            FoundTrace::Kept => None,
+            FoundTrace::Nothing => {
                 // Relaxed: a figure for people.
                 self.keep_misses.fetch_add(1, Ordering::Relaxed);
                 None
             }
-            Found::Request(request) => {
+            FoundTrace::Request(request) => {
                 self.submit(self.spans.request(&request.trace, &request.ended));
                 let record = request.record()?;
                 self.keep_operation(&record, request.trace.context);

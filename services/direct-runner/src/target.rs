@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use load::{Answer, Client, ErrorKind, Freshness, NodeIndex, Outcome, Target, Version, say};
+use load::{Answer, Client, ErrorKind, Freshness, NodeIndex, Outcome, Target, WriteVersion, say};
 use mesh::{GetError, GetOptions, Lookup, Node, Readiness, Ttl, Worker, WriteError, WriteOptions, Written};
 use mesh_proto::Consistency;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -36,13 +36,13 @@ pub(crate) struct Question {
 
 /// A node and this thread's worker of it.
 #[derive(Clone)]
-struct Entry {
+struct NodeEntry {
     node: Node,
     worker: Worker,
 }
 
 /// This thread's way into each node; nothing in the place of one that has crashed or is not ready again.
-type Entries = Rc<RefCell<Vec<Option<Rc<Entry>>>>>;
+type NodeEntries = Rc<RefCell<Vec<Option<Rc<NodeEntry>>>>>;
 
 impl Client for DirectClient {
     type Target = DirectTarget;
@@ -56,13 +56,13 @@ impl Client for DirectClient {
         }
         let deadline = tokio::time::Instant::now() + READY_WITHIN;
         for (index, entry) in made.iter().enumerate() {
-            let Some(Entry { node, .. }) = entry.as_deref() else { continue };
+            let Some(NodeEntry { node, .. }) = entry.as_deref() else { continue };
             if !matches!(tokio::time::timeout_at(deadline, ready(node)).await, Ok(true)) {
                 let (number, seconds, state) = (index + 1, READY_WITHIN.as_secs(), node.readiness());
                 return Err(format!("node {number} was not ready within {seconds} s: {state:?}"));
             }
         }
-        let entries: Entries = Rc::new(RefCell::new(made));
+        let entries: NodeEntries = Rc::new(RefCell::new(made));
         for (index, node) in self.nodes.into_iter().enumerate() {
             tokio::task::spawn_local(follow(Rc::clone(&entries), index, node));
         }
@@ -74,9 +74,9 @@ impl Client for DirectClient {
     }
 }
 
-fn enter(node: &Node) -> Result<Rc<Entry>, String> {
+fn enter(node: &Node) -> Result<Rc<NodeEntry>, String> {
     let worker = node.add_worker().map_err(|error| error.to_string())?;
-    Ok(Rc::new(Entry { node: node.clone(), worker }))
+    Ok(Rc::new(NodeEntry { node: node.clone(), worker }))
 }
 
 /// Waits until a node takes traffic; false if it never will.
@@ -94,7 +94,7 @@ async fn ready(node: &Node) -> bool {
 }
 
 /// Gives up a node that has crashed, and makes a worker of the one that takes its place.
-async fn follow(entries: Entries, index: usize, mut node: watch::Receiver<Option<Running>>) {
+async fn follow(entries: NodeEntries, index: usize, mut node: watch::Receiver<Option<Running>>) {
     while node.changed().await.is_ok() {
         let running = node.borrow_and_update().clone();
         entries.borrow_mut()[index] = None;
@@ -120,7 +120,7 @@ async fn answer_questions(mut target: DirectTarget, mut questions: mpsc::Receive
 
 /// One task's way to the nodes.
 pub(crate) struct DirectTarget {
-    entries: Entries,
+    entries: NodeEntries,
     dice: SmallRng,
     /// The key of the last read, whose memory the next one uses: all keys are of one length, so no read allocates.
     key: Vec<u8>,
@@ -137,7 +137,7 @@ impl Clone for DirectTarget {
 
 impl DirectTarget {
     /// A node that runs, other than `except`.
-    fn pick(&mut self, except: Option<usize>) -> Option<(usize, Rc<Entry>)> {
+    fn pick(&mut self, except: Option<usize>) -> Option<(usize, Rc<NodeEntry>)> {
         let entries = self.entries.borrow();
         let count = entries.len();
         let thrown = self.dice.random_range(0..count);
@@ -218,14 +218,14 @@ async fn read(node: usize, worker: &Worker, key: &Bytes, fresh: Freshness, value
     };
     value.clear();
     value.extend_from_slice(hit.as_ref().map_or(&[], |hit| &hit.value));
-    let version = hit.as_ref().map(|hit| hit.version).or(gone).map(|version| Version::new(version.get()));
+    let version = hit.as_ref().map(|hit| hit.version).or(gone).map(|version| WriteVersion::new(version.get()));
     Answer { version, served_by: hit.map(|hit| hit.served_by.get()), ..answer(node, outcome) }
 }
 
 fn written(node: usize, result: Result<Written, WriteError>) -> Answer {
     match result {
         Ok(Written { version }) => {
-            Answer { version: Some(Version::new(version.get())), ..answer(node, Outcome::Acknowledged) }
+            Answer { version: Some(WriteVersion::new(version.get())), ..answer(node, Outcome::Acknowledged) }
         }
         Err(error) => {
             let kind = match error {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use load::{Cluster, NodeIndex, NodeStats, NodeView, Outcome, OutcomeClass, Version, say};
+use load::{Cluster, NodeIndex, NodeStats, NodeView, Outcome, OutcomeClass, WriteVersion, say};
 use mesh::{
     Config, NoObserver, Node, Readiness,
     transport::{ClusterSecret, Credentials, QuicConfig, QuicTransport},
@@ -123,7 +123,7 @@ impl Cluster for Trio {
         self.crash.send(node.0).await.map_err(|_| "the upkeep thread has ended".to_owned())
     }
 
-    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<WriteVersion>), String> {
         let ended = || "the load threads have ended".to_owned();
         let (answer, answered) = oneshot::channel();
         let question = Question { node, key: Bytes::copy_from_slice(key), answer };

@@ -7,11 +7,11 @@ use std::{
 };
 
 use crate::{
-    Answer, NodeIndex, Op, Outcome, OutcomeClass, Phase, Version,
+    Answer, NodeIndex, Op, Outcome, OutcomeClass, Phase, WriteVersion,
     exec::{KeyIndex, Pacer, prove, write_value},
     history::{Action, Ending, History, HistorySettings, Operation, Order, Session},
     stats::{Live, Recorder, Series},
-    target::Consistency,
+    target::ReadConsistency,
 };
 
 /// How long a value is, in bytes.
@@ -25,7 +25,7 @@ pub struct Checker {
     history: History,
     session: Session,
     /// The value of each key and its version, as the last write left them.
-    values: Vec<(Vec<u8>, Version)>,
+    values: Vec<(Vec<u8>, WriteVersion)>,
     written: u64,
     now: Duration,
 }
@@ -44,7 +44,7 @@ impl Checker {
         let mut checker = Self {
             history: History::new(settings),
             session: Session::new(keys),
-            values: vec![(Vec::new(), Version::ZERO); keys as usize],
+            values: vec![(Vec::new(), WriteVersion::ZERO); keys as usize],
             written: 0,
             now: Duration::ZERO,
         };
@@ -61,14 +61,14 @@ impl Checker {
             write_value(value, &operation.key.name(), stamp, VALUE_BYTES);
         }
         self.written += 1;
-        *version = Version::new(u128::from(self.written) << 64);
+        *version = WriteVersion::new(u128::from(self.written) << 64);
         let ending = Ending::Written { version: Some(*version), doubtful: false };
         !self.history.finish(&ticket, &mut self.session, ending, self.now).is_broken()
     }
 
     /// Announces a read, proves the value, and judges it. Whether nothing is wrong.
     pub fn get(&mut self, key: u32) -> bool {
-        let operation = self.begin(Action::Get(Consistency::One), key);
+        let operation = self.begin(Action::Get(ReadConsistency::One), key);
         let ticket = self.history.begin(operation, &self.session);
         let (value, version) = &self.values[key as usize];
         let ending = Ending::Value { proof: prove(value, &operation.key.name()), version: Some(*version) };

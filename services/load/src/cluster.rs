@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FaultOrder, NodeIndex, Op, OutcomeClass, Run, ServerCounts, Version};
+use crate::{FaultRequest, NodeIndex, Op, OutcomeClass, Run, ServerCounts, WriteVersion};
 
 /// What a target that can only be killed says to everything else.
 const NO_FAULTS: &str = "there is no way to do that to this target";
@@ -87,7 +87,7 @@ pub struct MemberSeen {
 }
 
 /// What a node has for a key: a version, or nothing.
-pub(crate) type Seen = Option<Version>;
+pub(crate) type HeldVersion = Option<WriteVersion>;
 
 /// Control over the nodes under load. Every error is a sentence.
 pub trait Cluster {
@@ -143,7 +143,7 @@ pub trait Cluster {
     }
 
     /// Lays faults on a node; they end by themselves.
-    fn lay(&self, node: NodeIndex, order: &FaultOrder) -> impl Future<Output = Result<(), String>> {
+    fn lay(&self, node: NodeIndex, order: &FaultRequest) -> impl Future<Output = Result<(), String>> {
         let _ = (node, order);
         async { Err(NO_FAULTS.to_owned()) }
     }
@@ -155,7 +155,7 @@ pub trait Cluster {
     }
 
     /// Reads a key through one node, and says how it ended: with a hit or a miss, or else it is an error.
-    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<(OutcomeClass, Seen), String>>;
+    fn read(&self, node: NodeIndex, key: &[u8]) -> impl Future<Output = Result<(OutcomeClass, HeldVersion), String>>;
 
     /// Reads it under a trace that is kept, and says how that ended; without traces nothing is read.
     fn traced_read(

@@ -7,11 +7,11 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    Guarantee, NodeIndex, Objectives, Op, PlannedFault, Shard, StartAt,
+    Guarantee, NodeIndex, Objectives, Op, PlannedFault, RunnerShard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes, ValueTtls},
     report::numbers::{grouped, without_scheme},
     shard::{duration, option, text},
-    target::Consistency,
+    target::ReadConsistency,
 };
 
 /// A run, decided.
@@ -54,7 +54,7 @@ pub struct Plan {
     pub delete_ratio: u8,
     /// How fresh reads must be.
     #[serde(rename = "read_consistency")]
-    pub consistency: Consistency,
+    pub consistency: ReadConsistency,
     /// How long each written value lives, in milliseconds: one lifetime, or several with their weights.
     #[borsh(serialize_with = "text::write", deserialize_with = "text::read")]
     #[serde(serialize_with = "display")]
@@ -110,7 +110,7 @@ pub struct Plan {
     pub reconcile: bool,
     /// Which runner this is of those that make the load.
     #[serde(skip)]
-    pub shard: Shard,
+    pub shard: RunnerShard,
     /// When the load begins.
     #[borsh(skip)]
     #[serde(skip)]

@@ -7,10 +7,10 @@ use settings::{Every, Mistakes, boolean, duration, number, off_or, positive_dura
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Guarantee, Measure, Objective, Objectives, Op, Phase, Results, Shard, StartAt,
+    Guarantee, Measure, Objective, Objectives, Op, Phase, Results, RunnerShard, StartAt,
     exec::{Distribution, FIRST_RATE, KEYS_MAX, KeySpace, Progress, ValueSizes, ValueTtls},
     plan::{Plan, Shown},
-    target::Consistency,
+    target::ReadConsistency,
 };
 
 /// What a search for the highest rate allows where OBJECTIVES does not say it.
@@ -45,8 +45,8 @@ pub struct LoadSettings {
     pub backfill: bool,
     /// How fresh reads must be: one is what any owner has, session is no older than what this client's thread has met,
     /// quorum is no older than what was acknowledged before
-    #[arg(long, env, value_enum, default_value_t = Consistency::One)]
-    pub read_consistency: Consistency,
+    #[arg(long, env, value_enum, default_value_t = ReadConsistency::One)]
+    pub read_consistency: ReadConsistency,
     /// on checks every answer; off is only for measuring what that costs
     #[arg(long, env, default_value = "on", action = ArgAction::Set, value_parser = boolean)]
     pub check: bool,
@@ -132,7 +132,7 @@ pub struct LoadSettings {
     /// CONCURRENCY, only the first orders faults, and `runner merge` makes one report of all. Where JOB_COMPLETION_INDEX is set, as in a
     /// Kubernetes Indexed Job, the number of shards is enough
     #[arg(long, env, help_heading = "Shards")]
-    pub shard: Option<Shard>,
+    pub shard: Option<RunnerShard>,
     /// When the load begins, by the wall clock, such as 2026-11-28T21:00:00Z or Unix seconds: the same for all shards, after their prefill
     #[arg(long, env, help_heading = "Shards")]
     pub start_at: Option<StartAt>,
@@ -187,7 +187,7 @@ impl LoadSettings {
     /// # Errors
     /// One line: the variable, its value and why it cannot be written.
     pub fn open_results(&self) -> Result<Option<Results>, String> {
-        let run_id = self.shard.unwrap_or(Shard::ALL).run_id(&self.run_id);
+        let run_id = self.shard.unwrap_or(RunnerShard::ALL).run_id(&self.run_id);
         Results::open(self.results.as_deref(), Some(run_id.as_str()).filter(|_| !self.run_id.is_empty()))
     }
 
@@ -250,7 +250,7 @@ impl LoadSettings {
     #[must_use]
     pub fn plan(&self, targets: Vec<String>, threads: usize, ttls: &ValueTtls) -> Plan {
         let threads = if self.runner_threads == 0 { threads } else { self.runner_threads };
-        let shard = self.shard.unwrap_or(Shard::ALL);
+        let shard = self.shard.unwrap_or(RunnerShard::ALL);
         let concurrency = shard.share(u32::try_from(self.concurrency).unwrap_or(u32::MAX)) as usize;
         // All shards have to draw the same victims.
         let drawn = || if shard.is_one_of_many() { xxh3_64(self.run_id.as_bytes()) } else { rand::random() };
@@ -359,7 +359,7 @@ pub(crate) mod tests {
         let load = parse(&[]).unwrap().load;
         assert_eq!((load.duration, load.concurrency), (Duration::from_secs(60), 512));
         assert_eq!((load.keys, load.set_ratio, load.log_every), (50_000, 10, 0));
-        assert_eq!((load.delete_ratio, load.read_consistency, load.check), (0, Consistency::One, true));
+        assert_eq!((load.delete_ratio, load.read_consistency, load.check), (0, ReadConsistency::One, true));
         assert_eq!((load.stats_every, load.kill_after), (Every(None), Every(None)));
     }
 

@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::{Ended, Kept, Parts, Version, Way};
+use crate::{Ended, Kept, Parts, Way, WriteVersion};
 
 /// A node's place in the list of targets.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -17,7 +17,7 @@ pub struct NodeIndex(pub usize);
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
-pub enum Consistency {
+pub enum ReadConsistency {
     /// Whatever one owner has; it may be briefly stale.
     One,
     /// No older than what the session has read or written.
@@ -32,15 +32,15 @@ pub enum Freshness {
     /// Whatever one owner has.
     One,
     /// No older than this version, which the session has met; zero if it has met none.
-    Session(Version),
+    Session(WriteVersion),
     /// No older than what was acknowledged before.
     Quorum,
 }
 
-impl Consistency {
+impl ReadConsistency {
     /// How fresh a read must be in a session that has met this version of its key.
     #[must_use]
-    pub const fn of(self, met: Version) -> Freshness {
+    pub const fn of(self, met: WriteVersion) -> Freshness {
         match self {
             Self::One => Freshness::One,
             Self::Session => Freshness::Session(met),
@@ -187,7 +187,7 @@ pub struct Answer {
     /// A first try gave no answer. If it was a write it may have happened, or may yet happen, whatever the second came to.
     pub doubtful: bool,
     /// The version of the value read, written or deleted.
-    pub version: Option<Version>,
+    pub version: Option<WriteVersion>,
     /// The node whose replica answered, as it calls itself.
     pub served_by: Option<u64>,
     /// What the node said about an error, if it said anything.

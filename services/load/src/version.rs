@@ -4,9 +4,9 @@ use std::fmt;
 
 /// A write's version (`X-Mesh-Version`), 128 bits, 32 hexadecimal digits as text. Only its order means anything here.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version(u128);
+pub struct WriteVersion(u128);
 
-impl Version {
+impl WriteVersion {
     /// Before every write; what a target that names no versions is given.
     pub const ZERO: Self = Self(0);
 
@@ -36,13 +36,13 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for WriteVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
 }
 
-impl fmt::Debug for Version {
+impl fmt::Debug for WriteVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "v{:x}", self.0)
     }
@@ -54,11 +54,11 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes_and_nothing_else() {
-        let version = Version::new(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
-        assert_eq!(Version::parse(version.to_string().as_bytes()), Some(version));
-        assert_eq!(Version::parse(b"ff"), Some(Version::new(255)));
+        let version = WriteVersion::new(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(WriteVersion::parse(version.to_string().as_bytes()), Some(version));
+        assert_eq!(WriteVersion::parse(b"ff"), Some(WriteVersion::new(255)));
         for bad in ["", "xyz", "-1", "000000000000000000000000000000000"] {
-            assert_eq!(Version::parse(bad.as_bytes()), None, "{bad:?}");
+            assert_eq!(WriteVersion::parse(bad.as_bytes()), None, "{bad:?}");
         }
     }
 }

@@ -154,7 +154,7 @@ pub enum Event {
 
 /// An operation's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
+pub enum OperationKind {
     /// GET.
     Get,
     /// SET.
@@ -251,7 +251,7 @@ impl LegRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpRecord {
     /// What was done.
-    pub op: Op,
+    pub op: OperationKind,
     /// How it ended.
     pub outcome: OpOutcome,
     /// From first to last byte of the mesh's part.

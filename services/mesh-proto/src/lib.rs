@@ -49,7 +49,7 @@ pub use codec::{
 };
 pub use concern::{ConcernError, ReplicationFactor, WriteConcern};
 pub use event::{
-    Event, LEGS_MAX, LegOutcome, LegQueues, LegRecord, Op, OpOutcome, OpRecord, ServeOutcome, ServeRecord,
+    Event, LEGS_MAX, LegOutcome, LegQueues, LegRecord, OpOutcome, OpRecord, OperationKind, ServeOutcome, ServeRecord,
 };
 pub use fault::{
     CLOCK_OFFSET_MAX, Direction, FAULT_DELAY_MAX, FAULT_RULES_MAX, FAULT_TIME_MAX, FaultForm, FaultFormError,

@@ -19,7 +19,7 @@ pub use self::state::{MemberState, Stage};
 use self::{
     news::News,
     outbox::Outbox,
-    prober::{Phase, Probe, Prober},
+    prober::{Probe, ProbePhase, Prober},
     rejoin::Rejoin,
     roster::{Merged, Roster},
 };
@@ -345,11 +345,11 @@ impl Membership {
         false
     }
 
-    fn handle_phase(&mut self, now: Monotonic, phase: Phase) {
+    fn handle_phase(&mut self, now: Monotonic, phase: ProbePhase) {
         match phase {
             // A node that has left accuses nobody, but repeats that it has.
-            Phase::Begin if self.has_left() => self.push_soon(now),
-            Phase::Begin => {
+            ProbePhase::Begin if self.has_left() => self.push_soon(now),
+            ProbePhase::Begin => {
                 let after =
                     if Mutant::ForgottenTooEarly.is_planted() { Duration::ZERO } else { self.config.forget_after };
                 for id in self.roster.gone_for(now, after) {
@@ -362,7 +362,7 @@ impl Membership {
                     self.send_to_member(probe.target, GossipBody::Ping { seq: probe.seq });
                 }
             }
-            Phase::AskOthers => {
+            ProbePhase::AskOthers => {
                 for Probe { seq, target, .. } in self.prober.ask_others() {
                     let others = self.roster.present();
                     let others = others.filter(|member| member.id != target && member.state == MemberState::Alive);
@@ -372,7 +372,7 @@ impl Membership {
                     }
                 }
             }
-            Phase::Conclude => {
+            ProbePhase::Conclude => {
                 for Probe { target, indirect, sent_at, .. } in self.prober.conclude() {
                     let event = Event::GossipRound { peer: target, began: sent_at, rtt: None, indirect };
                     self.outbox.push(MembershipOutput::Event(event));

@@ -16,12 +16,12 @@ pub struct WorkCosts {
 
 /// One core, and its queue.
 #[derive(Debug, Default)]
-pub(crate) struct Machine {
+pub(crate) struct SimulatedCore {
     pub(crate) costs: WorkCosts,
     free_at: Option<Instant>,
 }
 
-impl Machine {
+impl SimulatedCore {
     /// Enqueues work that takes `cost`; says when it is done. Nothing if it takes no time.
     pub(crate) fn enqueue(&mut self, cost: Duration) -> Option<Instant> {
         if cost.is_zero() {
@@ -40,7 +40,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_waits_for_work_and_not_for_idle_time() {
-        let (mut machine, began) = (Machine::default(), Instant::now());
+        let (mut machine, began) = (SimulatedCore::default(), Instant::now());
         let cost = Duration::from_millis(10);
         assert_eq!(machine.enqueue(Duration::ZERO), None);
         assert_eq!(machine.enqueue(cost), Some(began + cost));

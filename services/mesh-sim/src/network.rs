@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{WorkCosts, count, endpoint::EndpointCore, machine::Machine};
+use crate::{WorkCosts, count, endpoint::EndpointCore, machine::SimulatedCore};
 
 /// What a lost packet of a stream costs on top of a round trip.
 const RETRANSMIT_DELAY: Duration = Duration::from_millis(10);
@@ -23,12 +23,12 @@ pub(crate) struct Network {
     state: Mutex<State>,
     /// Wakes all connections when a fault came or went. Not a `watch`, whose waiters wake in random order.
     pub(crate) changed: Arc<Notify>,
-    pub(crate) traces: Traces,
+    pub(crate) traces: DatagramFaults,
 }
 
 /// What faults have done to datagrams.
 #[derive(Debug, Default)]
-pub(crate) struct Traces {
+pub(crate) struct DatagramFaults {
     pub(crate) cut: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) duplicated: AtomicU64,
@@ -41,20 +41,20 @@ struct State {
     silent: BTreeSet<NodeId>,
     /// The rules that nodes have for their own traffic.
     switches: BTreeMap<NodeId, Arc<FaultSwitch>>,
-    hosts: BTreeMap<String, Host>,
+    hosts: BTreeMap<String, SimulatedHost>,
     /// Names that stand for several addresses.
     names: BTreeMap<String, Vec<String>>,
-    machine: Machine,
+    machine: SimulatedCore,
 }
 
-struct Host {
+struct SimulatedHost {
     id: NodeId,
     transport: u64,
     listeners: Vec<Weak<EndpointCore>>,
     next: usize,
 }
 
-impl Host {
+impl SimulatedHost {
     fn open_listeners(&self) -> Vec<Arc<EndpointCore>> {
         self.listeners.iter().filter_map(Weak::upgrade).filter(|core| !core.is_closed()).collect()
     }
@@ -89,9 +89,9 @@ impl Network {
             switches: BTreeMap::new(),
             hosts: BTreeMap::new(),
             names: BTreeMap::new(),
-            machine: Machine::default(),
+            machine: SimulatedCore::default(),
         };
-        Self { state: Mutex::new(state), changed: Arc::default(), traces: Traces::default() }
+        Self { state: Mutex::new(state), changed: Arc::default(), traces: DatagramFaults::default() }
     }
 
     pub(crate) fn set_fault(&self, from: NodeId, to: NodeId, fault: LinkFault) {
@@ -194,7 +194,7 @@ impl Network {
     /// Enters a listener. An error if another transport's listener is open at `addr`.
     pub(crate) fn listen(&self, addr: &str, id: NodeId, transport: u64, core: &Arc<EndpointCore>) -> Result<(), ()> {
         let mut state = self.state.lock();
-        let host = state.hosts.entry(addr.to_owned()).or_insert_with(|| Host {
+        let host = state.hosts.entry(addr.to_owned()).or_insert_with(|| SimulatedHost {
             id,
             transport,
             listeners: Vec::new(),
@@ -204,7 +204,7 @@ impl Network {
             if !host.open_listeners().is_empty() {
                 return Err(());
             }
-            *host = Host { id, transport, listeners: Vec::new(), next: 0 };
+            *host = SimulatedHost { id, transport, listeners: Vec::new(), next: 0 };
         }
         host.listeners.push(Arc::downgrade(core));
         drop(state);

@@ -28,7 +28,7 @@ use crate::{
     membership::{
         gossip_routes::{GossipRoutes, Sent},
         reach::Reach,
-        roster::Roster,
+        roster::RingRoster,
         spans::GossipSpans,
     },
     replica::Replica,
@@ -75,7 +75,7 @@ pub(crate) struct Core {
     /// Wakes the resync when there is something new to compare.
     pub(crate) resync_wanted: Notify,
     pub(crate) joins: mpsc::Sender<String>,
-    pub(crate) roster: Roster,
+    pub(crate) roster: RingRoster,
     gossip_spans: Mutex<GossipSpans>,
 }
 
@@ -111,7 +111,7 @@ impl Core {
             forget_after: config.forget_after,
             seeds: config.seeds.iter().filter(|seed| **seed != config.public_addr).cloned().collect(),
         };
-        let roster = Roster::new(&config, Membership::new(membership_config, me, clock.now(), seed));
+        let roster = RingRoster::new(&config, Membership::new(membership_config, me, clock.now(), seed));
         Self {
             id,
             start,

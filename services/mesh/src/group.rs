@@ -18,11 +18,11 @@ const CARRIED_MAX: usize = Version::BEFORE_MAX as usize;
 
 /// A worker's writes in flight, as far as others may wait for them.
 pub(crate) struct Groups {
-    places: Box<[Mutex<Place>]>,
+    places: Box<[Mutex<QueuePlace>]>,
 }
 
 #[derive(Default)]
-struct Place {
+struct QueuePlace {
     /// What the write in flight here writes.
     key: Option<KeyHash>,
     /// Those that wait for it, in the order they came.
@@ -31,19 +31,19 @@ struct Place {
 
 struct Queued {
     key: Bytes,
-    told: oneshot::Sender<Told>,
+    told: oneshot::Sender<GroupOutcome>,
 }
 
 /// What a write is to do.
-pub(crate) enum Entry {
+pub(crate) enum WriteTurn {
     /// Go out now; with the lead of its key's next group unless another key has its place.
     Go(Option<Lead>),
     /// Wait for word.
-    Wait(oneshot::Receiver<Told>),
+    Wait(oneshot::Receiver<GroupOutcome>),
 }
 
 /// What becomes of a write that has waited.
-pub(crate) enum Told {
+pub(crate) enum GroupOutcome {
     /// It goes out now.
     Go(Lead),
     /// Another one has carried it.
@@ -64,21 +64,21 @@ impl Groups {
     }
 
     /// A write of this key wants to go out.
-    pub(crate) fn enter(self: &Arc<Self>, hash: KeyHash, key: &Bytes) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, hash: KeyHash, key: &Bytes) -> WriteTurn {
         // The low bits: slots are made of the high ones, and 1024 places are few enough to fit any `usize`.
         let at = (hash.get() % PLACES as u64) as usize;
         let mut place = self.places[at].lock();
         match place.key {
             None => {
                 place.key = Some(hash);
-                Entry::Go(Some(Lead { groups: Arc::clone(self), place: at, carried: Vec::new() }))
+                WriteTurn::Go(Some(Lead { groups: Arc::clone(self), place: at, carried: Vec::new() }))
             }
             Some(other) if other == hash && place.queue.len() < CARRIED_MAX => {
                 let (told, waits) = oneshot::channel();
                 place.queue.push(Queued { key: key.clone(), told });
-                Entry::Wait(waits)
+                WriteTurn::Wait(waits)
             }
-            Some(_) => Entry::Go(None),
+            Some(_) => WriteTurn::Go(None),
         }
     }
 }
@@ -102,7 +102,7 @@ impl Lead {
                 Err(error) => Err(error),
             };
             // Its caller may be gone.
-            let _ = queued.told.send(Told::Carried(result));
+            let _ = queued.told.send(GroupOutcome::Carried(result));
         }
     }
 }
@@ -129,7 +129,7 @@ impl Drop for Lead {
         };
         let lead = Self { groups: Arc::clone(&self.groups), place: self.place, carried };
         // If its caller has just gone the lead comes back, and is dropped and passed on once more.
-        drop(last.told.send(Told::Go(lead)));
+        drop(last.told.send(GroupOutcome::Go(lead)));
     }
 }
 
@@ -139,36 +139,36 @@ mod tests {
 
     use super::*;
 
-    fn enter(groups: &Arc<Groups>, key: &'static str) -> Entry {
+    fn enter(groups: &Arc<Groups>, key: &'static str) -> WriteTurn {
         groups.enter(KeyHash::of(b"the same for all"), &Bytes::from_static(key.as_bytes()))
     }
 
     fn lead(groups: &Arc<Groups>, key: &'static str) -> Lead {
         match enter(groups, key) {
-            Entry::Go(Some(lead)) => lead,
+            WriteTurn::Go(Some(lead)) => lead,
             _ => panic!("another write is in flight"),
         }
     }
 
-    fn wait(groups: &Arc<Groups>, key: &'static str) -> oneshot::Receiver<Told> {
+    fn wait(groups: &Arc<Groups>, key: &'static str) -> oneshot::Receiver<GroupOutcome> {
         match enter(groups, key) {
-            Entry::Wait(told) => told,
-            Entry::Go(_) => panic!("no write is in flight"),
+            WriteTurn::Wait(told) => told,
+            WriteTurn::Go(_) => panic!("no write is in flight"),
         }
     }
 
     /// The lead, if it has come.
-    fn led(waits: &mut oneshot::Receiver<Told>) -> Option<Lead> {
+    fn led(waits: &mut oneshot::Receiver<GroupOutcome>) -> Option<Lead> {
         match waits.try_recv().ok()? {
-            Told::Go(lead) => Some(lead),
-            Told::Carried(result) => panic!("{result:?}"),
+            GroupOutcome::Go(lead) => Some(lead),
+            GroupOutcome::Carried(result) => panic!("{result:?}"),
         }
     }
 
-    fn carried(waits: &mut oneshot::Receiver<Told>) -> Result<Version, WriteError> {
+    fn carried(waits: &mut oneshot::Receiver<GroupOutcome>) -> Result<Version, WriteError> {
         match waits.try_recv().unwrap() {
-            Told::Carried(result) => result.map(|written| written.version),
-            Told::Go(_) => panic!("it leads"),
+            GroupOutcome::Carried(result) => result.map(|written| written.version),
+            GroupOutcome::Go(_) => panic!("it leads"),
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let first = lead(&groups, "k");
         let (mut one, mut other, mut two) = (wait(&groups, "k"), wait(&groups, "other"), wait(&groups, "k"));
         let elsewhere = KeyHash::new(KeyHash::of(b"the same for all").get() ^ 1 << 63);
-        assert!(matches!(groups.enter(elsewhere, &Bytes::from_static(b"elsewhere")), Entry::Go(None)));
+        assert!(matches!(groups.enter(elsewhere, &Bytes::from_static(b"elsewhere")), WriteTurn::Go(None)));
         first.end(WRITTEN);
         led(&mut two).unwrap().end(WRITTEN);
         assert!(carried(&mut one).is_ok());
@@ -254,7 +254,7 @@ mod tests {
         let groups = Groups::new();
         let first = lead(&groups, "k");
         let mut waiting: Vec<_> = (0..CARRIED_MAX).map(|_| wait(&groups, "k")).collect();
-        assert!(matches!(enter(&groups, "k"), Entry::Go(None)), "the queue is full");
+        assert!(matches!(enter(&groups, "k"), WriteTurn::Go(None)), "the queue is full");
         first.end(WRITTEN);
         let second = led(&mut waiting[CARRIED_MAX - 1]).unwrap();
         let mut later: Vec<_> = (0..CARRIED_MAX).map(|_| wait(&groups, "k")).collect();
@@ -265,7 +265,7 @@ mod tests {
         third.end(WRITTEN);
         let mut rest: usize = 0;
         for waits in &mut waiting {
-            rest += usize::from(matches!(waits.try_recv(), Ok(Told::Carried(_))));
+            rest += usize::from(matches!(waits.try_recv(), Ok(GroupOutcome::Carried(_))));
         }
         assert_eq!(rest, 1, "the newest of the older ones");
     }

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use mesh_proto::{KeyHash, LegRecord, Monotonic, Op, OpOutcome, OpRecord, TraceContext, Version};
+use mesh_proto::{KeyHash, LegRecord, Monotonic, OpOutcome, OpRecord, OperationKind, TraceContext, Version};
 
 use crate::{
     call::{Legs, ReadCall, WriteCall},
@@ -15,14 +15,14 @@ use crate::{
 
 /// What is known of an operation from its start.
 #[derive(Clone, Copy)]
-pub(crate) struct Operation {
-    pub(crate) op: Op,
+pub(crate) struct RecordedOperation {
+    pub(crate) op: OperationKind,
     pub(crate) started: Monotonic,
     pub(crate) hash: KeyHash,
     pub(crate) trace: Option<TraceContext>,
 }
 
-impl Operation {
+impl RecordedOperation {
     /// Fills the caller's `slot` with how it ended, and reports it to the observer.
     pub(crate) fn record(
         self,
@@ -40,7 +40,7 @@ impl Operation {
 pub(crate) struct OpRecorder<'a> {
     core: &'a Core,
     in_flight: &'a AtomicUsize,
-    operation: Operation,
+    operation: RecordedOperation,
     slot: &'a mut Option<OpRecord>,
     attempt: Option<Attempt>,
     /// Of the attempts that have ended.
@@ -59,7 +59,7 @@ impl<'a> OpRecorder<'a> {
     pub(crate) fn new(
         core: &'a Core,
         in_flight: &'a AtomicUsize,
-        operation: Operation,
+        operation: RecordedOperation,
         slot: &'a mut Option<OpRecord>,
     ) -> Self {
         // Relaxed here and below: a figure that orders nothing.

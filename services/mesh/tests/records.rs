@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::Cluster;
 use mesh::{GetOptions, WriteOptions};
-use mesh_proto::{Consistency, LegOutcome, Op, OpOutcome, OpRecord};
+use mesh_proto::{Consistency, LegOutcome, OpOutcome, OpRecord, OperationKind};
 use tokio::time::timeout;
 
 #[tokio::test(start_paused = true)]
@@ -25,9 +25,12 @@ async fn a_result_comes_with_its_own_record() {
         worker.get(&key, quorum, &mut get),
     );
     let (set, get): (OpRecord, OpRecord) = (set.unwrap(), get.unwrap());
-    assert_eq!((set.op, set.outcome, set.version), (Op::Set, OpOutcome::Acknowledged, Some(written.unwrap().version)));
+    assert_eq!(
+        (set.op, set.outcome, set.version),
+        (OperationKind::Set, OpOutcome::Acknowledged, Some(written.unwrap().version))
+    );
     assert_eq!(set.legs.len(), 3);
-    assert_eq!(get.op, Op::Get);
+    assert_eq!(get.op, OperationKind::Get);
     assert!(read.is_ok() && !get.legs.is_empty(), "{get:?}");
 }
 
@@ -46,12 +49,12 @@ async fn a_caller_that_goes_away_leaves_a_full_record() {
     let mut record = None;
     assert!(timeout(soon, worker.get(&key, quorum, &mut record)).await.is_err());
     let get: OpRecord = record.take().unwrap();
-    assert_eq!((get.op, get.outcome, get.took), (Op::Get, OpOutcome::Abandoned, soon));
+    assert_eq!((get.op, get.outcome, get.took), (OperationKind::Get, OpOutcome::Abandoned, soon));
     assert!(get.legs.iter().all(|leg| leg.outcome == LegOutcome::Cancelled && leg.ended == soon), "{get:?}");
     assert!(!get.legs.is_empty());
     assert!(timeout(soon, worker.set(key, value, WriteOptions::default(), &mut record)).await.is_err());
     let set = record.unwrap();
-    assert_eq!((set.op, set.outcome, set.took), (Op::Set, OpOutcome::Abandoned, soon));
+    assert_eq!((set.op, set.outcome, set.took), (OperationKind::Set, OpOutcome::Abandoned, soon));
     assert!(set.version.is_some());
     let own = |leg: &&mesh_proto::LegRecord| leg.peer == cluster.id(0);
     assert_eq!(set.legs.iter().filter(own).map(|leg| leg.outcome).collect::<Vec<_>>(), [LegOutcome::Won]);

@@ -8,7 +8,8 @@ use mesh::{
     transport::{QuicConfig, QuicTransport},
 };
 use node::{
-    App, Listeners, Phase, Seen, Settings, Shutdown, Workers, announce, connections_within_file_limit, run_upkeep,
+    App, Listeners, Settings, Shutdown, ShutdownPhase, TelemetryObserver, Workers, announce,
+    connections_within_file_limit, run_upkeep,
 };
 use observability::Telemetry;
 use tracing::{Instrument, info_span};
@@ -59,7 +60,7 @@ async fn run(settings: Settings, telemetry: Arc<Telemetry>) -> anyhow::Result<()
     let listeners = Listeners::bind(settings.http.bind(), settings.workers.get())?;
     announce(&settings, listeners.addr(), transport.local_addr());
 
-    let node = Node::start_upkeep(mesh, Arc::new(transport), Arc::new(Seen(Arc::clone(&telemetry))))?;
+    let node = Node::start_upkeep(mesh, Arc::new(transport), Arc::new(TelemetryObserver(Arc::clone(&telemetry))))?;
     let shutdown = Shutdown::default();
     let app = Arc::new(App::new(node.clone(), telemetry, &settings, shutdown.clone()));
     tokio::spawn(run_upkeep(Arc::clone(&app)));
@@ -68,7 +69,7 @@ async fn run(settings: Settings, telemetry: Arc<Telemetry>) -> anyhow::Result<()
     shutdown.start_on_signals()?;
     let workers = Workers::start(&app, settings.http, listeners).instrument(starting).await?;
     tokio::select! {
-        () = shutdown.reached(Phase::Leaving) => {}
+        () = shutdown.reached(ShutdownPhase::Leaving) => {}
         reason = node.refused() => anyhow::bail!(reason),
     }
     stop(&node, &shutdown, workers).instrument(info_span!("node.stop")).await

@@ -16,7 +16,7 @@ use crate::{
     app::{App, HttpWorker},
     connection::Connections,
     settings::HttpSettings,
-    shutdown::Phase,
+    shutdown::ShutdownPhase,
 };
 
 /// How long requests under way may take to end once the node drains.
@@ -40,7 +40,7 @@ pub(crate) async fn serve(listener: TcpListener, worker: HttpWorker, settings: &
     let server = Server { connections: Connections::of(worker, settings), app };
     let connections = GracefulShutdown::new();
     let mut failures = AcceptFailures::default();
-    let mut draining = pin!(server.app.shutdown.reached(Phase::Draining));
+    let mut draining = pin!(server.app.shutdown.reached(ShutdownPhase::Draining));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -108,7 +108,7 @@ impl Server {
                 let _open = app.connections.enter();
                 tokio::select! {
                     accepted = tls.accept(stream, patience, &app.telemetry) => accepted,
-                    () = app.shutdown.reached(Phase::Draining) => None,
+                    () = app.shutdown.reached(ShutdownPhase::Draining) => None,
                 }
             };
             if let Some(stream) = accepted {

@@ -9,7 +9,7 @@ use tokio::{
 
 /// How far the way out has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum ShutdownPhase {
     /// Serving.
     Running,
     /// Serving still, while the mesh takes over what this node holds; not ready any more.
@@ -23,19 +23,19 @@ pub enum Phase {
 /// Starts the way out, and tells how far it has gone.
 #[derive(Clone)]
 pub struct Shutdown {
-    phase: Arc<watch::Sender<Phase>>,
+    phase: Arc<watch::Sender<ShutdownPhase>>,
 }
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { phase: Arc::new(watch::Sender::new(Phase::Running)) }
+        Self { phase: Arc::new(watch::Sender::new(ShutdownPhase::Running)) }
     }
 }
 
 impl Shutdown {
     /// Where it is.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ShutdownPhase {
         *self.phase.borrow()
     }
 
@@ -51,7 +51,7 @@ impl Shutdown {
             loop {
                 // As a shell reports a process that a signal ended.
                 let code = tokio::select! { _ = terminate.recv() => 143, _ = interrupt.recv() => 130 };
-                if shutdown.phase() > Phase::Running {
+                if shutdown.phase() > ShutdownPhase::Running {
                     std::process::exit(code);
                 }
                 shutdown.start();
@@ -62,26 +62,26 @@ impl Shutdown {
 
     /// Begins the way out.
     pub fn start(&self) {
-        self.advance(Phase::Leaving);
+        self.advance(ShutdownPhase::Leaving);
     }
 
     /// The others hold what this node held: it answers what is under way.
     pub fn drain(&self) {
-        self.advance(Phase::Draining);
+        self.advance(ShutdownPhase::Draining);
     }
 
     /// The mesh has been left.
     pub fn finish(&self) {
-        self.advance(Phase::Stopped);
+        self.advance(ShutdownPhase::Stopped);
     }
 
     /// Waits until `phase` is reached.
-    pub async fn reached(&self, phase: Phase) {
+    pub async fn reached(&self, phase: ShutdownPhase) {
         // Fails only if the sender is gone, which `self` holds.
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
-    fn advance(&self, to: Phase) {
+    fn advance(&self, to: ShutdownPhase) {
         self.phase.send_if_modified(|now| {
             let is_later = to > *now;
             *now = (*now).max(to);

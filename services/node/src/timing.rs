@@ -91,7 +91,7 @@ fn push(out: &mut ArrayVec<u8, BYTES_MAX>, bytes: &[u8]) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use mesh_proto::{KeyHash, LegQueues, Micros, Monotonic, NodeId, Op, OpOutcome};
+    use mesh_proto::{KeyHash, LegQueues, Micros, Monotonic, NodeId, OpOutcome, OperationKind};
 
     use super::*;
 
@@ -105,7 +105,7 @@ mod tests {
             queues: LegQueues::default(),
         };
         OpRecord {
-            op: Op::Get,
+            op: OperationKind::Get,
             outcome: OpOutcome::HitRemote,
             took,
             started: Monotonic::default(),

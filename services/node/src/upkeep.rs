@@ -14,9 +14,9 @@ use crate::{App, Settings};
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Passes on what the mesh tells: neither crate knows the other.
-pub struct Seen(pub Arc<Telemetry>);
+pub struct TelemetryObserver(pub Arc<Telemetry>);
 
-impl Observer for Seen {
+impl Observer for TelemetryObserver {
     fn event(&self, event: &Event) {
         self.0.event(event);
     }

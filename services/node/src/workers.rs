@@ -11,7 +11,7 @@ use crate::{
     listener::Listeners,
     serve::serve,
     settings::HttpSettings,
-    shutdown::Phase,
+    shutdown::ShutdownPhase,
 };
 
 /// The running threads.
@@ -86,7 +86,7 @@ fn run(
                 serve(listener, HttpWorker::new(app, mesh), settings).await;
                 let _ = drained.send(());
                 // The mesh needs this thread's connections until it has left.
-                app.shutdown.reached(Phase::Stopped).await;
+                app.shutdown.reached(ShutdownPhase::Stopped).await;
             }
             Err(error) => {
                 let _ = started.send(Err(error));

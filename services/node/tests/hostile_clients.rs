@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use mesh::{Node, WriteOptions};
 use mesh_sim::SimulatedNetwork;
-use node::{App, Connections, Seen, Settings, Shutdown};
+use node::{App, Connections, Settings, Shutdown, TelemetryObserver};
 use observability::{Exposition, Telemetry};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -33,7 +33,7 @@ impl InMemoryNode {
         let config = settings.mesh.clone();
         let (telemetry, _flush) = observability::init("n", config.id(), "0", &settings.traces).unwrap();
         let transport = SimulatedNetwork::new(1).transport(config.id(), &config.public_addr);
-        let node = Node::start_upkeep(config, transport, Arc::new(Seen(Arc::clone(&telemetry)))).unwrap();
+        let node = Node::start_upkeep(config, transport, Arc::new(TelemetryObserver(Arc::clone(&telemetry)))).unwrap();
         let worker = node.add_worker().unwrap();
         let app = Arc::new(App::new(node.clone(), Arc::clone(&telemetry), &settings, Shutdown::default()));
         let connections = Connections::new(&app, worker.clone(), &settings.http);

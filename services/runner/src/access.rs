@@ -8,7 +8,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder};
 use rustls::{CertificateError, ClientConfig, InvalidMessage, RootCertStore, pki_types::ServerName};
 use tokio_rustls::TlsConnector;
 
-use crate::settings::{HttpSettings, Scheme, Settings, TargetUrl};
+use crate::settings::{Scheme, Settings, TargetSettings, TargetUrl};
 
 /// A control call fails after this long.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ impl Access {
     /// # Errors
     /// One line: HTTP_TLS_CA, its value and what was expected.
     pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
-        let HttpSettings { targets, http_tls_ca, http_token, http_admin_token, .. } = &settings.http;
+        let TargetSettings { targets, http_tls_ca, http_token, http_admin_token, .. } = &settings.http;
         let is_secure = (settings.local.local > 0 && settings.local.http_tls_cert.is_some())
             || targets.iter().any(|target| target.scheme == Scheme::Https)
             || settings.observers.prometheus_url.as_ref().is_some_and(|url| url.starts_with("https://"));

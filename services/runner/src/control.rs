@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use load::{Cluster, FaultOrder, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, ServerCounts, Version};
+use load::{Cluster, FaultRequest, NodeIndex, NodeStats, NodeView, Op, OutcomeClass, Run, ServerCounts, WriteVersion};
 use observability::{ClientTrace, NodeOperations};
 use percent_encoding::{percent_encode, utf8_percent_encode};
 use reqwest::{Client, Response, StatusCode};
@@ -26,7 +26,7 @@ const STRUCK_WITHIN: Duration = Duration::from_secs(5);
 const LAID_WITHIN: Duration = Duration::from_secs(11);
 
 /// A run to watch, once it has begun.
-pub(crate) type Watched = Arc<OnceLock<Arc<Run>>>;
+pub(crate) type WatchedRun = Arc<OnceLock<Arc<Run>>>;
 
 /// Control over HTTP nodes.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub(crate) struct HttpCluster {
     urls: Vec<String>,
     access: Access,
     kill_token: String,
-    watched: Watched,
+    watched: WatchedRun,
     prometheus: Option<Prometheus>,
     traces: Arc<OnceLock<Weak<Traces>>>,
     /// Another shard orders the faults, and this one looks on.
@@ -52,7 +52,7 @@ impl HttpCluster {
             access: access.clone(),
             urls: targets.iter().map(TargetUrl::url).collect(),
             kill_token: kill_token.to_owned(),
-            watched: Watched::default(),
+            watched: WatchedRun::default(),
             prometheus: None,
             traces: Arc::default(),
             looks_on: false,
@@ -81,7 +81,7 @@ impl HttpCluster {
     }
 
     /// The run that these nodes are under, once it has begun.
-    pub(crate) fn watched(&self) -> Watched {
+    pub(crate) fn watched(&self) -> WatchedRun {
         Arc::clone(&self.watched)
     }
 
@@ -197,7 +197,7 @@ impl Cluster for HttpCluster {
         self.strike(node, &format!("mode=pause&for_ms={}", time.as_millis()), TIMEOUT).await
     }
 
-    async fn lay(&self, node: NodeIndex, order: &FaultOrder) -> Result<(), String> {
+    async fn lay(&self, node: NodeIndex, order: &FaultRequest) -> Result<(), String> {
         if self.looks_on {
             return Ok(());
         }
@@ -218,7 +218,7 @@ impl Cluster for HttpCluster {
         }
     }
 
-    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
+    async fn read(&self, node: NodeIndex, key: &[u8]) -> Result<(OutcomeClass, Option<WriteVersion>), String> {
         self.read_with(node, key, None).await
     }
 
@@ -238,7 +238,7 @@ impl HttpCluster {
         node: NodeIndex,
         key: &[u8],
         trace: Option<ClientTrace>,
-    ) -> Result<(OutcomeClass, Option<Version>), String> {
+    ) -> Result<(OutcomeClass, Option<WriteVersion>), String> {
         let url = format!("{}/get?k={}", self.urls[node.0], percent_encode(key, RESERVED));
         let mut request = self.access.data(self.client.get(url));
         if let Some(trace) = trace {
@@ -247,7 +247,7 @@ impl HttpCluster {
         let response = request.send().await.map_err(|error| reason(&error))?;
         match response.status() {
             StatusCode::OK => {
-                let version = response.headers().get("x-mesh-version").and_then(|v| Version::parse(v.as_bytes()));
+                let version = response.headers().get("x-mesh-version").and_then(|v| WriteVersion::parse(v.as_bytes()));
                 let is_local = response.headers().get("x-cache").is_some_and(|cache| cache == "HIT_LOCAL");
                 let hit = if is_local { OutcomeClass::Local } else { OutcomeClass::Remote };
                 Ok((hit, Some(version.unwrap_or_default())))
@@ -265,7 +265,7 @@ async fn accepted(path: &str, response: Response) -> Result<(), String> {
         StatusCode::FORBIDDEN => Err(format!("{path} answered 403: set ALLOW_KILL=true on the nodes")),
         StatusCode::UNAUTHORIZED => Err(format!("{path} answered 401: KILL_TOKEN is not the nodes'")),
         other => {
-            let problem: Problem = response.json().await.unwrap_or_default();
+            let problem: ProblemDetail = response.json().await.unwrap_or_default();
             Err(format!("{path} answered {} {}", other.as_u16(), problem.detail).trim_end().to_owned())
         }
     }
@@ -273,7 +273,7 @@ async fn accepted(path: &str, response: Response) -> Result<(), String> {
 
 /// The part of an `application/problem+json` that is for people.
 #[derive(Default, Deserialize)]
-struct Problem {
+struct ProblemDetail {
     #[serde(default)]
     detail: String,
 }

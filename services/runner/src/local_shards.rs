@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use load::{Interrupts, Shard, all_of, merge, say};
+use load::{Interrupts, RunnerShard, all_of, merge, say};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -89,11 +89,11 @@ impl Load<'_> {
             let how = ended.map_err(|error| error.to_string())?;
             // 1 is a guarantee that is broken: the merged report says which.
             if !matches!(how.code(), Some(0 | 1)) {
-                let (shard, output) = (Shard::new(index, self.count), tail(&output(&folder, index)));
+                let (shard, output) = (RunnerShard::new(index, self.count), tail(&output(&folder, index)));
                 return Err(format!("shard {shard} ended with {how}:\n{}", output.trim_end()));
             }
         }
-        Ok((0..self.count).map(|index| folder.join(Shard::new(index, self.count).run_id(&run_id))).collect())
+        Ok((0..self.count).map(|index| folder.join(RunnerShard::new(index, self.count).run_id(&run_id))).collect())
     }
 
     fn start(&self, index: u32, (run_id, start_s): (&str, u64), folder: &Path) -> Result<Child, String> {
@@ -105,7 +105,7 @@ impl Load<'_> {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args(own_arguments(std::env::args_os()));
         command.arg(format!("--targets={}", targets.join(","))).arg("--local=0");
-        command.arg(format!("--shard={}", Shard::new(index, self.count))).arg(format!("--run-id={run_id}"));
+        command.arg(format!("--shard={}", RunnerShard::new(index, self.count))).arg(format!("--run-id={run_id}"));
         if self.settings.load.start_at.is_none() {
             command.arg(format!("--start-at={start_s}"));
         }

@@ -17,7 +17,7 @@ use observability::{Exposition, FaultEvent, OpSeries, RunnerSample};
 use tokio::{net::TcpListener, runtime, sync::Semaphore};
 
 use crate::{
-    control::Watched,
+    control::WatchedRun,
     traces::{TraceCounts, op_label, outcome_label, phase_label},
 };
 
@@ -32,8 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a scrape shows.
 #[derive(Clone)]
-struct Shown {
-    watched: Watched,
+struct Scraped {
+    watched: WatchedRun,
     traces: Option<TraceCounts>,
 }
 
@@ -41,18 +41,18 @@ struct Shown {
 ///
 /// # Errors
 /// One line, if the port cannot be used.
-pub(crate) fn serve(port: u16, watched: Watched, traces: Option<TraceCounts>) -> Result<(), String> {
+pub(crate) fn serve(port: u16, watched: WatchedRun, traces: Option<TraceCounts>) -> Result<(), String> {
     let failed = |error| format!("METRICS_PORT={port}: cannot listen on it: {error}");
     let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-    let serve = move || runtime.block_on(accept(listener, Shown { watched, traces }));
+    let serve = move || runtime.block_on(accept(listener, Scraped { watched, traces }));
     let started = thread::Builder::new().name("metrics".to_owned()).spawn(serve);
     started.map(|_| ()).map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-async fn accept(listener: std::net::TcpListener, shown: Shown) {
+async fn accept(listener: std::net::TcpListener, shown: Scraped) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -71,7 +71,7 @@ async fn accept(listener: std::net::TcpListener, shown: Shown) {
     }
 }
 
-impl Shown {
+impl Scraped {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let (status, kind, body) = if request.uri().path() != "/metrics" {
             (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "metrics are at /metrics\n".to_owned())
@@ -155,7 +155,7 @@ mod tests {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
-        let server = tokio::spawn(accept(listener, Shown { watched: Watched::default(), traces: None }));
+        let server = tokio::spawn(accept(listener, Scraped { watched: WatchedRun::default(), traces: None }));
         let mut slow = TcpStream::connect(addr).await.unwrap();
         slow.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await.unwrap();
         let ask = async |request: &str| {

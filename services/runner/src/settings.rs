@@ -25,7 +25,7 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) load: LoadSettings,
     #[command(flatten)]
-    pub(crate) http: HttpSettings,
+    pub(crate) http: TargetSettings,
     #[command(flatten)]
     pub(crate) kill: KillSettings,
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub(crate) enum Command {
 /// How nodes are reached.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Nodes")]
-pub(crate) struct HttpSettings {
+pub(crate) struct TargetSettings {
     /// What is loaded, a comma-separated list: nodes, http://host:port or https://host:port; a Redis server or nodes of one Redis Cluster,
     /// redis://host:port or redis://user:password@host:port; or memcached servers, memcached://host:port
     #[arg(long, env, default_value = "http://node1:8081,http://node2:8082,http://node3:8083", value_delimiter = ',',

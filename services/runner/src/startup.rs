@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::{
     control::HttpCluster,
-    http::Health,
-    settings::{HttpSettings, Settings, TargetUrl},
+    http::TargetHealth,
+    settings::{Settings, TargetSettings, TargetUrl},
 };
 
 /// Targets that give no answer within this time are unreachable; the promise to the user is five seconds.
@@ -37,9 +37,9 @@ pub(crate) fn check(settings: &Settings) -> Result<(), String> {
 /// Which targets do not answer or are not ready, and why.
 pub(crate) async fn find_targets(
     targets: &[TargetUrl],
-    settings: &HttpSettings,
+    settings: &TargetSettings,
     cluster: &HttpCluster,
-) -> Result<Arc<[Health]>, String> {
+) -> Result<Arc<[TargetHealth]>, String> {
     let needed = if settings.targets_min == 0 { targets.len() } else { settings.targets_min.min(targets.len()) };
     let began = Instant::now();
     let mut found = Vec::new();
@@ -77,7 +77,7 @@ pub(crate) async fn find_targets(
     checked.into_iter().collect::<Result<(), _>>()?;
     one_mesh(targets, &ready, cluster).await?;
     let health = |(target, ready): (&TargetUrl, &bool)| {
-        Ok(Health::new(target.clone(), *ready).over(cluster.access().secured(target)?))
+        Ok(TargetHealth::new(target.clone(), *ready).over(cluster.access().secured(target)?))
     };
     targets.iter().zip(&ready).map(health).collect()
 }

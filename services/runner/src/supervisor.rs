@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     control::HttpCluster,
-    settings::{HttpSettings, LocalSettings, Scheme, Settings, TargetUrl},
+    settings::{LocalSettings, Scheme, Settings, TargetSettings, TargetUrl},
 };
 
 /// Nodes must be ready this long after the start.
@@ -277,7 +277,7 @@ fn lowered_concern(nodes: u8, setting: impl Fn(&str) -> Option<String>) -> Vec<(
 }
 
 /// What nodes are told of HTTPS and tokens, which may have come by flags.
-fn edge(local: &LocalSettings, http: &HttpSettings) -> Vec<(&'static str, String)> {
+fn edge(local: &LocalSettings, http: &TargetSettings) -> Vec<(&'static str, String)> {
     let file = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
     let told = [
         ("HTTP_TLS_CERT", file(&local.http_tls_cert)),

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     access::Access,
-    http::{Last, Try, TryResult},
+    http::{LastRequest, Try, TryResult},
     keep::{KeepCounts, KeepTasks, Keeper},
     settings::{Settings, TargetUrl},
 };
@@ -153,7 +153,7 @@ impl ThreadTraces {
     }
 
     /// A request was judged. Keeps it if there is a reason, and gives the reason.
-    pub(crate) fn judged(&self, last: &Last, ended: &Ended, is_load: bool) -> Option<Kept> {
+    pub(crate) fn judged(&self, last: &LastRequest, ended: &Ended, is_load: bool) -> Option<Kept> {
         let trace = last.trace?;
         let reason = self.reason(trace, last.is_kept_there, ended, is_load);
         self.is_kept.set(reason.is_some());
@@ -234,7 +234,7 @@ impl ThreadTraces {
     }
 
     /// Adds where to look at the last request, if it is kept.
-    pub(crate) fn fill(&self, last: &Last, way: &mut Way) {
+    pub(crate) fn fill(&self, last: &LastRequest, way: &mut Way) {
         if let Some(trace) = last.trace.filter(|_| self.is_kept.get()) {
             way.trace = Some(trace.trace);
             way.url = Some(format!("{}/trace/{:032x}", self.all.jaeger_url, trace.trace));

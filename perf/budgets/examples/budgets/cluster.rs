@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mesh::{Node, Readiness, WallClock, Worker, WriteOptions};
 use mesh_proto::NodeId;
 use mesh_sim::SimulatedNetwork;
-use node::{App, Connections, Seen, Settings, Shutdown};
+use node::{App, Connections, Settings, Shutdown, TelemetryObserver};
 use observability::Telemetry;
 use tokio::time::Instant;
 
@@ -92,7 +92,7 @@ fn start_node(network: &SimulatedNetwork, settings: &Settings) -> (Node, Worker,
     let id: NodeId = config.id();
     let (telemetry, _flush) = observability::init(&config.name, id, "0", &settings.traces).unwrap();
     let transport = network.transport(id, &config.public_addr);
-    let node = Node::start_upkeep(config, transport, Arc::new(Seen(Arc::clone(&telemetry)))).unwrap();
+    let node = Node::start_upkeep(config, transport, Arc::new(TelemetryObserver(Arc::clone(&telemetry)))).unwrap();
     let worker = node.add_worker().unwrap();
     (node, worker, telemetry)
 }

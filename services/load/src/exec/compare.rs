@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::{progress::say, run::Run};
-use crate::{Cluster, ErrorKind, NodeIndex, Op, cluster::Seen, stats::Tries};
+use crate::{Cluster, ErrorKind, NodeIndex, Op, cluster::HeldVersion, stats::Tries};
 
 /// How long a node may be behind the others.
 const GRACE: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ pub(crate) async fn compare_for_ever(run: &Run, cluster: &impl Cluster, every: D
         for (node, seen) in second.into_iter().enumerate() {
             // What is gone may have been deleted in the meantime.
             let may_be_gone = run.plan.delete_ratio > 0;
-            let is_behind = |seen: &Seen| *seen < newest && !(seen.is_none() && may_be_gone);
+            let is_behind = |seen: &HeldVersion| *seen < newest && !(seen.is_none() && may_be_gone);
             let Some(seen) = seen.filter(is_behind) else { continue };
             let divergence = Divergence {
                 at_s: run.load_elapsed().as_secs_f64(),
@@ -116,7 +116,12 @@ async fn traced_read(
 }
 
 /// What every node has; nothing for a node that cannot say.
-async fn read_all(run: &Run, cluster: &impl Cluster, key: &[u8], found: &RefCell<Comparisons>) -> Vec<Option<Seen>> {
+async fn read_all(
+    run: &Run,
+    cluster: &impl Cluster,
+    key: &[u8],
+    found: &RefCell<Comparisons>,
+) -> Vec<Option<HeldVersion>> {
     let mut seen = Vec::new();
     for node in (0..run.plan.targets.len()).map(NodeIndex) {
         // The load may end while it is under way, and then this is all that is ever known of it.
@@ -130,6 +135,6 @@ async fn read_all(run: &Run, cluster: &impl Cluster, key: &[u8], found: &RefCell
     seen
 }
 
-fn words(seen: Seen) -> String {
+fn words(seen: HeldVersion) -> String {
     seen.map_or_else(|| "none".to_owned(), |version| version.to_string())
 }

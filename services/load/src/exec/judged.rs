@@ -11,10 +11,10 @@ use super::{
     value::{Proof, Stamp, prove},
 };
 use crate::{
-    Answer, Counter, ErrorKind, Guarantee, Live, Outcome, Version, Violation,
+    Answer, Counter, ErrorKind, Guarantee, Live, Outcome, Violation, WriteVersion,
     history::{Action, Ending, Finding, Judgement, Operation, Session, Ticket},
     stats::Recorder,
-    target::Consistency,
+    target::ReadConsistency,
 };
 
 /// One thread's eyes. Its operations are one session.
@@ -24,13 +24,13 @@ pub(crate) struct Judge {
 }
 
 /// An operation that is to be judged, or that is not because checks are off.
-pub(crate) struct Watched {
+pub(crate) struct WatchedOperation {
     ticket: Option<Ticket>,
     pub(crate) key: KeyIndex,
     /// What a written value must carry.
     pub(crate) stamp: Option<Stamp>,
     /// The version of the key that the session has met.
-    pub(crate) met: Version,
+    pub(crate) met: WriteVersion,
 }
 
 /// When an operation should have begun, and when it was sent.
@@ -56,8 +56,8 @@ impl Start {
 }
 
 /// The answer to an operation, with all that it is judged by.
-pub(crate) struct Reply<'a> {
-    pub(crate) watched: &'a Watched,
+pub(crate) struct JudgedReply<'a> {
+    pub(crate) watched: &'a WatchedOperation,
     pub(crate) answer: &'a Answer,
     /// What was read, if anything was.
     pub(crate) value: &'a [u8],
@@ -72,35 +72,35 @@ impl Judge {
     }
 
     /// A read is about to be sent.
-    pub(crate) fn get(&self, run: &Run, key: KeyIndex, how: Consistency, start: Start) -> Watched {
+    pub(crate) fn get(&self, run: &Run, key: KeyIndex, how: ReadConsistency, start: Start) -> WatchedOperation {
         self.begin(run, key, Action::Get(how), start)
     }
 
     /// A write is about to be sent, of a value that lives so long, or for ever.
-    pub(crate) fn set(&self, run: &Run, key: KeyIndex, ttl: Option<Duration>, start: Start) -> Watched {
+    pub(crate) fn set(&self, run: &Run, key: KeyIndex, ttl: Option<Duration>, start: Start) -> WatchedOperation {
         self.begin(run, key, Action::Set { writer: self.writer, ttl }, start)
     }
 
     /// A deletion is about to be sent.
-    pub(crate) fn delete(&self, run: &Run, key: KeyIndex, start: Start) -> Watched {
+    pub(crate) fn delete(&self, run: &Run, key: KeyIndex, start: Start) -> WatchedOperation {
         self.begin(run, key, Action::Delete { writer: self.writer }, start)
     }
 
-    fn begin(&self, run: &Run, key: KeyIndex, action: Action, start: Start) -> Watched {
+    fn begin(&self, run: &Run, key: KeyIndex, action: Action, start: Start) -> WatchedOperation {
         let session = self.session.borrow();
         if !run.plan.check {
             let writes = matches!(action, Action::Set { .. } | Action::Delete { .. });
             let stamp = writes.then(|| run.history.announce(self.writer));
-            return Watched { ticket: None, key, stamp, met: session.floor(key) };
+            return WatchedOperation { ticket: None, key, stamp, met: session.floor(key) };
         }
         let (intended, began) = (run.history_time(start.intended), run.history_time(start.sent));
         let ticket = run.history.begin(Operation { action, key, intended, began }, &session);
-        Watched { key, stamp: ticket.stamp, met: ticket.session_floor, ticket: Some(ticket) }
+        WatchedOperation { key, stamp: ticket.stamp, met: ticket.session_floor, ticket: Some(ticket) }
     }
 
     /// Judges an answer.
-    pub(crate) fn judge(&self, run: &Run, reply: &Reply<'_>) -> Judgement {
-        let Reply { watched, answer, value, times, .. } = *reply;
+    pub(crate) fn judge(&self, run: &Run, reply: &JudgedReply<'_>) -> Judgement {
+        let JudgedReply { watched, answer, value, times, .. } = *reply;
         let mut session = self.session.borrow_mut();
         let Some(ticket) = &watched.ticket else {
             session.note(watched.key, answer.version);
@@ -141,8 +141,8 @@ pub(crate) fn count(
 }
 
 /// All that is known about a violation. Times count from the beginning of the load.
-pub(crate) fn finding(run: &Run, reply: &Reply<'_>, violation: Violation) -> Finding {
-    let Reply { watched, answer, value, times, trace } = *reply;
+pub(crate) fn finding(run: &Run, reply: &JudgedReply<'_>, violation: Violation) -> Finding {
+    let JudgedReply { watched, answer, value, times, trace } = *reply;
     let seconds = |at: Instant| run.load_time(at).as_secs_f64();
     let mut finding = Finding {
         kind: violation.name().into(),

@@ -16,7 +16,7 @@ use rand::Rng;
 use rand_distr::{Distribution as _, Zipf};
 use serde::{Serialize, Serializer};
 
-use crate::{Op, shard::Shard};
+use crate::{Op, shard::RunnerShard};
 
 /// The most keys one run may use; the checker remembers 64 bytes for each.
 pub(crate) const KEYS_MAX: u32 = 20_000_000;
@@ -143,7 +143,7 @@ pub struct KeySpace {
     count: u32,
     /// Keys that are numbered alike in all shards: every so many-th is this one's.
     #[serde(skip)]
-    shard: Shard,
+    shard: RunnerShard,
     #[serde(serialize_with = "text")]
     #[cfg_attr(test, schemars(with = "String"))]
     distribution: Distribution,
@@ -191,12 +191,12 @@ impl KeySpace {
     /// `count` keys, at least one.
     #[must_use]
     pub fn new(count: u32, distribution: Distribution) -> Self {
-        Self::of_shard(count, distribution, Shard::ALL)
+        Self::of_shard(count, distribution, RunnerShard::ALL)
     }
 
     /// One shard's share of `total` keys, at least one: those whose number leaves its index, when divided by how many shards there are.
     #[must_use]
-    pub(crate) fn of_shard(total: u32, distribution: Distribution, shard: Shard) -> Self {
+    pub(crate) fn of_shard(total: u32, distribution: Distribution, shard: RunnerShard) -> Self {
         let count = shard.share(total).max(1);
         // It refuses only what a distribution's text cannot say: no key, or an exponent below 0.
         let zipf = |exponent| Zipf::new(f64::from(count), exponent).ok();

@@ -16,14 +16,14 @@ use super::{
     interrupts::Interrupts,
     progress::{Console, Rows, View, say, show_keys, show_load, show_nodes, show_stats},
     run::Run,
-    sampler::{Sample, Sampler},
+    sampler::{ProgressSampler, Sample},
     stages::Stages,
     standstill::{self, Standstill},
 };
 use crate::{
     Client, Cluster, Counter, NodeIndex, NodeStats, NodeView, Op, Phase, ServerCounts, Snapshot, all_of,
-    faults::{FaultRecord, ObservedEvent, Observer, heal_all, inject, unix_ms},
-    live::Stage,
+    faults::{ClusterObserver, FaultRecord, ObservedEvent, heal_all, inject, unix_ms},
+    live::RunStage,
     plan::Plan,
     report::{
         Report, Step,
@@ -57,7 +57,7 @@ pub(crate) struct Observed {
     /// The nodes' p99 as a Prometheus computes it, if there is one to ask.
     pub(crate) watched_p99: Option<Result<[Option<f64>; Op::ALL.len()], String>>,
     #[borsh(skip)]
-    pub(crate) sampler: Sampler,
+    pub(crate) sampler: ProgressSampler,
     #[borsh(skip)]
     pub(crate) samples: Vec<Sample>,
     pub(crate) comparisons: Option<Comparisons>,
@@ -279,7 +279,7 @@ async fn prefill(
 ) -> Result<(), String> {
     observed.times.prefill_began = unix_ms();
     let began = Instant::now();
-    let console = Console::new(Stage::Prefill, run.plan.keys.count().into());
+    let console = Console::new(RunStage::Prefill, run.plan.keys.count().into());
     tokio::select! {
         result = until_done(run, interrupts, stages.prefill()) => result?,
         () = show_keys(run, "PREFILL", Counter::Prefilled, &console) => {}
@@ -322,11 +322,11 @@ async fn load(
     interrupts: &mut Interrupts,
     observed: &mut Observed,
 ) -> Result<(), String> {
-    let console = Console::new(Stage::Load, u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
+    let console = Console::new(RunStage::Load, u64::try_from(run.plan.duration.as_millis()).unwrap_or(u64::MAX));
     let (sampler, rows) = (RefCell::default(), RefCell::<Rows>::default());
     let planned = run.plan.faults.iter().map(|fault| FaultRecord::planned(fault, &run.plan.targets));
     let faults = RefCell::new(planned.collect::<Vec<_>>());
-    let observer = Observer::new(run.plan.targets.len());
+    let observer = ClusterObserver::new(run.plan.targets.len());
     let comparisons = RefCell::new(Comparisons::new(run.plan.targets.len()));
     let (began, cpu_began) = (Instant::now(), process_cpu());
     run.begin_load();
@@ -370,7 +370,7 @@ async fn sweep(run: &Run, stages: &mut Stages, times: &mut Milestones) -> Result
     say(&format!("[SWEEP] begins in {:.1}s", quiescence.as_secs_f64()));
     tokio::time::sleep(quiescence).await;
     times.sweep_began = unix_ms();
-    let console = Console::new(Stage::Sweep, run.plan.keys.count().into());
+    let console = Console::new(RunStage::Sweep, run.plan.keys.count().into());
     tokio::select! {
         result = stages.sweep() => result?,
         () = show_keys(run, "SWEEP", Counter::Swept, &console) => {}

@@ -16,13 +16,13 @@ use tokio::time::MissedTickBehavior;
 use super::{
     interval::{Interval, IntervalMark},
     run::Run,
-    sampler::{SAMPLE_EVERY, Sampler},
+    sampler::{ProgressSampler, SAMPLE_EVERY},
     shown::Progress,
 };
 use crate::{
     Cluster, Counter, NodeIndex, Snapshot, all_of,
     faults::FaultRecord,
-    live::{self, LiveView, Model, Stage},
+    live::{self, LiveView, Model, RunStage},
     plan::Plan,
     report::numbers::{self, without_scheme},
 };
@@ -134,11 +134,11 @@ pub(crate) struct Console {
 
 impl Console {
     /// A bar that counts to `length`; hidden unless stderr is a terminal.
-    pub(crate) fn new(stage: Stage, length: u64) -> Self {
+    pub(crate) fn new(stage: RunStage, length: u64) -> Self {
         let name = match stage {
-            Stage::Prefill => "prefill",
-            Stage::Sweep => "sweep",
-            Stage::Start | Stage::Load | Stage::Rest => "load",
+            RunStage::Prefill => "prefill",
+            RunStage::Sweep => "sweep",
+            RunStage::Start | RunStage::Load | RunStage::Rest => "load",
         };
         let began = Instant::now();
         set_view(|model| model.begin(stage, length));
@@ -164,7 +164,7 @@ impl Console {
         let mut shown = SHOWN.lock();
         self.bar.finish_and_clear();
         match &*shown {
-            OnTerminal::View(view) => view.set(|model| model.begin(Stage::Rest, 0)),
+            OnTerminal::View(view) => view.set(|model| model.begin(RunStage::Rest, 0)),
             _ => *shown = OnTerminal::Nothing,
         }
     }
@@ -208,7 +208,7 @@ pub(crate) async fn show_keys(run: &Run, what: &str, counter: Counter, console: 
 pub(crate) async fn show_load(
     run: &Run,
     console: &Console,
-    sampler: &RefCell<Sampler>,
+    sampler: &RefCell<ProgressSampler>,
     rows: &RefCell<Rows>,
     faults: &RefCell<Vec<FaultRecord>>,
 ) {
@@ -234,7 +234,7 @@ pub(crate) async fn show_load(
 }
 
 /// Takes a sample, and shows how far the load has come.
-fn sample(run: &Run, console: &Console, sampler: &RefCell<Sampler>) -> IntervalMark {
+fn sample(run: &Run, console: &Console, sampler: &RefCell<ProgressSampler>) -> IntervalMark {
     let at = run.load_elapsed();
     let mut sampler = sampler.borrow_mut();
     let sample = sampler.take(&run.live, at);

@@ -49,14 +49,14 @@ pub struct OpSample {
 
 /// What was sampled so far.
 #[derive(Debug, Default)]
-pub(crate) struct Sampler {
+pub(crate) struct ProgressSampler {
     before: Snapshot,
     at_before: Duration,
     samples: Vec<Sample>,
     intervals: Intervals,
 }
 
-impl Sampler {
+impl ProgressSampler {
     /// Samples what these threads have done since the last time, `at` after the load began.
     pub(crate) fn take(&mut self, live: &[Live], at: Duration) -> &Sample {
         let now = Snapshot::of(live);
@@ -143,7 +143,7 @@ mod tests {
             live[thread].latency(op, outcome, latency);
             live[thread].add(Counter::Ops);
         };
-        let mut sampler = Sampler::default();
+        let mut sampler = ProgressSampler::default();
         for _ in 0..99 {
             did(0, Op::Get, OutcomeClass::Local, MS);
             did(1, Op::Set, OutcomeClass::Acknowledged, 10 * MS);

@@ -14,7 +14,7 @@ use super::{
     run::Run,
     schedule::ThreadSchedule,
     sweep::{leave_out, sweep_key},
-    worker::{Thread, Worker},
+    worker::{LoadWorker, Thread},
 };
 use crate::{Client, Counter, Outcome, Target, stats::Recorder};
 
@@ -229,7 +229,7 @@ async fn load<T: Target>(thread: &Rc<Thread>, target: &T) {
             recorder.backlog_high = pacer.backlog_high();
         }
     };
-    let worker = |task| Worker::new(Rc::clone(thread), target.clone(), task).run(Rc::clone(&schedule));
+    let worker = |task| LoadWorker::new(Rc::clone(thread), target.clone(), task).run(Rc::clone(&schedule));
     let workers = all((0..tasks).map(worker));
     tokio::join!(driver, workers);
 }
@@ -238,7 +238,7 @@ async fn prefill<T: Target>(thread: &Rc<Thread>, target: &T) {
     let run = &thread.run;
     let next = Rc::new(Cell::new(thread.index));
     let task = |task: usize| {
-        let mut worker = Worker::new(Rc::clone(thread), target.clone(), task);
+        let mut worker = LoadWorker::new(Rc::clone(thread), target.clone(), task);
         let (run, thread, next) = (Arc::clone(run), Rc::clone(thread), Rc::clone(&next));
         async move {
             while let Some(key) = take(&next, &run, run.plan.threads).filter(|_| !run.stopping()) {

@@ -5,21 +5,21 @@
 use std::time::Instant;
 
 use super::{
-    judged::{Reply, Start, count, finding},
+    judged::{JudgedReply, Start, count, finding},
     keys::KeyIndex,
     worker::Thread,
 };
 use crate::{
-    NodeIndex, Op, Outcome, Target, Version, Violation,
+    NodeIndex, Op, Outcome, Target, Violation, WriteVersion,
     history::{Floor, Judgement},
     stats::Finished,
-    target::Consistency,
+    target::ReadConsistency,
 };
 
 /// What was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    Value(Version),
+    Value(WriteVersion),
     Nothing,
     Failed,
 }
@@ -34,7 +34,7 @@ pub(crate) async fn sweep_key<T: Target>(thread: &Thread, target: &mut T, key: K
     let mut quorum = Said::Failed;
     // A key's quorum is asked for through a node that its number picks, or through the next one that has an answer.
     for node in (0..nodes).map(|step| NodeIndex((key.get() + step) % nodes)) {
-        quorum = read(thread, target, node, key, Consistency::Quorum).await;
+        quorum = read(thread, target, node, key, ReadConsistency::Quorum).await;
         if quorum != Said::Failed {
             break;
         }
@@ -44,7 +44,7 @@ pub(crate) async fn sweep_key<T: Target>(thread: &Thread, target: &mut T, key: K
     let is_evicted = quorum == Said::Nothing && run.evicts() && !floor.is_deletion();
     let is_asked = !is_evicted && run.plan.guarantee.has_replicas();
     for node in (0..nodes).filter(|_| is_asked).map(NodeIndex) {
-        said.push(read(thread, target, node, key, Consistency::One).await);
+        said.push(read(thread, target, node, key, ReadConsistency::One).await);
     }
     tally(thread, &floor, quorum, &said);
 }
@@ -59,7 +59,7 @@ async fn read<T: Target>(
     target: &mut T,
     node: NodeIndex,
     key: KeyIndex,
-    consistency: Consistency,
+    consistency: ReadConsistency,
 ) -> Said {
     let run = &thread.run;
     let now = Instant::now();
@@ -68,9 +68,9 @@ async fn read<T: Target>(
     let mut value = Vec::new();
     let answer = target.get_at(node, &key.name(), consistency.of(watched.met), &mut value).await;
     let (times, trace) = (start.end(), target.trace());
-    let reply = Reply { watched: &watched, answer: &answer, value: &value, times, trace };
+    let reply = JudgedReply { watched: &watched, answer: &answer, value: &value, times, trace };
     let judgement = match (thread.judge.judge(run, &reply), consistency) {
-        (Judgement::Broken(Violation::Missing | Violation::StaleQuorum), Consistency::Quorum) => {
+        (Judgement::Broken(Violation::Missing | Violation::StaleQuorum), ReadConsistency::Quorum) => {
             Judgement::Broken(Violation::Lost)
         }
         // What one node lacks is told by node, and a miss of the quorum's once.
@@ -83,13 +83,13 @@ async fn read<T: Target>(
     thread.follow_up_aside(target, &Finished { op: Op::Get, answer: &answer, times, judgement });
     match answer.outcome {
         // A target that names no versions is only asked whether it has the key at all.
-        Outcome::HitLocal | Outcome::HitRemote => Said::Value(answer.version.unwrap_or(Version::ZERO)),
+        Outcome::HitLocal | Outcome::HitRemote => Said::Value(answer.version.unwrap_or(WriteVersion::ZERO)),
         Outcome::Miss => Said::Nothing,
         Outcome::Acknowledged | Outcome::Error(_) => Said::Failed,
     }
 }
 
-fn note(thread: &Thread, reply: &Reply<'_>, judgement: Judgement) {
+fn note(thread: &Thread, reply: &JudgedReply<'_>, judgement: Judgement) {
     let Judgement::Broken(violation) = judgement else { return };
     let mut recorder = thread.recorder.borrow_mut();
     if violation == Violation::Lost {

@@ -11,7 +11,7 @@ use std::{
 use rand::rngs::SmallRng;
 
 use super::{
-    judged::{Judge, Reply, Start, Times, Watched, count, finding},
+    judged::{Judge, JudgedReply, Start, Times, WatchedOperation, count, finding},
     keys::KeyIndex,
     progress::say,
     run::Run,
@@ -55,7 +55,7 @@ impl Thread {
     }
 
     /// Judges an answer to the load, and counts what is wrong with it.
-    fn check(&self, reply: &Reply<'_>) -> Judgement {
+    fn check(&self, reply: &JudgedReply<'_>) -> Judgement {
         let judgement = self.judge.judge(&self.run, reply);
         if judgement != Judgement::Sound {
             let describe = |violation| finding(&self.run, reply, violation);
@@ -120,14 +120,14 @@ impl Thread {
 }
 
 /// One task: at most one operation in flight.
-pub(crate) struct Worker<T> {
+pub(crate) struct LoadWorker<T> {
     thread: Rc<Thread>,
     target: T,
     dice: SmallRng,
     value: Vec<u8>,
 }
 
-impl<T: Target> Worker<T> {
+impl<T: Target> LoadWorker<T> {
     pub(crate) fn new(thread: Rc<Thread>, target: T, task: usize) -> Self {
         let dice = thread.run.plan.dice(thread.index, task);
         Self { thread, target, dice, value: Vec::new() }
@@ -169,7 +169,7 @@ impl<T: Target> Worker<T> {
         let (watched, answer) = self.send(op, key, start).await;
         let (thread, times) = (&self.thread, start.end());
         let (value, trace) = (&self.value[..], self.target.trace());
-        let judgement = thread.check(&Reply { watched: &watched, answer: &answer, value, times, trace });
+        let judgement = thread.check(&JudgedReply { watched: &watched, answer: &answer, value, times, trace });
         thread.record(op, key, &answer, times);
         thread.follow_up(&mut self.target, &Finished { op, answer: &answer, times, judgement });
         answer.outcome
@@ -182,7 +182,7 @@ impl<T: Target> Worker<T> {
         let (watched, answer) = self.send(Op::Set, key, start).await;
         let (thread, times) = (&self.thread, start.end());
         let (value, trace) = (&self.value[..], self.target.trace());
-        let judgement = thread.check(&Reply { watched: &watched, answer: &answer, value, times, trace });
+        let judgement = thread.check(&JudgedReply { watched: &watched, answer: &answer, value, times, trace });
         if matches!(answer.outcome, Outcome::Error(_)) {
             thread.run.note_refusal(thread.describe(Op::Set, key, &answer, &answer.error().name()));
         }
@@ -191,7 +191,7 @@ impl<T: Target> Worker<T> {
         answer.outcome
     }
 
-    async fn send(&mut self, op: Op, key: KeyIndex, start: Start) -> (Watched, Answer) {
+    async fn send(&mut self, op: Op, key: KeyIndex, start: Start) -> (WatchedOperation, Answer) {
         let Self { thread, target, dice, value } = self;
         let (run, name) = (&thread.run, key.name());
         match op {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{FaultEntry, FaultKind, Place, PlannedFault, Turn};
+use super::plan::{CrashTurn, FaultEntry, FaultKind, Place, PlannedFault};
 use crate::{LoadSettings, NodeIndex, plan::Plan};
 
 impl Plan {
@@ -20,7 +20,7 @@ impl Plan {
                 repeat: None,
             };
             let (is_first, is_last) = (number == 0, number + 1 == count);
-            let turn = (count > 1).then_some(Turn { every, steady: Duration::ZERO, is_first, is_last });
+            let turn = (count > 1).then_some(CrashTurn { every, steady: Duration::ZERO, is_first, is_last });
             PlannedFault { entry, nodes: vec![node], turn }
         };
         let kills: Vec<_> = (0..count).map(kill).collect();

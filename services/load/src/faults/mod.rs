@@ -18,12 +18,12 @@ mod words;
 pub(crate) use self::record::Survivor;
 pub use self::{
     log::Moment,
-    order::FaultOrder,
+    order::FaultRequest,
     plan::{FAULT_FORMS, FaultPlan, PlannedFault},
 };
 pub(crate) use self::{
     log::{FaultLog, unix_ms},
-    observed::{ObservedEvent, Observer},
+    observed::{ClusterObserver, ObservedEvent},
     record::FaultRecord,
     recovery::{broken, judge, too_much},
     run::{heal_all, inject},

@@ -50,13 +50,13 @@ impl ObservedEvent {
 
 /// Looks at the nodes, and keeps what it sees.
 #[derive(Debug)]
-pub(crate) struct Observer {
+pub(crate) struct ClusterObserver {
     watched: Vec<WatchedTarget>,
     members: RefCell<Members>,
     seen: RefCell<Vec<ObservedEvent>>,
 }
 
-impl Observer {
+impl ClusterObserver {
     /// For a run with so many targets.
     pub(crate) fn new(targets: usize) -> Self {
         let watched = std::iter::repeat_with(WatchedTarget::default).take(targets).collect();
@@ -188,7 +188,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::{NodeStats, NodeView, OutcomeClass, cluster::Seen, settings::tests::plan_of};
+    use crate::{NodeStats, NodeView, OutcomeClass, cluster::HeldVersion, settings::tests::plan_of};
 
     fn event(kind: &'static str, node: &str) -> ObservedEvent {
         ObservedEvent { at_s: 2.0, kind: kind.into(), node: node.to_owned(), address: None }
@@ -236,7 +236,7 @@ mod tests {
             Err("nobody kills it".to_owned())
         }
 
-        async fn read(&self, _: NodeIndex, _: &[u8]) -> Result<(OutcomeClass, Seen), String> {
+        async fn read(&self, _: NodeIndex, _: &[u8]) -> Result<(OutcomeClass, HeldVersion), String> {
             Err("nobody reads it".to_owned())
         }
     }
@@ -245,7 +245,7 @@ mod tests {
     async fn a_restart_after_the_last_look_of_a_run_is_seen() {
         let plan = plan_of(&["--keys=10"]);
         let (run, node, faults) = (Run::new(plan), Restarting(Cell::new(60_000)), RefCell::default());
-        let observer = Observer::new(1);
+        let observer = ClusterObserver::new(1);
         let watched = tokio::time::timeout(LOOK_EVERY / 10, observer.watch(&run, &node, &faults)).await;
         assert!(watched.is_err(), "it ends with the load");
         node.0.set(5);

@@ -7,11 +7,11 @@ use crate::NodeIndex;
 
 /// An order for one node: all of it begins at once and ends after `for_ms`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct FaultOrder {
+pub struct FaultRequest {
     /// How long it lasts, in milliseconds.
     pub for_ms: u64,
     /// What happens to its links.
-    pub links: Vec<LinkOrder>,
+    pub links: Vec<LinkFaultRequest>,
     /// How much later everything leaves it, in milliseconds.
     pub slow_ms: u64,
     /// How far off its wall clock is, in milliseconds.
@@ -20,7 +20,7 @@ pub struct FaultOrder {
 
 /// What happens between the node and a peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct LinkOrder {
+pub struct LinkFaultRequest {
     /// The peer's id; `*` is everybody.
     pub peer: String,
     /// `in`, `out` or `both`, seen from the node.
@@ -50,54 +50,54 @@ pub(crate) struct Ids<'a> {
 impl PlannedFault {
     /// Which nodes are told what, to bring this fault about. Each link is broken at one of its ends: at both, what happens by
     /// chance would happen twice.
-    pub(crate) fn orders(&self, ids: &Ids<'_>) -> Result<Vec<(NodeIndex, FaultOrder)>, String> {
-        let whole = FaultOrder {
+    pub(crate) fn orders(&self, ids: &Ids<'_>) -> Result<Vec<(NodeIndex, FaultRequest)>, String> {
+        let whole = FaultRequest {
             for_ms: u64::try_from(self.entry.lasts.as_millis()).unwrap_or(u64::MAX),
-            ..FaultOrder::default()
+            ..FaultRequest::default()
         };
         let first = self.nodes[0];
         match self.entry.kind {
             FaultKind::Slow { by } => {
                 let slow_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-                return Ok(vec![(first, FaultOrder { slow_ms, ..whole })]);
+                return Ok(vec![(first, FaultRequest { slow_ms, ..whole })]);
             }
             FaultKind::Clock { offset_ms } => {
-                return Ok(vec![(first, FaultOrder { clock_offset_ms: offset_ms, ..whole })]);
+                return Ok(vec![(first, FaultRequest { clock_offset_ms: offset_ms, ..whole })]);
             }
             _ => {}
         }
         let link = self.link();
-        let to = |peer: String, direction| LinkOrder { peer, direction, ..link.clone() };
+        let to = |peer: String, direction| LinkFaultRequest { peer, direction, ..link.clone() };
         let id = |node: &NodeIndex| {
             ids.targets[node.0].clone().ok_or_else(|| "a node did not say its id at the start of the load".to_owned())
         };
         match self.entry.place {
-            Place::Node(_) => Ok(vec![(first, FaultOrder { links: vec![to("*".to_owned(), "both")], ..whole })]),
+            Place::Node(_) => Ok(vec![(first, FaultRequest { links: vec![to("*".to_owned(), "both")], ..whole })]),
             Place::Link { one_way, .. } => {
                 let direction = if one_way { "out" } else { "both" };
-                Ok(vec![(first, FaultOrder { links: vec![to(id(&self.nodes[1])?, direction)], ..whole })])
+                Ok(vec![(first, FaultRequest { links: vec![to(id(&self.nodes[1])?, direction)], ..whole })])
             }
             Place::Group(_) => {
                 let group = self.nodes.iter().map(id).collect::<Result<Vec<_>, _>>()?;
                 let others = ids.members.iter().filter(|id| !group.contains(id));
                 let links: Vec<_> = others.map(|id| to(id.clone(), "both")).collect();
-                let order = FaultOrder { links, ..whole };
+                let order = FaultRequest { links, ..whole };
                 Ok(self.nodes.iter().map(|node| (*node, order.clone())).collect())
             }
         }
     }
 
     /// What happens to each link.
-    fn link(&self) -> LinkOrder {
+    fn link(&self) -> LinkFaultRequest {
         let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let none = LinkOrder::default();
+        let none = LinkFaultRequest::default();
         match self.entry.kind {
-            FaultKind::Flap { every } => LinkOrder { cut: true, flap_ms: ms(every), ..none },
-            FaultKind::Loss { percent } => LinkOrder { loss: percent / 100.0, ..none },
-            FaultKind::Delay { by } => LinkOrder { delay_ms: ms(by), ..none },
-            FaultKind::Reorder { by } => LinkOrder { jitter_ms: ms(by), ..none },
-            FaultKind::Duplicate { percent } => LinkOrder { duplicate: percent / 100.0, ..none },
-            _ => LinkOrder { cut: true, ..none },
+            FaultKind::Flap { every } => LinkFaultRequest { cut: true, flap_ms: ms(every), ..none },
+            FaultKind::Loss { percent } => LinkFaultRequest { loss: percent / 100.0, ..none },
+            FaultKind::Delay { by } => LinkFaultRequest { delay_ms: ms(by), ..none },
+            FaultKind::Reorder { by } => LinkFaultRequest { jitter_ms: ms(by), ..none },
+            FaultKind::Duplicate { percent } => LinkFaultRequest { duplicate: percent / 100.0, ..none },
+            _ => LinkFaultRequest { cut: true, ..none },
         }
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     use crate::faults::plan::FaultPlan;
 
     /// Of four members three are targets.
-    fn orders(text: &str) -> Vec<(usize, FaultOrder)> {
+    fn orders(text: &str) -> Vec<(usize, FaultRequest)> {
         let targets = ["a", "b", "c"].map(str::to_owned);
         let find = |name: &str| targets.iter().position(|target| target == name);
         let plan: FaultPlan = format!("at=1s {text}").parse().unwrap();
@@ -122,17 +122,17 @@ mod tests {
         orders.into_iter().map(|(node, order)| (node.0, order)).collect()
     }
 
-    fn told(links: &[LinkOrder]) -> FaultOrder {
-        FaultOrder { for_ms: 5000, links: links.to_vec(), ..FaultOrder::default() }
+    fn told(links: &[LinkFaultRequest]) -> FaultRequest {
+        FaultRequest { for_ms: 5000, links: links.to_vec(), ..FaultRequest::default() }
     }
 
-    fn link(peer: &str, direction: &'static str) -> LinkOrder {
-        LinkOrder { peer: peer.to_owned(), direction, ..LinkOrder::default() }
+    fn link(peer: &str, direction: &'static str) -> LinkFaultRequest {
+        LinkFaultRequest { peer: peer.to_owned(), direction, ..LinkFaultRequest::default() }
     }
 
     #[test]
     fn each_place_breaks_its_links_at_one_end() {
-        let cut = |peer, direction| LinkOrder { cut: true, ..link(peer, direction) };
+        let cut = |peer, direction| LinkFaultRequest { cut: true, ..link(peer, direction) };
         assert_eq!(orders("partition b for=5s"), [(1, told(&[cut("*", "both")]))]);
         assert_eq!(orders("one_way c->a for=5s"), [(2, told(&[cut("id-a", "out")]))]);
         assert_eq!(orders("bridge b<->c for=5s"), [(1, told(&[cut("id-c", "both")]))]);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_number() {
-        let a = |change: fn(&mut LinkOrder)| {
+        let a = |change: fn(&mut LinkFaultRequest)| {
             let mut link = link("*", "both");
             change(&mut link);
             vec![(0, told(&[link]))]
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(orders("delay a 50ms for=5s"), a(|link| link.delay_ms = 50));
         assert_eq!(orders("reorder a 50ms for=5s"), a(|link| link.jitter_ms = 50));
         assert_eq!(orders("flap a every=1s for=5s"), a(|link| (link.cut, link.flap_ms) = (true, 1000)));
-        assert_eq!(orders("slow b 50ms for=5s"), [(1, FaultOrder { slow_ms: 50, ..told(&[]) })]);
-        assert_eq!(orders("clock c -1s for=5s"), [(2, FaultOrder { clock_offset_ms: -1000, ..told(&[]) })]);
+        assert_eq!(orders("slow b 50ms for=5s"), [(1, FaultRequest { slow_ms: 50, ..told(&[]) })]);
+        assert_eq!(orders("clock c -1s for=5s"), [(2, FaultRequest { clock_offset_ms: -1000, ..told(&[]) })]);
     }
 }

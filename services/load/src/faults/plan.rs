@@ -134,12 +134,12 @@ pub struct PlannedFault {
     /// The nodes of its place, in the same order.
     pub nodes: Vec<NodeIndex>,
     /// One of several crashes in a row (KILL_COUNT), and not at a time of its own.
-    pub turn: Option<Turn>,
+    pub turn: Option<CrashTurn>,
 }
 
 /// The place of a crash in a row of crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct CrashTurn {
     /// It starts this long after the fault before it in the plan at the earliest, and once the mesh has recovered from that.
     pub every: Duration,
     /// So long after that recovery at the earliest.

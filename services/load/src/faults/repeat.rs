@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    plan::{Complaint, FaultEntry, PlannedFault, Turn, compact, time, times},
+    plan::{Complaint, CrashTurn, FaultEntry, PlannedFault, compact, time, times},
     words::Words,
 };
 use crate::NodeIndex;
@@ -57,7 +57,7 @@ impl FaultEntry {
         let time = |number: u32| PlannedFault {
             entry: Self { at: self.at + apart * number, repeat: None, ..self.clone() },
             nodes: nodes.to_vec(),
-            turn: Some(Turn { every: apart, steady: STEADY_FOR, is_first: number == 0, is_last: false }),
+            turn: Some(CrashTurn { every: apart, steady: STEADY_FOR, is_first: number == 0, is_last: false }),
         };
         (0..times).map(time).collect()
     }

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use super::{
     Action, Judgement, Ticket, Violation,
     key::{Floor, KeyState, may_expire},
-    open::{Fate, Mark, OpenWrites},
+    open::{Mark, OpenWrites, WriteStatus},
     order::Order,
 };
-use crate::{Proof, Stamp, Version, target::Consistency};
+use crate::{Proof, Stamp, WriteVersion, target::ReadConsistency};
 
 /// A read, and what it is judged by.
 pub(super) struct Reading<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Reading<'a> {
 /// Judges a value. `announced` says whether a write of this run was ever sent; nothing for one of another run.
 pub(super) fn judge_value(
     reading: &Reading<'_>,
-    (proof, version): (Proof, Option<Version>),
+    (proof, version): (Proof, Option<WriteVersion>),
     announced: impl Fn(Stamp) -> Option<bool>,
     now: &KeyState,
     open: &Mutex<OpenWrites>,
@@ -39,7 +39,7 @@ pub(super) fn judge_value(
     if floor.exists() && version < floor.version() {
         return judge_old(reading, version);
     }
-    if operation.action == Action::Get(Consistency::Session) && version < *session_floor {
+    if operation.action == Action::Get(ReadConsistency::Session) && version < *session_floor {
         return Judgement::Broken(Violation::SessionBroken);
     }
     // The values of another run were written by nobody we know: all that can be said is that they are not older.
@@ -80,12 +80,12 @@ pub(super) fn judge_unversioned(
     }
     let is_explained =
         open.lock().of(now.head()).filter(|write| write.mark == mark && !write.deletes).any(|write| match write.fate {
-            Fate::InFlight | Fate::Unknown => true,
-            Fate::Acknowledged { version, .. } => reading.order.may_follow(version, floor),
+            WriteStatus::InFlight | WriteStatus::Unknown => true,
+            WriteStatus::Acknowledged { version, .. } => reading.order.may_follow(version, floor),
         });
     match (is_explained, floor.exists()) {
         (true, _) => Judgement::Sound,
-        (false, true) => judge_old(reading, Version::ZERO),
+        (false, true) => judge_old(reading, WriteVersion::ZERO),
         (false, false) => Judgement::Broken(Violation::Resurrected),
     }
 }
@@ -103,16 +103,16 @@ fn written(proof: Proof, announced: impl Fn(Stamp) -> Option<bool>) -> Result<(S
 }
 
 /// An older value than one that was acknowledged before the read began.
-fn judge_old(reading: &Reading<'_>, version: Version) -> Judgement {
+fn judge_old(reading: &Reading<'_>, version: WriteVersion) -> Judgement {
     let Ticket { floor, operation, session_floor, .. } = reading.ticket;
     let Action::Get(consistency) = operation.action else { return Judgement::Sound };
     match consistency {
-        Consistency::Quorum if floor.must_be_gone(operation.began, reading.allowance) => {
+        ReadConsistency::Quorum if floor.must_be_gone(operation.began, reading.allowance) => {
             Judgement::Broken(Violation::Resurrected)
         }
-        Consistency::Quorum => Judgement::Broken(Violation::StaleQuorum),
-        Consistency::Session if version < *session_floor => Judgement::Broken(Violation::SessionBroken),
-        Consistency::One | Consistency::Session => {
+        ReadConsistency::Quorum => Judgement::Broken(Violation::StaleQuorum),
+        ReadConsistency::Session if version < *session_floor => Judgement::Broken(Violation::SessionBroken),
+        ReadConsistency::One | ReadConsistency::Session => {
             Judgement::Stale(operation.began.saturating_sub(floor.acknowledged_at()))
         }
     }
@@ -132,7 +132,7 @@ fn judge_floor(reading: &Reading<'_>, mark: Mark) -> Judgement {
 
 /// A newer version than any that was acknowledged before the read began. Some write must explain it: one in flight, one of
 /// unknown fate, or one that was acknowledged since.
-fn judge_newer(mark: Mark, version: Version, now: &KeyState, open: &Mutex<OpenWrites>) -> Judgement {
+fn judge_newer(mark: Mark, version: WriteVersion, now: &KeyState, open: &Mutex<OpenWrites>) -> Judgement {
     let newest = now.floor();
     if newest.exists() && newest.version() == version {
         return if newest.is_write(mark) { Judgement::Sound } else { Judgement::Broken(Violation::Corrupt) };
@@ -146,8 +146,8 @@ fn judge_newer(mark: Mark, version: Version, now: &KeyState, open: &Mutex<OpenWr
     }
     let is_explained =
         open.lock().of(now.head()).filter(|write| write.mark == mark && !write.deletes).any(|write| match write.fate {
-            Fate::InFlight | Fate::Unknown => true,
-            Fate::Acknowledged { version: acknowledged, .. } => version <= acknowledged,
+            WriteStatus::InFlight | WriteStatus::Unknown => true,
+            WriteStatus::Acknowledged { version: acknowledged, .. } => version <= acknowledged,
         });
     if is_explained {
         Judgement::Sound
@@ -167,8 +167,8 @@ pub(super) fn judge_miss(reading: &Reading<'_>, now: &KeyState, open: &Mutex<Ope
     }
     let takes_away = open.lock().of(now.head()).any(|write| {
         let is_newer = match write.fate {
-            Fate::InFlight | Fate::Unknown => true,
-            Fate::Acknowledged { version, .. } => reading.order.may_follow(version, floor),
+            WriteStatus::InFlight | WriteStatus::Unknown => true,
+            WriteStatus::Acknowledged { version, .. } => reading.order.may_follow(version, floor),
         };
         is_newer && (write.deletes || may_expire(write.began_ns, write.ttl_ms, by, reading.allowance))
     });
@@ -176,11 +176,11 @@ pub(super) fn judge_miss(reading: &Reading<'_>, now: &KeyState, open: &Mutex<Ope
 }
 
 /// Judges an acknowledged write: its version is above all that were acknowledged before it began, and it is its own.
-pub(super) fn judge_write(ticket: &Ticket, version: Version, now: &KeyState) -> Judgement {
+pub(super) fn judge_write(ticket: &Ticket, version: WriteVersion, now: &KeyState) -> Judgement {
     let above = !ticket.floor.exists() || version > ticket.floor.version();
     let unique = !now.floor().exists() || version != now.floor().version();
     // A target that names no versions is not asked for their order.
-    if version == Version::ZERO || (above && unique) {
+    if version == WriteVersion::ZERO || (above && unique) {
         Judgement::Sound
     } else {
         Judgement::Broken(Violation::OutOfOrder)

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    open::{Fate, Head, Mark, OpenWrite, OpenWrites, nanos},
+    open::{ListHead, Mark, OpenWrite, OpenWrites, WriteStatus, nanos},
     order::{Order, overlaps},
 };
-use crate::{Stamp, Version};
+use crate::{Stamp, WriteVersion};
 
 /// `KeyState::lenient` of a key that has lost track of a write whose fate is open.
 const FOR_EVER: u8 = u8::MAX;
@@ -17,7 +17,7 @@ const GENERATIONS: u8 = 2;
 /// The newest acknowledged write of a key at one moment, if there is one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Floor {
-    version: Version,
+    version: WriteVersion,
     mark: Mark,
     began_ns: u64,
     acknowledged_ns: u64,
@@ -54,7 +54,7 @@ impl Floor {
 
     /// Its version.
     #[must_use]
-    pub const fn version(&self) -> Version {
+    pub const fn version(&self) -> WriteVersion {
         self.version
     }
 
@@ -104,7 +104,7 @@ pub(super) fn may_expire(began_ns: u64, ttl_ms: u32, at: Duration, allowance: Du
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acknowledgement {
     pub(super) stamp: Stamp,
-    pub(super) version: Version,
+    pub(super) version: WriteVersion,
     pub(super) ended: Duration,
     /// An earlier try of it may have happened, or may yet happen.
     pub(super) doubtful: bool,
@@ -122,7 +122,7 @@ pub(super) struct KeyState {
     began_ns: u64,
     acknowledged_ns: u64,
     ttl_ms: u32,
-    open: Head,
+    open: ListHead,
     in_flight: u16,
     in_flight_before: u16,
     generation: u8,
@@ -135,7 +135,7 @@ impl KeyState {
     pub(super) const fn floor(&self) -> Floor {
         let [high, low] = self.version;
         let Self { mark, began_ns, acknowledged_ns, ttl_ms, kind, .. } = *self;
-        let version = Version::new((high as u128) << 64 | low as u128);
+        let version = WriteVersion::new((high as u128) << 64 | low as u128);
         Floor { version, mark, began_ns, acknowledged_ns, ttl_ms, kind }
     }
 
@@ -182,7 +182,7 @@ impl KeyState {
         !self.open.is_empty()
     }
 
-    pub(super) const fn head(&self) -> Head {
+    pub(super) const fn head(&self) -> ListHead {
         self.open
     }
 
@@ -203,7 +203,7 @@ impl KeyState {
     }
 
     /// A write has ended without an acknowledgement.
-    pub(super) fn settle(&mut self, list: &mut OpenWrites, stamp: Stamp, fate: Option<Fate>) {
+    pub(super) fn settle(&mut self, list: &mut OpenWrites, stamp: Stamp, fate: Option<WriteStatus>) {
         let mark = Mark::of(stamp);
         match fate {
             Some(fate) => {
@@ -224,7 +224,7 @@ impl KeyState {
             // It did not fit when it began: the key is lenient, and its floor stays where it was.
             return;
         };
-        self.settle(list, stamp, doubtful.then_some(Fate::Unknown));
+        self.settle(list, stamp, doubtful.then_some(WriteStatus::Unknown));
         let newer = Floor {
             version,
             mark,
@@ -247,7 +247,7 @@ impl KeyState {
         let others = u32::from(self.in_flight) + u32::from(self.in_flight_before) > 1;
         let may_follow = order == Order::Times && overlaps(below.version, &self.floor());
         if below.exists() && (others || may_follow) {
-            let fate = Fate::Acknowledged { version: below.version, generation: self.generation };
+            let fate = WriteStatus::Acknowledged { version: below.version, generation: self.generation };
             let deletes = below.is_deletion();
             let below =
                 OpenWrite { mark: below.mark, began_ns: below.began_ns, ttl_ms: below.ttl_ms, deletes, ..write };
@@ -261,11 +261,11 @@ impl KeyState {
     pub(super) fn prune(&mut self, list: &mut OpenWrites, now: u8, order: Order) {
         let floor = self.floor();
         list.retain(&mut self.open, |write| match write.fate {
-            Fate::Acknowledged { generation, version } => {
+            WriteStatus::Acknowledged { generation, version } => {
                 let is_recent = now.wrapping_sub(generation) < GENERATIONS;
                 is_recent || (order == Order::Times && overlaps(version, &floor))
             }
-            Fate::InFlight | Fate::Unknown => true,
+            WriteStatus::InFlight | WriteStatus::Unknown => true,
         });
     }
 }

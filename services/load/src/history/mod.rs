@@ -33,9 +33,9 @@ pub(crate) use self::{
 use self::{
     judge::{Reading, judge_miss, judge_unversioned, judge_value, judge_write},
     key::{Acknowledgement, KeyState},
-    open::{Fate, OpenWrite, OpenWrites},
+    open::{OpenWrite, OpenWrites, WriteStatus},
 };
-use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
+use crate::{Proof, Stamp, WriteVersion, Writer, exec::KeyIndex, target::ReadConsistency};
 
 /// Lists of open writes; a key's is found by its number. More than one, so that threads rarely meet.
 const LISTS: usize = 64;
@@ -44,7 +44,7 @@ const LISTS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Reads.
-    Get(Consistency),
+    Get(ReadConsistency),
     /// Writes a value that lives this long; for ever, or as long as nobody here knows, without one.
     Set {
         /// Which of the history's writers it is.
@@ -83,7 +83,7 @@ pub struct Ticket {
     /// The newest write of the key that had been acknowledged.
     pub floor: Floor,
     /// The highest version of the key that the session had met; zero if none.
-    pub session_floor: Version,
+    pub session_floor: WriteVersion,
     generation: u8,
 }
 
@@ -95,17 +95,17 @@ pub enum Ending {
         /// What the value proves to be.
         proof: Proof,
         /// Its version, if the node named one.
-        version: Option<Version>,
+        version: Option<WriteVersion>,
     },
     /// A read found nothing.
     Miss {
         /// The version of the deletion or expired value that was found instead.
-        version: Option<Version>,
+        version: Option<WriteVersion>,
     },
     /// A write was acknowledged.
     Written {
         /// Its version, if the node named one.
-        version: Option<Version>,
+        version: Option<WriteVersion>,
         /// It was tried more than once, and an earlier try may have happened, or may yet happen, under another version.
         doubtful: bool,
     },
@@ -138,13 +138,13 @@ pub struct History {
     keys: Box<[Mutex<KeyState>]>,
     /// Locked for a few steps, by a thread that holds the key's lock and needs its list, never the other way round.
     open: Box<[Mutex<OpenWrites>]>,
-    sent: Box<[Sent]>,
+    sent: Box<[AnnouncedWrites]>,
 }
 
 /// Writes announced by one writer, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Sent(AtomicU64);
+struct AnnouncedWrites(AtomicU64);
 
 impl History {
     /// Nothing has happened yet.
@@ -153,7 +153,7 @@ impl History {
         Self {
             keys: (0..settings.keys).map(|_| Mutex::default()).collect(),
             open: (0..LISTS).map(|_| Mutex::default()).collect(),
-            sent: (0..settings.writers).map(|_| Sent::default()).collect(),
+            sent: (0..settings.writers).map(|_| AnnouncedWrites::default()).collect(),
             settings,
         }
     }
@@ -197,7 +197,7 @@ impl History {
             Ending::Written { version, doubtful } => {
                 let (version, judgement) = match order {
                     Order::Versions => {
-                        let version = version.unwrap_or(Version::ZERO);
+                        let version = version.unwrap_or(WriteVersion::ZERO);
                         (version, judge_write(ticket, version, &state))
                     }
                     Order::Times => (order::version_of(ticket.operation.began, ended), Judgement::Sound),
@@ -210,7 +210,7 @@ impl History {
             }
             Ending::Unknown | Ending::Failed => {
                 if let Some(stamp) = ticket.stamp {
-                    let fate = (ending == Ending::Unknown).then_some(Fate::Unknown);
+                    let fate = (ending == Ending::Unknown).then_some(WriteStatus::Unknown);
                     state.settle(&mut self.list(key).lock(), stamp, fate);
                 }
                 Judgement::Sound

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use super::{
     Action, Ending, History, HistorySettings, Integrity, Judgement, Operation, Order, Session, Ticket, Violation,
 };
-use crate::{Proof, Stamp, Version, exec::KeyIndex, target::Consistency};
+use crate::{Proof, Stamp, WriteVersion, exec::KeyIndex, target::ReadConsistency};
 
 /// By how much expiry may be off, in steps of one millisecond.
 const ALLOWANCE_MS: u64 = 5;
@@ -38,7 +38,7 @@ pub(super) struct Mix {
 #[derive(Clone, Copy, Debug)]
 struct Effect {
     key: KeyIndex,
-    version: Version,
+    version: WriteVersion,
     stamp: Stamp,
     deletes: bool,
     /// The last and the first millisecond at which it may be seen.
@@ -55,9 +55,9 @@ struct Client {
 struct Flight {
     ticket: Ticket,
     /// The highest version acknowledged when it began.
-    floor: Version,
+    floor: WriteVersion,
     /// The version that it will be acknowledged with, once it has one.
-    version: Option<Version>,
+    version: Option<WriteVersion>,
 }
 
 pub(super) struct Model {
@@ -66,7 +66,7 @@ pub(super) struct Model {
     history: History,
     clients: Vec<Client>,
     effects: Vec<Effect>,
-    acknowledged: Vec<Version>,
+    acknowledged: Vec<WriteVersion>,
     now_ms: u64,
     last: u128,
     copies: u128,
@@ -88,7 +88,7 @@ impl Model {
             history: History::new(settings),
             clients: (0..mix.sessions).map(client).collect(),
             effects: Vec::new(),
-            acknowledged: vec![Version::ZERO; mix.keys as usize],
+            acknowledged: vec![WriteVersion::ZERO; mix.keys as usize],
             now_ms: 1,
             last: 0,
             copies: 0,
@@ -125,11 +125,11 @@ impl Model {
         let action = match thrown {
             _ if thrown < self.mix.sets => Action::Set { writer, ttl },
             _ if thrown < self.mix.sets + self.mix.deletes => Action::Delete { writer },
-            _ if self.plant == Some(Violation::StaleQuorum) => Action::Get(Consistency::Quorum),
-            _ if self.plant == Some(Violation::SessionBroken) => Action::Get(Consistency::Session),
-            _ => {
-                Action::Get([Consistency::One, Consistency::Session, Consistency::Quorum][self.dice.random_range(0..3)])
-            }
+            _ if self.plant == Some(Violation::StaleQuorum) => Action::Get(ReadConsistency::Quorum),
+            _ if self.plant == Some(Violation::SessionBroken) => Action::Get(ReadConsistency::Session),
+            _ => Action::Get(
+                [ReadConsistency::One, ReadConsistency::Session, ReadConsistency::Quorum][self.dice.random_range(0..3)],
+            ),
         };
         let began = self.now();
         let ticket =
@@ -142,9 +142,9 @@ impl Model {
         Duration::from_millis(self.now_ms)
     }
 
-    fn tick(&mut self) -> Version {
+    fn tick(&mut self) -> WriteVersion {
         self.last += SPACING;
-        Version::new(self.last)
+        WriteVersion::new(self.last)
     }
 
     /// A write takes effect, perhaps more than once with a higher version each time, or ends.
@@ -172,7 +172,7 @@ impl Model {
         }
         let key = flight.ticket.operation.key.get();
         let mut version = flight.version.unwrap();
-        if self.plant == Some(Violation::OutOfOrder) && self.planted == 0 && flight.floor > Version::ZERO {
+        if self.plant == Some(Violation::OutOfOrder) && self.planted == 0 && flight.floor > WriteVersion::ZERO {
             self.planted += 1;
             version = flight.floor;
         }
@@ -184,7 +184,7 @@ impl Model {
         self.end(client, &flight.ticket, Ending::Written { version: Some(version), doubtful });
     }
 
-    fn take_effect(&mut self, ticket: &Ticket, version: Version, delay_ms: u64) {
+    fn take_effect(&mut self, ticket: &Ticket, version: WriteVersion, delay_ms: u64) {
         let (key, deletes) = (ticket.operation.key, matches!(ticket.operation.action, Action::Delete { .. }));
         let skew_ms = self.dice.random_range(0..ALLOWANCE_MS);
         let expires_ms = if self.mix.ttl_ms == 0 { u64::MAX } else { self.now_ms + self.mix.ttl_ms + skew_ms - 2 };
@@ -198,7 +198,7 @@ impl Model {
         self.now_ms += self.dice.random_range(0..200);
         // Somewhere above what there is now, and a version that nothing else has.
         self.copies += 1;
-        let version = Version::new(self.last + self.dice.random_range(0..200) * SPACING + self.copies);
+        let version = WriteVersion::new(self.last + self.dice.random_range(0..200) * SPACING + self.copies);
         self.take_effect(ticket, version, 0);
         self.now_ms = before;
     }
@@ -212,13 +212,13 @@ impl Model {
         let is_live = |effect: &Effect| !effect.deletes && at_ms < effect.expires_ms;
         let mut ending = None;
         let Action::Get(consistency) = flight.ticket.operation.action else { unreachable!() };
-        if consistency != Consistency::Quorum && !visible.is_empty() {
+        if consistency != ReadConsistency::Quorum && !visible.is_empty() {
             let any = visible[self.dice.random_range(0..visible.len())];
-            let fresh = consistency == Consistency::One || any.version >= flight.ticket.session_floor;
+            let fresh = consistency == ReadConsistency::One || any.version >= flight.ticket.session_floor;
             ending = (is_live(&any) && fresh).then(|| value(any.stamp, any.version));
         }
         // A quorum returns what was acknowledged, or anything newer; and nobody else may say that there is nothing.
-        let least = if consistency == Consistency::Session {
+        let least = if consistency == ReadConsistency::Session {
             flight.floor.max(flight.ticket.session_floor)
         } else {
             flight.floor
@@ -264,8 +264,8 @@ impl Model {
                 value(old.stamp, old.version)
             }
             Violation::Resurrected | Violation::Restamped if !idle => return None,
-            Violation::Resurrected => value(older()?.stamp, Version::new(self.last + 1000 * SPACING)),
-            Violation::Restamped => value(acknowledged.stamp, Version::new(self.last + 1000 * SPACING)),
+            Violation::Resurrected => value(older()?.stamp, WriteVersion::new(self.last + 1000 * SPACING)),
+            Violation::Restamped => value(acknowledged.stamp, WriteVersion::new(self.last + 1000 * SPACING)),
             Violation::Outlived => {
                 let lifetime = Duration::from_millis(self.mix.ttl_ms + ALLOWANCE_MS);
                 if flight.ticket.operation.began <= flight.ticket.floor.acknowledged_at() + lifetime {
@@ -291,6 +291,6 @@ impl Model {
     }
 }
 
-const fn value(stamp: Stamp, version: Version) -> Ending {
+const fn value(stamp: Stamp, version: WriteVersion) -> Ending {
     Ending::Value { proof: Proof::Genuine(stamp), version: Some(version) }
 }

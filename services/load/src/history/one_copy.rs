@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{Action, Ending, History, HistorySettings, Judgement, Operation, Order, Session, Ticket, Violation};
-use crate::{Proof, Stamp, exec::KeyIndex, target::Consistency};
+use crate::{Proof, Stamp, exec::KeyIndex, target::ReadConsistency};
 
 const KEYS: u32 = 3;
 const CLIENTS: u8 = 8;
@@ -80,7 +80,7 @@ impl Cache {
         let action = match self.dice.random_range(0..10) {
             0..3 => Action::Set { writer, ttl: None },
             3 if deletes => Action::Delete { writer },
-            _ => Action::Get(Consistency::Quorum),
+            _ => Action::Get(ReadConsistency::Quorum),
         };
         let (key, began) = (KeyIndex::new(self.dice.random_range(0..KEYS)), Duration::from_millis(self.now_ms));
         Flight::Sent(self.history.begin(Operation { action, key, intended: began, began }, &self.session))

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{Stamp, Version};
+use crate::{Stamp, WriteVersion};
 
 /// Entries of one list of lists: 256 KiB. What does not fit makes its key lenient.
 const OPEN_MAX: usize = 4096;
@@ -31,7 +31,7 @@ impl Mark {
 
 /// What is known about a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum WriteStatus {
     /// It has not ended.
     InFlight,
     /// Nobody knows, for ever.
@@ -39,7 +39,7 @@ pub(super) enum Fate {
     /// It was acknowledged, when the key was at this generation.
     Acknowledged {
         /// Its version.
-        version: Version,
+        version: WriteVersion,
         /// The generation.
         generation: u8,
     },
@@ -53,14 +53,21 @@ pub(super) struct OpenWrite {
     /// For how long it lives; 0 is for ever.
     pub(super) ttl_ms: u32,
     pub(super) deletes: bool,
-    pub(super) fate: Fate,
+    pub(super) fate: WriteStatus,
     pub(super) next: u32,
 }
 
 impl OpenWrite {
     pub(super) fn set(stamp: Stamp, began: Duration, ttl: Option<Duration>) -> Self {
         let ttl_ms = ttl.map_or(0, |ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1));
-        Self { mark: Mark::of(stamp), began_ns: nanos(began), ttl_ms, deletes: false, fate: Fate::InFlight, next: NONE }
+        Self {
+            mark: Mark::of(stamp),
+            began_ns: nanos(began),
+            ttl_ms,
+            deletes: false,
+            fate: WriteStatus::InFlight,
+            next: NONE,
+        }
     }
 
     pub(super) fn delete(stamp: Stamp, began: Duration) -> Self {
@@ -75,15 +82,15 @@ pub(super) fn nanos(at: Duration) -> u64 {
 
 /// One key's list.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head(u32);
+pub(super) struct ListHead(u32);
 
-impl Default for Head {
+impl Default for ListHead {
     fn default() -> Self {
         Self(NONE)
     }
 }
 
-impl Head {
+impl ListHead {
     pub(super) const fn is_empty(self) -> bool {
         self.0 == NONE
     }
@@ -104,7 +111,7 @@ impl Default for OpenWrites {
 
 impl OpenWrites {
     /// Adds a write to a key's list; false if there is no room.
-    pub(super) fn push(&mut self, head: &mut Head, write: OpenWrite) -> bool {
+    pub(super) fn push(&mut self, head: &mut ListHead, write: OpenWrite) -> bool {
         if self.of(*head).count() >= OPEN_PER_KEY_MAX {
             return false;
         }
@@ -124,7 +131,7 @@ impl OpenWrites {
     }
 
     /// A key's writes, the newest first.
-    pub(super) fn of(&self, head: Head) -> impl Iterator<Item = &OpenWrite> {
+    pub(super) fn of(&self, head: ListHead) -> impl Iterator<Item = &OpenWrite> {
         let mut next = head.0;
         std::iter::from_fn(move || {
             let entry = self.entries.get(next as usize)?;
@@ -134,7 +141,7 @@ impl OpenWrites {
     }
 
     /// One of a key's writes.
-    pub(super) fn find(&mut self, head: Head, mark: Mark) -> Option<&mut OpenWrite> {
+    pub(super) fn find(&mut self, head: ListHead, mark: Mark) -> Option<&mut OpenWrite> {
         let mut index = head.0;
         while self.entries.get(index as usize)?.mark != mark {
             index = self.entries[index as usize].next;
@@ -143,10 +150,10 @@ impl OpenWrites {
     }
 
     /// Those of a key's acknowledged writes whose version is `chosen` concern operations that are in flight at this generation, too.
-    pub(super) fn renew(&mut self, head: Head, now: u8, chosen: impl Fn(Version) -> bool) {
+    pub(super) fn renew(&mut self, head: ListHead, now: u8, chosen: impl Fn(WriteVersion) -> bool) {
         let mut index = head.0;
         while let Some(entry) = self.entries.get_mut(index as usize) {
-            if let Fate::Acknowledged { version, generation } = &mut entry.fate
+            if let WriteStatus::Acknowledged { version, generation } = &mut entry.fate
                 && chosen(*version)
             {
                 *generation = now;
@@ -156,7 +163,7 @@ impl OpenWrites {
     }
 
     /// Drops those of a key's writes that are not to be kept.
-    pub(super) fn retain(&mut self, head: &mut Head, keep: impl Fn(&OpenWrite) -> bool) {
+    pub(super) fn retain(&mut self, head: &mut ListHead, keep: impl Fn(&OpenWrite) -> bool) {
         let (mut last, mut index) = (NONE, head.0);
         while let Some(entry) = self.entries.get(index as usize) {
             let next = entry.next;
@@ -185,14 +192,14 @@ mod tests {
         OpenWrite::delete(Stamp { writer: Writer { run: 1, thread: 200 }, seq }, Duration::ZERO)
     }
 
-    fn seqs(all: &OpenWrites, head: Head) -> Vec<u64> {
+    fn seqs(all: &OpenWrites, head: ListHead) -> Vec<u64> {
         all.of(head).map(|write| write.mark.parts().1).collect()
     }
 
     #[test]
     fn lists_share_memory_and_give_it_back() {
         let mut all = OpenWrites::default();
-        let (mut one, mut other) = (Head::default(), Head::default());
+        let (mut one, mut other) = (ListHead::default(), ListHead::default());
         for seq in 1..=4 {
             assert!(all.push(&mut one, write(seq)) && all.push(&mut other, write(10 + seq)));
         }
@@ -209,7 +216,7 @@ mod tests {
     #[test]
     fn a_list_has_an_end_and_so_has_the_memory() {
         let mut all = OpenWrites::default();
-        let mut heads = vec![Head::default(); OPEN_MAX / OPEN_PER_KEY_MAX + 1];
+        let mut heads = vec![ListHead::default(); OPEN_MAX / OPEN_PER_KEY_MAX + 1];
         let (last, full) = heads.split_last_mut().unwrap();
         for head in full {
             (0..OPEN_PER_KEY_MAX as u64).for_each(|seq| assert!(all.push(head, write(seq))));

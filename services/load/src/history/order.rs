@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{key::Floor, open::nanos};
-use crate::Version;
+use crate::WriteVersion;
 
 /// What tells which of two writes is the later one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Order {
 
 impl Order {
     /// Whether an acknowledged write may be what a read finds that began after `floor` had been acknowledged.
-    pub(super) fn may_follow(self, version: Version, floor: &Floor) -> bool {
+    pub(super) fn may_follow(self, version: WriteVersion, floor: &Floor) -> bool {
         match self {
             Self::Versions => version > floor.version(),
             Self::Times => overlaps(version, floor),
@@ -28,11 +28,11 @@ impl Order {
 
 /// What stands in for a version where there is none: when the write began, then when it was acknowledged. So the newest acknowledged
 /// write of a key is the one that began last: whatever was acknowledged before that was overwritten.
-pub(super) fn version_of(began: Duration, acknowledged: Duration) -> Version {
-    Version::new(u128::from(nanos(began)) << 64 | u128::from(nanos(acknowledged)))
+pub(super) fn version_of(began: Duration, acknowledged: Duration) -> WriteVersion {
+    WriteVersion::new(u128::from(nanos(began)) << 64 | u128::from(nanos(acknowledged)))
 }
 
 /// Whether a write with this [`version_of`] was acknowledged no earlier than `floor` began.
-pub(super) fn overlaps(version: Version, floor: &Floor) -> bool {
+pub(super) fn overlaps(version: WriteVersion, floor: &Floor) -> bool {
     version.get() as u64 >= floor.began_ns()
 }

@@ -8,7 +8,7 @@ use super::{
     Action, Ending, History, HistorySettings, Judgement, Operation, Order, Session, Ticket, Violation,
     model::{Mix, Model},
 };
-use crate::{Proof, Stamp, Version, Writer, exec::KeyIndex, target::Consistency};
+use crate::{Proof, Stamp, WriteVersion, Writer, exec::KeyIndex, target::ReadConsistency};
 
 const KEY: KeyIndex = KeyIndex::new(1);
 const ALLOWANCE: Duration = Duration::from_secs(1);
@@ -56,13 +56,13 @@ proptest! {
 }
 
 /// One key's history, told step by step; every step takes a second.
-struct Told {
+struct ReportedP99 {
     history: History,
     session: Session,
     now: Duration,
 }
 
-impl Told {
+impl ReportedP99 {
     fn new() -> Self {
         Self::ordered_by(Order::Versions)
     }
@@ -92,13 +92,13 @@ impl Told {
         self.write(SET, written(version))
     }
 
-    fn read(&mut self, consistency: Consistency, ending: Ending) -> Judgement {
+    fn read(&mut self, consistency: ReadConsistency, ending: Ending) -> Judgement {
         let ticket = self.begin(Action::Get(consistency));
         self.end(&ticket, ending)
     }
 
     fn read_one(&mut self, stamp: Stamp, version: u128) -> Judgement {
-        self.read(Consistency::One, value(stamp, version))
+        self.read(ReadConsistency::One, value(stamp, version))
     }
 }
 
@@ -107,11 +107,11 @@ const DELETE: Action = Action::Delete { writer: 0 };
 const MISS: Ending = Ending::Miss { version: None };
 
 const fn written(version: u128) -> Ending {
-    Ending::Written { version: Some(Version::new(version)), doubtful: false }
+    Ending::Written { version: Some(WriteVersion::new(version)), doubtful: false }
 }
 
 const fn value(stamp: Stamp, version: u128) -> Ending {
-    Ending::Value { proof: Proof::Genuine(stamp), version: Some(Version::new(version)) }
+    Ending::Value { proof: Proof::Genuine(stamp), version: Some(WriteVersion::new(version)) }
 }
 
 const fn broken(violation: Violation) -> Judgement {
@@ -120,34 +120,38 @@ const fn broken(violation: Violation) -> Judgement {
 
 #[test]
 fn an_old_value_is_stale_or_broken_by_how_fresh_it_had_to_be() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let (old, _new) = (told.set(10), told.set(20));
     assert_eq!(told.read_one(old, 10), Judgement::Stale(Duration::from_secs(1)));
-    assert_eq!(told.read(Consistency::Quorum, value(old, 10)), broken(Violation::StaleQuorum));
-    assert_eq!(told.read(Consistency::Session, value(old, 10)), broken(Violation::SessionBroken));
+    assert_eq!(told.read(ReadConsistency::Quorum, value(old, 10)), broken(Violation::StaleQuorum));
+    assert_eq!(told.read(ReadConsistency::Session, value(old, 10)), broken(Violation::SessionBroken));
     told.session = Session::new(3);
-    let fresh_session = told.read(Consistency::Session, value(old, 10));
+    let fresh_session = told.read(ReadConsistency::Session, value(old, 10));
     assert!(matches!(fresh_session, Judgement::Stale(_)), "{fresh_session:?}");
 }
 
 #[test]
 fn a_session_never_goes_back_behind_what_it_has_read() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let old = told.set(10);
     let ticket = told.begin(SET);
     let unacknowledged = ticket.stamp.unwrap();
     assert_eq!(told.read_one(unacknowledged, 20), Judgement::Sound);
-    assert_eq!(told.read(Consistency::Session, value(old, 10)), broken(Violation::SessionBroken));
-    assert_eq!(told.read(Consistency::Quorum, value(old, 10)), Judgement::Sound, "nobody has acknowledged the newer");
+    assert_eq!(told.read(ReadConsistency::Session, value(old, 10)), broken(Violation::SessionBroken));
+    assert_eq!(
+        told.read(ReadConsistency::Quorum, value(old, 10)),
+        Judgement::Sound,
+        "nobody has acknowledged the newer"
+    );
 }
 
 #[test]
 fn what_was_deleted_stays_deleted_unless_a_write_explains_it() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let gone = told.set(10);
     told.write(DELETE, written(20));
-    assert_eq!(told.read(Consistency::Quorum, MISS), Judgement::Sound);
-    assert_eq!(told.read(Consistency::Quorum, value(gone, 10)), broken(Violation::Resurrected));
+    assert_eq!(told.read(ReadConsistency::Quorum, MISS), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::Quorum, value(gone, 10)), broken(Violation::Resurrected));
     assert!(matches!(told.read_one(gone, 10), Judgement::Stale(_)), "a replica has missed the deletion");
     assert_eq!(told.read_one(gone, 30), broken(Violation::Resurrected), "nobody has written it again");
     let again = told.set(40);
@@ -156,11 +160,11 @@ fn what_was_deleted_stays_deleted_unless_a_write_explains_it() {
 
 #[test]
 fn a_write_of_unknown_fate_may_happen_at_any_time_and_a_refused_one_never() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     told.set(10);
     let unknown = told.write(SET, Ending::Unknown);
     let refused = told.write(SET, Ending::Failed);
-    let doubtful = told.write(SET, Ending::Written { version: Some(Version::new(20)), doubtful: true });
+    let doubtful = told.write(SET, Ending::Written { version: Some(WriteVersion::new(20)), doubtful: true });
     told.write(DELETE, written(30));
     assert_eq!(told.read_one(unknown, 40), Judgement::Sound);
     assert_eq!(told.read_one(doubtful, 50), Judgement::Sound, "its first try arrived late");
@@ -169,33 +173,33 @@ fn a_write_of_unknown_fate_may_happen_at_any_time_and_a_refused_one_never() {
 
 #[test]
 fn a_deletion_of_unknown_fate_explains_a_miss() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     told.set(10);
-    assert_eq!(told.read(Consistency::One, MISS), broken(Violation::Missing));
+    assert_eq!(told.read(ReadConsistency::One, MISS), broken(Violation::Missing));
     told.write(DELETE, Ending::Failed);
-    assert_eq!(told.read(Consistency::One, MISS), broken(Violation::Missing), "it never happened");
+    assert_eq!(told.read(ReadConsistency::One, MISS), broken(Violation::Missing), "it never happened");
     told.write(DELETE, Ending::Unknown);
     told.set(20);
-    assert_eq!(told.read(Consistency::One, MISS), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::One, MISS), Judgement::Sound);
 }
 
 #[test]
 fn an_expired_value_may_be_missing_and_must_not_be_read() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let ttl = Some(Duration::from_secs(10));
     let stamp = told.write(Action::Set { writer: 0, ttl }, written(10));
-    assert_eq!(told.read(Consistency::One, MISS), broken(Violation::Missing), "too early");
+    assert_eq!(told.read(ReadConsistency::One, MISS), broken(Violation::Missing), "too early");
     told.now = Duration::from_secs(10);
-    assert_eq!(told.read(Consistency::One, MISS), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::One, MISS), Judgement::Sound);
     assert_eq!(told.read_one(stamp, 10), Judgement::Sound, "about now");
     assert_eq!(told.read_one(stamp, 10), broken(Violation::Outlived));
     let older = Stamp { seq: 1, writer: Writer { run: 8, thread: 0 } };
-    assert_eq!(told.read(Consistency::Quorum, value(older, 9)), broken(Violation::Resurrected));
+    assert_eq!(told.read(ReadConsistency::Quorum, value(older, 9)), broken(Violation::Resurrected));
 }
 
 #[test]
 fn a_version_belongs_to_one_write_and_never_changes() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let (one, two) = (told.set(10), told.set(20));
     assert_eq!(told.read_one(one, 20), broken(Violation::Corrupt), "one version, two writes");
     assert_eq!(told.read_one(two, 30), broken(Violation::Restamped));
@@ -207,20 +211,20 @@ fn a_version_belongs_to_one_write_and_never_changes() {
 
 #[test]
 fn writes_that_overlap_may_be_acknowledged_in_any_order() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let (one, two) = (told.begin(SET), told.begin(SET));
-    let reading = told.begin(Action::Get(Consistency::Quorum));
+    let reading = told.begin(Action::Get(ReadConsistency::Quorum));
     assert_eq!(told.end(&two, written(20)), Judgement::Sound);
     assert_eq!(told.end(&one, written(10)), Judgement::Sound);
-    assert_eq!(told.history.floor(KEY).version(), Version::new(20));
+    assert_eq!(told.history.floor(KEY).version(), WriteVersion::new(20));
     assert_eq!(told.end(&reading, value(one.stamp.unwrap(), 10)), Judgement::Sound, "it began before either");
-    let late = told.read(Consistency::Quorum, value(one.stamp.unwrap(), 10));
+    let late = told.read(ReadConsistency::Quorum, value(one.stamp.unwrap(), 10));
     assert_eq!(late, broken(Violation::StaleQuorum));
 }
 
 #[test]
 fn values_of_another_run_are_told_apart() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let foreign = Stamp { writer: Writer { run: 8, thread: 0 }, seq: 99 };
     assert_eq!(told.read_one(foreign, 5), Judgement::Foreign { overwrites: false });
     told.set(10);
@@ -234,23 +238,23 @@ fn values_of_another_run_are_told_apart() {
 
 #[test]
 fn a_target_without_versions_is_asked_only_for_what_was_written() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let unversioned = Ending::Written { version: None, doubtful: false };
     let stamp = told.write(SET, unversioned);
     told.write(SET, unversioned);
     let read = Ending::Value { proof: Proof::Genuine(stamp), version: None };
-    assert_eq!(told.read(Consistency::Quorum, read), Judgement::Sound);
-    assert_eq!(told.read(Consistency::One, MISS), broken(Violation::Missing));
+    assert_eq!(told.read(ReadConsistency::Quorum, read), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::One, MISS), broken(Violation::Missing));
 }
 
 #[test]
 fn where_there_are_no_versions_time_tells_what_was_overwritten() {
-    let mut told = Told::ordered_by(Order::Times);
+    let mut told = ReportedP99::ordered_by(Order::Times);
     let unversioned = Ending::Written { version: None, doubtful: false };
     let read = |stamp| Ending::Value { proof: Proof::Genuine(stamp), version: None };
     let first = told.write(SET, unversioned);
-    assert_eq!(told.read(Consistency::Quorum, read(first)), Judgement::Sound);
-    assert_eq!(told.read(Consistency::Quorum, MISS), broken(Violation::Missing));
+    assert_eq!(told.read(ReadConsistency::Quorum, read(first)), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::Quorum, MISS), broken(Violation::Missing));
     // Two that overlap: either may be the later one, for ever.
     let (one, other) = (told.begin(SET), told.begin(SET));
     let both = [&one, &other].map(|ticket| ticket.stamp.unwrap());
@@ -258,39 +262,39 @@ fn where_there_are_no_versions_time_tells_what_was_overwritten() {
     assert_eq!(told.end(&one, unversioned), Judgement::Sound);
     for _ in 0..5 {
         for stamp in both {
-            assert_eq!(told.read(Consistency::Quorum, read(stamp)), Judgement::Sound);
+            assert_eq!(told.read(ReadConsistency::Quorum, read(stamp)), Judgement::Sound);
         }
     }
-    assert_eq!(told.read(Consistency::Quorum, read(first)), broken(Violation::StaleQuorum));
-    assert!(matches!(told.read(Consistency::One, read(first)), Judgement::Stale(_)));
+    assert_eq!(told.read(ReadConsistency::Quorum, read(first)), broken(Violation::StaleQuorum));
+    assert!(matches!(told.read(ReadConsistency::One, read(first)), Judgement::Stale(_)));
     // One after both.
     told.write(SET, unversioned);
     for stamp in both {
-        assert_eq!(told.read(Consistency::Quorum, read(stamp)), broken(Violation::StaleQuorum));
+        assert_eq!(told.read(ReadConsistency::Quorum, read(stamp)), broken(Violation::StaleQuorum));
     }
     // A deletion that overlaps a write explains that nothing is there, and no longer once another write has followed.
     let (set, delete) = (told.begin(SET), told.begin(DELETE));
     assert_eq!(told.end(&delete, unversioned), Judgement::Sound);
     assert_eq!(told.end(&set, unversioned), Judgement::Sound);
-    assert_eq!(told.read(Consistency::Quorum, MISS), Judgement::Sound);
-    assert_eq!(told.read(Consistency::Quorum, read(set.stamp.unwrap())), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::Quorum, MISS), Judgement::Sound);
+    assert_eq!(told.read(ReadConsistency::Quorum, read(set.stamp.unwrap())), Judgement::Sound);
     let last = told.write(SET, unversioned);
-    assert_eq!(told.read(Consistency::Quorum, MISS), broken(Violation::Missing));
+    assert_eq!(told.read(ReadConsistency::Quorum, MISS), broken(Violation::Missing));
     // What was deleted stays deleted, and what nobody wrote is wrong as everywhere.
     told.write(DELETE, unversioned);
-    assert_eq!(told.read(Consistency::Quorum, read(last)), broken(Violation::Resurrected));
+    assert_eq!(told.read(ReadConsistency::Quorum, read(last)), broken(Violation::Resurrected));
     let never = Stamp { seq: 99, ..last };
-    assert_eq!(told.read(Consistency::One, read(never)), broken(Violation::NeverWritten));
+    assert_eq!(told.read(ReadConsistency::One, read(never)), broken(Violation::NeverWritten));
 }
 
 #[test]
 fn too_many_open_writes_make_a_key_lenient_and_no_other() {
-    let mut told = Told::new();
+    let mut told = ReportedP99::new();
     let first = told.set(10);
     for _ in 0..200 {
         told.write(SET, Ending::Unknown);
     }
     assert_eq!((told.history.lenient(), told.history.acknowledged(), told.history.sent()), (1, 1, 201));
-    assert_eq!(told.read(Consistency::One, MISS), Judgement::Sound, "it might have been one of those forgotten");
+    assert_eq!(told.read(ReadConsistency::One, MISS), Judgement::Sound, "it might have been one of those forgotten");
     assert_eq!(told.read_one(first, 10), Judgement::Sound);
 }

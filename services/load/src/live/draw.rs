@@ -10,7 +10,7 @@ use ratatui::{
     widgets::{Paragraph, Sparkline},
 };
 
-use super::model::{Curve, Model, Stage, Sums};
+use super::model::{Curve, Model, RunStage, Sums};
 use crate::report::numbers::{cell, count_cell, grouped, percent, shortened};
 
 /// Where a field's text begins.
@@ -33,7 +33,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     page.line(progress(model, area.width));
     page.line(field("Load", &model.load));
     page.line(so_far(&model.sums));
-    if model.stage >= Stage::Load {
+    if model.stage >= RunStage::Load {
         page.line(Line::default());
         latency(&mut page, model);
         page.line(outcomes(&model.sums));
@@ -283,7 +283,7 @@ mod tests {
         let mut plan = plan_of(&["--rate=2000", "--duration=30s", "--keys=3000", "--seed=7"]);
         plan.targets = ["a", "b", "c"].map(|name| format!("http://{name}:8081")).to_vec();
         let mut model = Model::new(&plan);
-        model.begin(Stage::Load, 30_000);
+        model.begin(RunStage::Load, 30_000);
         let live = [Live::default()];
         let mut from = IntervalMark::default();
         for tick in 1..=20_u32 {
@@ -353,12 +353,12 @@ mod tests {
     #[test]
     fn a_prefill_and_a_sweep_show_their_keys() {
         let mut model = loaded();
-        model.begin(Stage::Sweep, 3000);
+        model.begin(RunStage::Sweep, 3000);
         model.at(1500, Duration::from_secs(1));
         let text = picture(&model, 80, 24).join("\n");
         assert!(text.contains("final sweep, 1 500 of 3 000 keys at 3 nodes") && text.contains("  1 s left"), "{text}");
         let mut model = Model::new(&plan_of(&["--keys=3000"]));
-        model.begin(Stage::Prefill, 3000);
+        model.begin(RunStage::Prefill, 3000);
         model.at(300, Duration::from_secs(1));
         let text = picture(&model, 80, 24).join("\n");
         assert!(text.contains("prefill, 300 of 3 000 keys") && !text.contains("Outcomes"), "{text}");

@@ -24,7 +24,7 @@ use ratatui::{
 };
 use rustix::process::{Signal, getpid, kill_process};
 
-pub(crate) use self::model::{Model, Stage};
+pub(crate) use self::model::{Model, RunStage};
 
 /// The least time between two pictures.
 const PICTURE_EVERY: Duration = Duration::from_millis(250);

@@ -17,7 +17,7 @@ const LINES_MAX: usize = 1000;
 
 /// The part of a run that is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
+pub(crate) enum RunStage {
     /// Connecting, asking the nodes.
     #[default]
     Start,
@@ -37,7 +37,7 @@ pub(crate) struct Model {
     /// Nodes, load and seed in words.
     pub(super) title: String,
     pub(super) load: String,
-    pub(super) stage: Stage,
+    pub(super) stage: RunStage,
     /// How far the stage has come, and its whole: keys, or milliseconds.
     pub(super) done: u64,
     pub(super) total: u64,
@@ -156,8 +156,8 @@ impl Model {
     }
 
     /// A stage begins.
-    pub(crate) fn begin(&mut self, stage: Stage, total: u64) {
-        if self.stage == Stage::Prefill {
+    pub(crate) fn begin(&mut self, stage: RunStage, total: u64) {
+        if self.stage == RunStage::Prefill {
             self.prefill_rate = self.rate();
         }
         self.stage = stage;
@@ -222,27 +222,27 @@ impl Model {
         let rate = self.rate();
         let at_rate = |count: u64, rate: f64| (rate > 0.0).then(|| Duration::from_secs_f64(count as f64 / rate));
         let prefill = match self.stage {
-            Stage::Start if plan.prefill_keys > 0 => None,
-            Stage::Prefill => at_rate(remaining, rate),
+            RunStage::Start if plan.prefill_keys > 0 => None,
+            RunStage::Prefill => at_rate(remaining, rate),
             _ => Some(Duration::ZERO),
         };
         let load = match self.stage {
-            Stage::Start | Stage::Prefill => plan.load,
-            Stage::Load => plan.load.map(|_| Duration::from_millis(remaining)),
-            Stage::Rest | Stage::Sweep => Some(Duration::ZERO),
+            RunStage::Start | RunStage::Prefill => plan.load,
+            RunStage::Load => plan.load.map(|_| Duration::from_millis(remaining)),
+            RunStage::Rest | RunStage::Sweep => Some(Duration::ZERO),
         };
         let rest = match self.stage {
-            Stage::Rest => plan.quiescence.saturating_sub(self.stage_time),
-            Stage::Sweep => Duration::ZERO,
+            RunStage::Rest => plan.quiescence.saturating_sub(self.stage_time),
+            RunStage::Sweep => Duration::ZERO,
             _ => plan.quiescence,
         };
         // A key is read once from each node, as fast as keys were written, or as operations ended if that was faster.
         let mean = self.ops_per_s.points.iter().sum::<f64>() / self.ops_per_s.points.len().max(1) as f64;
-        let written = if self.stage == Stage::Prefill { rate } else { self.prefill_rate };
+        let written = if self.stage == RunStage::Prefill { rate } else { self.prefill_rate };
         let ops_per_s = mean.max(written);
         let sweep = match self.stage {
             _ if plan.sweep_reads == 0 => Some(Duration::ZERO),
-            Stage::Sweep if self.done > 0 => at_rate(remaining, rate),
+            RunStage::Sweep if self.done > 0 => at_rate(remaining, rate),
             _ => at_rate(plan.sweep_reads, ops_per_s),
         };
         Some(prefill? + load? + rest + sweep?)
@@ -253,12 +253,12 @@ impl Model {
         let keys = || format!("{} of {} keys", grouped(self.done), grouped(self.total));
         let seconds = |ms: u64| format!("{:.0}", ms as f64 / 1e3);
         match self.stage {
-            Stage::Start => "starting".to_owned(),
-            Stage::Prefill => format!("prefill, {}", keys()),
-            Stage::Load if self.plan.load.is_none() => format!("search, {} s", seconds(self.done)),
-            Stage::Load => format!("load, {} of {} s", seconds(self.done), seconds(self.total)),
-            Stage::Rest => "after the load: reading counters, leaving the mesh alone".to_owned(),
-            Stage::Sweep => format!("final sweep, {} at {} nodes", keys(), self.plan.nodes),
+            RunStage::Start => "starting".to_owned(),
+            RunStage::Prefill => format!("prefill, {}", keys()),
+            RunStage::Load if self.plan.load.is_none() => format!("search, {} s", seconds(self.done)),
+            RunStage::Load => format!("load, {} of {} s", seconds(self.done), seconds(self.total)),
+            RunStage::Rest => "after the load: reading counters, leaving the mesh alone".to_owned(),
+            RunStage::Sweep => format!("final sweep, {} at {} nodes", keys(), self.plan.nodes),
         }
     }
 }
@@ -296,19 +296,19 @@ mod tests {
             ..Model::default()
         };
         assert_eq!(model.left(), None, "nothing is known of the nodes yet");
-        model.begin(Stage::Prefill, 1000);
+        model.begin(RunStage::Prefill, 1000);
         model.at(250, Duration::from_secs(1));
         // 3 s of prefill, the load, the rest, and 3000 reads at 250 per second.
         assert_eq!(model.left(), Some(Duration::from_secs(3 + 30 + 2 + 12)));
-        model.begin(Stage::Load, 30_000);
+        model.begin(RunStage::Load, 30_000);
         model.at(10_000, Duration::from_secs(10));
         (0..4).for_each(|_| model.ops_per_s.push(1000.0));
         model.now = Some(Interval::between(&Default::default(), &Default::default(), crate::Phase::Steady, Vec::new()));
         assert_eq!(model.left(), Some(Duration::from_secs(20 + 2 + 3)));
-        model.begin(Stage::Rest, 0);
+        model.begin(RunStage::Rest, 0);
         model.at(0, Duration::from_millis(500));
         assert_eq!(model.left(), Some(Duration::from_millis(1500 + 3000)));
-        model.begin(Stage::Sweep, 1000);
+        model.begin(RunStage::Sweep, 1000);
         model.at(500, Duration::from_secs(1));
         assert_eq!(model.left(), Some(Duration::from_secs(1)));
     }

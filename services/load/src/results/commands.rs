@@ -9,7 +9,7 @@ use super::{
     compare::{Comparison, Condition},
     html,
     publish::{REPORT, SUMMARY},
-    stored::Stored,
+    stored::StoredRun,
 };
 use crate::exec::{say, show};
 
@@ -63,8 +63,8 @@ impl StoredRuns {
     /// # Errors
     /// One line: what was expected.
     pub fn run(&self, results: Option<&Path>) -> Result<u8, String> {
-        let find = |run: &String| Stored::find(run, results);
-        let or_latest = |run: &Option<String>| run.as_ref().map_or_else(|| Stored::latest(results), find);
+        let find = |run: &String| StoredRun::find(run, results);
+        let or_latest = |run: &Option<String>| run.as_ref().map_or_else(|| StoredRun::latest(results), find);
         match self {
             Self::Show { run } => {
                 let summary = or_latest(run)?.read(SUMMARY)?;

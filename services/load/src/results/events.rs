@@ -14,7 +14,7 @@ use crate::{
 
 /// One thing that happened.
 #[derive(Debug, Serialize)]
-struct Event<'a> {
+struct RunEvent<'a> {
     at_s: f64,
     unix_ms: u64,
     kind: &'a str,
@@ -71,7 +71,7 @@ impl Happened<'_> {
         ]
     }
 
-    fn events(&self) -> Vec<Event<'_>> {
+    fn events(&self) -> Vec<RunEvent<'_>> {
         let mut events = Vec::new();
         let Milestones { ended: ended_ms, .. } = *self.times;
         for (stage, began_ms, stage_ended_ms) in self.stages().into_iter().filter(|(_, began_ms, _)| *began_ms > 0) {
@@ -80,14 +80,14 @@ impl Happened<'_> {
             events.push(self.at(if stage_ended_ms > 0 { stage_ended_ms } else { ended_ms }, stage, "ended"));
         }
         for Moment { action, kind, target, unix_ms } in self.moments {
-            events.push(Event { fault: Some(kind), target: Some(target), ..self.at(*unix_ms, "fault", action) });
+            events.push(RunEvent { fault: Some(kind), target: Some(target), ..self.at(*unix_ms, "fault", action) });
         }
         for fault in self.faults {
             for survivor in &fault.survivors {
                 for (at_s, action) in [(survivor.dead_at_s, "seen_dead"), (survivor.alive_at_s, "seen_alive")] {
                     let Some(at_s) = at_s else { continue };
                     let (target, seen_by) = (fault.targets.first().map(String::as_str), Some(survivor.node.as_str()));
-                    events.push(Event {
+                    events.push(RunEvent {
                         fault: Some(&fault.kind),
                         target,
                         seen_by,
@@ -100,17 +100,17 @@ impl Happened<'_> {
             events.push(self.after(*from_s, "standstill", "begun"));
             events.push(self.after(*to_s, "standstill", "ended"));
         }
-        events.push(Event { verdict: Some(self.verdict), ..self.at(ended_ms, "verdict", "given") });
+        events.push(RunEvent { verdict: Some(self.verdict), ..self.at(ended_ms, "verdict", "given") });
         events
     }
 
-    fn at<'a>(&self, unix_ms: u64, kind: &'a str, action: &'a str) -> Event<'a> {
+    fn at<'a>(&self, unix_ms: u64, kind: &'a str, action: &'a str) -> RunEvent<'a> {
         let at_s = (unix_ms as f64 - self.load_began_ms() as f64) / 1e3;
-        Event { at_s, unix_ms, kind, action, fault: None, target: None, seen_by: None, verdict: None }
+        RunEvent { at_s, unix_ms, kind, action, fault: None, target: None, seen_by: None, verdict: None }
     }
 
-    fn after<'a>(&self, at_s: f64, kind: &'a str, action: &'a str) -> Event<'a> {
-        Event { at_s, ..self.at(self.load_began_ms() + (at_s * 1e3) as u64, kind, action) }
+    fn after<'a>(&self, at_s: f64, kind: &'a str, action: &'a str) -> RunEvent<'a> {
+        RunEvent { at_s, ..self.at(self.load_began_ms() + (at_s * 1e3) as u64, kind, action) }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 
 /// The place of a stored run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredRun {
     result: PathBuf,
 }
 
@@ -63,7 +63,7 @@ impl Repeated {
     /// # Errors
     /// One line: what was expected.
     pub fn of(run: &str, results: Option<&Path>) -> Result<Self, String> {
-        Stored::find(run, results)?.result()
+        StoredRun::find(run, results)?.result()
     }
 
     /// Its SEED, which was drawn if none was set.
@@ -73,7 +73,7 @@ impl Repeated {
     }
 }
 
-impl Stored {
+impl StoredRun {
     /// Finds a run by its folder, its result, or its id or the end of that in the folder `results`.
     ///
     /// # Errors
@@ -177,9 +177,13 @@ mod tests {
         // Times of files are told apart by milliseconds only.
         let latest = fs::File::options().write(true).open(results.join("20260101-000000-aaaa").join(RESULT)).unwrap();
         latest.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
-        let result = |id: &str| Stored { result: results.join(id).join(RESULT) };
-        let find = |run: &str| Stored::find(run, Some(results));
-        assert_eq!(Stored::latest(Some(results)), Ok(result("20260101-000000-aaaa")), "the one that was written last");
+        let result = |id: &str| StoredRun { result: results.join(id).join(RESULT) };
+        let find = |run: &str| StoredRun::find(run, Some(results));
+        assert_eq!(
+            StoredRun::latest(Some(results)),
+            Ok(result("20260101-000000-aaaa")),
+            "the one that was written last"
+        );
         let first = Ok(result("20260101-000000-aaaa"));
         let path = results.join("20260101-000000-aaaa");
         for name in ["20260101-000000-aaaa", "aaaa", path.to_str().unwrap(), path.join(RESULT).to_str().unwrap()] {
@@ -191,7 +195,7 @@ mod tests {
                 find(none).is_err_and(|reason| reason.starts_with(&format!("RUN={none}: expected a run's folder")))
             );
         }
-        assert!(Stored::latest(None).is_err() && Stored::latest(Some(&path)).is_err());
+        assert!(StoredRun::latest(None).is_err() && StoredRun::latest(Some(&path)).is_err());
         assert!(result("20260101-000000-aaaa").result::<StoredResult>().is_err_and(|reason| reason.contains("run_id")));
         assert!(result("20260101-000000-aaaa").intervals().is_err_and(|reason| reason.contains("no intervals")));
     }

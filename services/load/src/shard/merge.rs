@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Shard, ShardFile};
+use super::{RunnerShard, ShardFile};
 use crate::{
     exec::{Milestones, Observed},
     plan::Plan,
@@ -24,7 +24,7 @@ pub fn merge(places: &[PathBuf]) -> Result<Report, String> {
     let Some(first) = shards.first() else { return Err("expected the folders of shards' results".to_owned()) };
     let (run_id, count) = (first.plan.run_id.clone(), first.plan.shard.count);
     for shard in &shards {
-        let Plan { run_id: id, shard: Shard { index, count: of }, targets, .. } = &shard.plan;
+        let Plan { run_id: id, shard: RunnerShard { index, count: of }, targets, .. } = &shard.plan;
         if (id, *of) != (&run_id, count) {
             return Err(format!(
                 "shard {index}/{of} is of run {id}, and others are of run {run_id} with {count} shards"
@@ -45,7 +45,7 @@ pub fn merge(places: &[PathBuf]) -> Result<Report, String> {
     }
     let mut doubts = Doubts::default();
     if !missing.is_empty() {
-        let missing: Vec<_> = missing.into_iter().map(|index| Shard { index, count }.to_string()).collect();
+        let missing: Vec<_> = missing.into_iter().map(|index| RunnerShard { index, count }.to_string()).collect();
         doubts.invalid.push(format!("these shards are missing: {}", missing.join(", ")));
     }
     doubts.compare_starts(&shards);
@@ -101,7 +101,7 @@ fn whole_plan(shards: &[ShardFile]) -> Plan {
     plan.rate = plan.rate.map(|_| shards.iter().filter_map(|shard| shard.plan.rate).sum());
     let keys = shards.iter().map(|shard| shard.plan.keys.count()).sum();
     plan.keys = crate::exec::KeySpace::new(keys, plan.keys.distribution());
-    plan.shard = Shard::ALL;
+    plan.shard = RunnerShard::ALL;
     // Each shard alone counts less than the nodes; all of them count as much.
     plan.reconcile = true;
     plan
@@ -300,7 +300,7 @@ mod tests {
             let distribution: Distribution = distribution.parse().unwrap();
             let mut dice = rand::rng();
             for index in 0..3 {
-                let keys = KeySpace::of_shard(100, distribution, Shard { index, count: 3 });
+                let keys = KeySpace::of_shard(100, distribution, RunnerShard { index, count: 3 });
                 assert_eq!(keys.count(), 33 + u32::from(index == 0));
                 for op in Op::ALL.into_iter().cycle().take(300) {
                     let key = keys.choose(op, Duration::ZERO, &mut dice).get();

@@ -26,14 +26,14 @@ const JOB_INDEX: &str = "JOB_COMPLETION_INDEX";
 
 /// A runner's place among all that make one load (SHARD).
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
+pub struct RunnerShard {
     /// From 0.
     pub(crate) index: u32,
     /// How many there are.
     pub(crate) count: u32,
 }
 
-impl Shard {
+impl RunnerShard {
     /// The only one.
     pub(crate) const ALL: Self = Self { index: 0, count: 1 };
 
@@ -67,7 +67,7 @@ impl Shard {
     }
 }
 
-impl FromStr for Shard {
+impl FromStr for RunnerShard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -85,7 +85,7 @@ impl FromStr for Shard {
     }
 }
 
-impl fmt::Display for Shard {
+impl fmt::Display for RunnerShard {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}/{}", self.index, self.count)
     }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn shares_add_up() {
         for (of, count) in [(10, 3), (3, 3), (1000, 7), (5, 1)] {
-            let shares: Vec<_> = (0..count).map(|index| Shard { index, count }.share(of)).collect();
+            let shares: Vec<_> = (0..count).map(|index| RunnerShard { index, count }.share(of)).collect();
             assert_eq!(shares.iter().sum::<u32>(), of, "{shares:?}");
             assert!(shares.iter().max() <= shares.iter().min().map(|least| least + 1).as_ref(), "{shares:?}");
         }
@@ -106,9 +106,12 @@ mod tests {
 
     #[test]
     fn a_shard_is_written_as_its_index_and_their_count() {
-        assert_eq!("2/3".parse(), Ok(Shard { index: 2, count: 3 }));
+        assert_eq!("2/3".parse(), Ok(RunnerShard { index: 2, count: 3 }));
         for bad in ["3/3", "1", "0/0", "-1/3", "a/3", "0/1001", ""] {
-            assert!(bad.parse::<Shard>().is_err_and(|reason| reason.starts_with("expected INDEX/COUNT")), "{bad}");
+            assert!(
+                bad.parse::<RunnerShard>().is_err_and(|reason| reason.starts_with("expected INDEX/COUNT")),
+                "{bad}"
+            );
         }
     }
 }

@@ -69,7 +69,7 @@ impl P99Reconciled {
             return None;
         }
         let quantile = nodes.quantile(0.99)?;
-        let told = Told::new(samples);
+        let told = ReportedP99::new(samples);
         let mut nearest = samples.to_vec();
         let off = |sample: &PartSample| (sample.response_s() - response_s).abs();
         nearest.sort_by(|one, other| off(one).total_cmp(&off(other)));
@@ -117,13 +117,13 @@ impl P99Reconciled {
 }
 
 /// The mesh's p99 as nodes told it with some of their answers, and between what bounds that of all answers lies.
-struct Told {
+struct ReportedP99 {
     p99_s: f64,
     least_s: f64,
     most_s: f64,
 }
 
-impl Told {
+impl ReportedP99 {
     fn new(samples: &[PartSample]) -> Self {
         let mut told: Vec<f64> = samples.iter().map(|sample| f64::from(sample.mesh_s)).collect();
         told.sort_by(f64::total_cmp);

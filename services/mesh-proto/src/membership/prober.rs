@@ -32,7 +32,7 @@ const UNANSWERED_MAX: usize = 16;
 
 /// What a round does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum ProbePhase {
     /// Begin with new pings.
     Begin,
     /// Ask others to ping those that have not answered.
@@ -73,7 +73,7 @@ pub(super) struct Prober {
     unanswered: VecDeque<Probe>,
     /// The slowest answer that came directly from the member probed; it fades within some rounds.
     slowest: Duration,
-    phase: Phase,
+    phase: ProbePhase,
     due: Monotonic,
     began_at: Monotonic,
     /// When the round before this one began.
@@ -91,7 +91,7 @@ impl Prober {
             probes: ArrayVec::new(),
             unanswered: VecDeque::new(),
             slowest: Duration::ZERO,
-            phase: Phase::Begin,
+            phase: ProbePhase::Begin,
             due: now + interval.mul_f64(rng.random()),
             began_at: now,
             last_round: now,
@@ -109,12 +109,12 @@ impl Prober {
         self.probes.clear();
         self.unanswered.clear();
         self.relays.clear();
-        self.phase = Phase::Begin;
+        self.phase = ProbePhase::Begin;
         self.due = now;
     }
 
     /// What is due, if anything; the next phase is scheduled.
-    pub(super) fn handle_timeout(&mut self, now: Monotonic) -> Option<Phase> {
+    pub(super) fn handle_timeout(&mut self, now: Monotonic) -> Option<ProbePhase> {
         if now < self.due {
             return None;
         }
@@ -125,12 +125,12 @@ impl Prober {
         let direct = (self.interval * 2 / 5).max(self.patience());
         let indirect = (self.interval * 3 / 10).max(self.patience() * 2);
         (self.phase, self.due) = match phase {
-            Phase::Begin => {
+            ProbePhase::Begin => {
                 self.began_at = now;
-                (Phase::AskOthers, now + direct)
+                (ProbePhase::AskOthers, now + direct)
             }
-            Phase::AskOthers => (Phase::Conclude, self.began_at + direct + indirect),
-            Phase::Conclude => (Phase::Begin, now.max(self.began_at + self.interval)),
+            ProbePhase::AskOthers => (ProbePhase::Conclude, self.began_at + direct + indirect),
+            ProbePhase::Conclude => (ProbePhase::Begin, now.max(self.began_at + self.interval)),
         };
         Some(phase)
     }
@@ -265,11 +265,11 @@ mod tests {
                 prober.handle_ack(now, member, probe.seq, member);
             }
             match prober.handle_timeout(now) {
-                Some(Phase::Begin) => {
+                Some(ProbePhase::Begin) => {
                     begun += 1;
                     under_way.extend(prober.begin(now, me, &roster, &mut rng));
                 }
-                Some(Phase::Conclude) => unanswered += prober.conclude().len(),
+                Some(ProbePhase::Conclude) => unanswered += prober.conclude().len(),
                 _ => {}
             }
         }

@@ -24,7 +24,7 @@ pub(super) enum Merged {
 /// The other members, sorted by id.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    members: BTreeMap<NodeId, Entry>,
+    members: BTreeMap<NodeId, RosterEntry>,
     /// When the suspects are declared dead. Apart from the members, so that the next deadline costs nothing to find.
     suspicions: BTreeMap<NodeId, Monotonic>,
     /// Those that were forgotten, with their last claims' incarnations: others may still spread them.
@@ -32,7 +32,7 @@ pub(super) struct Roster {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RosterEntry {
     claim: Member,
     changed_at: Monotonic,
 }
@@ -59,7 +59,7 @@ impl Roster {
             self.suspicions.remove(&claim.id);
         }
         self.forgotten.remove(&claim.id);
-        let before = self.members.insert(claim.id, Entry { claim: claim.clone(), changed_at });
+        let before = self.members.insert(claim.id, RosterEntry { claim: claim.clone(), changed_at });
         Merged::News { before: before.map(|entry| entry.claim) }
     }
 
@@ -77,7 +77,7 @@ impl Roster {
 
     /// Those that have been gone for so long.
     pub(super) fn gone_for(&self, now: Monotonic, time: Duration) -> Vec<NodeId> {
-        let is_gone = |entry: &Entry| !entry.claim.state.is_present() && now.since(entry.changed_at) >= time;
+        let is_gone = |entry: &RosterEntry| !entry.claim.state.is_present() && now.since(entry.changed_at) >= time;
         self.members.iter().filter(|(_, entry)| is_gone(entry)).map(|(id, _)| *id).collect()
     }
 

@@ -86,7 +86,7 @@ struct Segment {
 
 /// A place that the sweep has got to.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct SweepPosition {
     pub(super) segment: usize,
     pub(super) offset: usize,
     emptied: u32,
@@ -416,7 +416,7 @@ impl Segments {
 
     /// The next record to be looked at for its expiry, at or behind a place, and how many segments were passed over because nothing
     /// in them has expired; nothing at the end.
-    pub(super) fn next_expiring(&self, place: &mut Place, now: UnixMillis) -> Option<At> {
+    pub(super) fn next_expiring(&self, place: &mut SweepPosition, now: UnixMillis) -> Option<At> {
         while let Some(segment) = self.segments.get(place.segment) {
             let may_expire = segment.queue == QueueName::Dead || segment.expiry_min <= now.get();
             if place.emptied != segment.emptied {
@@ -430,7 +430,7 @@ impl Segments {
                     return Some(at);
                 }
             }
-            *place = Place { segment: place.segment + 1, offset: 0, emptied: 0 };
+            *place = SweepPosition { segment: place.segment + 1, offset: 0, emptied: 0 };
         }
         None
     }

@@ -16,7 +16,7 @@ use super::{
     limits::Share,
     record::{Kind, NewRecord, VISITS_MAX},
     second::Second,
-    segments::{At, Place, QueueName, Segments},
+    segments::{At, QueueName, Segments, SweepPosition},
 };
 use crate::{Body, DRIFT_MAX, KeyHash, Mutant, Record, Slot, UnixMillis};
 
@@ -70,7 +70,7 @@ pub(super) struct Shard {
     /// Now.
     second: Second,
     /// The sweep goes on here.
-    sweep_at: Place,
+    sweep_at: SweepPosition,
 }
 
 impl Shard {
@@ -87,7 +87,7 @@ impl Shard {
             counters: Counters::default(),
             newest: UnixMillis::default(),
             second: Second::default(),
-            sweep_at: Place::default(),
+            sweep_at: SweepPosition::default(),
         }
     }
 
@@ -250,7 +250,7 @@ impl Shard {
         let mut swept = Swept::default();
         while swept.looked < budget {
             let Some(at) = self.segments.next_expiring(&mut self.sweep_at, now) else {
-                self.sweep_at = Place::default();
+                self.sweep_at = SweepPosition::default();
                 swept.at_end = true;
                 break;
             };

@@ -92,7 +92,8 @@ async fn serve_streams(core: &Arc<Core>, connection: &Arc<dyn Connection>) -> Re
             let apart = Arc::new(Semaphore::new(replies_apart_max(&core.config)));
             let apart_turns = Arc::new(Semaphore::new(APART_AT_ONCE_MAX));
             let (core, connection) = (Arc::clone(core), Arc::clone(connection));
-            let stream = Stream { core, connection, limits, send, apart, apart_turns, waited: Waited::default() };
+            let stream =
+                RequestStream { core, connection, limits, send, apart, apart_turns, waited: Waited::default() };
             let violated = violated.clone();
             tokio::spawn(async move {
                 if let Err(reason) = stream.serve(receive, decoder).await {
@@ -182,7 +183,7 @@ fn judge(core: &Core, authenticated: NodeId, hello: &Hello) -> Result<Hello, Rej
 }
 
 /// One stream of requests.
-struct Stream {
+struct RequestStream {
     core: Arc<Core>,
     connection: Arc<dyn Connection>,
     /// What the peer takes.
@@ -196,7 +197,7 @@ struct Stream {
     waited: Waited,
 }
 
-impl Stream {
+impl RequestStream {
     /// Answers until the stream ends; an error is a violation of the protocol.
     async fn serve(mut self, mut receive: ReceiveHalf, mut decoder: Decoder) -> Result<(), String> {
         let (mut replies, mut room) = (BytesMut::new(), Room::new());
@@ -257,14 +258,14 @@ impl Stream {
                     _ => encode_read_reply(replies, &reply, hash, &answer),
                 }
                 if let Some(traced) = traced {
-                    self.served(traced, hash, Answered::read(&answer));
+                    self.served(traced, hash, LegAnswer::read(&answer));
                 }
             }
             FrameBody::Write(record) => {
                 let answer = core.write_replica_in(theirs, Some(self.connection.peer()), &record);
                 encode_write_reply(replies, &reply, record.hash, &answer);
                 if let Some(traced) = traced {
-                    self.served(traced, record.hash, Answered::write(&answer, record.version));
+                    self.served(traced, record.hash, LegAnswer::write(&answer, record.version));
                 }
             }
             FrameBody::Control(control) => {
@@ -287,8 +288,8 @@ impl Stream {
     }
 
     /// Tells of a leg that carries a trace.
-    fn served(&self, (trace, started): (TraceContext, Monotonic), hash: KeyHash, answered: Answered) {
-        let Answered { is_write, outcome, version } = answered;
+    fn served(&self, (trace, started): (TraceContext, Monotonic), hash: KeyHash, answered: LegAnswer) {
+        let LegAnswer { is_write, outcome, version } = answered;
         let peer = self.connection.peer();
         let (took, waited) = (self.core.clock.now().since(started), self.waited.at_least.into());
         let record = ServeRecord { peer, trace, is_write, outcome, hash, version, started, took, waited };
@@ -379,13 +380,13 @@ fn answer_control(core: &Core, peer: NodeId, same_ring: bool, request: ControlRe
 }
 
 /// What a replica said, in the words of the flight record.
-struct Answered {
+struct LegAnswer {
     is_write: bool,
     outcome: ServeOutcome,
     version: Option<Version>,
 }
 
-impl Answered {
+impl LegAnswer {
     fn read(answer: &ReadAnswer) -> Self {
         let (outcome, version) = match answer {
             ReadAnswer::Value { version, .. } => (ServeOutcome::Hit, Some(*version)),

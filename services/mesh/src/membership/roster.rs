@@ -26,7 +26,7 @@ use crate::{Config, announced::Announced};
 const FORMER_RINGS_MAX: usize = 2;
 
 /// The members and their ring.
-pub(crate) struct Roster {
+pub(crate) struct RingRoster {
     id: NodeId,
     replicas: ReplicationFactor,
     rings: Arc<Rings>,
@@ -67,7 +67,7 @@ pub(crate) struct RingBuilt<'a> {
     _building: MutexGuard<'a, ()>,
 }
 
-impl Roster {
+impl RingRoster {
     /// This node alone.
     pub(crate) fn new(config: &Config, membership: Membership) -> Self {
         let me = membership.me().clone();

@@ -1,7 +1,7 @@
 //! DELETE: a write of a tombstone, whether or not the key is there.
 
 use bytes::Bytes;
-use mesh_proto::{Body, Op, OpRecord};
+use mesh_proto::{Body, OpRecord, OperationKind};
 
 use super::Worker;
 use crate::{WriteError, WriteOptions, Written};
@@ -17,6 +17,6 @@ impl Worker {
         options: WriteOptions,
         record: &mut Option<OpRecord>,
     ) -> Result<Written, WriteError> {
-        self.write(Op::Delete, (key, Body::Tombstone), options, record).await
+        self.write(OperationKind::Delete, (key, Body::Tombstone), options, record).await
     }
 }

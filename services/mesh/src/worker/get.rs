@@ -6,8 +6,9 @@ use std::{pin::pin, sync::Arc, task::Poll};
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Consistency, KeyHash, LegFailure, LegOutcome, Monotonic, NodeId, Op, OpOutcome, OpRecord, Read, ReadAnswer,
-    ReadAttempts, ReadConfig, ReadOutcome, ReadStep, Record, RequestId, Ring, RingHash, Slot, Version, encode_read,
+    Body, Consistency, KeyHash, LegFailure, LegOutcome, Monotonic, NodeId, OpOutcome, OpRecord, OperationKind, Read,
+    ReadAnswer, ReadAttempts, ReadConfig, ReadOutcome, ReadStep, Record, RequestId, Ring, RingHash, Slot, Version,
+    encode_read,
 };
 use tokio::time::{Sleep, sleep, sleep_until};
 
@@ -17,7 +18,7 @@ use crate::{
     call::{Legs, ReadCall},
     core::{Core, count},
     links::{link::Waiter, peers::Peers},
-    recorder::{OpRecorder, Operation},
+    recorder::{OpRecorder, RecordedOperation},
 };
 
 impl Worker {
@@ -35,7 +36,7 @@ impl Worker {
         let started = core.clock.now();
         let hash = KeyHash::of(key);
         let slot = Slot::of(hash);
-        let operation = Operation { op: Op::Get, started, hash, trace: options.trace };
+        let operation = RecordedOperation { op: OperationKind::Get, started, hash, trace: options.trace };
         self.admit().await.ok_or(GetError::Stopped)?;
         let ring = core.roster.ring();
         let (ring_hash, local) = (ring.hash(), ring.owns(core.id, slot).then(|| core.replica.read(slot, hash, key)));
@@ -64,7 +65,7 @@ impl Worker {
 struct Request<'a> {
     worker: &'a Worker,
     key: &'a Bytes,
-    operation: Operation,
+    operation: RecordedOperation,
     consistency: Consistency,
 }
 
@@ -77,7 +78,7 @@ impl Request<'_> {
         recorder: &mut OpRecorder<'_>,
     ) -> Result<Lookup, GetError> {
         let (core, peers) = (&*self.worker.core, &*self.worker.peers);
-        let Operation { hash, started, .. } = self.operation;
+        let RecordedOperation { hash, started, .. } = self.operation;
         let slot = Slot::of(hash);
         let mut attempts = ReadAttempts::new(started, core.config.read_timeout);
         peers.hedge_budget.lock().deposit();
@@ -157,7 +158,7 @@ impl Request<'_> {
         ring: &Ring,
         now: Monotonic,
     ) -> Result<RequestId, LegFailure> {
-        let Operation { hash, trace, .. } = self.operation;
+        let RecordedOperation { hash, trace, .. } = self.operation;
         let deadline = now + self.worker.core.config.read_timeout;
         self.worker.peers.with_link(peer, |link| {
             let waiter = Waiter::Read { call: Arc::clone(call), leg };

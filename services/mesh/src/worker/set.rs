@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use mesh_proto::{
-    Body, Expiry, KeyHash, LegFailure, LegQueues, Monotonic, Mutant, NodeId, Op, OpOutcome, OpRecord, Record, Refusals,
-    Ring, Round, Slot, TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
+    Body, Expiry, KeyHash, LegFailure, LegQueues, Monotonic, Mutant, NodeId, OpOutcome, OpRecord, OperationKind,
+    Record, Refusals, Ring, Round, Slot, TraceContext, Write, WriteAnswer, WriteConfig, WriteOutcome, WriteRounds,
 };
 use tokio::{
     sync::oneshot,
@@ -21,9 +21,9 @@ use crate::{
     Ttl, WriteError, WriteOptions, Written,
     call::WriteCall,
     core::count,
-    group::{Entry, Told},
+    group::{GroupOutcome, WriteTurn},
     links::link::Waiter,
-    recorder::{OpRecorder, Operation},
+    recorder::{OpRecorder, RecordedOperation},
 };
 
 /// How long an owner may be silent when others have answered all that round 2 of a write needs, before that begins.
@@ -44,12 +44,12 @@ impl Worker {
         options: WriteOptions,
         record: &mut Option<OpRecord>,
     ) -> Result<Written, WriteError> {
-        self.write(Op::Set, (key, Body::Value(value)), options, record).await
+        self.write(OperationKind::Set, (key, Body::Value(value)), options, record).await
     }
 
     pub(super) async fn write(
         &self,
-        op: Op,
+        op: OperationKind,
         (key, body): (Bytes, Body),
         options: WriteOptions,
         slot: &mut Option<OpRecord>,
@@ -62,13 +62,13 @@ impl Worker {
             Body::Tombstone | Body::Expired => Expiry::NEVER,
         };
         let hash = KeyHash::of(&key);
-        let operation = Operation { op, started, hash, trace: options.trace };
+        let operation = RecordedOperation { op, started, hash, trace: options.trace };
         let mut recorder = OpRecorder::new(core, &self.in_flight, operation, slot);
         let lead = match self.groups.enter(hash, &key) {
-            Entry::Go(lead) => lead,
-            Entry::Wait(told) => match self.told(told, started).await {
-                Told::Go(lead) => Some(lead),
-                Told::Carried(result) => {
+            WriteTurn::Go(lead) => lead,
+            WriteTurn::Wait(told) => match self.told(told, started).await {
+                GroupOutcome::Go(lead) => Some(lead),
+                GroupOutcome::Carried(result) => {
                     count(&core.counters.carried_writes);
                     return written(recorder, result);
                 }
@@ -94,13 +94,13 @@ impl Worker {
     }
 
     /// Waits until a write of the same key, which is in flight, has ended.
-    async fn told(&self, told: oneshot::Receiver<Told>, started: Monotonic) -> Told {
+    async fn told(&self, told: oneshot::Receiver<GroupOutcome>, started: Monotonic) -> GroupOutcome {
         let core = &*self.core;
         let deadline = core.clock.instant(started + core.config.write_timeout);
         match timeout_at(deadline, told).await {
             Ok(Ok(told)) => told,
             // Another write may be carrying it.
-            _ => Told::Carried(Err(WriteError::Indeterminate {
+            _ => GroupOutcome::Carried(Err(WriteError::Indeterminate {
                 acks: 0,
                 needed: core.config.concern.get(),
                 version: core.replica.tick(),
@@ -112,7 +112,7 @@ impl Worker {
     async fn replicate(
         &self,
         mut record: Record,
-        operation: Operation,
+        operation: RecordedOperation,
         recorder: &mut OpRecorder<'_>,
     ) -> Result<Written, WriteError> {
         let (core, slot) = (&*self.core, Slot::of(record.hash));
@@ -185,7 +185,7 @@ impl Worker {
         round: Round,
         ring: &Ring,
         record: Record,
-        (operation, deadline): (Operation, Monotonic),
+        (operation, deadline): (RecordedOperation, Monotonic),
     ) -> Arc<WriteCall> {
         let core = &*self.core;
         let now = core.clock.now();

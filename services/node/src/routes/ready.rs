@@ -6,12 +6,15 @@ use axum::{extract::State, response::Response};
 use mesh::Readiness;
 use serde_json::json;
 
-use crate::{app::HttpWorker, problem::Problem, shutdown::Phase};
+use crate::{app::HttpWorker, problem::Problem, shutdown::ShutdownPhase};
 
 /// Answers whether this node wants traffic.
 pub(super) async fn ready(State(http): State<Arc<HttpWorker>>) -> Response {
-    let readiness =
-        if http.app.shutdown.phase() == Phase::Running { http.app.node.readiness() } else { Readiness::Stopping };
+    let readiness = if http.app.shutdown.phase() == ShutdownPhase::Running {
+        http.app.node.readiness()
+    } else {
+        Readiness::Stopping
+    };
     match not_ready(readiness) {
         None => super::json(&json!({ "status": "ready" })),
         Some(problem) => problem.respond(&http.app.telemetry),

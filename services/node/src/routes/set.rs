@@ -24,7 +24,7 @@ use crate::{
 
 /// What is to be written.
 #[derive(Debug, PartialEq)]
-struct Entry {
+struct SetRequest {
     key: Bytes,
     value: Bytes,
     ttl: Ttl,
@@ -67,7 +67,7 @@ pub(super) fn answer(http: &HttpWorker, written: Result<Written, WriteError>) ->
     }
 }
 
-async fn read(http: &HttpWorker, parts: &Parts, body: impl RequestBody) -> Result<Entry, Problem> {
+async fn read(http: &HttpWorker, parts: &Parts, body: impl RequestBody) -> Result<SetRequest, Problem> {
     let limits = &http.app.limits;
     let bodies = &http.app.bodies;
     if !is_raw(&parts.headers) {
@@ -75,7 +75,7 @@ async fn read(http: &HttpWorker, parts: &Parts, body: impl RequestBody) -> Resul
         let [] = query::parameters(parts.uri.query(), [])?;
         let payload = Payload::read(body, &parts.headers, bytes_max, limits.request_timeout, bodies).await?;
         let entry = parse_json(payload.bytes(), |part| payload.keep(part), limits)?;
-        return Ok(Entry { value: payload.hold(entry.value), ..entry });
+        return Ok(SetRequest { value: payload.hold(entry.value), ..entry });
     }
     let [key, ttl] = query::parameters(parts.uri.query(), ["k", "ttl_ms"])?;
     let key = query::key(key, limits)?;
@@ -83,7 +83,7 @@ async fn read(http: &HttpWorker, parts: &Parts, body: impl RequestBody) -> Resul
     let ttl = parse_ttl(ttl_ms)?;
     let payload = Payload::read(body, &parts.headers, limits.value_bytes_max, limits.request_timeout, bodies).await?;
     let value = payload.keep(payload.bytes());
-    Ok(Entry { key, value: payload.hold(value), ttl })
+    Ok(SetRequest { key, value: payload.hold(value), ttl })
 }
 
 /// Whether the body is the value itself.
@@ -95,7 +95,7 @@ fn is_raw(headers: &HeaderMap) -> bool {
 }
 
 /// `keep` makes a part of `body` live longer than it.
-fn parse_json(body: &[u8], keep: impl Fn(&[u8]) -> Bytes, limits: &Limits) -> Result<Entry, Problem> {
+fn parse_json(body: &[u8], keep: impl Fn(&[u8]) -> Bytes, limits: &Limits) -> Result<SetRequest, Problem> {
     let malformed = |why: &dyn std::fmt::Display| {
         let detail = format!(
             "the body must be {{\"k\": string, \"v\": string, \"ttl_ms\": whole number (optional)}}, or bytes as application/octet-stream: {why}"
@@ -117,7 +117,7 @@ fn parse_json(body: &[u8], keep: impl Fn(&[u8]) -> Bytes, limits: &Limits) -> Re
         Cow::Borrowed(text) => keep(text.as_bytes()),
         Cow::Owned(text) => text.into(),
     };
-    Ok(Entry { key: Bytes::copy_from_slice(entry.k.as_bytes()), value, ttl })
+    Ok(SetRequest { key: Bytes::copy_from_slice(entry.k.as_bytes()), value, ttl })
 }
 
 fn parse_ttl(ttl_ms: i64) -> Result<Ttl, Problem> {
@@ -142,7 +142,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { key_bytes_max: 4, value_bytes_max: 8, request_timeout: Duration::ZERO };
 
-    fn parse(body: &[u8]) -> Result<Entry, Problem> {
+    fn parse(body: &[u8]) -> Result<SetRequest, Problem> {
         parse_json(body, Bytes::copy_from_slice, &LIMITS)
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use load::{Cluster, ErrorKind, NodeIndex, NodeStats, NodeView, OutcomeClass, Run, Version};
+use load::{Cluster, ErrorKind, NodeIndex, NodeStats, NodeView, OutcomeClass, Run, WriteVersion};
 use serde_json::Value;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     servers::Servers,
     slots::{SlotRange, ranges, replicas_of},
 };
-use crate::{control::Watched, http::Health};
+use crate::{control::WatchedRun, http::TargetHealth};
 
 /// A control call fails after this long.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const NO_MESH: &str = "Redis and memcached have no such thing";
 #[derive(Clone)]
 pub(crate) struct CacheCluster {
     servers: Arc<Servers>,
-    watched: Watched,
+    watched: WatchedRun,
 }
 
 /// What a server says about itself, by name.
@@ -36,15 +36,15 @@ pub(super) type Info = BTreeMap<String, String>;
 
 impl CacheCluster {
     pub(super) fn new(servers: &Arc<Servers>) -> Self {
-        Self { servers: Arc::clone(servers), watched: Watched::default() }
+        Self { servers: Arc::clone(servers), watched: WatchedRun::default() }
     }
 
     /// The run that these servers are under, once it has begun.
-    pub(super) fn watched(&self) -> Watched {
+    pub(super) fn watched(&self) -> WatchedRun {
         Arc::clone(&self.watched)
     }
 
-    fn server(&self, node: NodeIndex) -> Arc<Health> {
+    fn server(&self, node: NodeIndex) -> Arc<TargetHealth> {
         Arc::clone(&self.servers.topology().servers[node.0])
     }
 }
@@ -73,7 +73,7 @@ impl Cluster for CacheCluster {
         Err(NO_MESH.to_owned())
     }
 
-    async fn read(&self, _: NodeIndex, _: &[u8]) -> Result<(OutcomeClass, Option<Version>), String> {
+    async fn read(&self, _: NodeIndex, _: &[u8]) -> Result<(OutcomeClass, Option<WriteVersion>), String> {
         Err(NO_MESH.to_owned())
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn why_not_ready(info: &Info) -> Option<String> {
 }
 
 /// What a server says about itself: INFO and, of a node of a cluster, CLUSTER INFO; or `stats`.
-pub(super) async fn info(server: &Health) -> Result<Info, String> {
+pub(super) async fn info(server: &TargetHealth) -> Result<Info, String> {
     if Protocol::of(server.target.scheme) == Protocol::Meta {
         let stats = ask(server, b"stats\r\n", meta::parse_stats).await?;
         return Ok(stats.into_iter().collect());
@@ -121,7 +121,7 @@ pub(super) async fn info(server: &Health) -> Result<Info, String> {
 }
 
 /// Lines of names and values with a colon in between.
-async fn told(server: &Health, command: &[&[u8]]) -> Result<Info, String> {
+async fn told(server: &TargetHealth, command: &[&[u8]]) -> Result<Info, String> {
     let pairs = |reply: &Reply<'_>| {
         let lines = reply.text()?.lines().filter_map(|line| line.split_once(':'));
         Some(lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
@@ -130,17 +130,21 @@ async fn told(server: &Health, command: &[&[u8]]) -> Result<Info, String> {
 }
 
 /// Who has which slots, as this server knows it.
-pub(super) async fn slot_ranges(server: &Health) -> Result<Vec<SlotRange>, String> {
+pub(super) async fn slot_ranges(server: &TargetHealth) -> Result<Vec<SlotRange>, String> {
     tell(server, &[b"CLUSTER", b"SLOTS"], |reply| Some(ranges(reply, &server.target.authority))).await
 }
 
 /// The replicas of a cluster that this server knows. CLUSTER SLOTS leaves out those that have received nothing yet.
-pub(super) async fn replicas(server: &Health) -> Result<Vec<String>, String> {
+pub(super) async fn replicas(server: &TargetHealth) -> Result<Vec<String>, String> {
     let of = |reply: &Reply<'_>| Some(replicas_of(reply.text()?, &server.target.authority));
     tell(server, &[b"CLUSTER", b"NODES"], of).await
 }
 
-async fn tell<R>(server: &Health, command: &[&[u8]], read: impl Fn(&Reply<'_>) -> Option<R>) -> Result<R, String> {
+async fn tell<R>(
+    server: &TargetHealth,
+    command: &[&[u8]],
+    read: impl Fn(&Reply<'_>) -> Option<R>,
+) -> Result<R, String> {
     let mut request = Vec::new();
     resp::command(&mut request, command);
     let read = |buffer: &[u8]| {
@@ -154,7 +158,7 @@ async fn tell<R>(server: &Health, command: &[&[u8]], read: impl Fn(&Reply<'_>) -
 }
 
 async fn ask<R>(
-    server: &Health,
+    server: &TargetHealth,
     request: &[u8],
     read: impl Fn(&[u8]) -> Result<Option<R>, ErrorKind>,
 ) -> Result<R, String> {

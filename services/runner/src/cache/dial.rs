@@ -7,9 +7,9 @@ use super::{
     resp::{self, Reply},
 };
 use crate::{
-    http::Health,
+    http::TargetHealth,
     settings::Login,
-    wire::{Connection, not_dialled},
+    wire::{ClientConnection, not_dialled},
 };
 
 /// Why a server did not do what it was asked.
@@ -40,10 +40,10 @@ impl ServerFailure {
 }
 
 /// A new connection to a server.
-pub(super) async fn dial(server: &Health, kernel_timestamps: bool) -> Result<Connection, ServerFailure> {
+pub(super) async fn dial(server: &TargetHealth, kernel_timestamps: bool) -> Result<ClientConnection, ServerFailure> {
     let epoch = server.epoch();
     let stream = server.connect().await.map_err(|error| not_dialled(&error))?;
-    let mut connection = Connection::over(stream, epoch, kernel_timestamps)?;
+    let mut connection = ClientConnection::over(stream, epoch, kernel_timestamps)?;
     if Protocol::of(server.target.scheme) == Protocol::Resp {
         greet(&mut connection, server.target.login.as_ref()).await?;
     }
@@ -51,7 +51,7 @@ pub(super) async fn dial(server: &Health, kernel_timestamps: bool) -> Result<Con
 }
 
 /// RESP3 and the login in one command; AUTH alone where there is no HELLO, before Redis 6, which then speaks RESP2.
-async fn greet(connection: &mut Connection, login: Option<&Login>) -> Result<(), ServerFailure> {
+async fn greet(connection: &mut ClientConnection, login: Option<&Login>) -> Result<(), ServerFailure> {
     let mut request = Vec::new();
     match login {
         Some(Login { user, password }) => {

@@ -14,7 +14,7 @@ mod target;
 
 use std::sync::Arc;
 
-use load::{Consistency, Guarantee, LoadSettings, Plan, ValueTtls, run_plan};
+use load::{Guarantee, LoadSettings, Plan, ReadConsistency, ValueTtls, run_plan};
 
 use self::{
     control::{CacheCluster, look_for_ever},
@@ -57,7 +57,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<u8, String> {
 fn plan(load: &LoadSettings, names: Vec<String>, ttls: &ValueTtls) -> Plan {
     Plan {
         guarantee: Guarantee::OneCopy,
-        consistency: Consistency::Quorum,
+        consistency: ReadConsistency::Quorum,
         check_every: None,
         reconcile: false,
         ..load.plan(names, startup::threads(), ttls)

@@ -65,7 +65,7 @@ pub(super) fn push_decimal(out: &mut Vec<u8>, number: usize) {
 /// The reply that `buffer` begins with, and how many bytes it has; nothing while it is not whole. Attributes before it, and what the
 /// server sends unasked, are skipped.
 pub(super) fn parse(buffer: &[u8]) -> Result<Option<(Reply<'_>, usize)>, ErrorKind> {
-    let mut cursor = Cursor { buffer, at: 0 };
+    let mut cursor = RespCursor { buffer, at: 0 };
     loop {
         let skipped = matches!(buffer.get(cursor.at), Some(b'|' | b'>'));
         let Some(reply) = cursor.reply(DEPTH_MAX)? else { return Ok(None) };
@@ -75,7 +75,7 @@ pub(super) fn parse(buffer: &[u8]) -> Result<Option<(Reply<'_>, usize)>, ErrorKi
     }
 }
 
-struct Cursor<'a> {
+struct RespCursor<'a> {
     buffer: &'a [u8],
     at: usize,
 }
@@ -83,7 +83,7 @@ struct Cursor<'a> {
 /// A line's type and the rest of it.
 type Line<'a> = (u8, &'a [u8]);
 
-impl<'a> Cursor<'a> {
+impl<'a> RespCursor<'a> {
     fn line(&mut self) -> Result<Option<Line<'a>>, ErrorKind> {
         let rest = &self.buffer[self.at..];
         let Some(end) = rest.windows(2).position(|end| end == b"\r\n") else {

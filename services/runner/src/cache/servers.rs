@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::slots::{SLOTS, SlotRange, slot_of};
-use crate::{http::Health, settings::TargetUrl};
+use crate::{http::TargetHealth, settings::TargetUrl};
 
 /// Who has which keys.
 #[derive(Clone, Debug)]
 pub(super) struct Topology {
     /// Those that the run began with in the order of its targets, then any that joined later.
-    pub(super) servers: Vec<Arc<Health>>,
+    pub(super) servers: Vec<Arc<TargetHealth>>,
     /// Of a Redis Cluster, each slot's master as a place among the servers.
     slots: Option<Box<[u16]>>,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Servers {
 impl Servers {
     /// These, and who has the slots if they are a Redis Cluster.
     pub(super) fn new(targets: &[TargetUrl], ranges: Option<&[SlotRange]>) -> Self {
-        let servers = targets.iter().map(|target| Arc::new(Health::new(target.clone(), true))).collect();
+        let servers = targets.iter().map(|target| Arc::new(TargetHealth::new(target.clone(), true))).collect();
         let slots = ranges.map(|_| vec![0; SLOTS].into_boxed_slice());
         let topology = Arc::new(Topology { servers, slots });
         let new = Self {
@@ -125,7 +125,7 @@ fn place_in(topology: &mut Topology, authority: &str) -> usize {
         // All nodes of a cluster take the same login.
         let like = &topology.servers[0].target;
         let target = TargetUrl { authority: authority.to_owned(), ..like.clone() };
-        topology.servers.push(Arc::new(Health::new(target, true)));
+        topology.servers.push(Arc::new(TargetHealth::new(target, true)));
         topology.servers.len() - 1
     })
 }

@@ -12,8 +12,8 @@ use super::{
     slots::SlotRange,
 };
 use crate::{
-    http::Health,
-    settings::{HttpSettings, Login, Scheme, TargetUrl},
+    http::TargetHealth,
+    settings::{Login, Scheme, TargetSettings, TargetUrl},
 };
 
 /// Targets that give no answer within this time are unreachable.
@@ -25,9 +25,9 @@ const POLL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Which targets do not answer or cannot be loaded, and why.
-pub(super) async fn find(settings: &HttpSettings) -> Result<(Arc<Servers>, Vec<String>), String> {
+pub(super) async fn find(settings: &TargetSettings) -> Result<(Arc<Servers>, Vec<String>), String> {
     let targets: Vec<_> = settings.targets.iter().map(|target| with_login(target, settings)).collect();
-    let health: Vec<_> = targets.iter().map(|target| Health::new(target.clone(), true)).collect();
+    let health: Vec<_> = targets.iter().map(|target| TargetHealth::new(target.clone(), true)).collect();
     let infos = wait_ready(&health, settings).await?;
     if targets[0].scheme == Scheme::Memcached {
         return Ok((Arc::new(Servers::new(&targets, None)), names(&targets)));
@@ -54,8 +54,8 @@ pub(super) async fn find(settings: &HttpSettings) -> Result<(Arc<Servers>, Vec<S
     Ok((Arc::new(Servers::new(&all, Some(&ranges))), names(&all)))
 }
 
-fn with_login(target: &TargetUrl, settings: &HttpSettings) -> TargetUrl {
-    let HttpSettings { target_user: user, target_password: password, .. } = settings;
+fn with_login(target: &TargetUrl, settings: &TargetSettings) -> TargetUrl {
+    let TargetSettings { target_user: user, target_password: password, .. } = settings;
     let general = || {
         let login = Login { user: user.clone(), password: password.clone() };
         (target.scheme == Scheme::Redis && !password.is_empty()).then_some(login)
@@ -82,7 +82,7 @@ fn members(ranges: &[SlotRange], replicas: &[String], like: &TargetUrl) -> Vec<T
 }
 
 /// Waits until all take requests, and says what they say about themselves.
-async fn wait_ready(servers: &[Health], settings: &HttpSettings) -> Result<Vec<Info>, String> {
+async fn wait_ready(servers: &[TargetHealth], settings: &TargetSettings) -> Result<Vec<Info>, String> {
     let began = Instant::now();
     loop {
         let found = all_of(servers.iter().map(info)).await;

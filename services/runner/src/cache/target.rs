@@ -20,8 +20,8 @@ use super::{
     slots::redirect,
 };
 use crate::{
-    http::Health,
-    wire::{Connection, Deadline, Deadlines},
+    http::TargetHealth,
+    wire::{ClientConnection, Deadline, Deadlines},
 };
 
 /// One request is redirected so often at most: to a slot's new owner, and on while the slot is moved once more.
@@ -58,7 +58,7 @@ struct ServerPool {
     /// The topology that this thread knows, and its version.
     topology: RefCell<Arc<Topology>>,
     version: Cell<u64>,
-    idle: RefCell<Vec<Vec<Connection>>>,
+    idle: RefCell<Vec<Vec<ClientConnection>>>,
     deadlines: Rc<Deadlines>,
     kernel_timestamps: bool,
     /// A clock that is read once per returned connection, not once per use.
@@ -81,13 +81,13 @@ impl ServerPool {
         self.topology.borrow().route(key)
     }
 
-    fn server(&self, place: usize) -> Arc<Health> {
+    fn server(&self, place: usize) -> Arc<TargetHealth> {
         let known = self.topology.borrow().servers.get(place).cloned();
         known.unwrap_or_else(|| Arc::clone(&self.servers.topology().servers[place]))
     }
 
     /// An idle connection, or a new one.
-    async fn take(&self, place: usize, server: &Health) -> Result<Connection, ServerFailure> {
+    async fn take(&self, place: usize, server: &TargetHealth) -> Result<ClientConnection, ServerFailure> {
         let epoch = server.epoch();
         loop {
             let Some(connection) = self.idle.borrow_mut().get_mut(place).and_then(Vec::pop) else { break };
@@ -101,7 +101,7 @@ impl ServerPool {
     }
 
     /// Takes a connection back whose reply was read to its end.
-    fn give(&self, place: usize, mut connection: Connection) {
+    fn give(&self, place: usize, mut connection: ClientConnection) {
         let now = Instant::now();
         self.now.set(now);
         connection.rest(now);

@@ -23,7 +23,7 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 /// One target's health.
 #[derive(Debug)]
-pub(crate) struct Health {
+pub(crate) struct TargetHealth {
     pub(crate) target: TargetUrl,
     /// Nothing if its connections are not encrypted.
     pub(crate) secured: Option<Secured>,
@@ -34,7 +34,7 @@ pub(crate) struct Health {
     epoch: AtomicU32,
 }
 
-impl Health {
+impl TargetHealth {
     pub(crate) fn new(target: TargetUrl, up: bool) -> Self {
         Self { target, secured: None, connected: Mutex::default(), up: AtomicBool::new(up), epoch: AtomicU32::new(0) }
     }
@@ -96,7 +96,7 @@ async fn first_that_accepts(addrs: &[SocketAddr]) -> io::Result<(SocketAddr, Tcp
 }
 
 /// Asks the targets that are down until they are ready.
-pub(crate) async fn probe_for_ever(targets: Arc<[Health]>, cluster: HttpCluster) {
+pub(crate) async fn probe_for_ever(targets: Arc<[TargetHealth]>, cluster: HttpCluster) {
     loop {
         tokio::time::sleep(PROBE_EVERY).await;
         for (node, health) in targets.iter().enumerate() {
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(first_that_accepts(&addrs).await.unwrap().0, live);
         assert!(first_that_accepts(&addrs[2..3]).await.is_err());
         assert!(first_that_accepts(&[]).await.is_err());
-        let target = Health::new(TargetUrl::new(&format!("localhost:{}", live.port())), true);
+        let target = TargetHealth::new(TargetUrl::new(&format!("localhost:{}", live.port())), true);
         target.connect().await.unwrap();
         assert_eq!(*target.connected.lock(), Some(live), "which is tried first from now on");
     }

@@ -37,7 +37,7 @@ pub(crate) struct Try {
 
 /// What the last operation of a thread went through.
 #[derive(Debug, Default)]
-pub(crate) struct Last {
+pub(crate) struct LastRequest {
     pub(crate) trace: Option<ClientTrace>,
     pub(crate) first: Option<Try>,
     pub(crate) second: Option<Try>,
@@ -49,7 +49,7 @@ pub(crate) struct Last {
     pub(crate) received: KernelTime,
 }
 
-impl Last {
+impl LastRequest {
     pub(crate) fn begin(&mut self, trace: Option<ClientTrace>) {
         self.trace = trace;
         self.first = None;

@@ -9,6 +9,6 @@ mod response;
 mod target;
 mod timing;
 
-pub(crate) use health::{Health, probe_for_ever};
-pub(crate) use last::{Last, Try, TryResult};
+pub(crate) use health::{TargetHealth, probe_for_ever};
+pub(crate) use last::{LastRequest, Try, TryResult};
 pub(crate) use target::{HttpClient, HttpOptions};

@@ -46,9 +46,9 @@ pub(crate) struct Patience {
 
 /// What takes about as long as each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind(usize);
+pub(crate) struct RequestKind(usize);
 
-impl Kind {
+impl RequestKind {
     /// A read, whose size is not known before its answer; a deletion; or a write with a request of this many bytes.
     pub(crate) fn new(op: Op, request_bytes: usize) -> Self {
         match op {
@@ -67,14 +67,14 @@ impl Patience {
     }
 
     /// How long a try of this kind may take before another node is thought of. A new operation begins.
-    pub(crate) fn begin(&self, kind: Kind) -> Duration {
+    pub(crate) fn begin(&self, kind: RequestKind) -> Duration {
         self.budget.set((self.budget.get() + self.percent).min(100 * BURST));
         let usual = self.kinds[kind.0].borrow().p99;
         usual.map_or(UNKNOWN, |usual| usual * SLOW).min(self.ceiling).max(self.floor)
     }
 
     /// A try of this kind has ended, or was given up, after `took` at tick `now`.
-    pub(crate) fn record(&self, kind: Kind, took: Duration, now: u64) {
+    pub(crate) fn record(&self, kind: RequestKind, took: Duration, now: u64) {
         self.kinds[kind.0].borrow_mut().record(took, now);
     }
 
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_try_gets_three_times_what_its_kind_takes_now() {
         let patience = patience();
-        let (small, large) = (Kind::new(Op::Set, 100), Kind::new(Op::Set, 1_000_000));
+        let (small, large) = (RequestKind::new(Op::Set, 100), RequestKind::new(Op::Set, 1_000_000));
         assert_eq!(patience.begin(small), UNKNOWN);
         for now in 0..1000 {
             patience.record(small, Duration::from_millis(2), now / 10);
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn slow_tries_given_up_are_a_tenth_of_the_operations() {
         let patience = patience();
-        let kind = Kind::new(Op::Get, 0);
+        let kind = RequestKind::new(Op::Get, 0);
         assert!(!patience.spend());
         let given_up = (0..1000).filter(|_| {
             patience.begin(kind);
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn sizes_are_told_apart() {
-        let kinds = [100, 4096, 65_536, 1_000_000, 64 << 20].map(|bytes| Kind::new(Op::Set, bytes).0);
+        let kinds = [100, 4096, 65_536, 1_000_000, 64 << 20].map(|bytes| RequestKind::new(Op::Set, bytes).0);
         assert!(kinds.is_sorted() && kinds[0] != kinds[1] && kinds[2] != kinds[3], "{kinds:?}");
-        assert!(kinds[4] < KINDS && !kinds.contains(&Kind::new(Op::Delete, 100).0));
+        assert!(kinds[4] < KINDS && !kinds.contains(&RequestKind::new(Op::Delete, 100).0));
     }
 }

@@ -10,18 +10,18 @@ use std::{
 use load::{ErrorKind, NodeIndex};
 use rand::{Rng, rngs::SmallRng};
 
-use super::{Health, patience::Patience};
-use crate::wire::{Connection, Deadlines, not_dialled, ticks};
+use super::{TargetHealth, patience::Patience};
+use crate::wire::{ClientConnection, Deadlines, not_dialled, ticks};
 
 /// A thread's connections to all targets.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) targets: Arc<[Health]>,
+    pub(crate) targets: Arc<[TargetHealth]>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) patience: Patience,
     /// Whether the kernel is asked when it received the answers.
     kernel_timestamps: bool,
-    idle: Box<[RefCell<Vec<Connection>>]>,
+    idle: Box<[RefCell<Vec<ClientConnection>>]>,
     /// Tries at each target, to tell one that is silent from one that is slow.
     tries: Box<[TryCounts]>,
     /// A clock that is read once per returned connection, not once per use.
@@ -72,7 +72,7 @@ impl Drop for OpenTry {
 }
 
 impl Pool {
-    pub(crate) fn new(targets: Arc<[Health]>, patience: Patience, kernel_timestamps: bool) -> Self {
+    pub(crate) fn new(targets: Arc<[TargetHealth]>, patience: Patience, kernel_timestamps: bool) -> Self {
         let idle = targets.iter().map(|_| RefCell::default()).collect();
         let tries = targets.iter().map(|_| TryCounts::default()).collect();
         let now = Cell::new(Instant::now());
@@ -107,7 +107,7 @@ impl Pool {
     }
 
     /// An idle connection, or a new one.
-    pub(crate) async fn take(&self, node: NodeIndex) -> Result<Connection, (u32, ErrorKind)> {
+    pub(crate) async fn take(&self, node: NodeIndex) -> Result<ClientConnection, (u32, ErrorKind)> {
         let health = &self.targets[node.0];
         let epoch = health.epoch();
         loop {
@@ -117,7 +117,7 @@ impl Pool {
             }
         }
         let stream = health.connect().await.map_err(|error| (epoch, not_dialled(&error)))?;
-        let dialled = Connection::secured(stream, epoch, self.kernel_timestamps, health.secured.as_ref());
+        let dialled = ClientConnection::secured(stream, epoch, self.kernel_timestamps, health.secured.as_ref());
         dialled.await.map_err(|kind| (epoch, kind))
     }
 
@@ -134,7 +134,7 @@ impl Pool {
     }
 
     /// Takes a connection back whose response was read to its end.
-    pub(crate) fn give(&self, node: NodeIndex, mut connection: Connection) {
+    pub(crate) fn give(&self, node: NodeIndex, mut connection: ClientConnection) {
         let now = Instant::now();
         self.now.set(now);
         connection.rest(now);

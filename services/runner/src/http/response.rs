@@ -1,6 +1,6 @@
 //! One HTTP/1.1 response, parsed where it lies. Only the headers that the load looks at are kept.
 
-use load::{ErrorKind, Version};
+use load::{ErrorKind, WriteVersion};
 
 /// Headers a response may have.
 const HEADERS_MAX: usize = 48;
@@ -33,7 +33,7 @@ enum Framing {
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) cache: CacheHeader,
-    pub(crate) version: Option<Version>,
+    pub(crate) version: Option<WriteVersion>,
     /// Where `Server-Timing` lies in the buffer; empty if there is none.
     pub(super) timing: (usize, usize),
     /// The node has kept the request's trace.
@@ -97,7 +97,9 @@ fn parse_one(buffer: &[u8], from: usize) -> Result<Option<Head>, ErrorKind> {
                 head.timing = (start, start + header.value.len());
             }
             11 if header.name.eq_ignore_ascii_case("x-mesh-node") => head.node = parse_node(header.value),
-            14 if header.name.eq_ignore_ascii_case("x-mesh-version") => head.version = Version::parse(header.value),
+            14 if header.name.eq_ignore_ascii_case("x-mesh-version") => {
+                head.version = WriteVersion::parse(header.value)
+            }
             14 if header.name.eq_ignore_ascii_case("content-length") => {
                 let length = std::str::from_utf8(header.value).ok().and_then(|text| text.trim().parse().ok());
                 let length = length.filter(|length| *length <= BODY_BYTES_MAX).ok_or(ErrorKind::Protocol)?;
@@ -186,7 +188,7 @@ mod tests {
             assert_eq!(body_of(response).unwrap(), b"hello");
         }
         let head = parse_head(plain).unwrap().unwrap();
-        assert_eq!((head.status, head.cache, head.version), (200, CacheHeader::HitRemote, Some(Version::new(42))));
+        assert_eq!((head.status, head.cache, head.version), (200, CacheHeader::HitRemote, Some(WriteVersion::new(42))));
         assert_eq!((head.node, head.close), (Some(255), false));
     }
 

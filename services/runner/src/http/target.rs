@@ -9,16 +9,17 @@ use std::{
 };
 
 use load::{
-    Answer, Client, Ended, ErrorKind, FailedTry, Freshness, Kept, NodeIndex, Op, Outcome, Parts, Target, Version, Way,
+    Answer, Client, Ended, ErrorKind, FailedTry, Freshness, Kept, NodeIndex, Op, Outcome, Parts, Target, Way,
+    WriteVersion,
 };
 use observability::ClientTrace;
 use rand::{SeedableRng, rngs::SmallRng};
 use receive_timestamps::KernelTime;
 
 use super::{
-    Health,
-    last::{Last, Try, TryResult},
-    patience::{Kind, Patience},
+    TargetHealth,
+    last::{LastRequest, Try, TryResult},
+    patience::{Patience, RequestKind},
     pool::Pool,
     response::{CacheHeader, Head, parse_head},
     timing,
@@ -47,7 +48,7 @@ pub(crate) struct HttpOptions {
 
 /// Makes one thread's targets.
 pub(crate) struct HttpClient {
-    pub(crate) targets: Arc<[Health]>,
+    pub(crate) targets: Arc<[TargetHealth]>,
     pub(crate) options: HttpOptions,
     pub(crate) seed: u64,
     /// A whole line, or nothing.
@@ -81,7 +82,7 @@ pub(crate) struct HttpTarget {
     request: Vec<u8>,
     body: Vec<u8>,
     traces: Option<Rc<ThreadTraces>>,
-    last: Last,
+    last: LastRequest,
     /// Of what is written before the load and read after it, only findings and failures are kept.
     is_load: bool,
     /// Where in the request the value of `Host` stands, and how many bytes it has.
@@ -141,7 +142,7 @@ impl HttpTarget {
     ) -> Self {
         let deadline = Deadline::new(&pool.deadlines);
         let request = Vec::with_capacity(384);
-        let (body, last) = (Vec::new(), Last::default());
+        let (body, last) = (Vec::new(), LastRequest::default());
         let host = (0, pool.targets.iter().map(|target| target.target.authority.len()).max().unwrap_or_default());
         let (is_load, traceparent_at) = (false, 0);
         Self {
@@ -168,7 +169,7 @@ impl HttpTarget {
         let first = if strict { anywhere } else { self.pool.pick(&mut self.dice, None).unwrap_or(anywhere) };
         let may_move = !strict && self.pool.has_other(first);
         let timeout = self.options.request_timeout;
-        let kind = Kind::new(op, self.request.len());
+        let kind = RequestKind::new(op, self.request.len());
         let patience = self.pool.patience.begin(kind);
         let tried = self.try_at(first, kind, if may_move { patience } else { timeout }, value).await;
         self.last.first = Some(Try { node: first, result: result_of(&tried), started: None });
@@ -206,10 +207,10 @@ impl HttpTarget {
     }
 
     /// Tries one node. After `patience` it is given up if another node is to do it instead, else only when the time is up.
-    async fn try_at(&mut self, node: NodeIndex, kind: Kind, patience: Duration, body: &mut Vec<u8>) -> Tried {
+    async fn try_at(&mut self, node: NodeIndex, kind: RequestKind, patience: Duration, body: &mut Vec<u8>) -> Tried {
         self.write_host(node);
         let (pool, request, timeout) = (&self.pool, &self.request, self.options.request_timeout);
-        let Last { timing, is_kept_there, received, .. } = &mut self.last;
+        let LastRequest { timing, is_kept_there, received, .. } = &mut self.last;
         timing.clear();
         *received = KernelTime::default();
         let exchange = async {
@@ -273,7 +274,7 @@ impl HttpTarget {
         });
         self.end_path();
         if let Freshness::Session(met) = fresh
-            && met > Version::ZERO
+            && met > WriteVersion::ZERO
         {
             // Writing to a vector cannot fail.
             let _ = write!(self.request, "X-Mesh-Min-Version: {met}\r\n");
@@ -359,7 +360,7 @@ impl Target for HttpTarget {
 
     async fn get_at(&mut self, node: NodeIndex, key: &[u8], fresh: Freshness, value: &mut Vec<u8>) -> Answer {
         self.prepare_get(key, fresh);
-        let tried = self.try_at(node, Kind::new(Op::Get, 0), self.options.request_timeout, value).await;
+        let tried = self.try_at(node, RequestKind::new(Op::Get, 0), self.options.request_timeout, value).await;
         self.last.first = Some(Try { node, result: result_of(&tried), started: None });
         answer(node, &tried, read_get, value)
     }

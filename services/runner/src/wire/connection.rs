@@ -21,7 +21,7 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ClientConnection {
     stream: Stream,
     buffer: Vec<u8>,
     /// The target's epoch when it was dialled.
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     is_owed: bool,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Over a socket that was just connected to a target of this epoch.
     pub(crate) fn over(stream: TcpStream, epoch: u32, kernel_timestamps: bool) -> Result<Self, ErrorKind> {
         // Without it, a request that does not fit one segment would wait for an acknowledgement.
@@ -39,7 +39,7 @@ impl Connection {
         Ok(Self::of(Stream::Plain(TimestampedStream::new(stream, kernel_timestamps)), epoch))
     }
 
-    /// As [`Connection::over`], with a handshake if the target's connections are to be secured.
+    /// As [`ClientConnection::over`], with a handshake if the target's connections are to be secured.
     pub(crate) async fn secured(
         stream: TcpStream,
         epoch: u32,
@@ -105,7 +105,7 @@ impl Connection {
 
 /// A request that is given up is reset: a node answers a client that has only closed its sending side, and stops working for
 /// one that is gone.
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         if self.is_owed {
             // A socket that cannot be told so is closed already.
@@ -139,10 +139,10 @@ mod tests {
         Ok(response.ends_with(b"\r\n\r\n").then_some(response.len()))
     }
 
-    async fn pair() -> (Connection, TcpStream) {
+    async fn pair() -> (ClientConnection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (Connection::over(dialled.unwrap(), 0, true).unwrap(), accepted.unwrap().0)
+        (ClientConnection::over(dialled.unwrap(), 0, true).unwrap(), accepted.unwrap().0)
     }
 
     #[tokio::test]

@@ -22,12 +22,12 @@ pub(crate) fn ticks(time: Duration) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     now: Cell<u64>,
-    slots: RefCell<Vec<Slot>>,
+    slots: RefCell<Vec<DeadlineSlot>>,
     free: RefCell<Vec<usize>>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct DeadlineSlot {
     /// Nothing waits if this is zero.
     due: u64,
     waker: Option<Waker>,
@@ -70,7 +70,7 @@ impl Deadline {
     pub(crate) fn new(all: &Rc<Deadlines>) -> Self {
         let slot = all.free.borrow_mut().pop().unwrap_or_else(|| {
             let mut slots = all.slots.borrow_mut();
-            slots.push(Slot::default());
+            slots.push(DeadlineSlot::default());
             slots.len() - 1
         });
         Self { all: Rc::clone(all), slot }
@@ -107,7 +107,7 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.all.slots.borrow_mut()[self.slot] = Slot::default();
+        self.all.slots.borrow_mut()[self.slot] = DeadlineSlot::default();
         self.all.free.borrow_mut().push(self.slot);
     }
 }

@@ -4,5 +4,5 @@ mod connection;
 mod deadlines;
 mod stream;
 
-pub(crate) use connection::{Connection, not_dialled};
+pub(crate) use connection::{ClientConnection, not_dialled};
 pub(crate) use deadlines::{Deadline, Deadlines, TICK, ticks};

@@ -21,7 +21,7 @@ pub use self::pairs::PairedRuns;
 use self::{change::Change, percentiles::ByInterval};
 use super::{
     intervals::StoredInterval,
-    stored::{Stored, StoredResult},
+    stored::{StoredResult, StoredRun},
 };
 use crate::{Op, stats::LatencyHistogram};
 
@@ -42,8 +42,8 @@ const NOT_THE_LOAD: [&str; 8] =
 pub(crate) struct Comparison {
     /// Why the figures may differ for other reasons than what is to be compared.
     pub(crate) warnings: Vec<String>,
-    pub(crate) a: Side,
-    pub(crate) b: Side,
+    pub(crate) a: ComparedRun,
+    pub(crate) b: ComparedRun,
     pub(crate) changes: Vec<Change>,
     /// The conditions of `--fail-on` that hold.
     pub(crate) failed: Vec<String>,
@@ -51,7 +51,7 @@ pub(crate) struct Comparison {
 
 /// One run.
 #[derive(Debug, Serialize)]
-pub(crate) struct Side {
+pub(crate) struct ComparedRun {
     pub(crate) run_id: String,
     /// How many intervals are compared.
     pub(crate) intervals: usize,
@@ -59,13 +59,13 @@ pub(crate) struct Side {
 }
 
 /// A run with its intervals.
-struct Read {
+struct LoadedRun {
     result: StoredResult,
     intervals: Vec<StoredInterval>,
 }
 
-impl Read {
-    fn new(stored: &Stored) -> Result<Self, String> {
+impl LoadedRun {
+    fn new(stored: &StoredRun) -> Result<Self, String> {
         let result: StoredResult = stored.result()?;
         let warmup =
             result.settings.get("WARMUP").and_then(|text| humantime::parse_duration(text).ok()).unwrap_or_default();
@@ -83,8 +83,8 @@ impl Read {
         Ok(Self { result, intervals })
     }
 
-    fn side(self) -> Side {
-        Side { run_id: self.result.run_id, intervals: self.intervals.len(), verdict: self.result.verdict }
+    fn side(self) -> ComparedRun {
+        ComparedRun { run_id: self.result.run_id, intervals: self.intervals.len(), verdict: self.result.verdict }
     }
 
     fn rates(&self) -> Vec<f64> {
@@ -109,8 +109,8 @@ impl Comparison {
     ///
     /// # Errors
     /// One line: why there is nothing to compare.
-    pub(crate) fn of(a: &Stored, b: &Stored, conditions: &[Condition]) -> Result<Self, String> {
-        let (a, b) = (Read::new(a)?, Read::new(b)?);
+    pub(crate) fn of(a: &StoredRun, b: &StoredRun, conditions: &[Condition]) -> Result<Self, String> {
+        let (a, b) = (LoadedRun::new(a)?, LoadedRun::new(b)?);
         let mut changes = Vec::new();
         for op in Op::ALL {
             changes.extend(percentiles(

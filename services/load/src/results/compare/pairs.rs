@@ -7,7 +7,7 @@ use serde::Serialize;
 use settings::{COLUMNS, columns_of, wrapped};
 
 use super::{Change, Comparison, Condition, text::line};
-use crate::{exec::show, results::commands::Format, results::stored::Stored, stats::Spread};
+use crate::{exec::show, results::commands::Format, results::stored::StoredRun, stats::Spread};
 
 /// The folders of runs that were made in turn.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl PairedRuns {
     /// # Errors
     /// One line: why there is nothing to compare.
     pub fn compare(&self, format: Format, fail_on: &[Condition]) -> Result<u8, String> {
-        let find = |path: &PathBuf| Stored::find(&path.display().to_string(), None);
+        let find = |path: &PathBuf| StoredRun::find(&path.display().to_string(), None);
         let compare = |(a, b): &(PathBuf, PathBuf)| Comparison::of(&find(a)?, &find(b)?, &[]);
         let all = self.0.iter().map(compare).collect::<Result<Vec<_>, _>>()?;
         let paired = Paired::of(&all, fail_on)?;
@@ -117,10 +117,10 @@ impl fmt::Display for Paired {
 mod tests {
     use serde_json::Value;
 
-    use super::{super::Side, *};
+    use super::{super::ComparedRun, *};
 
     fn pair(percent: f64) -> Comparison {
-        let side = |run_id: &str| Side { run_id: run_id.to_owned(), intervals: 20, verdict: Value::Null };
+        let side = |run_id: &str| ComparedRun { run_id: run_id.to_owned(), intervals: 20, verdict: Value::Null };
         Comparison {
             warnings: vec!["RUN_ID: a in A, b in B".to_owned(), "RATE: 1 in A, 2 in B".to_owned()],
             a: side("a"),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 use settings::{columns_of, wrapped};
 
-use super::{Change, Comparison, Side};
+use super::{Change, ComparedRun, Comparison};
 use crate::report::numbers::{cell, grouped};
 
 impl fmt::Display for Comparison {
@@ -34,7 +34,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-impl Side {
+impl ComparedRun {
     fn line(&self, name: &str) -> String {
         let verdict = self.verdict.as_object().into_iter().flatten().filter_map(|(name, value)| match value {
             Value::Array(reasons) if reasons.is_empty() => None,
