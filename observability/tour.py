@@ -103,7 +103,7 @@ def look(local: LocalStack, pictures: Path) -> dict:
         "ready_s": round(crash["ready_at_s"] - crash["begun_at_s"], 2),
         "operations": results["totals"]["total"], "errors": results["totals"]["errors"],
         "failed_over": results["totals"]["failed_over"],
-        "wrong": sum(results["integrity"][kind] for kind in ("wrong_object", "corrupt", "never_written", "missing", "lost")),
+        "wrong": sum(results["integrity"][kind] for kind in ("wrong_object", "corrupt", "unwritten", "missing", "lost")),
         "hints_most": value_of(local.prometheus.url, "max_over_time(sum(mesh_hints_queued)[60s:1s])"),
         "hints_replayed": value_of(local.prometheus.url, "sum(mesh_hints_replayed_total)"),
         "records_repaired": value_of(local.prometheus.url, f'sum(mesh_repair_keys_total{{node="{VICTIM}"}})'),

@@ -11,7 +11,7 @@ from ratios import Round
 CRASHES = 20
 
 # Findings of the checker that mean that data is wrong, lost or back from the dead. What was merely stale is none.
-VIOLATIONS = ["wrong_object", "corrupt", "never_written", "missing", "lost", "out_of_order", "resurrected", "outlived", "restamped"]
+VIOLATIONS = ["wrong_object", "corrupt", "unwritten", "missing", "lost", "out_of_order", "resurrected", "outlived", "version_changed"]
 
 
 def run(bench, **settings: str) -> dict:

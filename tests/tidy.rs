@@ -9,6 +9,7 @@
 mod tidy {
     pub(crate) mod layers;
     pub(crate) mod leftovers;
+    pub(crate) mod limits;
     pub(crate) mod metric_names;
     pub(crate) mod modules;
     pub(crate) mod purity;
@@ -21,7 +22,7 @@ mod tidy {
 
 use tidy::{
     layers::{self, Graph},
-    leftovers, metric_names, modules, purity, size,
+    leftovers, limits, metric_names, modules, purity, size,
     sources::Sources,
     span_names, type_names,
 };
@@ -113,6 +114,11 @@ fn metric_names_stand_in_one_file() {
 #[test]
 fn the_documentation_lists_all_spans() {
     nothing_to_say(&span_names::differing(&Sources::of_repository()));
+}
+
+#[test]
+fn the_documentation_names_limits_that_exist() {
+    nothing_to_say(&limits::stale(&Sources::of_repository()));
 }
 
 #[test]

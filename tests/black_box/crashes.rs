@@ -53,7 +53,7 @@ async fn twenty_crashes_in_one_run_lose_nothing() {
     assert!(observed.iter().all(|event| event["kind"] != "restarted"), "the run ordered all of it: {observed:?}");
     let integrity = &results["integrity"];
     assert!(integrity["examples"].as_array().is_some_and(Vec::is_empty), "{output}");
-    for kind in ["wrong_object", "corrupt", "never_written", "missing", "resurrected"] {
+    for kind in ["wrong_object", "corrupt", "unwritten", "missing", "resurrected"] {
         assert_eq!(integrity[kind], 0, "{kind}:\n{output}");
     }
     assert_eq!(results["sweep"]["lost"], 0, "{output}");

@@ -11,7 +11,7 @@ use crate::{
 
 const LIMIT: u64 = 64 << 20;
 
-/// What a node takes that stores nothing: see ARCHITECTURE.md.
+/// What a node takes that stores nothing: see docs/STORE.md.
 const BASE: u64 = 48 << 20;
 
 /// What may be written between two looks that a node takes at its memory, on a machine whose threads run late.

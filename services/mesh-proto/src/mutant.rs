@@ -15,7 +15,7 @@ pub enum Mutant {
     /// A repaired record replaces whatever is there.
     RepairUnchecked,
     /// A record that moves gets a new version.
-    RestampedMove,
+    VersionChangedByMove,
     /// Digests and lists of versions leave tombstones out.
     DigestsWithoutTombstones,
     /// A node leaves itself out of its ring.
@@ -117,7 +117,7 @@ impl Mutant {
         Self::WriteSkipsSelf,
         Self::StaleWriteAcked,
         Self::RepairUnchecked,
-        Self::RestampedMove,
+        Self::VersionChangedByMove,
         Self::DigestsWithoutTombstones,
         Self::SelfMissing,
         Self::ImportPastCapacity,

@@ -11,7 +11,7 @@ use fake::{FakeMesh, Fault, misbehaving, run};
 const KINDS: [&str; 11] = [
     "wrong_object",
     "corrupt",
-    "never_written",
+    "unwritten",
     "missing",
     "lost",
     "out_of_order",
@@ -19,7 +19,7 @@ const KINDS: [&str; 11] = [
     "session_broken",
     "resurrected",
     "outlived",
-    "restamped",
+    "version_changed",
 ];
 
 /// A mixture of everything that explains something.
@@ -81,7 +81,7 @@ fn two_runs_on_one_mesh_accuse_nobody() {
 
 #[test]
 fn a_value_that_nobody_wrote_is_found() {
-    assert_found(Fault::Forge, &[], "never_written", &[]);
+    assert_found(Fault::Forge, &[], "unwritten", &[]);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_version_below_an_acknowledged_one_is_found() {
 
 #[test]
 fn a_version_that_no_write_had_is_found() {
-    assert_found(Fault::Restamp, &[("SET_RATIO", "5"), ("KEYS", "1000")], "restamped", &["resurrected"]);
+    assert_found(Fault::ChangeVersion, &[("SET_RATIO", "5"), ("KEYS", "1000")], "version_changed", &["resurrected"]);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_session_that_is_sent_back_is_found() {
 
 #[test]
 fn what_comes_back_after_a_deletion_is_found() {
-    assert_found(Fault::Resurrect, &[("DELETE_RATIO", "10")], "resurrected", &["restamped"]);
+    assert_found(Fault::Resurrect, &[("DELETE_RATIO", "10")], "resurrected", &["version_changed"]);
 }
 
 #[test]

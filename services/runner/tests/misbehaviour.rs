@@ -77,7 +77,7 @@ fn a_changed_byte_is_a_corrupt_value() {
     let ran = misbehaving(Fault::Corrupt, &[]);
     assert_eq!(ran.code, 1, "{}", ran.out);
     assert!(ran.integrity("corrupt") > 0);
-    assert_eq!((ran.integrity("wrong_object"), ran.integrity("never_written")), (0, 0));
+    assert_eq!((ran.integrity("wrong_object"), ran.integrity("unwritten")), (0, 0));
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn run_and(targets: &str, settings: &[(&str, &str)], meanwhile: impl FnOnce()) -
 fn assert_sound(ran: &Ran) {
     assert_eq!(ran.code, 0, "{}", ran.out);
     assert_eq!(ran.results["verdict"]["correctness"], "PASS", "{}", ran.out);
-    let found = ["wrong_object", "corrupt", "never_written", "missing", "lost", "stale_quorum", "resurrected", "stale"];
+    let found = ["wrong_object", "corrupt", "unwritten", "missing", "lost", "stale_quorum", "resurrected", "stale"];
     assert!(found.iter().all(|kind| ran.integrity(kind) == 0), "{}", ran.out);
     assert!(ran.totals("sets") > 100 && ran.totals("hits_local") > 100 && ran.totals("errors") == 0, "{}", ran.out);
     assert!(ran.results["setup"]["guarantee"] == "one_copy" && ran.results["sweep"]["unread"] == 0, "{}", ran.out);

@@ -40,7 +40,7 @@ pub enum Violation {
     /// G1: no valid value, or one under a version that belongs to another write.
     Corrupt,
     /// G1: a valid value of this key that its writer never sent.
-    NeverWritten,
+    Unwritten,
     /// G2: a miss, though a value had been acknowledged and nothing explains that it is gone.
     Missing,
     /// G2: after the run, a quorum has neither an acknowledged write nor anything newer.
@@ -56,7 +56,7 @@ pub enum Violation {
     /// G5: a value was read after it must have expired.
     Outlived,
     /// G1: a value was read under a higher version than its write ever had.
-    Restamped,
+    VersionChanged,
 }
 
 impl Violation {
@@ -64,7 +64,7 @@ impl Violation {
     pub const ALL: [Self; 11] = [
         Self::WrongObject,
         Self::Corrupt,
-        Self::NeverWritten,
+        Self::Unwritten,
         Self::Missing,
         Self::Lost,
         Self::OutOfOrder,
@@ -72,7 +72,7 @@ impl Violation {
         Self::SessionBroken,
         Self::Resurrected,
         Self::Outlived,
-        Self::Restamped,
+        Self::VersionChanged,
     ];
 
     /// Its name in results and metrics.
@@ -81,7 +81,7 @@ impl Violation {
         match self {
             Self::WrongObject => "wrong_object",
             Self::Corrupt => "corrupt",
-            Self::NeverWritten => "never_written",
+            Self::Unwritten => "unwritten",
             Self::Missing => "missing",
             Self::Lost => "lost",
             Self::OutOfOrder => "out_of_order",
@@ -89,7 +89,7 @@ impl Violation {
             Self::SessionBroken => "session_broken",
             Self::Resurrected => "resurrected",
             Self::Outlived => "outlived",
-            Self::Restamped => "restamped",
+            Self::VersionChanged => "version_changed",
         }
     }
 
@@ -99,7 +99,7 @@ impl Violation {
         match self {
             Self::WrongObject => "reads returned another key's value",
             Self::Corrupt => "reads returned a corrupt value",
-            Self::NeverWritten => "reads returned a value that nobody wrote",
+            Self::Unwritten => "reads returned a value that nobody wrote",
             Self::Missing => "reads missed a key with an acknowledged write",
             Self::Lost => "acknowledged writes were lost",
             Self::OutOfOrder => "writes were acknowledged with too low a version",
@@ -107,14 +107,14 @@ impl Violation {
             Self::SessionBroken => "session reads were older than what their session had seen",
             Self::Resurrected => "reads returned a value that had been deleted, refused or overwritten",
             Self::Outlived => "reads returned a value after it had expired",
-            Self::Restamped => "reads returned a value under a version that its write never had",
+            Self::VersionChanged => "reads returned a value under a version that its write never had",
         }
     }
 
     /// Whether it is a value that must never be returned.
     #[must_use]
     pub const fn is_wrong_value(self) -> bool {
-        matches!(self, Self::WrongObject | Self::Corrupt | Self::NeverWritten)
+        matches!(self, Self::WrongObject | Self::Corrupt | Self::Unwritten)
     }
 
     /// Whether it may be the loss of an acknowledged write or deletion.

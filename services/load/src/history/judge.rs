@@ -94,7 +94,7 @@ pub(super) fn judge_unversioned(
 fn written(proof: Proof, announced: impl Fn(Stamp) -> Option<bool>) -> Result<(Stamp, bool), Violation> {
     match proof {
         Proof::Genuine(stamp) => match announced(stamp) {
-            Some(false) => Err(Violation::NeverWritten),
+            Some(false) => Err(Violation::Unwritten),
             known => Ok((stamp, known.is_some())),
         },
         Proof::WrongObject => Err(Violation::WrongObject),
@@ -152,7 +152,7 @@ fn judge_newer(mark: Mark, version: WriteVersion, now: &KeyState, open: &Mutex<O
     if is_explained {
         Judgement::Sound
     } else if newest.is_write(mark) {
-        Judgement::Broken(Violation::Restamped)
+        Judgement::Broken(Violation::VersionChanged)
     } else {
         Judgement::Broken(Violation::Resurrected)
     }

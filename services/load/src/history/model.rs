@@ -255,7 +255,7 @@ impl Model {
         let ending = match plant {
             Violation::WrongObject => Ending::Value { proof: Proof::WrongObject, version: Some(floor) },
             Violation::Corrupt => value(older()?.stamp, floor),
-            Violation::NeverWritten => value(Stamp { seq: 9999, ..acknowledged.stamp }, floor),
+            Violation::Unwritten => value(Stamp { seq: 9999, ..acknowledged.stamp }, floor),
             Violation::Missing => Ending::Miss { version: None },
             Violation::StaleQuorum => value(older()?.stamp, older()?.version),
             Violation::SessionBroken => {
@@ -263,9 +263,9 @@ impl Model {
                 let old = visible.iter().find(|effect| effect.version < seen)?;
                 value(old.stamp, old.version)
             }
-            Violation::Resurrected | Violation::Restamped if !idle => return None,
+            Violation::Resurrected | Violation::VersionChanged if !idle => return None,
             Violation::Resurrected => value(older()?.stamp, WriteVersion::new(self.last + 1000 * SPACING)),
-            Violation::Restamped => value(acknowledged.stamp, WriteVersion::new(self.last + 1000 * SPACING)),
+            Violation::VersionChanged => value(acknowledged.stamp, WriteVersion::new(self.last + 1000 * SPACING)),
             Violation::Outlived => {
                 let lifetime = Duration::from_millis(self.mix.ttl_ms + ALLOWANCE_MS);
                 if flight.ticket.operation.began <= flight.ticket.floor.acknowledged_at() + lifetime {

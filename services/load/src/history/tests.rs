@@ -37,13 +37,13 @@ proptest! {
         for (plant, ttl_ms) in [
             (Violation::WrongObject, 0),
             (Violation::Corrupt, 0),
-            (Violation::NeverWritten, 0),
+            (Violation::Unwritten, 0),
             (Violation::Missing, 0),
             (Violation::OutOfOrder, 0),
             (Violation::StaleQuorum, 0),
             (Violation::SessionBroken, 0),
             (Violation::Resurrected, 0),
-            (Violation::Restamped, 0),
+            (Violation::VersionChanged, 0),
             (Violation::Outlived, 10),
         ] {
             let steps = 100_000;
@@ -202,7 +202,7 @@ fn a_version_belongs_to_one_write_and_never_changes() {
     let mut told = ReportedP99::new();
     let (one, two) = (told.set(10), told.set(20));
     assert_eq!(told.read_one(one, 20), broken(Violation::Corrupt), "one version, two writes");
-    assert_eq!(told.read_one(two, 30), broken(Violation::Restamped));
+    assert_eq!(told.read_one(two, 30), broken(Violation::VersionChanged));
     let ticket = told.begin(SET);
     assert_eq!(told.end(&ticket, written(15)), broken(Violation::OutOfOrder));
     let ticket = told.begin(SET);
@@ -232,7 +232,7 @@ fn values_of_another_run_are_told_apart() {
     assert_eq!(told.read_one(foreign, 10), broken(Violation::Corrupt));
     assert_eq!(
         told.read_one(Stamp { writer: Writer { run: 7, thread: 0 }, seq: 2 }, 11),
-        broken(Violation::NeverWritten)
+        broken(Violation::Unwritten)
     );
 }
 
@@ -284,7 +284,7 @@ fn where_there_are_no_versions_time_tells_what_was_overwritten() {
     told.write(DELETE, unversioned);
     assert_eq!(told.read(ReadConsistency::Quorum, read(last)), broken(Violation::Resurrected));
     let never = Stamp { seq: 99, ..last };
-    assert_eq!(told.read(ReadConsistency::One, read(never)), broken(Violation::NeverWritten));
+    assert_eq!(told.read(ReadConsistency::One, read(never)), broken(Violation::Unwritten));
 }
 
 #[test]

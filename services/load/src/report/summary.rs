@@ -201,8 +201,8 @@ fn integrity(out: &mut Page, report: &Report) {
     let of = |violation| grouped(found.of(violation));
     let reads = report.totals.hits_local + report.totals.hits_remote;
     out.field("wrong object", &of(Violation::WrongObject));
-    let (unwritten, restamped) = (of(Violation::NeverWritten), of(Violation::Restamped));
-    out.field("corrupt", &format!("{}, unwritten {unwritten}, version changed {restamped}", of(Violation::Corrupt)));
+    let (unwritten, changed) = (of(Violation::Unwritten), of(Violation::VersionChanged));
+    out.field("corrupt", &format!("{}, unwritten {unwritten}, version changed {changed}", of(Violation::Corrupt)));
     out.field("missing", &format!("{} misses of acknowledged keys", of(Violation::Missing)));
     let lost = report.sweep.as_ref().map_or_else(
         || "unknown: no final sweep".to_owned(),

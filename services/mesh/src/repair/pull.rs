@@ -186,7 +186,7 @@ async fn fetch(
     let FrameBody::Page(page) = reply else { return None };
     let now = core.clock.unix();
     for mut record in page.records {
-        if Mutant::RestampedMove.is_planted() {
+        if Mutant::VersionChangedByMove.is_planted() {
             record.version = core.replica.tick();
         }
         // A version from the future would poison this node's clock; its writer's own owners refuse it likewise.

@@ -45,7 +45,7 @@ pub enum Fault {
     /// Acknowledges some writes under a version below the key's.
     Rewind,
     /// Returns a value under a version that nobody gave it, now and then.
-    Restamp,
+    ChangeVersion,
     /// Tells a quorum the value before the newest, now and then.
     StaleQuorum,
     /// Does not care what a session has seen, now and then.

@@ -64,7 +64,7 @@ impl Registers {
             Fault::Forge if sometimes => (version, Some(forged(key, &current))),
             Fault::Forget if sometimes => (version, None),
             Fault::Evict if consistency != "quorum" => (0, None),
-            Fault::Restamp if sometimes => (version + 1, Some(current)),
+            Fault::ChangeVersion if sometimes => (version + 1, Some(current)),
             _ => (version, Some(current)),
         }
     }
