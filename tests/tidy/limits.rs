@@ -14,7 +14,7 @@ pub(crate) fn stale(sources: &Sources) -> Vec<String> {
     let is_stale = |(at, name): (usize, &str)| {
         let last = name.rsplit("::").next().unwrap_or(name);
         let is_name = !last.is_empty() && last.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let is_known = || sources.rust().any(|file| words(&file.text).any(|word| word == last));
+        let is_known = || sources.rust().any(|file| words(&file.text).any(|word| word.eq_ignore_ascii_case(last)));
         (is_name && !is_known()).then(|| format!("{PAGE}:{at}: `{name}` is nowhere in the code"))
     };
     names.filter_map(is_stale).collect()

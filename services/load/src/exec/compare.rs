@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::{progress::say, run::Run};
-use crate::{Cluster, ErrorKind, NodeIndex, Op, cluster::HeldVersion, stats::Tries};
+use crate::{Cluster, ErrorKind, NodeIndex, Op, stats::Tries, target::cluster::HeldVersion};
 
 /// How long a node may be behind the others.
 const GRACE: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ mod interval;
 mod judged;
 mod keys;
 mod lifecycle;
+pub(crate) mod program;
 mod progress;
 mod run;
 mod sampler;
@@ -45,6 +46,7 @@ pub(crate) use self::{
 pub use self::{
     interrupts::Interrupts,
     lifecycle::run_plan,
+    program::{block_on, exit_code},
     progress::{complain, say},
     run::Run,
     together::all_of,

@@ -15,8 +15,8 @@ use crate::{
     Live, Phase,
     faults::FaultLog,
     history::{History, HistorySettings},
-    phase::PhaseCell,
     plan::Plan,
+    plan::phase::PhaseCell,
 };
 
 /// By how much nodes' clocks, and when they sweep, may be off before a value that is still there, or already gone, is held

@@ -12,7 +12,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::Serialize;
 
 use super::FaultRecord;
-use crate::{Cluster, NodeIndex, Run, all_of, cluster::MemberSeen, say};
+use crate::{Cluster, NodeIndex, Run, all_of, say, target::cluster::MemberSeen};
 
 /// How often nodes are asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -188,7 +188,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::{NodeStats, NodeView, OutcomeClass, cluster::HeldVersion, settings::tests::plan_of};
+    use crate::{NodeStats, NodeView, OutcomeClass, plan::settings::tests::plan_of, target::cluster::HeldVersion};
 
     fn event(kind: &'static str, node: &str) -> ObservedEvent {
         ObservedEvent { at_s: 2.0, kind: kind.into(), node: node.to_owned(), address: None }

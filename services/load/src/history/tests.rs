@@ -230,10 +230,7 @@ fn values_of_another_run_are_told_apart() {
     told.set(10);
     assert!(matches!(told.read_one(foreign, 5), Judgement::Stale(_)));
     assert_eq!(told.read_one(foreign, 10), broken(Violation::Corrupt));
-    assert_eq!(
-        told.read_one(Stamp { writer: Writer { run: 7, thread: 0 }, seq: 2 }, 11),
-        broken(Violation::Unwritten)
-    );
+    assert_eq!(told.read_one(Stamp { writer: Writer { run: 7, thread: 0 }, seq: 2 }, 11), broken(Violation::Unwritten));
 }
 
 #[test]

@@ -267,7 +267,7 @@ mod tests {
     use crate::{
         Counter, Live, Op, OutcomeClass, Phase, Snapshot,
         exec::{Interval, IntervalMark},
-        settings::tests::plan_of,
+        plan::settings::tests::plan_of,
     };
 
     fn picture(model: &Model, width: u16, height: u16) -> Vec<String> {

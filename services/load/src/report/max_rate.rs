@@ -257,7 +257,7 @@ mod tests {
     use super::*;
     use crate::{
         NodeIndex, OutcomeClass, Phase,
-        settings::tests::plan_of,
+        plan::settings::tests::plan_of,
         stats::{PartSample, Series},
     };
 

@@ -9,7 +9,7 @@ use super::numbers::{grouped, percent};
 use crate::{
     OutcomeClass, Phase,
     faults::FaultRecord,
-    objective::{BEYOND_MIN, Measure, Objective},
+    plan::objective::{BEYOND_MIN, Measure, Objective},
     stats::{Recorder, Series},
 };
 

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     Op, Violation,
     exec::Standstill,
+    exec::program::INVALID,
     faults::{FaultRecord, broken, strays, voids},
-    program::INVALID,
     stats::P99Reconciled,
 };
 

@@ -173,7 +173,7 @@ mod tests {
     use crate::{
         NodeIndex, NodeStats, Op, OutcomeClass, Phase,
         exec::{Distribution, KeySpace},
-        settings::tests::plan_of,
+        plan::settings::tests::plan_of,
         stats::{LatencyHistogram, Series},
     };
 

@@ -1,12 +1,19 @@
 //! The seam between the load and what is loaded: HTTP nodes in `runner`, in-process nodes in `direct-runner`.
 
+pub(crate) mod cluster;
+mod version;
+
 use std::future::Future;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::{Ended, Kept, Parts, Way, WriteVersion};
+pub use self::{
+    cluster::{Cluster, NodeStats, NodeView},
+    version::WriteVersion,
+};
+use crate::{Ended, Kept, Parts, Way};
 
 /// A node's place in the list of targets.
 #[derive(BorshDeserialize, BorshSerialize, Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]

@@ -1,13 +1,26 @@
 //! Everything that is decided before a run begins. Results hold it as `setup`.
 
+mod guarantee;
+mod limits;
+pub(crate) mod objective;
+pub(crate) mod phase;
+pub(crate) mod settings;
+
 use std::{fmt::Display, time::Duration};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, Serializer};
 
+pub use self::{
+    guarantee::Guarantee,
+    limits::check_files,
+    objective::{Measure, Objective, Objectives},
+    phase::Phase,
+    settings::LoadSettings,
+};
 use crate::{
-    Guarantee, NodeIndex, Objectives, Op, PlannedFault, RunnerShard, StartAt,
+    NodeIndex, Op, PlannedFault, RunnerShard, StartAt,
     exec::{EXPIRY_ALLOWANCE, KeySpace, ValueSizes, ValueTtls},
     report::numbers::{grouped, without_scheme},
     shard::{duration, option, text},
