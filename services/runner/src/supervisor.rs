@@ -2,7 +2,8 @@
 //!
 //! Each node is killed when its handle is dropped, and, should the runner itself be killed, by the kernel: `setpriv
 //! --pdeathsig` asks for that where it is installed. The signal follows the *thread* that started the node, which is why
-//! nodes are only ever started on the main thread.
+//! nodes are only ever started on the main thread. A runner that was killed before the kernel was asked is no parent any
+//! more: then the node does not begin.
 
 use std::{
     ffi::OsString,
@@ -192,17 +193,21 @@ impl NodeSpec {
         };
         let mut command = find_in_path("setpriv").map_or_else(
             || Command::new(&self.binary),
-            |setpriv| {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary);
-                command
-            },
+            |setpriv| dying_with(std::process::id(), &setpriv, &self.binary),
         );
         command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).stdout(out).stderr(err);
         // A group of its own: Ctrl-C on the terminal is for the runner, which still needs the nodes for its last checks.
         command.process_group(0).kill_on_drop(true);
         command.spawn().map_err(|error| format!("cannot start {}: {error}", self.binary.display()))
     }
+}
+
+/// A command for a node that the kernel kills when the runner dies, and that does not begin unless it is the runner's child.
+fn dying_with(runner: u32, setpriv: &Path, node: &Path) -> Command {
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", r#"test "$PPID" = "$0" && exec "$@""#]);
+    command.arg(runner.to_string()).arg(node);
+    command
 }
 
 /// Waits for one node to end and starts it again, until told to stop.
@@ -337,6 +342,15 @@ mod tests {
         assert_eq!(lowered(2, Some("3")), ["2", "2"]);
         for (nodes, concern) in [(2, None), (3, None), (1, Some("1")), (5, Some("3")), (1, Some("many"))] {
             assert!(lowered(nodes, concern).is_empty(), "{nodes} nodes, {concern:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_runner_has_died_already_does_not_begin() {
+        let Some(setpriv) = find_in_path("setpriv") else { return };
+        for (runner, begins) in [(std::process::id(), true), (std::process::id() + 1, false)] {
+            let output = dying_with(runner, &setpriv, Path::new("echo")).arg("begun").output().await.unwrap();
+            assert_eq!((output.status.success(), output.stdout == b"begun\n"), (begins, begins), "{output:?}");
         }
     }
 
