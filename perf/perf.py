@@ -312,7 +312,7 @@ def report(rounds: list[Round], chosen: list[str], skipped: dict[str, str], dist
     head = f"# make perf\n\n{machine()}; {date}; commit {commit()}; {len(rounds)} rounds of {seconds} s each, "
     head += f"{CONNECTIONS} in flight, everything on loopback.\n\n"
     head += f"Command: `{' '.join(['perf/perf.py', *sys.argv[1:]])}`\n\n"
-    measured_rows = [target.row(rounds) for target in TARGETS if target.values(rounds)]
+    measured_rows = [row for row in (target.row(rounds) for target in TARGETS) if row[-1] != "SKIPPED"]
     targets = table(["measure", "target", "median", "spread", ""], measured_rows)
     figures = table(["figure", "median", "lowest", "highest"], medians(rounds))
     notes = "".join(f"- SKIPPED {name}: {why}\n" for name, why in skipped.items())

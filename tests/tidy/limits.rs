@@ -1,5 +1,7 @@
 //! docs/LIMITS.md names where each limit stands: as a setting, or as a constant or function in the code.
 
+use std::collections::BTreeSet;
+
 use super::sources::Sources;
 
 const PAGE: &str = "docs/LIMITS.md";
@@ -7,6 +9,7 @@ const PAGE: &str = "docs/LIMITS.md";
 /// Names in the column *setting or place* that the code does not have.
 pub(crate) fn stale(sources: &Sources) -> Vec<String> {
     let Some(page) = sources.file(PAGE) else { return vec![format!("{PAGE} is missing")] };
+    let known: BTreeSet<String> = sources.rust().flat_map(|file| words(&file.text)).collect();
     let names = page.text.lines().enumerate().flat_map(|(at, line)| {
         let place = line.split('|').nth(3).unwrap_or_default();
         place.split('`').skip(1).step_by(2).map(move |name| (at + 1, name))
@@ -14,14 +17,15 @@ pub(crate) fn stale(sources: &Sources) -> Vec<String> {
     let is_stale = |(at, name): (usize, &str)| {
         let last = name.rsplit("::").next().unwrap_or(name);
         let is_name = !last.is_empty() && last.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let is_known = || sources.rust().any(|file| words(&file.text).any(|word| word.eq_ignore_ascii_case(last)));
-        (is_name && !is_known()).then(|| format!("{PAGE}:{at}: `{name}` is nowhere in the code"))
+        (is_name && !known.contains(&last.to_ascii_lowercase()))
+            .then(|| format!("{PAGE}:{at}: `{name}` is nowhere in the code"))
     };
     names.filter_map(is_stale).collect()
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+/// In lower case, as a setting's field is written.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_ascii_lowercase)
 }
 
 #[cfg(test)]

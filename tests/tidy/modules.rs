@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use syn::Item;
+use syn::{Item, ItemMod};
 
-use super::sources::{SourceFile, Sources};
+use super::{
+    size::is_cfg_test,
+    sources::{SourceFile, Sources},
+};
 
 /// Rust files that do not open with `//!`.
 pub(crate) fn headers(sources: &Sources) -> Vec<String> {
@@ -23,13 +26,15 @@ pub(crate) fn names(sources: &Sources) -> Vec<String> {
 
 /// Rust files that no crate root reaches through `mod`.
 pub(crate) fn unreached(sources: &Sources) -> Vec<String> {
-    let mut reached = BTreeSet::new();
-    for root in sources.rust().filter(|file| is_crate_root(&file.path)) {
-        let folder = root.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        reach(sources, root, folder, &mut reached);
-    }
+    let reached = Walk::from(sources, is_crate_root, |_| true);
     let dead = sources.rust().filter(|file| !reached.contains(&file.path));
     dead.map(|file| format!("{}: no `mod` leads here", file.path)).collect()
+}
+
+/// Rust files of libraries and programs, without those that only their tests have.
+pub(crate) fn product(sources: &Sources) -> BTreeSet<String> {
+    let is_root = |path: &str| path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
+    Walk::from(sources, is_root, |module| !module.attrs.iter().any(is_cfg_test))
 }
 
 /// What cargo takes for a target without being told, and the targets of a fuzz crate.
@@ -44,35 +49,56 @@ fn is_crate_root(path: &str) -> bool {
     }
 }
 
-/// Notes `file` and all modules below it; its own child modules live in `folder`.
-fn reach(sources: &Sources, file: &SourceFile, folder: &str, reached: &mut BTreeSet<String>) {
-    reached.insert(file.path.clone());
-    let own_folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    reach_items(sources, &file.syntax().items, folder, own_folder, reached);
+/// A way from crate roots through the modules that are to be followed.
+struct Walk<'a> {
+    sources: &'a Sources,
+    follows: fn(&ItemMod) -> bool,
+    reached: BTreeSet<String>,
 }
 
-fn reach_items(sources: &Sources, items: &[Item], folder: &str, own_folder: &str, reached: &mut BTreeSet<String>) {
-    for item in items {
-        let Item::Mod(module) = item else { continue };
-        let name = module.ident.to_string();
-        let below = join(folder, &name);
-        if let Some((_, inner)) = &module.content {
-            reach_items(sources, inner, &below, own_folder, reached);
-            continue;
+impl<'a> Walk<'a> {
+    fn from(sources: &'a Sources, is_root: fn(&str) -> bool, follows: fn(&ItemMod) -> bool) -> BTreeSet<String> {
+        let mut walk = Self { sources, follows, reached: BTreeSet::new() };
+        for root in sources.rust().filter(|file| is_root(&file.path)) {
+            let folder = root.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            walk.file(root, folder);
         }
-        let candidates = match path_attribute(module) {
-            Some(path) => vec![(join(own_folder, &path), own_folder.to_owned())],
-            None => vec![(format!("{below}.rs"), below.clone()), (format!("{below}/mod.rs"), below.clone())],
-        };
-        for (path, children) in candidates {
-            if let Some(file) = sources.file(&path) {
-                reach(sources, file, &children, reached);
+        walk.reached
+    }
+
+    /// Notes `file` and all modules below it; its own child modules live in `folder`.
+    fn file(&mut self, file: &SourceFile, folder: &str) {
+        self.reached.insert(file.path.clone());
+        let own_folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        self.items(&file.syntax().items, folder, own_folder);
+    }
+
+    fn items(&mut self, items: &[Item], folder: &str, own_folder: &str) {
+        for item in items {
+            let Item::Mod(module) = item else { continue };
+            if !(self.follows)(module) {
+                continue;
+            }
+            let name = module.ident.to_string();
+            let below = join(folder, &name);
+            if let Some((_, inner)) = &module.content {
+                self.items(inner, &below, own_folder);
+                continue;
+            }
+            let candidates = match path_attribute(module) {
+                Some(path) => vec![(join(own_folder, &path), own_folder.to_owned())],
+                None => vec![(format!("{below}.rs"), below.clone()), (format!("{below}/mod.rs"), below.clone())],
+            };
+            for (path, children) in candidates {
+                if let Some(file) = self.sources.file(&path) {
+                    self.file(file, &children);
+                }
             }
         }
     }
 }
 
-fn path_attribute(module: &syn::ItemMod) -> Option<String> {
+fn path_attribute(module: &ItemMod) -> Option<String> {
     module.attrs.iter().find_map(|attribute| {
         let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
         let syn::Expr::Lit(literal) = &pair.value else { return None };

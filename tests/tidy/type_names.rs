@@ -1,22 +1,19 @@
 //! One name, one type: a reader who meets a type's name need not ask which one is meant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use syn::{Attribute, Ident, Item};
 
-use super::{
-    size::is_cfg_test,
-    sources::{SourceFile, Sources},
-};
+use super::{modules, size::is_cfg_test, sources::Sources};
 
 /// Each program has its own of these.
 const OF_PROGRAMS: &[&str] = &["Flags", "Settings"];
 
 /// Types that share their name with another one; tests, and stand-ins for other systems, aside.
 pub(crate) fn shared(sources: &Sources) -> Vec<String> {
-    let tests: BTreeSet<String> = sources.rust().flat_map(test_files).collect();
+    let product = modules::product(sources);
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in sources.rust().filter(|file| !tests.contains(&file.path) && is_product(&file.path)) {
+    for file in sources.rust().filter(|file| product.contains(&file.path)) {
         types(&file.syntax().items, &mut |name| {
             let place = format!("{}:{}", file.path, name.span().start().line);
             places.entry(name.to_string()).or_default().push(place);
@@ -50,24 +47,6 @@ fn is_conditional(attribute: &Attribute) -> bool {
     attribute.path().is_ident("cfg")
 }
 
-/// Where the modules of a file lie that are for its tests only.
-fn test_files(file: &SourceFile) -> Vec<String> {
-    let stem = file.path.trim_end_matches(".rs");
-    let is_root = ["mod", "lib", "main"].iter().any(|root| stem.rsplit('/').next() == Some(root));
-    let folder = if is_root { stem.rsplit_once('/').map_or("", |(folder, _)| folder) } else { stem };
-    let module = |item: Item| match item {
-        Item::Mod(module) if module.content.is_none() && module.attrs.iter().any(is_cfg_test) => {
-            Some(format!("{folder}/{}.rs", module.ident))
-        }
-        _ => None,
-    };
-    file.syntax().items.into_iter().filter_map(module).collect()
-}
-
-fn is_product(path: &str) -> bool {
-    path.split('/').any(|part| part == "src") && !path.split('/').any(|part| part == "tests")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +54,7 @@ mod tests {
     #[test]
     fn a_name_that_stands_twice_is_seen() {
         let shared = |files: &[(&str, &str)]| shared(&Sources::sample(files));
-        let (a, b) = ("struct Queue;\n", "\npub(crate) enum Queue {}\n");
+        let (a, b) = ("struct Queue;\nmod b;\n", "\npub(crate) enum Queue {}\n");
         assert_eq!(
             shared(&[("services/a/src/lib.rs", a), ("services/a/src/b.rs", b)]),
             ["`Queue` names several types: services/a/src/lib.rs:1, services/a/src/b.rs:2"]
@@ -88,8 +67,9 @@ mod tests {
         assert!(shared(&[("a/src/lib.rs", a), ("a/tests/b.rs", b)]).is_empty());
         assert!(shared(&[("a/src/lib.rs", &format!("{a}#[cfg(test)]\nmod m {{ struct Queue; }}"))]).is_empty());
         assert!(shared(&[("a/src/lib.rs", &format!("{a}#[cfg(test)]\nmod m;")), ("a/src/m.rs", b)]).is_empty());
-        let nested = [("a/src/q.rs", "struct Queue;\n#[cfg(test)]\nmod m;"), ("a/src/q/m.rs", b)];
+        let nested =
+            [("a/src/lib.rs", "mod q;"), ("a/src/q.rs", "struct Queue;\n#[cfg(test)]\nmod m;"), ("a/src/q/m.rs", b)];
         assert!(shared(&nested).is_empty());
-        assert!(shared(&[("a/src/lib.rs", &format!("#[cfg(unix)]\n{a}")), ("a/src/m.rs", b)]).is_empty());
+        assert!(shared(&[("a/src/lib.rs", &format!("#[cfg(unix)]\n{a}")), ("a/src/b.rs", b)]).is_empty());
     }
 }

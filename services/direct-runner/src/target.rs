@@ -260,7 +260,7 @@ fn moved(answer: Answer) -> Answer {
 
 const fn answer(node: usize, outcome: Outcome) -> Answer {
     let node = NodeIndex(node);
-    // Nobody else keeps books here, so the first of two tries is not told.
+    // No node counts requests here, so the first of two tries is not told.
     let (is_reply, before) = (true, None);
     Answer {
         outcome,

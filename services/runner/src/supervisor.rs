@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_whose_runner_has_died_already_does_not_begin() {
-        let Some(setpriv) = find_in_path("setpriv") else { return };
+        let setpriv = find_in_path("setpriv").unwrap();
         for (runner, begins) in [(std::process::id(), true), (std::process::id() + 1, false)] {
             let output = dying_with(runner, &setpriv, Path::new("echo")).arg("begun").output().await.unwrap();
             assert_eq!((output.status.success(), output.stdout == b"begun\n"), (begins, begins), "{output:?}");

@@ -1,6 +1,6 @@
-//! The client's books against the nodes': how many operations each side counted, by node, operation and outcome. Every try that
+//! Client/server reconciliation: how many operations each side counted, by node, operation and outcome. Every try that
 //! had a reply must stand in its node's count, and nothing else but the tries that had none; what is beyond that is unexplained.
-//! The load alone is compared: nodes are asked before it, behind the prefill, and after it, ahead of the final sweep.
+//! The load alone is compared: nodes are asked before it, after the prefill, and after it, before the final sweep.
 
 use serde::Serialize;
 

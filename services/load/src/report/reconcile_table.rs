@@ -1,4 +1,4 @@
-//! The comparison of the client's books with the nodes', for people.
+//! Client/server reconciliation, for people.
 
 use super::{
     Page, Report,
