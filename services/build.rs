@@ -1,8 +1,11 @@
 //! The version that a binary reports: that of its package and, in a release build, the commit it was built from. One script for
 //! all binaries. Other builds name a commit only if `MESH_BENCH_COMMIT` does, as a package's build without git may: they would have
-//! to be made again after each commit.
+//! to be made again after each commit. And what the allocator of the programs that drive load is told.
 
 use std::{env, path::Path, process::Command};
+
+/// The packages whose allocator is told what `malloc_conf.c` says.
+const DRIVERS: [&str; 2] = ["runner", "direct-runner"];
 
 fn main() {
     let package = env::var("CARGO_PKG_VERSION").unwrap_or_default();
@@ -22,6 +25,13 @@ fn main() {
         }
     }
     println!("cargo::rustc-env=MESH_BENCH_VERSION={}", version(&package, commit.as_deref()));
+    if env::var("CARGO_PKG_NAME").is_ok_and(|name| DRIVERS.contains(&name.as_str())) {
+        println!("cargo::rerun-if-changed=../malloc_conf.c");
+        // An object of its own, since jemalloc has a weak symbol of that name: from a library it would not be taken.
+        for object in cc::Build::new().file("../malloc_conf.c").compile_intermediates() {
+            println!("cargo::rustc-link-arg-bins={}", object.display());
+        }
+    }
 }
 
 /// What `--version` says behind the binary's name.

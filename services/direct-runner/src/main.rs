@@ -11,6 +11,10 @@ use load::{NodeIndex, block_on, exit_code, run_plan};
 
 use crate::{settings::Settings, target::DirectClient, trio::Trio};
 
+/// What it is told is in `malloc_conf.c`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     exit_code("direct-runner", start())
 }

@@ -4,6 +4,7 @@
 
 mod ghost;
 mod limits;
+mod memory;
 mod record;
 mod second;
 mod segments;

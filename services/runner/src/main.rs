@@ -32,6 +32,10 @@ use crate::{
     traces::Recording,
 };
 
+/// What it is told is in `malloc_conf.c`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     exit_code("runner", start())
 }

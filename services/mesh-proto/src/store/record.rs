@@ -98,32 +98,37 @@ impl<'a> NewRecord<'a> {
         self.expiry.get() != Expiry::NEVER.get()
     }
 
-    /// Writes all [`NewRecord::len`] bytes; `number` is where the allocation of a large one is.
-    pub(super) fn write(&self, number: u32, visits: u8, born: Second, out: &mut Vec<u8>) {
-        let end = out.len() + self.len();
+    /// Writes all [`NewRecord::len`] bytes of `out`; `number` is where the allocation of a large one is.
+    pub(super) fn write(&self, number: u32, visits: u8, born: Second, out: &mut [u8]) {
         let flags = self.kind as u8
             | if self.expires() { EXPIRES } else { 0 }
             | if self.large.is_some() { LARGE } else { 0 }
             | visits.min(VISITS_MAX) << VISITS_SHIFT;
-        let mut head = [0; HEAD];
-        head[0] = flags;
-        head[2..4].copy_from_slice(&born.to_bits().to_le_bytes());
-        head[4..6].copy_from_slice(&len16(self.key.len()));
-        head[6..8].copy_from_slice(&len16(if self.large.is_some() { 0 } else { self.value.len() }));
-        head[8..24].copy_from_slice(&self.version.get().to_le_bytes());
-        head[24..32].copy_from_slice(&self.hash.get().to_le_bytes());
-        out.extend_from_slice(&head);
+        let mut rest = out;
+        put(&mut rest, &[flags, 0]);
+        put(&mut rest, &born.to_bits().to_le_bytes());
+        put(&mut rest, &len16(self.key.len()));
+        put(&mut rest, &len16(if self.large.is_some() { 0 } else { self.value.len() }));
+        put(&mut rest, &self.version.get().to_le_bytes());
+        put(&mut rest, &self.hash.get().to_le_bytes());
         if self.expires() {
-            out.extend_from_slice(&self.expiry.get().to_le_bytes());
+            put(&mut rest, &self.expiry.get().to_le_bytes());
         }
         if self.large.is_some() {
-            out.extend_from_slice(&number.to_le_bytes());
+            put(&mut rest, &number.to_le_bytes());
         } else {
-            out.extend_from_slice(self.key);
-            out.extend_from_slice(self.value);
+            put(&mut rest, self.key);
+            put(&mut rest, self.value);
         }
-        out.resize(end, 0);
+        rest.fill(0);
     }
+}
+
+/// Writes bytes to where `rest` begins, which then begins behind them.
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    let (here, behind) = std::mem::take(rest).split_at_mut(bytes.len());
+    here.copy_from_slice(bytes);
+    *rest = behind;
 }
 
 /// A length that is known to fit: keys have at most 64 KiB less one, and what lies in a segment is less than that.

@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::{
     limits,
+    memory::SegmentMemory,
     record::{ALIGN, Kind, NewRecord, Stored, make_hole, set_born, set_visits, shared_value},
     second::Second,
 };
@@ -74,7 +75,7 @@ struct SegmentQueue {
 /// One piece of memory.
 #[derive(Debug)]
 struct Segment {
-    bytes: Vec<u8>,
+    memory: SegmentMemory,
     /// Bytes of records that are not holes.
     live: usize,
     /// No record in it expires before.
@@ -108,7 +109,6 @@ pub(super) struct Segments {
     live: usize,
     /// Bytes of keys and values that can be read.
     payload: u64,
-    scratch: Vec<u8>,
     /// Large payloads for the caller to free after the shard's lock is released.
     freed: Vec<Arc<[u8]>>,
 }
@@ -126,7 +126,6 @@ impl Segments {
             written: 0,
             live: 0,
             payload: 0,
-            scratch: Vec::new(),
             freed: Vec::new(),
         }
     }
@@ -157,7 +156,12 @@ impl Segments {
     }
 
     pub(super) fn at(&self, at: At) -> Stored<'_> {
-        Stored::at_start_of(self.segments[at.segment()].bytes.get(at.offset()..).unwrap_or_default())
+        Stored::at_start_of(self.segments[at.segment()].memory.written().get(at.offset()..).unwrap_or_default())
+    }
+
+    /// What is written in its segment from a record on.
+    fn bytes_from(&mut self, at: At) -> &mut [u8] {
+        &mut self.segments[at.segment()].memory.written_mut()[at.offset()..]
     }
 
     pub(super) fn queue(&self, at: At) -> QueueName {
@@ -212,10 +216,10 @@ impl Segments {
 
     /// How many bytes of memory it takes to put so many into a queue.
     pub(super) fn growth(&self, queue: QueueName, len: usize) -> usize {
-        let head = self.queues[queue as usize].order.back().map(|head| &self.segments[*head].bytes);
-        match head.filter(|bytes| bytes.len() + len <= self.segment_bytes) {
-            Some(bytes) if bytes.len() + len <= bytes.capacity() => 0,
-            Some(bytes) => self.grown(bytes.len() + len) - bytes.capacity(),
+        let head = self.queues[queue as usize].order.back().map(|head| &self.segments[*head].memory);
+        match head.filter(|memory| memory.len() + len <= self.segment_bytes) {
+            Some(memory) if memory.len() + len <= memory.capacity() => 0,
+            Some(memory) => self.grown(memory.len() + len) - memory.capacity(),
             None if head.is_some() => self.segment_bytes,
             None => self.grown(len),
         }
@@ -231,8 +235,9 @@ impl Segments {
         let segment = self.make_room(queue, new.len());
         self.taken += new.large_bytes();
         let number = new.large.as_ref().map_or(0, |payload| self.large.insert(Arc::clone(payload)));
-        let at = At::new(segment, self.segments[segment].bytes.len());
-        new.write(number as u32, visits, born, &mut self.segments[segment].bytes);
+        let memory = &mut self.segments[segment].memory;
+        let at = At::new(segment, memory.len());
+        new.write(number as u32, visits, born, memory.append(new.len()));
         self.handle_appended(at);
         at
     }
@@ -241,13 +246,15 @@ impl Segments {
     pub(super) fn relocate(&mut self, at: At, queue: QueueName, visits: u8) -> At {
         let len = self.at(at).len();
         let segment = self.make_room(queue, len);
-        let to = At::new(segment, self.segments[segment].bytes.len());
+        let to = At::new(segment, self.segments[segment].memory.len());
+        let record = at.offset()..at.offset() + len;
         if segment == at.segment() {
-            self.segments[segment].bytes.extend_from_within(at.offset()..at.offset() + len);
+            self.segments[segment].memory.append(len);
+            self.segments[segment].memory.written_mut().copy_within(record, to.offset());
         } else if let Ok([from, to]) = self.segments.get_disjoint_mut([at.segment(), segment]) {
-            to.bytes.extend_from_slice(&from.bytes[at.offset()..at.offset() + len]);
+            to.memory.append(len).copy_from_slice(&from.memory.written()[record]);
         }
-        set_visits(&mut self.segments[segment].bytes[to.offset()..], visits);
+        set_visits(self.bytes_from(to), visits);
         self.handle_appended(to);
         self.handle_gone(at);
         to
@@ -257,13 +264,13 @@ impl Segments {
     fn make_room(&mut self, queue: QueueName, len: usize) -> usize {
         let growth = self.growth(queue, len);
         let head = self.queues[queue as usize].order.back().copied();
-        let has_room = |head: &usize| self.segments[*head].bytes.len() + len <= self.segment_bytes;
+        let has_room = |head: &usize| self.segments[*head].memory.len() + len <= self.segment_bytes;
         let segment = head.filter(has_room).unwrap_or_else(|| self.open(queue));
-        let bytes = &mut self.segments[segment].bytes;
+        let memory = &mut self.segments[segment].memory;
         if growth > 0 {
-            let before = bytes.capacity();
-            bytes.reserve_exact(before + growth - bytes.len());
-            self.taken += (bytes.capacity() - before) as u64;
+            let before = memory.capacity();
+            memory.grow(before + growth);
+            self.taken += (memory.capacity() - before) as u64;
         }
         segment
     }
@@ -271,8 +278,8 @@ impl Segments {
     /// Begins a new segment at the end of a queue.
     fn open(&mut self, queue: QueueName) -> usize {
         let segment = self.free.pop().unwrap_or_else(|| {
-            let bytes = Vec::new();
-            self.segments.push(Segment { bytes, live: 0, expiry_min: u64::MAX, queue, emptied: 0 });
+            let memory = SegmentMemory::default();
+            self.segments.push(Segment { memory, live: 0, expiry_min: u64::MAX, queue, emptied: 0 });
             self.segments.len() - 1
         });
         self.segments[segment].queue = queue;
@@ -292,11 +299,10 @@ impl Segments {
             self.freed.push(std::mem::replace(&mut self.large[number as usize], Arc::clone(payload)));
         }
         self.payload = self.payload - payload_bytes as u64 + new.payload_bytes() as u64;
-        self.scratch.clear();
-        new.write(number, visits, Second::default(), &mut self.scratch);
+        new.write(number, visits, Second::default(), &mut self.bytes_from(at)[..new.len()]);
+        let expiry = expiry_of(self.at(at));
         let segment = &mut self.segments[segment];
-        segment.bytes[at.offset()..][..self.scratch.len()].copy_from_slice(&self.scratch);
-        segment.expiry_min = segment.expiry_min.min(expiry_of(Stored::at_start_of(&self.scratch)));
+        segment.expiry_min = segment.expiry_min.min(expiry);
     }
 
     /// Whether [`Segments::rewrite`] can do it, and how many bytes of memory that takes more.
@@ -343,7 +349,7 @@ impl Segments {
         let (len, bytes) = (record.len(), self.bytes_of(at));
         let payload = if record.is_live() { self.payload_bytes(at) } else { 0 };
         let segment = &mut self.segments[at.segment()];
-        make_hole(&mut segment.bytes[at.offset()..]);
+        make_hole(&mut segment.memory.written_mut()[at.offset()..]);
         segment.live -= len;
         self.live -= len;
         self.payload -= payload as u64;
@@ -364,8 +370,8 @@ impl Segments {
     /// A segment has nothing but holes: it is released, or filled anew from its start if it is the one that is being filled.
     fn empty(&mut self, number: usize) {
         let segment = &mut self.segments[number];
-        self.written -= segment.bytes.len();
-        segment.bytes.clear();
+        self.written -= segment.memory.len();
+        segment.memory.clear();
         segment.expiry_min = u64::MAX;
         segment.emptied = segment.emptied.wrapping_add(1);
         let queue = &mut self.queues[segment.queue as usize];
@@ -379,8 +385,8 @@ impl Segments {
 
     fn release(&mut self, number: usize) {
         let segment = &mut self.segments[number];
-        self.taken -= segment.bytes.capacity() as u64;
-        segment.bytes = Vec::new();
+        self.taken -= segment.memory.capacity() as u64;
+        segment.memory = SegmentMemory::default();
         let order = &mut self.queues[segment.queue as usize].order;
         if let Some(at) = order.iter().position(|of_order| *of_order == number) {
             order.remove(at);
@@ -392,9 +398,9 @@ impl Segments {
     pub(super) fn first(&mut self, queue: QueueName) -> Option<At> {
         let number = *self.queues[queue as usize].order.front()?;
         let segment = &self.segments[number];
-        let mut offset = self.queues[queue as usize].cursor;
+        let (bytes, mut offset) = (segment.memory.written(), self.queues[queue as usize].cursor);
         // Ends, because a segment that has only holes is emptied as soon as that is so.
-        while let Some(record) = segment.bytes.get(offset..).filter(|rest| !rest.is_empty()).map(Stored::at_start_of) {
+        while let Some(record) = bytes.get(offset..).filter(|rest| !rest.is_empty()).map(Stored::at_start_of) {
             if record.kind() != Kind::Hole {
                 self.queues[queue as usize].cursor = offset;
                 return Some(At::new(number, offset));
@@ -406,12 +412,12 @@ impl Segments {
 
     /// A record was read or written once more.
     pub(super) fn handle_visit(&mut self, at: At, visits: u8) {
-        set_visits(&mut self.segments[at.segment()].bytes[at.offset()..], visits);
+        set_visits(self.bytes_from(at), visits);
     }
 
     /// A tombstone or stub came here at another time.
     pub(super) fn set_born(&mut self, at: At, born: Second) {
-        set_born(&mut self.segments[at.segment()].bytes[at.offset()..], born);
+        set_born(self.bytes_from(at), born);
     }
 
     /// The next record to be looked at for its expiry, at or behind a place, and how many segments were passed over because nothing
@@ -422,8 +428,8 @@ impl Segments {
             if place.emptied != segment.emptied {
                 (place.offset, place.emptied) = (0, segment.emptied);
             }
-            while may_expire && place.offset < segment.bytes.len() {
-                let record = Stored::at_start_of(&segment.bytes[place.offset..]);
+            while may_expire && place.offset < segment.memory.len() {
+                let record = Stored::at_start_of(&segment.memory.written()[place.offset..]);
                 let at = At::new(place.segment, place.offset);
                 place.offset += record.len();
                 if record.kind() != Kind::Hole {

@@ -29,14 +29,14 @@ const TABLE_BYTES_MIN: u64 = 64;
 /// How long before its expiry a stub may come from others, whose clocks are ahead by no more than they may be.
 const EARLY_MAX_MS: u64 = 2 * DRIFT_MAX.as_millis() as u64;
 
-/// The keys of one slot.
+/// The keys of one slot: all that reading or replacing one needs, on one cache line.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct SlotIndex {
     entries: HashTable<At>,
     digest: Digest,
     /// Tombstones and stubs among them.
     dead: u32,
-    collected: Collected,
 }
 
 /// What a shard has counted since the start.
@@ -58,6 +58,8 @@ pub(super) struct Shard {
     /// A slot's number above this many bits says which of the shard's slots it is; the bits below say which shard.
     shard_bits: u32,
     slots: Box<[SlotIndex]>,
+    /// What was collected in each slot.
+    collected: Box<[Collected]>,
     segments: Segments,
     ghost: Ghost,
     /// What the slots' tables take.
@@ -75,11 +77,12 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn new(share: Share, shard_bits: u32) -> Self {
-        let slots = (0..crate::SLOTS >> shard_bits).map(|_| SlotIndex::default()).collect();
+        let slots = crate::SLOTS >> shard_bits;
         Self {
             share,
             shard_bits,
-            slots,
+            slots: (0..slots).map(|_| SlotIndex::default()).collect(),
+            collected: (0..slots).map(|_| Collected::default()).collect(),
             segments: Segments::new(share.segment_bytes()),
             ghost: Ghost::default(),
             index_bytes: 0,
@@ -276,7 +279,7 @@ impl Shard {
         let index = slot.index() >> self.shard_bits;
         let all: Vec<At> = self.slots[index].entries.iter().copied().collect();
         all.iter().for_each(|at| self.remove(*at));
-        self.slots[index].collected = Collected::default();
+        self.collected[index] = Collected::default();
         self.check();
         all.len()
     }

@@ -9,7 +9,7 @@ impl Segments {
     /// Releases what is being filled and has nothing in it. Whether there was such a segment.
     pub(in crate::store) fn release_empty(&mut self) -> bool {
         let empty =
-            |queue: &SegmentQueue| queue.order.back().copied().filter(|head| self.segments[*head].bytes.is_empty());
+            |queue: &SegmentQueue| queue.order.back().copied().filter(|head| self.segments[*head].memory.len() == 0);
         let heads: Vec<usize> = self.queues.iter().filter_map(empty).collect();
         heads.iter().for_each(|head| self.release(*head));
         !heads.is_empty()
@@ -35,7 +35,7 @@ impl Segments {
     /// The records of a segment that are not holes.
     pub(in crate::store) fn all_in(&self, number: usize) -> Vec<At> {
         let (mut all, mut offset) = (Vec::new(), 0);
-        let bytes = &self.segments[number].bytes;
+        let bytes = self.segments[number].memory.written();
         while offset < bytes.len() {
             let record = Stored::at_start_of(&bytes[offset..]);
             if record.kind() != Kind::Hole {

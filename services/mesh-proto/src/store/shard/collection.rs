@@ -32,7 +32,7 @@ impl Shard {
     /// has been overtaken, and is to be stamped again. A tombstone comes from an owner that has yet to collect it. A value that
     /// others still hold was evicted here.
     pub(super) fn refuse_collected(&self, new: &NewRecord<'_>, origin: ApplyOrigin) -> Option<Applied> {
-        let floor = self.slots[self.slot_of(new.hash)].collected.floor;
+        let floor = self.collected[self.slot_of(new.hash)].floor;
         match origin {
             _ if new.version > floor || floor == Version::ZERO => None,
             ApplyOrigin::Write => Some(Applied::Collected { newer: floor }),
@@ -54,7 +54,7 @@ impl Shard {
             return 0;
         }
         let mut old = Vec::new();
-        let (mut sum, mut floor) = (Digest::default(), self.slots[index].collected.floor);
+        let (mut sum, mut floor) = (Digest::default(), self.collected[index].floor);
         for at in &self.slots[index].entries {
             let entry = self.segments.at(*at);
             if entry.ended(now).is_none_or(|ended| ended > ended_until) {
@@ -70,7 +70,7 @@ impl Shard {
         }
         old.iter().for_each(|at| self.remove(*at));
         if !old.is_empty() {
-            let collected = &mut self.slots[index].collected;
+            let collected = &mut self.collected[index];
             collected.floor = floor;
             collected.sums.rotate_right(1);
             collected.sums[0] = sum;
@@ -88,7 +88,7 @@ impl Shard {
             without_theirs = Digest(without_theirs.0.wrapping_add(collected.0));
             without_theirs == theirs
         };
-        if index.collected.sums.iter().any(is_theirs) {
+        if self.collected[slot.index() >> self.shard_bits].sums.iter().any(is_theirs) {
             return true;
         }
         let entries = index.entries.iter().map(|at| self.segments.at(*at));
@@ -104,8 +104,6 @@ impl Shard {
 
     /// See [`crate::Store::forget_collected`].
     pub(in crate::store) fn forget_collected(&mut self) {
-        for slot in &mut self.slots {
-            slot.collected = Collected::default();
-        }
+        self.collected.fill_with(Collected::default);
     }
 }

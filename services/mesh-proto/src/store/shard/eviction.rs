@@ -105,7 +105,7 @@ impl Shard {
         self.counters.evictions += 1;
         self.counters.evicted_age_ms += self.newest.get().saturating_sub(version.unix_millis().get());
         let slot = self.slot_of(hash);
-        self.slots[slot].collected.handle_eviction(version);
+        self.collected[slot].handle_eviction(version);
         self.remove(at);
         if queue == QueueName::Small {
             self.ghost.handle_eviction(hash, self.live_len());
