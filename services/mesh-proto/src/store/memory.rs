@@ -15,8 +15,8 @@ const REGION_BYTES: usize = 8 << 20;
 /// keeps a list of what is mapped, of 65 530 places in all, and pieces that are given back leave up to one place for each that is not.
 const PIECES_MAX: usize = 32_768;
 
-/// So many pieces are kept for the next segments rather than given back to the system: 2 MiB.
-const PIECES_KEPT_MAX: usize = 32;
+/// So many pieces are kept for the next segments rather than given back to the system: 512 KiB.
+const PIECES_KEPT_MAX: usize = 8;
 
 /// The regions of the process, of which pieces are cut.
 static REGIONS: Mutex<Regions> = Mutex::new(Regions { rest: None, kept: Vec::new(), out: 0, is_refused: false });
