@@ -299,7 +299,10 @@ def machine() -> str:
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control")
     control = congestion.read_text().strip() if congestion.exists() else "unknown"
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, TCP congestion control {control}"
+    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    pages = huge.read_text().partition("[")[2].partition("]")[0] if huge.exists() else "unknown"
+    system = f"{platform.system()} {platform.release()}, TCP congestion control {control}, huge pages {pages}"
+    return f"{model}, {os.cpu_count()} cores, {system}"
 
 
 def commit() -> str:

@@ -62,6 +62,19 @@ fn completions_and_man_pages_have_every_setting() {
     assert_eq!(refused.status.code(), Some(2));
 }
 
+/// A node is asked how little it can do with, so only its store is in huge pages; with the runners it is all.
+#[test]
+fn the_allocator_is_told_what_suits_each_program() {
+    for name in BINARIES {
+        let mut command = Command::new(binary(name));
+        command.env_clear().env("_RJEM_MALLOC_CONF", "stats_print:true").arg("--version");
+        let told = String::from_utf8(command.output().expect("it runs").stderr).expect("UTF-8");
+        assert!(told.contains("config.malloc_conf: ") && told.contains("thp:never"), "{name}: {told}");
+        let is_told_more = told.contains("Global variable malloc_conf: \"thp:always");
+        assert_eq!(is_told_more, name != "node", "{name}: {told}");
+    }
+}
+
 #[test]
 fn the_version_has_the_commit_if_it_is_known() {
     for name in BINARIES {

@@ -12,7 +12,7 @@ use super::segments::SEGMENT_BYTES_MAX;
 const REGION_BYTES: usize = 8 << 20;
 
 /// So many pieces are handed out at most, over all stores of the process; what is needed beyond comes from the allocator. The system
-/// keeps a list of what is mapped, of 65 530 places in all, and pieces that are given back leave up to one place for each that is not.
+/// lists at most 65 530 mappings of a process, and a piece whose neighbours were given back is one.
 const PIECES_MAX: usize = 32_768;
 
 /// So many pieces are kept for the next segments rather than given back to the system: 512 KiB.
