@@ -19,9 +19,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LIMIT: u64 = 64 << 20;
 
-/// What comes on top of the bound: the slots of an empty store, which do not depend on it, and what the allocator holds in pages of
-/// each size that are not full.
-const BASE: u64 = 16 << 20;
+/// What comes on top of the bound: the slots of an empty store, which do not depend on it, what the allocator holds in pages of each
+/// size that are not full, and the part of a huge page that no segment has been given.
+const BASE: u64 = 18 << 20;
 
 /// How much is written between two looks at what is resident.
 const BYTES_PER_LOOK: usize = 2 << 20;
