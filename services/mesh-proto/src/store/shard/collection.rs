@@ -82,20 +82,21 @@ impl Shard {
 
     /// See [`crate::Store::is_same_but_for_collected`].
     pub(in crate::store) fn is_same_but_for_collected(&self, slot: Slot, theirs: Digest, now: UnixMillis) -> bool {
-        let index = &self.slots[slot.index() >> self.shard_bits];
-        let mut without_theirs = index.digest;
+        let index = slot.index() >> self.shard_bits;
+        let slot = &self.slots[index];
+        let mut without_theirs = slot.digest;
         let is_theirs = |collected: &Digest| {
             without_theirs = Digest(without_theirs.0.wrapping_add(collected.0));
             without_theirs == theirs
         };
-        if self.collected[slot.index() >> self.shard_bits].sums.iter().any(is_theirs) {
+        if self.collected[index].sums.iter().any(is_theirs) {
             return true;
         }
-        let entries = index.entries.iter().map(|at| self.segments.at(*at));
+        let entries = slot.entries.iter().map(|at| self.segments.at(*at));
         let mut ended: Vec<_> =
             entries.filter_map(|entry| Some((entry.ended(now)?, entry.hash(), entry.version()))).collect();
         ended.sort_unstable();
-        let mut rest = index.digest;
+        let mut rest = slot.digest;
         ended.into_iter().any(|(_, hash, version)| {
             rest = rest.without(hash, version);
             rest == theirs
